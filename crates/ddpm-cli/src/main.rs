@@ -1,0 +1,2 @@
+//! `ddpm-cli`.
+fn main() {}

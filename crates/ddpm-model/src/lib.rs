@@ -1,0 +1,1 @@
+//! Denoising networks of linear layers and SiLU, their devices and their model folders

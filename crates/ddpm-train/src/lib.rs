@@ -1,0 +1,1 @@
+//! Training of small denoising networks: loss, optimiser, moving average, checkpoints
