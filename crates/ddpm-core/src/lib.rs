@@ -1,1 +1,62 @@
-//! Noise schedules, forward process and samplers of denoising diffusion for any candle network
+//! Denoising diffusion for any candle network: noise schedules in f64, the forward process, its
+//! posterior, samplers, and a random number generator that is addressed instead of drawn from.
+//!
+//! The crate holds no network, reads no file and prints nothing. A network enters as a closure
+//! `FnMut(&Tensor, usize) -> candle_core::Result<Tensor>` that predicts ε, x₀ or v.
+//!
+//! # Notation
+//!
+//! `t` is **0-based**: `betas[t]` is the paper's β₍ₜ₊₁₎ and `t = T − 1` is the noisiest step. `x_start`
+//! is x₀; the step after `t = 0` is x₀ itself, at which ᾱ = 1.
+//!
+//! | here | Ho et al. 2020 (arXiv 2006.11239) | |
+//! | --- | --- | --- |
+//! | `betas[t]` | βₜ | variance added by step t |
+//! | `alphas_cumprod[t]` | ᾱₜ = ∏(1 − βₛ) | signal power left at t |
+//! | `snr(t)` | ᾱₜ / (1 − ᾱₜ) | signal-to-noise ratio |
+//! | `posterior_variance[t]` | β̃ₜ, eq. 7 | variance of q(xₜ₋₁ given xₜ, x₀) |
+//! | `eps` | ε, eq. 4 | the noise in xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε |
+//! | `v` | √ᾱₜ ε − √(1−ᾱₜ) x₀ | Salimans & Ho 2022 (arXiv 2202.00512) |
+//!
+//! # Example
+//!
+//! Sampling from a network that is known in closed form: if the data is a standard normal, the best
+//! prediction of ε at step t is √(1−ᾱₜ)·xₜ, and the samples are again a standard normal.
+//!
+//! ```
+//! use candle_core::{Device, DType};
+//! use ddpm_core::{sampler, AddressedRng, NoiseMode, NoiseSchedule, Purpose, ScheduleConfig, Timesteps};
+//!
+//! let schedule = NoiseSchedule::new(&ScheduleConfig { clip_sample: false, ..ScheduleConfig::mnist20() })?;
+//! let timesteps = Timesteps::all(&schedule);
+//! let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
+//! let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[784], DType::F32, &Device::Cpu)?;
+//! let x_start = sampler::ddpm(
+//!     &schedule,
+//!     &timesteps,
+//!     NoiseMode::Posterior,
+//!     x_t,
+//!     |x_t, t| x_t * (1.0 - schedule.alphas_cumprod()[t]).sqrt(),
+//!     |x_t, t| rng.normal_like(Purpose::SampleStep, &images, t, x_t),
+//!     |_step| Ok(()),
+//! )?;
+//! assert_eq!(x_start.dims(), &[4, 784]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod prediction;
+mod process;
+mod random;
+pub mod sampler;
+mod schedule;
+mod scheduler_config;
+mod timesteps;
+
+pub use error::{Error, Result};
+pub use prediction::PredictionType;
+pub use process::Posterior;
+pub use random::{AddressedRng, Purpose};
+pub use sampler::{NoiseMode, Step};
+pub use schedule::{BetaSchedule, NoiseSchedule, PosteriorStep, ScheduleConfig, VarianceType};
+pub use timesteps::{TimestepSpacing, Timesteps};

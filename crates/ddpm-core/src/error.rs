@@ -1,0 +1,111 @@
+//! What can go wrong in this crate.
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An invalid configuration or argument, or a failure of the tensor library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The number of training timesteps is outside the supported range.
+    #[error("num_train_timesteps is {found}, expected 2 to 10000")]
+    TimestepCount {
+        /// The value found.
+        found: usize,
+    },
+    /// A beta is not strictly between 0 and 1.
+    #[error("{name} is {found}, expected a number strictly between 0 and 1")]
+    Beta {
+        /// Which option.
+        name: &'static str,
+        /// The value found.
+        found: f64,
+    },
+    /// The betas fall instead of rise.
+    #[error("beta_end {beta_end} is below beta_start {beta_start}, expected rising noise")]
+    FallingBetas {
+        /// The first beta.
+        beta_start: f64,
+        /// The last beta.
+        beta_end: f64,
+    },
+    /// The range to which x₀ is clipped is not positive.
+    #[error("clip_sample_range is {found}, expected a positive number")]
+    ClipRange {
+        /// The value found.
+        found: f64,
+    },
+    /// More sampling steps were asked for than the schedule has.
+    #[error("{found} inference steps, expected 1 to {num_train_timesteps}")]
+    InferenceSteps {
+        /// The number asked for.
+        found: usize,
+        /// The number the schedule has.
+        num_train_timesteps: usize,
+    },
+    /// An explicit list of timesteps is not strictly descending within the schedule.
+    #[error(
+        "timestep {found} at position {position}, expected strictly descending values below {num_train_timesteps}"
+    )]
+    TimestepOrder {
+        /// The offending timestep.
+        found: usize,
+        /// Its position in the list.
+        position: usize,
+        /// The number of steps of the schedule.
+        num_train_timesteps: usize,
+    },
+    /// A list of timesteps is empty.
+    #[error("the list of timesteps is empty, expected at least one")]
+    NoTimesteps,
+    /// A timestep lies outside the schedule.
+    #[error("timestep {found}, expected 0 to {last}")]
+    TimestepRange {
+        /// The timestep found.
+        found: usize,
+        /// The last valid one.
+        last: usize,
+    },
+    /// The number of timesteps fits neither one nor the batch.
+    #[error("{found} timesteps for a batch of {batch}, expected one for each image or a single one")]
+    TimestepBatch {
+        /// The number of timesteps given.
+        found: usize,
+        /// The size of the batch.
+        batch: usize,
+    },
+    /// The number of image indices differs from the batch.
+    #[error("{found} image indices for a batch of {batch}")]
+    ImageIndices {
+        /// The number of indices given.
+        found: usize,
+        /// The size of the batch.
+        batch: usize,
+    },
+    /// η of DDIM is outside its range.
+    #[error("eta is {found}, expected 0 (deterministic) to 1 (ancestral)")]
+    Eta {
+        /// The value found.
+        found: f64,
+    },
+    /// A scheduler file is not the JSON that was expected.
+    #[error("scheduler configuration: {source}")]
+    SchedulerJson {
+        /// What the parser says.
+        #[from]
+        source: serde_json::Error,
+    },
+    /// A scheduler file asks for something that is not implemented.
+    #[error("scheduler option `{option}` is {found}, supported: {expected}")]
+    SchedulerOption {
+        /// The option's key.
+        option: &'static str,
+        /// The value found, as JSON.
+        found: String,
+        /// The values that work.
+        expected: &'static str,
+    },
+    /// The tensor library failed, for example because shapes do not fit.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

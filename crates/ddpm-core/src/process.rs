@@ -1,0 +1,104 @@
+//! The forward process q(xₜ given x₀) and its posterior.
+
+use candle_core::Tensor;
+
+use crate::{Error, NoiseSchedule, PosteriorStep, Result};
+
+/// q(xₜ₋₁ given xₜ, x₀), a normal distribution with one variance for each image.
+#[derive(Clone, Debug)]
+pub struct Posterior {
+    /// The mean, shape [B, …].
+    pub mean: Tensor,
+    /// β̃ₜ for each timestep given; 0 at t = 0.
+    pub variance: Vec<f64>,
+    /// ln β̃ₜ, with the value of t = 1 in place of −∞ at t = 0.
+    pub log_variance_clipped: Vec<f64>,
+}
+
+impl NoiseSchedule {
+    /// Noises clean images (Ho et al. 2020, eq. 4):
+    ///
+    /// ```text
+    /// xₜ = √ᾱₜ x₀ + √(1 − ᾱₜ) ε
+    /// ```
+    ///
+    /// `x_start` and `eps` are [B, …]; `t` holds one timestep for each image, or a single one for all.
+    ///
+    /// ```
+    /// # use candle_core::{Device, Tensor};
+    /// # use ddpm_core::{NoiseSchedule, ScheduleConfig};
+    /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    /// let x_start = Tensor::ones((2, 784), candle_core::DType::F32, &Device::Cpu)?;
+    /// let x_t = schedule.q_sample(&x_start, &[0, 19], &x_start.zeros_like()?)?;
+    /// let signal: Vec<f32> = x_t.narrow(1, 0, 1)?.flatten_all()?.to_vec1()?;
+    /// assert!(signal[0] > 0.999 && signal[1] < 0.008); // almost clean, almost gone
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a timestep is out of range, their number does not fit, or the shapes differ.
+    pub fn q_sample(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
+        combine(self, t, x_start, eps, |alpha_bar, _| (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()))
+    }
+
+    /// v = √ᾱₜ ε − √(1−ᾱₜ) x₀ (Salimans & Ho 2022), shapes as in [`NoiseSchedule::q_sample`].
+    ///
+    /// # Errors
+    ///
+    /// As [`NoiseSchedule::q_sample`].
+    pub fn velocity(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
+        combine(self, t, x_start, eps, |alpha_bar, _| (-(1.0 - alpha_bar).sqrt(), alpha_bar.sqrt()))
+    }
+
+    /// The posterior of a step (Ho et al. 2020, eq. 6 and 7):
+    ///
+    /// ```text
+    /// μ̃ = √ᾱₜ₋₁ βₜ / (1−ᾱₜ) · x₀ + √αₜ (1−ᾱₜ₋₁) / (1−ᾱₜ) · xₜ,   β̃ₜ = (1−ᾱₜ₋₁) / (1−ᾱₜ) · βₜ
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`NoiseSchedule::q_sample`].
+    pub fn q_posterior(&self, x_start: &Tensor, x_t: &Tensor, t: &[usize]) -> Result<Posterior> {
+        let mean = combine(self, t, x_start, x_t, |_, step| (step.x_start_coef, step.x_t_coef))?;
+        let (variance, log) = (self.posterior_variance(), self.posterior_log_variance_clipped());
+        Ok(Posterior {
+            mean,
+            variance: t.iter().map(|&t| variance[t]).collect(),
+            log_variance_clipped: t.iter().map(|&t| log[t]).collect(),
+        })
+    }
+}
+
+/// `ca(t)·a + cb(t)·b`, with coefficients from ᾱₜ and the posterior step to t − 1. They are computed in
+/// f64 and cast once to the tensors' type.
+pub(crate) fn combine(
+    schedule: &NoiseSchedule,
+    t: &[usize],
+    a: &Tensor,
+    b: &Tensor,
+    coefficients: impl Fn(f64, PosteriorStep) -> (f64, f64),
+) -> Result<Tensor> {
+    let batch = a.dims().first().copied().unwrap_or(1);
+    if t.len() != 1 && t.len() != batch {
+        return Err(Error::TimestepBatch { found: t.len(), batch });
+    }
+    let pairs = t
+        .iter()
+        .map(|&t| {
+            let step = schedule.posterior_step(t, t.checked_sub(1))?;
+            Ok(coefficients(schedule.alpha_bar(t)?, step))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if let [(ca, cb)] = pairs[..] {
+        return Ok(((a * ca)? + (b * cb)?)?);
+    }
+    let (ca, cb): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+    let column = |values: Vec<f64>| -> candle_core::Result<Tensor> {
+        let mut shape = vec![1; a.rank()];
+        shape[0] = batch;
+        Tensor::from_vec(values, shape, &candle_core::Device::Cpu)?.to_dtype(a.dtype())?.to_device(a.device())
+    };
+    Ok((a.broadcast_mul(&column(ca)?)? + b.broadcast_mul(&column(cb)?)?)?)
+}
