@@ -1,1 +1,35 @@
-//! Denoising networks of linear layers and SiLU, their devices and their model folders
+//! Denoising networks of linear layers and SiLU: their description, initialisation, devices and files.
+//!
+//! A [`Denoiser`] is a network with the schedule for which it was trained. The network's raw output is x₀
+//! by default and its *named* prediction (`prediction_type`, ε by default) follows by conversion: a small
+//! network cannot pass white noise through, but digits it can output (see ARCHITECTURE.md).
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use ddpm_core::ScheduleConfig;
+//! use ddpm_model::{Denoiser, DenoiserConfig, initial_weights};
+//!
+//! let config = DenoiserConfig::mlp(28, 28, 10);
+//! let weights = initial_weights(&config, 1, &Device::Cpu)?;
+//! let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights)?;
+//! let x_t = Tensor::zeros((2, 784), DType::F32, &Device::Cpu)?;
+//! let eps = denoiser.predict(&x_t, 19, &[3, 8], 1.0)?; // class 3 and class 8, no guidance
+//! assert_eq!(eps.dims(), &[2, 784]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod denoiser;
+mod device;
+mod embedding;
+mod error;
+mod files;
+mod folder;
+mod network;
+
+pub use config::{DenoiserConfig, Init, Network, Parameter};
+pub use denoiser::{Denoiser, MICRO_BATCH, initial_weights};
+pub use device::DeviceChoice;
+pub use error::{Error, Result};
+pub use files::{replace_dir, write_atomic};
+pub use folder::{ModelFiles, WeightType, read_model, read_model_from, write_model};

@@ -1,0 +1,172 @@
+//! The description of a network: all that is needed to build it, and the list of its weights.
+
+use ddpm_core::PredictionType;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A denoiser's architecture, as it stands in `denoiser/config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenoiserConfig {
+    /// Rows of an image in pixels, 1 to 64.
+    pub rows: usize,
+    /// Columns of an image in pixels, 1 to 64.
+    pub cols: usize,
+    /// The number of classes, 0 for an unconditional model.
+    pub num_classes: usize,
+    /// What the network puts out, before it is converted to the schedule's `prediction_type`.
+    pub output_type: PredictionType,
+    /// The layers.
+    pub network: Network,
+}
+
+/// The layers between input and output. W is `width`, H is `hidden`, E is `embedding`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Network {
+    /// A residual network: each of `blocks` adds Linear(H→W) ∘ SiLU ∘ Linear(W→H) to its input, with the
+    /// embedding of time and class added before the SiLU.
+    Mlp {
+        /// W, the width of the residual stream.
+        width: usize,
+        /// H, the width inside a block.
+        hidden: usize,
+        /// The number of blocks.
+        blocks: usize,
+        /// E, the width of the embedding of time and class; even.
+        embedding: usize,
+    },
+    /// The original recipe literally: linear layers and SiLU in a chain, over the image, the sinusoid of
+    /// the time and the one-hot class side by side.
+    Plain {
+        /// The width of each hidden layer.
+        width: usize,
+        /// The number of hidden layers.
+        layers: usize,
+        /// The number of sinusoids of the time; even.
+        embedding: usize,
+    },
+}
+
+/// How a weight starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Zero.
+    Zeros,
+}
+
+/// A weight of the network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its name, as in the weights file.
+    pub name: String,
+    /// Its shape; [out, in] for a matrix.
+    pub shape: Vec<usize>,
+    /// How it starts.
+    pub init: Init,
+}
+
+impl DenoiserConfig {
+    /// The residual network at the size of the built-in model, with raw output x₀.
+    #[must_use]
+    pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
+        let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
+        Self { rows, cols, num_classes, output_type: PredictionType::Sample, network }
+    }
+
+    /// The original recipe, with raw output ε.
+    #[must_use]
+    pub fn plain(rows: usize, cols: usize, num_classes: usize) -> Self {
+        let network = Network::Plain { width: 1024, layers: 3, embedding: 64 };
+        Self { rows, cols, num_classes, output_type: PredictionType::Epsilon, network }
+    }
+
+    /// The number of pixels of an image, the width of the network's input and output.
+    #[must_use]
+    pub fn pixels(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// The class that stands for "no class", which is dropped in for guidance; it follows the last one.
+    #[must_use]
+    pub fn null_class(&self) -> usize {
+        self.num_classes
+    }
+
+    /// Checks that each number is in its range.
+    ///
+    /// # Errors
+    ///
+    /// If one is not; the error names it.
+    pub fn validate(&self) -> Result<()> {
+        let check = |option, found: usize, range: std::ops::RangeInclusive<usize>, expected| {
+            if range.contains(&found) { Ok(()) } else { Err(Error::Config { option, found, expected }) }
+        };
+        check("rows", self.rows, 1..=64, "1 to 64")?;
+        check("cols", self.cols, 1..=64, "1 to 64")?;
+        check("num_classes", self.num_classes, 0..=62, "0 to 62")?;
+        let embedding = match self.network {
+            Network::Mlp { width, hidden, blocks, embedding } => {
+                check("width", width, 1..=16_384, "1 to 16384")?;
+                check("hidden", hidden, 1..=16_384, "1 to 16384")?;
+                check("blocks", blocks, 1..=64, "1 to 64")?;
+                embedding
+            }
+            Network::Plain { width, layers, embedding } => {
+                check("width", width, 1..=16_384, "1 to 16384")?;
+                check("layers", layers, 1..=64, "1 to 64")?;
+                embedding
+            }
+        };
+        check("embedding", embedding, 2..=4096, "an even number from 2 to 4096")?;
+        check("embedding", embedding % 2, 0..=0, "an even number from 2 to 4096")
+    }
+
+    /// Every weight, in the order of the layers.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut list = Vec::new();
+        let pixels = self.pixels();
+        match self.network {
+            Network::Mlp { width, hidden, blocks, embedding } => {
+                linear(&mut list, "time.0", embedding, embedding, 1.0);
+                linear(&mut list, "time.1", embedding, embedding, 1.0);
+                let shape = vec![self.num_classes + 1, embedding];
+                list.push(Parameter { name: "class.weight".to_owned(), shape, init: Init::Normal(1.0) });
+                linear(&mut list, "input", pixels, width, 1.0);
+                for block in 0..blocks {
+                    linear(&mut list, &format!("blocks.{block}.in"), width, hidden, 1.0);
+                    linear(&mut list, &format!("blocks.{block}.condition"), embedding, hidden, 1.0);
+                    // A block starts as the identity, so depth does not change the scale of what enters.
+                    linear(&mut list, &format!("blocks.{block}.out"), hidden, width, 0.0);
+                }
+                linear(&mut list, "output", width, pixels, 1.0);
+            }
+            Network::Plain { width, layers, embedding } => {
+                let mut inputs = pixels + embedding + self.num_classes + 1;
+                for layer in 0..layers {
+                    linear(&mut list, &format!("layers.{layer}"), inputs, width, 1.0);
+                    inputs = width;
+                }
+                linear(&mut list, "output", inputs, pixels, 1.0);
+            }
+        }
+        list
+    }
+
+    /// The number of trainable numbers.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+    }
+}
+
+/// Weight [outputs, inputs] and bias [outputs]; the weight keeps the variance of its input times `gain`².
+fn linear(list: &mut Vec<Parameter>, name: &str, inputs: usize, outputs: usize, gain: f64) {
+    let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (inputs as f64).sqrt()) };
+    list.push(Parameter { name: format!("{name}.weight"), shape: vec![outputs, inputs], init });
+    list.push(Parameter { name: format!("{name}.bias"), shape: vec![outputs], init: Init::Zeros });
+}

@@ -1,0 +1,25 @@
+//! The embedding of the timestep: sinusoids, as in Vaswani et al. 2017 (arXiv 1706.03762, section 3.5)
+//! and Ho et al. 2020, appendix B.
+
+use candle_core::{DType, Device, Tensor};
+
+/// The table of all timesteps, shape [T, `size`]; the first half holds sines, the second cosines:
+///
+/// ```text
+/// sin(t·ωᵢ), cos(t·ωᵢ),   ωᵢ = 10000^(−i/(size/2)),   i = 0 … size/2 − 1
+/// ```
+pub(crate) fn sinusoids(
+    steps: usize,
+    size: usize,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let half = size.div_ceil(2);
+    let mut table = Vec::with_capacity(steps * size);
+    for t in 0..steps {
+        let angle = |i: usize| t as f64 * 10_000_f64.powf(-(i as f64) / half as f64);
+        table.extend((0..half).map(|i| angle(i).sin()));
+        table.extend((0..half).map(|i| angle(i).cos()));
+    }
+    Tensor::from_vec(table, (steps, size), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+}

@@ -1,0 +1,215 @@
+//! A model as a folder, in the layout that diffusers made common.
+//!
+//! ```text
+//! model_index.json                                   what the folder holds
+//! scheduler/scheduler_config.json                    the schedule, as diffusers' DDPMScheduler
+//! denoiser/config.json                               the architecture
+//! denoiser/diffusion_pytorch_model.safetensors       the weights
+//! README.md                                          the model card
+//! ```
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::ScheduleConfig;
+use safetensors::{SafeTensors, serialize, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Denoiser, DenoiserConfig, Error, Result,
+    files::{replace_dir, sibling, write_atomic},
+};
+
+const INDEX: &str = "model_index.json";
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+const CONFIG: &str = "denoiser/config.json";
+const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
+const CARD: &str = "README.md";
+const PIPELINE: &str = "DdpmPipeline";
+
+/// The names of a model folder's files, in the order in which they are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFiles;
+
+impl ModelFiles {
+    /// The files without which a folder is no model.
+    pub const REQUIRED: [&'static str; 4] = [INDEX, SCHEDULER, CONFIG, WEIGHTS];
+}
+
+/// The type in which weights are stored. In memory they are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightType {
+    /// Exact.
+    #[default]
+    F32,
+    /// Half the size; the pictures differ by less than a grey level.
+    F16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Index {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    denoiser: [String; 2],
+    scheduler: [String; 2],
+}
+
+/// Reads a model folder.
+///
+/// # Errors
+///
+/// If a file is missing or not what it should be, or the weights are not exactly those of the
+/// configuration; the error names the file.
+pub fn read_model(folder: &Path, device: &Device) -> Result<Denoiser> {
+    read_model_from(folder, |name| fs::read(folder.join(name)).map(Cow::Owned), device)
+}
+
+/// Reads a model whose files `read` returns by name, for example from memory. `folder` is for messages.
+///
+/// # Errors
+///
+/// As [`read_model`].
+pub fn read_model_from<'a>(
+    folder: &Path,
+    mut read: impl FnMut(&str) -> io::Result<Cow<'a, [u8]>>,
+    device: &Device,
+) -> Result<Denoiser> {
+    let mut file = |name| -> Result<(PathBuf, Cow<'a, [u8]>)> {
+        let path = folder.join(name);
+        match read(name) {
+            Ok(bytes) => Ok((path, bytes)),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    };
+    let (path, bytes) = file(INDEX)?;
+    let index: Index = parse(&path, &bytes)?;
+    if index.class_name != PIPELINE {
+        let (found, key) = (index.class_name, "_class_name");
+        return Err(Error::Kind { path, key, found, expected: PIPELINE });
+    }
+    let (path, bytes) = file(SCHEDULER)?;
+    let schedule = ScheduleConfig::from_diffusers_json(&String::from_utf8_lossy(&bytes))
+        .and_then(|config| ddpm_core::NoiseSchedule::new(&config).map(|_| config))
+        .map_err(|source| Error::Scheduler { path, source })?;
+    let (path, bytes) = file(CONFIG)?;
+    let config: DenoiserConfig = parse(&path, &bytes)?;
+    config.validate()?;
+    let (path, bytes) = file(WEIGHTS)?;
+    Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, &config, device)?)
+}
+
+/// Writes a model folder, replacing a model that stands there. A folder that holds something else is
+/// refused.
+///
+/// # Errors
+///
+/// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
+pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
+    let occupied = folder.exists() && !folder.join(INDEX).exists();
+    if occupied && fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_some()) {
+        let source = io::Error::new(io::ErrorKind::AlreadyExists, "exists and holds no model");
+        return Err(Error::Write { path: folder.to_owned(), source });
+    }
+    let temporary = sibling(folder, "tmp");
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(|source| Error::Write { path: temporary.clone(), source })?;
+    }
+    let index = Index {
+        class_name: PIPELINE.to_owned(),
+        denoiser: ["ddpm_model", "Denoiser"].map(str::to_owned),
+        scheduler: ["diffusers", "DDPMScheduler"].map(str::to_owned),
+    };
+    let write = || {
+        write_atomic(&temporary.join(INDEX), &json(&temporary.join(INDEX), &index)?)?;
+        let schedule = denoiser.schedule().config().to_diffusers_json()?;
+        write_atomic(&temporary.join(SCHEDULER), schedule.as_bytes())?;
+        write_atomic(&temporary.join(CONFIG), &json(&temporary.join(CONFIG), denoiser.config())?)?;
+        let path = temporary.join(WEIGHTS);
+        write_atomic(&path, &encode_weights(&path, denoiser.weights(), weight_type)?)?;
+        write_atomic(&temporary.join(CARD), card.as_bytes())?;
+        replace_dir(&temporary, folder)
+    };
+    let written = write();
+    if written.is_err() {
+        // Best effort: the error that matters is the first.
+        drop(fs::remove_dir_all(&temporary));
+    }
+    written
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads weights as f32 after checking that names, shapes and types are exactly those of `config`.
+fn decode_weights(
+    path: &Path,
+    bytes: &[u8],
+    config: &DenoiserConfig,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>> {
+    let path = path.to_owned();
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
+    let mut expected: HashMap<String, Vec<usize>> =
+        config.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
+    let mut weights = HashMap::new();
+    for (name, view) in file.iter() {
+        let Some(shape) = expected.remove(name) else {
+            return Err(Error::UnexpectedTensor { path, name: name.to_owned() });
+        };
+        let dtype = DType::try_from(view.dtype()).ok().filter(|dtype| dtype.is_float());
+        let Some(dtype) = dtype.filter(|_| view.shape() == shape) else {
+            return Err(Error::TensorMismatch {
+                path,
+                name: name.to_owned(),
+                found: format!("{:?} {:?}", view.dtype(), view.shape()),
+                expected: format!("floats {shape:?}"),
+            });
+        };
+        let tensor = Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?;
+        weights.insert(name.to_owned(), tensor.to_dtype(DType::F32)?.to_device(device)?);
+    }
+    // The smallest name, so that the message does not depend on the order of a hash map.
+    match expected.into_iter().min() {
+        Some((name, expected)) => Err(Error::MissingTensor { path, name, expected }),
+        None => Ok(weights),
+    }
+}
+
+/// Weights in the safetensors format, in the order of their names: the same weights give the same bytes.
+fn encode_weights(path: &Path, weights: &HashMap<String, Tensor>, stored: WeightType) -> Result<Vec<u8>> {
+    let safetensors_error = |source| Error::Safetensors { path: path.to_owned(), source };
+    let mut data = BTreeMap::new();
+    for (name, tensor) in weights {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let (dtype, bytes): (_, Vec<u8>) = match stored {
+            WeightType::F32 => {
+                (safetensors::Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
+            WeightType::F16 => {
+                let half = values.iter().map(|&x| half::f16::from_f32(x));
+                (safetensors::Dtype::F16, half.flat_map(half::f16::to_le_bytes).collect())
+            }
+        };
+        data.insert(name, (dtype, tensor.dims().to_vec(), bytes));
+    }
+    let views = data
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(safetensors_error)?;
+    serialize(views, None).map_err(safetensors_error)
+}

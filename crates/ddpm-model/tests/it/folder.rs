@@ -1,0 +1,133 @@
+//! Model folders: round trips and everything that can be wrong with one.
+
+use std::{fs, path::Path};
+
+use candle_core::Device;
+use ddpm_model::{Error, WeightType, read_model, write_model};
+
+use crate::{denoiser, images, small_mlp, small_plain};
+
+const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
+
+fn written(folder: &Path, weight_type: WeightType) {
+    write_model(folder, &denoiser(&small_mlp()), weight_type, "# a card\n").unwrap();
+}
+
+#[test]
+fn a_model_survives_the_folder_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    for config in [small_mlp(), small_plain()] {
+        let before = denoiser(&config);
+        write_model(&folder.path().join("model"), &before, WeightType::F32, "card").unwrap();
+        let after = read_model(&folder.path().join("model"), &Device::Cpu).unwrap();
+        assert_eq!(after.config(), before.config());
+        assert_eq!(after.schedule(), before.schedule());
+        let x_t = images(&config, 2);
+        let predict = |d: &ddpm_model::Denoiser| {
+            d.predict(&x_t, 5, &[0, 4], 1.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(predict(&after), predict(&before));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
+}
+
+#[test]
+fn sixteen_bit_weights_are_half_the_size_and_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (full, half) = (folder.path().join("full"), folder.path().join("half"));
+    written(&full, WeightType::F32);
+    written(&half, WeightType::F16);
+    let size = |folder: &Path| fs::metadata(folder.join(WEIGHTS)).unwrap().len();
+    assert!(size(&half) < size(&full) * 6 / 10);
+    let read = read_model(&half, &Device::Cpu).unwrap();
+    for (name, weight) in denoiser(&small_mlp()).weights() {
+        let error = (weight - &read.weights()[name]).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(error.to_scalar::<f32>().unwrap() < 2e-3, "{name}");
+    }
+}
+
+#[test]
+fn the_same_weights_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |name: &str| {
+        written(&folder.path().join(name), WeightType::F32);
+        fs::read(folder.path().join(name).join(WEIGHTS)).unwrap()
+    };
+    assert_eq!(bytes("a"), bytes("b"));
+}
+
+#[test]
+fn a_folder_that_is_no_model_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("thesis.txt"), "precious").unwrap();
+    let error = write_model(folder.path(), &denoiser(&small_mlp()), WeightType::F32, "").unwrap_err();
+    assert!(error.to_string().contains("exists and holds no model"), "{error}");
+    assert_eq!(fs::read_to_string(folder.path().join("thesis.txt")).unwrap(), "precious");
+}
+
+/// Writes a good model, spoils it, and returns the error of reading it, which must name the file.
+fn spoilt(file: &str, spoil: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    written(&model, WeightType::F32);
+    let path = model.join(file);
+    match spoil(fs::read(&path).unwrap()) {
+        Some(bytes) => fs::write(&path, bytes).unwrap(),
+        None => fs::remove_file(&path).unwrap(),
+    }
+    let error = read_model(&model, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains(file), "{error} does not name {file}");
+    error
+}
+
+fn replace(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Option<Vec<u8>> {
+    move |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(from), "{text}");
+        Some(text.replace(from, to).into_bytes())
+    }
+}
+
+#[test]
+fn every_missing_file_is_named() {
+    for file in ddpm_model::ModelFiles::REQUIRED {
+        assert!(matches!(spoilt(file, |_| None), Error::Read { .. }));
+    }
+}
+
+#[test]
+fn files_of_another_kind_are_named() {
+    let error = spoilt("model_index.json", replace("DdpmPipeline", "StableDiffusionPipeline"));
+    assert!(error.to_string().contains("`_class_name` is `StableDiffusionPipeline`"), "{error}");
+    let error = spoilt("scheduler/scheduler_config.json", replace("DDPMScheduler", "PNDMScheduler"));
+    assert!(matches!(error, Error::Scheduler { .. }));
+    let error = spoilt("scheduler/scheduler_config.json", replace("0.7", "1.7"));
+    assert!(error.to_string().contains("beta_end is 1.7"), "{error}");
+    let error = spoilt("denoiser/config.json", replace("\"rows\"", "\"row\""));
+    assert!(error.to_string().contains("unknown field `row`"), "{error}");
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration_are_named() {
+    let error = spoilt(WEIGHTS, |bytes| Some(bytes[..bytes.len() - 1].to_vec()));
+    assert!(matches!(error, Error::Safetensors { .. }), "{error}");
+    let error = spoilt(WEIGHTS, |_| Some(b"not a safetensors file".to_vec()));
+    assert!(matches!(error, Error::Safetensors { .. }), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let change = |from: &str, to: &str| {
+        written(&model, WeightType::F32);
+        let path = model.join("denoiser/config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        fs::write(&path, text.replace(from, to)).unwrap();
+        read_model(&model, &Device::Cpu).unwrap_err()
+    };
+    let error = change("\"width\": 16", "\"width\": 17");
+    assert!(matches!(error, Error::TensorMismatch { .. }), "{error}");
+    let error = change("\"blocks\": 2", "\"blocks\": 3").to_string();
+    assert!(error.contains("no tensor `blocks.2.condition.bias`, expected one of shape [24]"), "{error}");
+    let error = change("\"blocks\": 2", "\"blocks\": 1").to_string();
+    assert!(error.contains("unexpected tensor `blocks.1."), "{error}");
+}

@@ -1,0 +1,47 @@
+//! Integration tests of `ddpm-model`.
+
+mod folder;
+mod gradients;
+mod prediction;
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{AddressedRng, Purpose, ScheduleConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, Network, initial_weights};
+
+/// A small network of either kind.
+fn small(network: Network) -> DenoiserConfig {
+    DenoiserConfig { network, ..DenoiserConfig::mlp(3, 4, 5) }
+}
+
+fn small_mlp() -> DenoiserConfig {
+    small(Network::Mlp { width: 16, hidden: 24, blocks: 2, embedding: 8 })
+}
+
+fn small_plain() -> DenoiserConfig {
+    small(Network::Plain { width: 16, layers: 2, embedding: 8 })
+}
+
+/// Weights as they would be after training: none is zero, or a test could not see its part.
+fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
+    let rng = AddressedRng::new(4);
+    let mut weights = initial_weights(config, 3, &Device::Cpu).unwrap();
+    for (parameter, index) in std::iter::zip(config.parameters(), 0..) {
+        let shape = parameter.shape.as_slice();
+        let noise = rng.normal(Purpose::Weights, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
+        let weight = weights.get_mut(&parameter.name).unwrap();
+        *weight = (&*weight + (noise.squeeze(0).unwrap() * 0.3).unwrap()).unwrap().to_dtype(dtype).unwrap();
+    }
+    weights
+}
+
+fn denoiser(config: &DenoiserConfig) -> Denoiser {
+    Denoiser::new(config, &ScheduleConfig::mnist20(), weights(config, DType::F32)).unwrap()
+}
+
+fn images(config: &DenoiserConfig, batch: u64) -> Tensor {
+    let indices: Vec<u64> = (0..batch).collect();
+    let shape = [config.pixels()];
+    AddressedRng::new(9).normal(Purpose::SampleStart, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
+}

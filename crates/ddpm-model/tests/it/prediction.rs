@@ -1,0 +1,115 @@
+//! Prediction: independence of the batch, conversion, guidance, and refusals.
+
+use candle_core::Tensor;
+use ddpm_core::{PredictionType, ScheduleConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, MICRO_BATCH, initial_weights};
+
+use crate::{denoiser, images, small_mlp, small_plain};
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// At the real size, where matrix products are split and blocked.
+#[test]
+fn an_image_is_the_same_bits_alone_and_in_a_batch() {
+    let config = DenoiserConfig::mlp(28, 28, 10);
+    let weights = initial_weights(&config, 1, &candle_core::Device::Cpu).unwrap();
+    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
+    let batch = MICRO_BATCH + 17;
+    let x_t = images(&config, batch as u64);
+    let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+    let together = denoiser.predict(&x_t, 7, &labels, 1.0).unwrap();
+    for i in [0, 13, MICRO_BATCH, batch - 1] {
+        let alone = denoiser.predict(&x_t.narrow(0, i, 1).unwrap(), 7, &labels[i..=i], 1.0).unwrap();
+        assert_eq!(bits(&alone), bits(&together.narrow(0, i, 1).unwrap()), "image {i}");
+    }
+}
+
+#[test]
+fn the_named_prediction_is_the_raw_output_converted() {
+    let x_t = images(&small_mlp(), 4);
+    let raw = denoiser(&small_mlp()).forward(&x_t, &[7; 4], &[0, 1, 2, 3]).unwrap();
+    for to in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
+        let schedule = ScheduleConfig { prediction_type: to, ..ScheduleConfig::mnist20() };
+        let weights = denoiser(&small_mlp()).weights().clone();
+        let denoiser = Denoiser::new(&small_mlp(), &schedule, weights).unwrap();
+        let named = denoiser.predict(&x_t, 7, &[0, 1, 2, 3], 1.0).unwrap();
+        let back = denoiser.schedule().convert(to, PredictionType::Sample, &named, &x_t, &[7]).unwrap();
+        let difference = (back - &raw).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-4, "{to:?}");
+    }
+}
+
+#[test]
+fn guidance_extrapolates_from_the_null_class() {
+    for config in [small_mlp(), small_plain()] {
+        let denoiser = denoiser(&config);
+        let x_t = images(&config, 2);
+        let predict = |labels: &[u32], guidance| {
+            bits_to_f32(&bits(&denoiser.predict(&x_t, 3, labels, guidance).unwrap()))
+        };
+        let (null, class) = (predict(&[5, 5], 1.0), predict(&[1, 2], 1.0));
+        for guidance in [0.0, 0.5, 3.0] {
+            for (i, guided) in predict(&[1, 2], guidance).into_iter().enumerate() {
+                let expected = null[i] + guidance as f32 * (class[i] - null[i]);
+                assert!((guided - expected).abs() < 1e-4 * expected.abs().max(1.0), "{guidance} {i}");
+            }
+        }
+        assert!(std::iter::zip(&null, &class).any(|(a, b)| (a - b).abs() > 1e-3), "the class has no effect");
+    }
+}
+
+fn bits_to_f32(bits: &[u32]) -> Vec<f32> {
+    bits.iter().copied().map(f32::from_bits).collect()
+}
+
+#[test]
+fn time_has_an_effect_and_so_has_each_image() {
+    for config in [small_mlp(), small_plain()] {
+        let denoiser = denoiser(&config);
+        let x_t = images(&config, 2);
+        let raw = |t: &[usize]| bits(&denoiser.forward(&x_t, t, &[1, 1]).unwrap());
+        let (early, late, mixed) = (raw(&[3, 3]), raw(&[9, 9]), raw(&[3, 9]));
+        assert!(early != late);
+        assert_eq!(mixed[..12], early[..12]);
+        assert_eq!(mixed[12..], late[12..]);
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let denoiser = denoiser(&small_mlp());
+    let x_t = images(&small_mlp(), 2);
+    let failed = denoiser.predict(&x_t, 3, &[1], 1.0);
+    assert!(matches!(failed, Err(Error::ClassCount { found: 1, batch: 2 })));
+    let failed = denoiser.predict(&x_t, 3, &[1, 6], 1.0);
+    assert!(matches!(failed, Err(Error::Class { found: 6, last: 4 })));
+    let failed = denoiser.predict(&x_t, 20, &[1, 2], 1.0);
+    assert!(matches!(failed, Err(Error::Core(ddpm_core::Error::TimestepRange { found: 20, .. }))));
+    let unconditional = DenoiserConfig { num_classes: 0, ..small_mlp() };
+    let failed = crate::denoiser(&unconditional).predict(&x_t, 3, &[0, 0], 2.0);
+    assert!(matches!(failed, Err(Error::Guidance { .. })));
+}
+
+#[test]
+fn configurations_outside_their_range_are_refused() {
+    let config = DenoiserConfig { rows: 65, ..small_mlp() };
+    let error = config.validate().unwrap_err().to_string();
+    assert_eq!(error, "denoiser option `rows` is 65, expected 1 to 64");
+    let network = ddpm_model::Network::Plain { width: 8, layers: 2, embedding: 7 };
+    assert!(crate::small(network).validate().is_err());
+}
+
+#[test]
+fn initial_weights_depend_on_the_seed_alone_and_have_the_intended_spread() {
+    let config = DenoiserConfig::mlp(28, 28, 10);
+    let weights = |seed| initial_weights(&config, seed, &candle_core::Device::Cpu).unwrap();
+    let (one, again, two) = (weights(1), weights(1), weights(2));
+    let name = "blocks.0.in.weight";
+    assert_eq!(bits(&one[name]), bits(&again[name]));
+    assert_ne!(bits(&one[name]), bits(&two[name]));
+    let values = bits_to_f32(&bits(&one[name]));
+    let variance = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64;
+    assert!((variance * 512.0 - 1.0).abs() < 0.01, "{variance}");
+}
