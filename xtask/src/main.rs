@@ -1,2 +1,66 @@
-//! `cargo xtask`.
-fn main() {}
+//! The jobs of this workspace that take more than one command.
+//!
+//! `cargo xtask reproduce` makes everything in `results/`, `cargo xtask compare` the comparison of
+//! networks and losses there, `cargo xtask ci` runs every check. Each job is one file; all work with
+//! tensors is done by the release build of `ddpm-cli`, which the first two spawn.
+
+mod ci;
+mod compare;
+mod compare_report;
+mod ddpm;
+mod install;
+mod loss_plot;
+mod machine;
+mod phases;
+mod process;
+mod provenance;
+mod reproduce;
+mod source;
+mod staging;
+mod training_log;
+mod workspace;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// The jobs of this workspace: reproduce the results, compare, run the checks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    Reproduce(reproduce::Arguments),
+    Compare(compare::Arguments),
+    Ci(ci::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.job) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(&format!("error: {error:#}"));
+            process::exit_code(&error)
+        }
+    }
+}
+
+fn run(job: &Job) -> Result<()> {
+    let workspace = Workspace::of_this_build()?;
+    match job {
+        Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
+        Job::Compare(arguments) => compare::run(arguments, &workspace),
+        Job::Ci(arguments) => ci::run(arguments, &workspace),
+    }
+}

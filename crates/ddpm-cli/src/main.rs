@@ -1,2 +1,45 @@
-//! `ddpm-cli`.
-fn main() {}
+//! `ddpm-cli`: sample, train and inspect small diffusion models.
+
+mod args;
+mod commands;
+mod model;
+mod output;
+mod picture;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    // Exits with 2 on a wrong command line.
+    let args = Args::parse();
+    set_threads(args.common.threads);
+    let result = match &args.command {
+        Command::Sample(options) => commands::sample::run(options, &args.common),
+        Command::Train(options) => commands::train::run(options, &args.common),
+        Command::Eval(options) => commands::eval::run(options, &args.common),
+        Command::Data(options) => commands::data::run(options, &args.common),
+        Command::Info(options) => commands::info::run(options, &args.common),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells the thread pools of rayon and candle how many threads to start. Both read their variable when they
+/// are first used, and candle has no other way.
+#[allow(unsafe_code, reason = "the environment is changed before any thread is started")]
+fn set_threads(threads: Option<usize>) {
+    if let Some(threads) = threads {
+        for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+            // SAFETY: the process has one thread yet, so nothing can read the environment meanwhile.
+            unsafe { std::env::set_var(name, threads.to_string()) };
+        }
+    }
+}

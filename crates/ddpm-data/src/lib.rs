@@ -1,1 +1,59 @@
-//! Image sets in the IDX format and from the Hub: MNIST and its relatives
+//! Image sets in the IDX format and from the Hub: MNIST and its relatives.
+//!
+//! The crate knows files and grey levels, and neither tensors nor models.
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | [`Source`] | where a data set comes from: `mnist`, a folder, `hf://datasets/…` |
+//! | [`Corpus`] | what a source holds: a set to train on, perhaps one to test on |
+//! | [`DataSet`] | N × rows × cols grey levels, perhaps with a class each |
+//! | [`Epochs`] | which images make up the batch of a training step |
+//! | model scale | `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
+//!
+//! MNIST is compiled in (Yann LeCun, Corinna Cortes, Christopher J.C. Burges;
+//! CC BY-SA 3.0), and verified against its SHA-256 when it is loaded:
+//!
+//! ```
+//! use ddpm_data::{Corpus, Epochs};
+//!
+//! let mnist = Corpus::mnist()?;
+//! let train = mnist.train();
+//! assert_eq!((train.len(), train.rows(), train.cols()), (60_000, 28, 28));
+//! assert_eq!(train.classes(), Some(10));
+//! assert!((train.stats().std - 0.6162).abs() < 1e-4);
+//!
+//! // The batch of step 1000, whether or not the steps before were taken.
+//! let mut epochs = Epochs::new(train.len(), 128, 42)?;
+//! let indices = epochs.batch(1000);
+//! let (mut images, mut labels) = (Vec::new(), Vec::new());
+//! train.gather_images(indices, &mut images)?;
+//! train.gather_labels(indices, &mut labels)?;
+//! assert_eq!((images.len(), labels.len()), (128 * 28 * 28, 128));
+//! assert!(images.iter().all(|x| (-1.0..=1.0).contains(x)));
+//! # Ok::<(), ddpm_data::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! `hub` (on by default) reads data sets and model files from the Hugging Face
+//! Hub. Without it, `hf://` sources are an error that says so, and the crate has
+//! no HTTP client among its dependencies.
+
+mod batches;
+mod corpus;
+mod dataset;
+mod digest;
+mod error;
+pub mod idx;
+mod pixels;
+mod source;
+
+pub use batches::Epochs;
+pub use corpus::Corpus;
+pub use dataset::{DataSet, PixelStats};
+pub use error::{Cause, Error, Result};
+pub use idx::{Images, Labels};
+pub use pixels::{to_model_scale, to_pixel};
+#[cfg(feature = "hub")]
+pub use source::{Hub, HubFile};
+pub use source::{HubAddress, HubConfig, Source};

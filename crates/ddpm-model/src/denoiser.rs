@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
+use ddpm_core::{AddressedRng, NoiseSchedule, Purpose, ScheduleConfig};
+use rayon::prelude::*;
 
 use crate::{DenoiserConfig, Error, Init, Result, network::Layers};
 
@@ -22,7 +23,6 @@ pub struct Denoiser {
     layers: Layers,
     weights: HashMap<String, Tensor>,
     device: Device,
-    dtype: DType,
 }
 
 /// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
@@ -71,7 +71,7 @@ impl Denoiser {
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let vb = VarBuilder::from_tensors(weights.clone(), dtype, &device);
         let layers = Layers::new(config, schedule.num_train_timesteps(), &vb)?;
-        Ok(Self { config: config.clone(), schedule, layers, weights, device, dtype })
+        Ok(Self { config: config.clone(), schedule, layers, weights, device })
     }
 
     /// The architecture.
@@ -105,13 +105,7 @@ impl Denoiser {
     ///
     /// If the shapes do not fit, or a timestep or a class is out of range.
     pub fn forward(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
-        let batch = x_t.dim(0)?;
-        if labels.len() != batch {
-            return Err(Error::ClassCount { found: labels.len(), batch });
-        }
-        if let Some(&found) = labels.iter().find(|&&label| label as usize > self.config.null_class()) {
-            return Err(Error::Class { found, last: self.config.num_classes.saturating_sub(1) });
-        }
+        self.check_labels(labels, x_t.dim(0)?)?;
         let last = self.schedule.num_train_timesteps() - 1;
         let t = t
             .iter()
@@ -152,16 +146,13 @@ impl Denoiser {
 
     /// The raw output; on a CPU in micro-batches of a fixed size.
     fn forward_rows(&self, x_t: &Tensor, t: usize, labels: &[u32]) -> Result<Tensor> {
-        let batch = x_t.dim(0)?;
-        if labels.len() != batch {
-            return Err(Error::ClassCount { found: labels.len(), batch });
-        }
         if !self.device.is_cpu() {
-            return self.forward(x_t, &vec![t; batch], labels);
+            return self.forward(x_t, &vec![t; labels.len()], labels);
         }
+        self.check_labels(labels, x_t.dim(0)?)?;
         let times = [t; MICRO_BATCH];
         let rows = labels
-            .chunks(MICRO_BATCH)
+            .par_chunks(MICRO_BATCH)
             .enumerate()
             .map(|(i, labels)| {
                 let rows = x_t.narrow(0, i * MICRO_BATCH, labels.len())?;
@@ -175,21 +166,14 @@ impl Denoiser {
         Ok(Tensor::cat(&rows, 0)?)
     }
 
-    /// Whether the raw output is also the named prediction.
-    #[must_use]
-    pub fn output_is_named(&self) -> bool {
-        self.config.output_type == self.schedule.config().prediction_type
-    }
-
-    /// The kind of the named prediction.
-    #[must_use]
-    pub fn prediction_type(&self) -> PredictionType {
-        self.schedule.config().prediction_type
-    }
-
-    /// The type of the weights in memory.
-    #[must_use]
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// One class for each of `batch` images, each a class of the model or the null class.
+    pub(crate) fn check_labels(&self, labels: &[u32], batch: usize) -> Result<()> {
+        if labels.len() != batch {
+            return Err(Error::ClassCount { found: labels.len(), batch });
+        }
+        match labels.iter().find(|&&label| label as usize > self.config.null_class()) {
+            Some(&found) => Err(Error::Class { found, last: self.config.num_classes.saturating_sub(1) }),
+            None => Ok(()),
+        }
     }
 }

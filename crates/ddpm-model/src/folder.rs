@@ -10,18 +10,18 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::ScheduleConfig;
-use safetensors::{SafeTensors, serialize, tensor::TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Denoiser, DenoiserConfig, Error, Result,
+    Denoiser, DenoiserConfig, Error, Result, WeightType, encode_json, encode_tensors,
     files::{replace_dir, sibling, write_atomic},
 };
 
@@ -39,16 +39,6 @@ pub struct ModelFiles;
 impl ModelFiles {
     /// The files without which a folder is no model.
     pub const REQUIRED: [&'static str; 4] = [INDEX, SCHEDULER, CONFIG, WEIGHTS];
-}
-
-/// The type in which weights are stored. In memory they are f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WeightType {
-    /// Exact.
-    #[default]
-    F32,
-    /// Half the size; the pictures differ by less than a grey level.
-    F16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,12 +115,12 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
         scheduler: ["diffusers", "DDPMScheduler"].map(str::to_owned),
     };
     let write = || {
-        write_atomic(&temporary.join(INDEX), &json(&temporary.join(INDEX), &index)?)?;
+        write_atomic(&temporary.join(INDEX), &encode_json(&temporary.join(INDEX), &index)?)?;
         let schedule = denoiser.schedule().config().to_diffusers_json()?;
         write_atomic(&temporary.join(SCHEDULER), schedule.as_bytes())?;
-        write_atomic(&temporary.join(CONFIG), &json(&temporary.join(CONFIG), denoiser.config())?)?;
+        write_atomic(&temporary.join(CONFIG), &encode_json(&temporary.join(CONFIG), denoiser.config())?)?;
         let path = temporary.join(WEIGHTS);
-        write_atomic(&path, &encode_weights(&path, denoiser.weights(), weight_type)?)?;
+        write_atomic(&path, &encode_tensors(&path, denoiser.weights(), weight_type)?)?;
         write_atomic(&temporary.join(CARD), card.as_bytes())?;
         replace_dir(&temporary, folder)
     };
@@ -144,13 +134,6 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
-}
-
-fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    bytes.push(b'\n');
-    Ok(bytes)
 }
 
 /// Reads weights as f32 after checking that names, shapes and types are exactly those of `config`.
@@ -187,29 +170,4 @@ fn decode_weights(
         Some((name, expected)) => Err(Error::MissingTensor { path, name, expected }),
         None => Ok(weights),
     }
-}
-
-/// Weights in the safetensors format, in the order of their names: the same weights give the same bytes.
-fn encode_weights(path: &Path, weights: &HashMap<String, Tensor>, stored: WeightType) -> Result<Vec<u8>> {
-    let safetensors_error = |source| Error::Safetensors { path: path.to_owned(), source };
-    let mut data = BTreeMap::new();
-    for (name, tensor) in weights {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let (dtype, bytes): (_, Vec<u8>) = match stored {
-            WeightType::F32 => {
-                (safetensors::Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-            WeightType::F16 => {
-                let half = values.iter().map(|&x| half::f16::from_f32(x));
-                (safetensors::Dtype::F16, half.flat_map(half::f16::to_le_bytes).collect())
-            }
-        };
-        data.insert(name, (dtype, tensor.dims().to_vec(), bytes));
-    }
-    let views = data
-        .iter()
-        .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(safetensors_error)?;
-    serialize(views, None).map_err(safetensors_error)
 }

@@ -1,1 +1,33 @@
-//! Training of small denoising networks: loss, optimiser, moving average, checkpoints
+//! Training of small denoising networks: loss, optimiser, moving average, checkpoints, metrics.
+//!
+//! [`Trainer`] takes the steps and holds all that changes by them; [`run`] is a whole training run in a
+//! folder, with a log, checkpoints and resumption. All randomness is addressed by the step, so a run that
+//! was stopped and resumed ends with the same weights, bit for bit, as one that was not.
+//!
+//! ```no_run
+//! use candle_core::Device;
+//! use ddpm_data::Corpus;
+//! use ddpm_train::{Preset, TrainConfig, run};
+//!
+//! let corpus = Corpus::mnist()?;
+//! let config = TrainConfig::preset(Preset::Quick, corpus.train());
+//! let outcome = run(&config, &corpus, "runs/mine".as_ref(), Default::default(), &Device::Cpu, |_| Ok(()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checkpoint;
+mod config;
+mod error;
+mod loss;
+mod metrics;
+mod optimizer;
+mod run;
+mod trainer;
+
+pub use config::{Preset, TrainConfig};
+pub use error::{Error, Result};
+pub use loss::Loss;
+pub use metrics::Record;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use run::{Event, Outcome, Start, run};
+pub use trainer::{Trainer, held_out_loss};

@@ -7,7 +7,7 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 #[inline]
 #[allow(clippy::cast_possible_truncation, reason = "the upper half fits")]
 pub(super) fn high(a: u32, b: u32) -> u32 {
-    (u64::from(a) * u64::from(b) >> 32) as u32
+    ((u64::from(a) * u64::from(b)) >> 32) as u32
 }
 
 /// Four random words at a counter, for a key.

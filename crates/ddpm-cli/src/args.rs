@@ -1,0 +1,329 @@
+//! The command line.
+
+use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ddpm_data::Source;
+use ddpm_model::DeviceChoice;
+
+/// Sample, train and inspect small denoising diffusion models.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong command line.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What all commands take.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Where to compute: cpu, cuda, cuda:N or metal
+    #[arg(long, global = true, default_value = "cpu")]
+    pub(crate) device: DeviceChoice,
+    /// Threads of a CPU; the result does not depend on it [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+    /// The seed of all randomness
+    #[arg(long, global = true, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the result as one JSON object on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// No progress and no summary
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw images from a model
+    Sample(Sample),
+    /// Train a model
+    Train(Train),
+    /// Measure the class accuracy of a model's images
+    Eval(Eval),
+    /// Read, verify and describe a data set
+    Data(Data),
+    /// Describe a model and this program
+    Info(Info),
+}
+
+/// How to sample, for `sample` and `eval`.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct Sampling {
+    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
+    pub(crate) model: String,
+    /// The classes, such as 0-9 or 3,5,7 [default: all of the model]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) classes: Option<ClassList>,
+    /// The sampler
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddpm)]
+    pub(crate) sampler: SamplerName,
+    /// The number of steps [default: all of the model's schedule]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// The noise that ddpm adds at each step [default: as the model's schedule says]
+    ///
+    /// `none` gives the cleanest images and far less variety.
+    #[arg(long, value_enum)]
+    pub(crate) noise: Option<NoiseName>,
+    /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) eta: f64,
+    /// Guidance scale: above 1 exaggerates the class at twice the time
+    #[arg(long, value_name = "W", default_value_t = 1.0)]
+    pub(crate) guidance: f64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sample {
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Images of each class
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "number")]
+    pub(crate) per_class: usize,
+    /// Images in all, going round the classes, instead of --per-class
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<usize>,
+    /// Only the I-th of K equal parts of the job; image 17 is the same picture in any part
+    #[arg(long, value_name = "I/K")]
+    pub(crate) shard: Option<Shard>,
+    /// What to write: a labelled grid (png), the grid being denoised (gif), or all images (idx, safetensors)
+    #[arg(long, value_enum, default_value_t = Format::Png)]
+    pub(crate) format: Format,
+    /// The file to write; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte
+    /// [default: samples with the format's ending]
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Train {
+    /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// A set of options, which those below change
+    #[arg(long, value_enum, default_value_t = PresetName::Reproduce)]
+    pub(crate) preset: PresetName,
+    /// The folder for model, log, checkpoints and previews
+    #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
+    pub(crate) out: PathBuf,
+    /// Go on from the newest checkpoint in the folder
+    #[arg(long, conflicts_with = "overwrite")]
+    pub(crate) resume: bool,
+    /// Replace a run that is in the folder
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// The type of the weights in the model folder
+    #[arg(long, value_enum, default_value_t = WeightTypeName::F32)]
+    pub(crate) dtype: WeightTypeName,
+    /// Passes over the training images
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// Images in a step
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// The highest learning rate
+    #[arg(long, value_name = "X")]
+    pub(crate) learning_rate: Option<f64>,
+    /// The network: mlp is residual with raw output x0; plain is the original recipe with raw output ε
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<NetworkName>,
+    /// The space of the squared error
+    #[arg(long, value_enum)]
+    pub(crate) loss: Option<LossName>,
+    /// What the model's prediction is named
+    #[arg(long, value_enum)]
+    pub(crate) prediction: Option<PredictionName>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Eval {
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// The data whose training images are the ruler: mnist, a folder, or hf://datasets/OWNER/NAME
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// Images of each class
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) per_class: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Data {
+    /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// Write a picture of the first images of each class
+    #[arg(short, long, value_name = "PNG")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Info {
+    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
+    pub(crate) model: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SamplerName {
+    Ddpm,
+    Ddim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NoiseName {
+    /// Variance β̃, the posterior's
+    Posterior,
+    /// Variance β
+    Beta,
+    /// Left out
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Png,
+    Gif,
+    Idx,
+    Safetensors,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PresetName {
+    /// The built-in model
+    Reproduce,
+    /// A first look
+    Quick,
+    /// Short runs to be compared
+    Compare,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightTypeName {
+    F32,
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkName {
+    Mlp,
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum LossName {
+    Epsilon,
+    Sample,
+    VPrediction,
+    MinSnr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum PredictionName {
+    Epsilon,
+    Sample,
+    VPrediction,
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
+}
+
+/// Classes in the order given, such as `0-9` or `3,5,7-8`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClassList(pub(crate) Vec<u32>);
+
+impl FromStr for ClassList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}`: expected classes such as 0-9 or 3,5,7");
+        let number = |text: &str| text.parse::<u8>().map(u32::from).map_err(|_| expected());
+        let mut list = Vec::new();
+        for part in text.split(',') {
+            let range: RangeInclusive<u32> = match part.split_once('-') {
+                Some((first, last)) => number(first)?..=number(last)?,
+                None => number(part)?..=number(part)?,
+            };
+            if range.is_empty() {
+                return Err(expected());
+            }
+            list.extend(range);
+        }
+        Ok(Self(list))
+    }
+}
+
+/// One of several equal parts, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    /// The part's place in a list; the parts of all shards are the list.
+    pub(crate) fn range(self, len: usize) -> std::ops::Range<usize> {
+        let end = |i: usize| (len * i).div_euclid(self.count);
+        end(self.index - 1)..end(self.index)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once('/')
+            .and_then(|(index, count)| Some(Self { index: index.parse().ok()?, count: count.parse().ok()? }))
+            .filter(|shard| (1..=shard.count).contains(&shard.index) && shard.count <= 1_000_000)
+            .ok_or_else(|| format!("`{text}`: expected I/K with I from 1 to K, such as 3/16"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Args, ClassList, Shard};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn class_lists_are_read() {
+        assert_eq!("0-3,7".parse::<ClassList>().unwrap().0, [0, 1, 2, 3, 7]);
+        for wrong in ["", "3-", "5-3", "a", "1,,2", "300"] {
+            assert!(wrong.parse::<ClassList>().unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shards_are_a_partition() {
+        for len in [0, 1, 7, 50, 1000] {
+            for count in [1, 2, 3, 16] {
+                let parts =
+                    (1..=count).flat_map(|i| format!("{i}/{count}").parse::<Shard>().unwrap().range(len));
+                assert!(parts.eq(0..len), "{len} in {count}");
+            }
+        }
+        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+}

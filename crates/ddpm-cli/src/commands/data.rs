@@ -1,0 +1,74 @@
+//! `ddpm-cli data`.
+
+use anyhow::Result;
+use ddpm_data::{DataSet, HubConfig};
+use ddpm_model::write_atomic;
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Common, Data},
+    output,
+    picture::{self, Column},
+};
+
+/// Images of each class in a picture.
+const SHOWN: usize = 5;
+
+pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
+    let corpus = options.data.load(&HubConfig::from_env())?;
+    let train = corpus.train();
+    if let Some(out) = &options.out {
+        write_atomic(out, &picture(train)?)?;
+    }
+    let stats = train.stats();
+    let json = json!({
+        "name": corpus.name(),
+        "source": options.data.to_string(),
+        "revision": corpus.commit(),
+        "train": train.len(),
+        "test": corpus.test().map(DataSet::len),
+        "rows": train.rows(),
+        "cols": train.cols(),
+        "classes": train.classes(),
+        "mean": stats.mean,
+        "std": stats.std,
+        "train_images_sha256": train.images_sha256(),
+        "train_labels_sha256": train.labels_sha256(),
+        "test_images_sha256": corpus.test().map(DataSet::images_sha256),
+        "test_labels_sha256": corpus.test().and_then(DataSet::labels_sha256),
+    });
+    let mut text = String::new();
+    for (key, value) in json.as_object().into_iter().flatten() {
+        let value = match value {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        text += &format!("{key:<20} {value}\n");
+    }
+    output::result(common, &json, &text)
+}
+
+/// The first images of each class, or the first images of an unlabelled set.
+fn picture(data: &DataSet) -> Result<Vec<u8>> {
+    let (rows, cols) = (data.rows(), data.cols());
+    let scale = picture::tile_scale(rows, cols, picture::PNG_TILE_SIDE);
+    let tiles = data.images().chunks(data.image_size());
+    let picture = match data.labels() {
+        None => picture::plain_grid(&tiles.take(10 * SHOWN).collect::<Vec<_>>(), rows, cols, scale)?,
+        Some(labels) => {
+            let columns: Vec<Column<'_>> = (0..data.classes().unwrap_or(0))
+                .map(|class| Column {
+                    label: class.to_string(),
+                    tiles: std::iter::zip(tiles.clone(), labels)
+                        .filter(|(_, label)| usize::from(**label) == class)
+                        .map(|(tile, _)| tile)
+                        .take(SHOWN)
+                        .collect(),
+                })
+                .collect();
+            picture::labelled_grid(&columns, rows, cols, scale)?
+        }
+    };
+    picture::encode_png(&picture)
+}

@@ -1,0 +1,76 @@
+//! `ddpm-cli eval`.
+
+use anyhow::{Context, Result, ensure};
+use ddpm_data::HubConfig;
+use ddpm_eval::{ClassAccuracy, nearest_classes};
+use serde_json::json;
+
+use super::job::Job;
+use crate::{
+    args::{Common, Eval},
+    model, output,
+};
+
+/// Real test images by which the ruler itself is measured.
+const REAL: usize = 1000;
+const RULER: &str = "the class of the nearest training image";
+
+pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
+    let device = common.device.open()?;
+    let denoiser = model::load(&options.sampling.model, &device)?;
+    let corpus = options.data.load(&HubConfig::from_env())?;
+    let (config, data) = (denoiser.config(), corpus.train());
+    ensure!(config.num_classes > 0, "the model has no classes, so there is no class accuracy to measure");
+    ensure!(
+        (config.rows, config.cols) == (data.rows(), data.cols())
+            && data.classes() == Some(config.num_classes),
+        "the model is for {}×{} images of {} classes, but {} has {}×{} images of {} classes",
+        config.rows,
+        config.cols,
+        config.num_classes,
+        corpus.name(),
+        data.rows(),
+        data.cols(),
+        data.classes().unwrap_or(0)
+    );
+    let sampling = options.sampling.config(common.seed, &denoiser);
+    let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser), options.per_class);
+    let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
+    let bar = output::progress(common, job.images.len() as u64, template)?;
+    let pixels = job.run(&denoiser, &bar)?;
+    bar.finish_and_clear();
+    let expected: Vec<u8> = job
+        .labels
+        .iter()
+        .map(|&label| u8::try_from(label).context("a class above 255 fits in no byte"))
+        .collect::<Result<_>>()?;
+    let accuracy =
+        ClassAccuracy::new(&expected, &nearest_classes(data, &pixels, &device)?, config.num_classes);
+    let real = match corpus.test().and_then(|test| Some((test, test.labels()?))) {
+        Some((test, labels)) => {
+            let count = labels.len().min(REAL);
+            let found = nearest_classes(data, &test.images()[..count * test.image_size()], &device)?;
+            Some(ClassAccuracy::new(&labels[..count], &found, config.num_classes).overall)
+        }
+        None => None,
+    };
+    let json = json!({
+        "model": options.sampling.model,
+        "seed": common.seed,
+        "samples": job.images.len(),
+        "class_accuracy": accuracy.overall,
+        "class_accuracy_by_class": accuracy.by_class,
+        "real_accuracy": real,
+        "ruler": RULER,
+    });
+    let mut text = format!("class accuracy {:.3} of {} images", accuracy.overall, job.images.len());
+    if let Some(real) = real {
+        text += &format!(" (real test images: {real:.3})");
+    }
+    for (class, accuracy) in accuracy.by_class.iter().enumerate() {
+        if let Some(accuracy) = accuracy {
+            text += &format!("\n  class {class}: {accuracy:.3}");
+        }
+    }
+    output::result(common, &json, &text)
+}

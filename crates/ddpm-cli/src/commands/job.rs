@@ -1,0 +1,107 @@
+//! A list of images to sample, and the sampling of it in parts.
+
+use anyhow::Result;
+use ddpm_core::NoiseMode;
+use ddpm_data::to_pixel;
+use ddpm_model::{Denoiser, SampleConfig, Sampler};
+use indicatif::ProgressBar;
+
+use crate::{
+    args::{NoiseName, SamplerName, Sampling},
+    picture::{self, Column},
+};
+
+/// Images of a part; memory does not grow with the job beyond the finished pixels.
+const PART: usize = 500;
+
+/// Which images to sample: their indices and their classes.
+pub(crate) struct Job {
+    pub(crate) config: SampleConfig,
+    pub(crate) images: Vec<u64>,
+    pub(crate) labels: Vec<u32>,
+}
+
+impl Job {
+    /// `per_class` images of each class, class by class. A model without classes gets as many images as if
+    /// it had ten.
+    pub(crate) fn per_class(
+        config: SampleConfig,
+        denoiser: &Denoiser,
+        classes: &[u32],
+        per_class: usize,
+    ) -> Self {
+        let labels = match denoiser.config().num_classes {
+            0 => vec![0; 10 * per_class],
+            _ => classes.iter().flat_map(|&class| std::iter::repeat_n(class, per_class)).collect(),
+        };
+        Self::new(config, labels)
+    }
+
+    /// An image of each class in `labels`.
+    pub(crate) fn new(config: SampleConfig, labels: Vec<u32>) -> Self {
+        Self { config, images: (0..labels.len() as u64).collect(), labels }
+    }
+
+    /// Samples all images: N × pixels grey levels.
+    pub(crate) fn run(&self, denoiser: &Denoiser, bar: &ProgressBar) -> Result<Vec<u8>> {
+        let mut pixels = Vec::with_capacity(self.images.len() * denoiser.config().pixels());
+        for (images, labels) in std::iter::zip(self.images.chunks(PART), self.labels.chunks(PART)) {
+            let sampled = denoiser.sample(&self.config, images, labels, |_| Ok(()))?;
+            pixels.extend(grey_levels(&sampled)?);
+            bar.inc(images.len() as u64);
+        }
+        Ok(pixels)
+    }
+
+    /// A picture of the images: a column for each class, or a plain grid without classes.
+    pub(crate) fn picture(
+        &self,
+        denoiser: &Denoiser,
+        pixels: &[u8],
+        tile_side: usize,
+    ) -> Result<image::GrayImage> {
+        let config = denoiser.config();
+        let (rows, cols) = (config.rows, config.cols);
+        let scale = picture::tile_scale(rows, cols, tile_side);
+        let tiles: Vec<&[u8]> = pixels.chunks(config.pixels()).collect();
+        if config.num_classes == 0 {
+            return picture::plain_grid(&tiles, rows, cols, scale);
+        }
+        let mut columns: Vec<Column<'_>> = Vec::new();
+        for (tile, label) in tiles.into_iter().zip(self.labels.iter().map(u32::to_string)) {
+            match columns.iter_mut().find(|column| column.label == label) {
+                Some(column) => column.tiles.push(tile),
+                None => columns.push(Column { label, tiles: vec![tile] }),
+            }
+        }
+        picture::labelled_grid(&columns, rows, cols, scale)
+    }
+}
+
+/// Images on the scale [−1, 1] as grey levels.
+pub(crate) fn grey_levels(images: &candle_core::Tensor) -> candle_core::Result<Vec<u8>> {
+    Ok(images.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_pixel).collect())
+}
+
+impl Sampling {
+    /// The sampler's configuration for a model.
+    pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> SampleConfig {
+        let default = SampleConfig::ancestral(seed, denoiser);
+        let sampler = match (self.sampler, self.noise) {
+            (SamplerName::Ddim, _) => Sampler::Ddim(self.eta),
+            (SamplerName::Ddpm, None) => default.sampler,
+            (SamplerName::Ddpm, Some(NoiseName::Posterior)) => Sampler::Ddpm(NoiseMode::Posterior),
+            (SamplerName::Ddpm, Some(NoiseName::Beta)) => Sampler::Ddpm(NoiseMode::Beta),
+            (SamplerName::Ddpm, Some(NoiseName::None)) => Sampler::Ddpm(NoiseMode::None),
+        };
+        SampleConfig { sampler, num_inference_steps: self.steps, guidance: self.guidance, ..default }
+    }
+
+    /// The classes asked for, or all of the model.
+    pub(crate) fn classes(&self, denoiser: &Denoiser) -> Vec<u32> {
+        match &self.classes {
+            Some(list) => list.0.clone(),
+            None => (0..).take(denoiser.config().num_classes).collect(),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! One file a command.
+
+pub(crate) mod data;
+pub(crate) mod eval;
+pub(crate) mod info;
+mod job;
+pub(crate) mod sample;
+pub(crate) mod train;

@@ -1,0 +1,158 @@
+//! `ddpm-cli sample`.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use ddpm_data::idx::{encode_images, encode_labels};
+use ddpm_model::{Denoiser, write_atomic};
+use safetensors::{Dtype, serialize, tensor::TensorView};
+use serde_json::json;
+
+use super::job::{Job, grey_levels};
+use crate::{
+    args::{Common, Format, NoiseName, Sample, SamplerName},
+    model, output, picture,
+};
+
+/// Images that a picture shows at most; `idx` and `safetensors` take any number.
+const PICTURE_LIMIT: usize = 2000;
+
+pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
+    let sampling = &options.sampling;
+    ensure!(
+        sampling.sampler == SamplerName::Ddpm || sampling.noise.is_none_or(|n| n == NoiseName::Posterior),
+        "--noise is an option of the sampler ddpm; ddim takes --eta"
+    );
+    let denoiser = model::load(&sampling.model, &common.device.open()?)?;
+    let started = Instant::now();
+    let job = job(options, common, &denoiser)?;
+    let out = options.out.clone().unwrap_or_else(|| default_out(options.format));
+    let count = job.images.len();
+    output::verbose(common, &format!("{count} images, {:?}", job.config));
+    let files = match options.format {
+        Format::Gif => {
+            ensure_picture(count)?;
+            vec![(out, animation(&job, &denoiser)?)]
+        }
+        Format::Png => {
+            ensure_picture(count)?;
+            let pixels = run_job(&job, &denoiser, common)?;
+            let picture = job.picture(&denoiser, &pixels, picture::PNG_TILE_SIDE)?;
+            vec![(out, picture::encode_png(&picture)?)]
+        }
+        Format::Idx => {
+            let pixels = run_job(&job, &denoiser, common)?;
+            let config = denoiser.config();
+            let mut files = vec![(
+                with_suffix(&out, "-images-idx3-ubyte"),
+                encode_images(config.rows, config.cols, &pixels)?,
+            )];
+            if config.num_classes > 0 {
+                files.push((with_suffix(&out, "-labels-idx1-ubyte"), encode_labels(&byte_labels(&job)?)?));
+            }
+            files
+        }
+        Format::Safetensors => {
+            let pixels = run_job(&job, &denoiser, common)?;
+            vec![(out, encode_safetensors(&job, &denoiser, &pixels)?)]
+        }
+    };
+    for (path, bytes) in &files {
+        write_atomic(path, bytes)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
+    let json = json!({
+        "files": names, "images": count, "model": sampling.model, "seed": common.seed, "seconds": seconds,
+    });
+    let text = format!("{}: {count} images in {seconds:.2} s (seed {})", names.join(", "), common.seed);
+    output::result(common, &json, &text)
+}
+
+fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
+    let config = options.sampling.config(common.seed, denoiser);
+    let classes = options.sampling.classes(denoiser);
+    let mut job = match options.number {
+        Some(number) if denoiser.config().num_classes == 0 => Job::new(config, vec![0; number]),
+        Some(number) => Job::new(config, classes.iter().copied().cycle().take(number).collect()),
+        None => Job::per_class(config, denoiser, &classes, options.per_class),
+    };
+    if let Some(shard) = options.shard {
+        let range = shard.range(job.images.len());
+        job.images = job.images[range.clone()].to_vec();
+        job.labels = job.labels[range].to_vec();
+    }
+    ensure!(!job.images.is_empty(), "no images were asked for; see --per-class, -n and --shard");
+    Ok(job)
+}
+
+fn run_job(job: &Job, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
+    let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
+    let bar = output::progress(common, job.images.len() as u64, template)?;
+    let pixels = job.run(denoiser, &bar)?;
+    bar.finish_and_clear();
+    Ok(pixels)
+}
+
+/// The grid at each step, from noise to images.
+fn animation(job: &Job, denoiser: &Denoiser) -> Result<Vec<u8>> {
+    const STEP_MS: u32 = 90;
+    const LAST_MS: u32 = 2500;
+    let mut states = Vec::new();
+    denoiser.sample(&job.config, &job.images, &job.labels, |step| {
+        states.push(grey_levels(step.x_t)?);
+        Ok(())
+    })?;
+    let frames = states
+        .iter()
+        .map(|pixels| job.picture(denoiser, pixels, picture::GIF_TILE_SIDE))
+        .collect::<Result<Vec<_>>>()?;
+    let mut delays = vec![STEP_MS; frames.len()];
+    if let Some(last) = delays.last_mut() {
+        *last = LAST_MS;
+    }
+    picture::encode_gif(&frames, &delays)
+}
+
+fn encode_safetensors(job: &Job, denoiser: &Denoiser, pixels: &[u8]) -> Result<Vec<u8>> {
+    let (count, config) = (job.images.len(), denoiser.config());
+    let mut tensors = HashMap::new();
+    tensors.insert("images", TensorView::new(Dtype::U8, vec![count, config.rows, config.cols], pixels)?);
+    let labels = byte_labels(job)?;
+    if config.num_classes > 0 {
+        tensors.insert("labels", TensorView::new(Dtype::U8, vec![count], &labels)?);
+    }
+    Ok(serialize(tensors, None)?)
+}
+
+fn byte_labels(job: &Job) -> Result<Vec<u8>> {
+    job.labels.iter().map(|&label| u8::try_from(label).context("a class above 255 fits in no byte")).collect()
+}
+
+fn ensure_picture(count: usize) -> Result<()> {
+    ensure!(
+        count <= PICTURE_LIMIT,
+        "{count} images are too many for a picture, which shows {PICTURE_LIMIT} at most; use --format idx or safetensors"
+    );
+    Ok(())
+}
+
+fn default_out(format: Format) -> PathBuf {
+    match format {
+        Format::Png => "samples.png",
+        Format::Gif => "samples.gif",
+        Format::Idx => "samples",
+        Format::Safetensors => "samples.safetensors",
+    }
+    .into()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,185 @@
+//! `ddpm-cli train`.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use ddpm_core::PredictionType;
+use ddpm_data::{Corpus, HubConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, WeightType, write_atomic, write_model};
+use ddpm_train::{Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
+use indicatif::ProgressBar;
+
+use super::job::Job;
+use crate::{
+    args::{Common, LossName, NetworkName, PredictionName, PresetName, Train, WeightTypeName},
+    output, picture,
+};
+
+pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
+    let device = common.device.open()?;
+    let corpus = options.data.load(&HubConfig::from_env())?;
+    let config = configure(options, common, &corpus);
+    output::verbose(common, &format!("{config:#?}"));
+    let start = match (options.resume, options.overwrite) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::Fresh,
+    };
+    let previews = options.out.join("previews");
+    let images_per_step = config.batch_size as u64;
+    let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
+    let bar = output::progress(common, 0, template)?;
+    let mut seen_first_step = false;
+    let outcome = ddpm_train::run(&config, &corpus, &options.out, start, &device, |event| {
+        match event {
+            Event::Step { step, total, loss } => {
+                if !seen_first_step {
+                    // A resumed run starts its clock here, not at zero images.
+                    bar.set_length(total * images_per_step);
+                    bar.set_position((step - 1) * images_per_step);
+                    bar.reset_eta();
+                    if start == Start::Overwrite && step == 1 {
+                        remove_old_previews(&previews)?;
+                    }
+                    seen_first_step = true;
+                }
+                bar.set_position(step * images_per_step);
+                if let Some(loss) = loss {
+                    bar.set_message(format!("loss {loss:.4}"));
+                }
+            }
+            Event::Epoch { record, denoiser } => {
+                report(common, &bar, record);
+                if let &Record::Epoch { epoch, .. } = record {
+                    let path = previews.join(format!("epoch-{epoch:03}.png"));
+                    write_atomic(&path, &preview(denoiser, common.seed)?)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let folder = options.out.join("model");
+    let dtype = match options.dtype {
+        WeightTypeName::F32 => WeightType::F32,
+        WeightTypeName::F16 => WeightType::F16,
+    };
+    write_model(&folder, &outcome.denoiser, dtype, &card(&corpus, &config, &outcome))?;
+    finish(options, common, &config, &outcome, &folder)
+}
+
+fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
+    let data = corpus.train();
+    let preset = match options.preset {
+        PresetName::Reproduce => Preset::Reproduce,
+        PresetName::Quick => Preset::Quick,
+        PresetName::Compare => Preset::Compare,
+    };
+    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(preset, data) };
+    config.epochs = options.epochs.unwrap_or(config.epochs);
+    config.batch_size = options.batch_size.unwrap_or(config.batch_size);
+    config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
+    let classes = data.classes().unwrap_or(0);
+    match options.network {
+        Some(NetworkName::Mlp) => config.denoiser = DenoiserConfig::mlp(data.rows(), data.cols(), classes),
+        Some(NetworkName::Plain) => {
+            config.denoiser = DenoiserConfig::plain(data.rows(), data.cols(), classes);
+            config.loss = Loss::Epsilon;
+        }
+        None => {}
+    }
+    match options.loss {
+        Some(LossName::Epsilon) => config.loss = Loss::Epsilon,
+        Some(LossName::Sample) => config.loss = Loss::Sample,
+        Some(LossName::VPrediction) => config.loss = Loss::VPrediction,
+        Some(LossName::MinSnr) => config.loss = Loss::MinSnr,
+        None => {}
+    }
+    match options.prediction {
+        Some(PredictionName::Epsilon) => config.schedule.prediction_type = PredictionType::Epsilon,
+        Some(PredictionName::Sample) => config.schedule.prediction_type = PredictionType::Sample,
+        Some(PredictionName::VPrediction) => config.schedule.prediction_type = PredictionType::VPrediction,
+        None => {}
+    }
+    config
+}
+
+fn remove_old_previews(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| folder.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Five images of each class, the same noise after each epoch.
+fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
+    let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
+    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5);
+    let pixels = job.run(denoiser, &ProgressBar::hidden())?;
+    picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
+}
+
+fn report(common: &Common, bar: &ProgressBar, record: &Record) {
+    let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record else { return };
+    let held_out = test_loss.map_or(String::new(), |loss| format!(", held-out {loss:.5}"));
+    let line = format!("epoch {epoch}: loss {train_loss:.5}{held_out} after {seconds:.0} s");
+    if !common.quiet && !bar.is_hidden() {
+        bar.println(line);
+    } else {
+        output::verbose(common, &line);
+    }
+}
+
+fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
+    let loss = |loss: Option<f64>| loss.map_or("none".to_owned(), |loss| format!("{loss:.5}"));
+    format!(
+        "# Denoising diffusion model of {name}\n\n\
+         A class-conditional model ({parameters} parameters, {rows}×{cols} pixels, {classes} classes) of linear \
+         layers and SiLU, trained by DDPM (Ho et al. 2020) with {steps} steps.\n\n\
+         | | |\n| --- | --- |\n\
+         | training images | {images} of {name} |\n\
+         | seed | {seed} |\n\
+         | epochs, batch size, learning rate | {epochs}, {batch}, {rate} |\n\
+         | loss space | {space:?} |\n\
+         | training loss, held-out loss | {train}, {test} |\n\n\
+         Weights are the moving average of training. Sample with `ddpm-cli sample --model DIR`.\n",
+        name = corpus.name(),
+        parameters = config.denoiser.parameter_count(),
+        rows = config.denoiser.rows,
+        cols = config.denoiser.cols,
+        classes = config.denoiser.num_classes,
+        steps = config.schedule.num_train_timesteps,
+        images = corpus.train().len(),
+        seed = config.seed,
+        epochs = config.epochs,
+        batch = config.batch_size,
+        rate = config.learning_rate,
+        space = config.loss,
+        train = loss(outcome.train_loss),
+        test = loss(outcome.test_loss),
+    )
+}
+
+fn finish(
+    options: &Train,
+    common: &Common,
+    config: &TrainConfig,
+    outcome: &Outcome,
+    folder: &Path,
+) -> Result<()> {
+    let mut json = serde_json::to_value(outcome)?;
+    json["model"] = folder.display().to_string().into();
+    json["preset"] = format!("{:?}", options.preset).to_lowercase().into();
+    json["seed"] = config.seed.into();
+    json["parameters"] = config.denoiser.parameter_count().into();
+    let text = format!(
+        "{}: {} epochs in {:.0} s ({:.0} images/s)",
+        folder.display(),
+        outcome.epochs,
+        outcome.seconds,
+        outcome.images_per_second
+    );
+    output::result(common, &json, &text)
+}

@@ -1,0 +1,70 @@
+//! Finding a model by the name given on the command line.
+
+use std::{borrow::Cow, io, path::Path};
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+use ddpm_data::HubAddress;
+use ddpm_model::{Denoiser, read_model, read_model_from};
+
+/// The name of the model that is part of the program.
+pub(crate) const BUILT_IN: &str = "built-in";
+
+macro_rules! built_in {
+    ($($name:literal),*) => {
+        [$(($name, include_bytes!(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../../assets/models/mnist/", $name
+        )) as &[u8])),*]
+    };
+}
+
+static FILES: [(&str, &[u8]); 4] = built_in!(
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "denoiser/config.json",
+    "denoiser/diffusion_pytorch_model.safetensors"
+);
+
+/// Loads the built-in model, a model of the Hub, or a model folder.
+pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
+    if name == BUILT_IN {
+        let read = |wanted: &str| {
+            let found = FILES.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, bytes)| Cow::Borrowed(*bytes)).ok_or_else(|| io::ErrorKind::NotFound.into())
+        };
+        return Ok(read_model_from(Path::new(BUILT_IN), read, device)?);
+    }
+    if name.starts_with("hf://") {
+        return from_hub(name, device);
+    }
+    let folder = Path::new(name);
+    if !folder.is_dir() {
+        bail!("{name}: no such model folder; expected a folder, hf://OWNER/NAME, or `{BUILT_IN}`");
+    }
+    Ok(read_model(folder, device)?)
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
+    let address = HubAddress::model(name)?;
+    let hub = ddpm_data::Hub::new(ddpm_data::HubConfig::from_env())?;
+    let mut revision = address.revision().map(str::to_owned);
+    let mut files = Vec::new();
+    for file in ddpm_model::ModelFiles::REQUIRED {
+        // The first answer pins the commit, so that all files belong together.
+        let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
+        revision = Some(found.commit);
+        files.push((file, found.path));
+    }
+    let read = |wanted: &str| match files.iter().find(|(name, _)| *name == wanted) {
+        Some((_, path)) => std::fs::read(path).map(Cow::Owned),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    Ok(read_model_from(Path::new(name), read, device)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(name: &str, _device: &Device) -> Result<Denoiser> {
+    let address = HubAddress::model(name)?;
+    bail!("hf://{address} needs a build with the feature `hub`, which this one is not");
+}

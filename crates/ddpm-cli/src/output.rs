@@ -1,0 +1,47 @@
+//! What the program says: results on standard output, all else on standard error.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::Common;
+
+/// Prints a result, as JSON if that is asked for, or as text unless the program is to be quiet.
+pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Result<()> {
+    let text = match (common.json, common.quiet) {
+        (true, _) => serde_json::to_string(json)?,
+        (false, true) => return Ok(()),
+        (false, false) => text.trim_end().to_owned(),
+    };
+    writeln!(io::stdout(), "{text}").context("cannot write to standard output")
+}
+
+/// A line for those who asked for more.
+pub(crate) fn verbose(common: &Common, line: &str) {
+    if common.verbose {
+        // Nothing can be done if standard error is closed.
+        drop(writeln!(io::stderr(), "{line}"));
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn error(error: &anyhow::Error) {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Many errors repeat their source in their own text.
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    drop(writeln!(io::stderr(), "error: {text}"));
+}
+
+/// A progress bar on standard error; hidden where that is no terminal.
+pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<ProgressBar> {
+    if common.quiet {
+        return Ok(ProgressBar::hidden());
+    }
+    Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
+}

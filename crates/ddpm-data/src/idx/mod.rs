@@ -1,0 +1,163 @@
+//! The IDX format of the MNIST files: reader and encoder.
+//!
+//! ```text
+//! images   u32 0x00000803 | u32 count | u32 rows | u32 cols | count·rows·cols bytes
+//! labels   u32 0x00000801 | u32 count | count bytes
+//! ```
+//!
+//! All integers are big-endian. A file may be compressed with gzip, which is
+//! told by its first two bytes and not by its name.
+
+mod read;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use read::{MAX_BYTES, parse_images, parse_labels, read_images, read_labels};
+
+use crate::error::{Error, Result};
+
+/// What an IDX file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IdxKind {
+    /// `u8` in three dimensions, magic number 0x00000803.
+    Images,
+    /// `u8` in one dimension, magic number 0x00000801.
+    Labels,
+}
+
+impl IdxKind {
+    /// The first four bytes of the file, as a big-endian number.
+    #[must_use]
+    pub fn magic(self) -> u32 {
+        match self {
+            Self::Images => 0x0000_0803,
+            Self::Labels => 0x0000_0801,
+        }
+    }
+
+    fn header_len(self) -> usize {
+        match self {
+            Self::Images => 16,
+            Self::Labels => 8,
+        }
+    }
+
+    fn of_magic(magic: u32) -> Option<Self> {
+        [Self::Images, Self::Labels].into_iter().find(|kind| kind.magic() == magic)
+    }
+}
+
+impl fmt::Display for IdxKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Images => "images",
+            Self::Labels => "labels",
+        };
+        write!(f, "{name} (magic number {:#010x})", self.magic())
+    }
+}
+
+/// Grey-level images of one size, with the file that they came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    file: PathBuf,
+    rows: usize,
+    cols: usize,
+    pixels: Vec<u8>,
+}
+
+impl Images {
+    /// `pixels` is N × `rows` × `cols`, row by row; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if `pixels` is not a whole number of images, or
+    /// an image has no pixels.
+    pub fn new(file: impl Into<PathBuf>, rows: usize, cols: usize, pixels: Vec<u8>) -> Result<Self> {
+        image_count(rows, cols, &pixels)?;
+        Ok(Self { file: file.into(), rows, cols, pixels })
+    }
+
+    /// Where the images came from.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Height in pixels.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Width in pixels.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.pixels.len().div_euclid(self.rows * self.cols)
+    }
+
+    /// All pixels, N × rows × cols.
+    #[must_use]
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+}
+
+/// Class labels, with the file that they came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels {
+    /// Where the labels came from.
+    pub file: PathBuf,
+    /// One class per image.
+    pub values: Vec<u8>,
+}
+
+/// The IDX file of N images, uncompressed; `pixels` is N × `rows` × `cols`.
+///
+/// # Errors
+/// [`Error::PixelCount`] if `pixels` is not a whole number of images,
+/// [`Error::TooMany`] if a dimension does not fit in 32 bits.
+pub fn encode_images(rows: usize, cols: usize, pixels: &[u8]) -> Result<Vec<u8>> {
+    Ok([&image_header(rows, cols, pixels)?[..], pixels].concat())
+}
+
+/// The IDX file of labels, uncompressed.
+///
+/// # Errors
+/// [`Error::TooMany`] if the number of labels does not fit in 32 bits.
+pub fn encode_labels(labels: &[u8]) -> Result<Vec<u8>> {
+    Ok([&label_header(labels)?[..], labels].concat())
+}
+
+pub(crate) fn image_header(rows: usize, cols: usize, pixels: &[u8]) -> Result<[u8; 16]> {
+    let numbers = [IdxKind::Images.magic(), dim(image_count(rows, cols, pixels)?)?, dim(rows)?, dim(cols)?];
+    let mut header = [0; 16];
+    for (bytes, number) in header.chunks_exact_mut(4).zip(numbers) {
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    Ok(header)
+}
+
+pub(crate) fn label_header(labels: &[u8]) -> Result<[u8; 8]> {
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&IdxKind::Labels.magic().to_be_bytes());
+    header[4..].copy_from_slice(&dim(labels.len())?.to_be_bytes());
+    Ok(header)
+}
+
+fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {
+    let error = || Error::PixelCount { rows, cols, pixels: pixels.len() };
+    let size = rows.checked_mul(cols).filter(|&size| size > 0).ok_or_else(error)?;
+    let count = pixels.len().div_euclid(size);
+    if count * size == pixels.len() { Ok(count) } else { Err(error()) }
+}
+
+fn dim(count: usize) -> Result<u32> {
+    u32::try_from(count).map_err(|_| Error::TooMany { count, limit: u32::MAX })
+}

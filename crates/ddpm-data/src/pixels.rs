@@ -1,0 +1,74 @@
+//! The two scales of a pixel.
+//!
+//! Files hold `u8` grey levels 0 to 255. A diffusion model sees `f32` in
+//! \[-1, 1], because its noise is centred on zero:
+//!
+//! ```text
+//! x = p / 127.5 − 1        p = round(127.5 · (x + 1)), clamped to 0..=255
+//! ```
+
+/// A grey level on the scale of the model: 0 is -1.0, 255 is 1.0.
+///
+/// ```
+/// assert_eq!(ddpm_data::to_model_scale(0), -1.0);
+/// assert_eq!(ddpm_data::to_model_scale(255), 1.0);
+/// ```
+#[inline]
+#[must_use]
+pub fn to_model_scale(pixel: u8) -> f32 {
+    f32::from(pixel) / 127.5 - 1.0
+}
+
+/// The grey level nearest to a value on the scale of the model; the inverse of
+/// [`to_model_scale`] for all 256 levels.
+///
+/// Halves round away from zero. Values outside of \[-1, 1] are clamped, as a
+/// sampler does not promise to stay inside; NaN becomes 0.
+///
+/// ```
+/// assert_eq!(ddpm_data::to_pixel(-3.0), 0);
+/// assert_eq!(ddpm_data::to_pixel(1.0), 255);
+/// ```
+#[inline]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "a float to integer cast saturates")]
+pub fn to_pixel(x: f32) -> u8 {
+    ((x + 1.0) * 127.5).round() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_grey_level_survives_the_round_trip() {
+        for p in 0..=u8::MAX {
+            assert_eq!(to_pixel(to_model_scale(p)), p);
+        }
+    }
+
+    #[test]
+    fn the_scale_is_symmetric_and_increasing() {
+        for p in 0..=u8::MAX {
+            assert!((to_model_scale(p) + to_model_scale(255 - p)).abs() < 1e-6);
+        }
+        assert!((0..u8::MAX).all(|p| to_model_scale(p) < to_model_scale(p + 1)));
+    }
+
+    #[test]
+    fn values_between_two_levels_go_to_the_nearer_one() {
+        let step = 2.0 / 255.0;
+        assert_eq!(to_pixel(to_model_scale(100) + 0.49 * step), 100);
+        assert_eq!(to_pixel(to_model_scale(100) + 0.51 * step), 101);
+        assert_eq!(to_pixel(to_model_scale(100) - 0.51 * step), 99);
+    }
+
+    #[test]
+    fn values_outside_of_the_scale_are_clamped() {
+        assert_eq!(to_pixel(-1.001), 0);
+        assert_eq!(to_pixel(1.001), 255);
+        assert_eq!(to_pixel(f32::INFINITY), 255);
+        assert_eq!(to_pixel(f32::NEG_INFINITY), 0);
+        assert_eq!(to_pixel(f32::NAN), 0);
+    }
+}

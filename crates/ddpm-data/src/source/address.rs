@@ -1,0 +1,158 @@
+//! Addresses of repositories on the Hub.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// A repository of the Hub at a revision.
+///
+/// ```
+/// use ddpm_data::HubAddress;
+///
+/// let address = HubAddress::dataset("hf://datasets/ylecun/mnist@main")?;
+/// assert_eq!((address.owner(), address.name()), ("ylecun", "mnist"));
+/// assert_eq!(address.revision(), Some("main"));
+/// # Ok::<(), ddpm_data::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HubAddress {
+    owner: String,
+    name: String,
+    revision: Option<String>,
+}
+
+impl HubAddress {
+    /// Parses `hf://datasets/OWNER/NAME` with an optional `@REVISION`, which is
+    /// a branch, a tag or a commit.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`].
+    pub fn dataset(address: &str) -> Result<Self> {
+        Self::parse(address, "hf://datasets/", "expected hf://datasets/OWNER/NAME or …@REVISION")
+    }
+
+    /// Parses `hf://OWNER/NAME` with an optional `@REVISION`: a model.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`].
+    pub fn model(address: &str) -> Result<Self> {
+        let reason = "expected hf://OWNER/NAME or …@REVISION";
+        if address.starts_with("hf://datasets/") {
+            return Err(Error::BadAddress { address: address.to_owned(), reason });
+        }
+        Self::parse(address, "hf://", reason)
+    }
+
+    /// The parts of an address; `None` is the default branch.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`] if a part has characters that it cannot have on
+    /// the Hub.
+    pub fn new(owner: &str, name: &str, revision: Option<&str>) -> Result<Self> {
+        let address = Self {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            revision: revision.map(ToOwned::to_owned),
+        };
+        // The parts become file names in the cache, hence the care.
+        let bad = |reason| Err(Error::BadAddress { address: address.to_string(), reason });
+        if !is_name(owner) || !is_name(name) {
+            return bad("an owner or a name consists of letters, digits, '-', '_' and '.'");
+        }
+        if !revision.is_none_or(|revision| is_safe_path(revision) && !revision.contains('@')) {
+            return bad("not a revision");
+        }
+        Ok(address)
+    }
+
+    fn parse(address: &str, prefix: &str, reason: &'static str) -> Result<Self> {
+        let bad = || Error::BadAddress { address: address.to_owned(), reason };
+        let rest = address.strip_prefix(prefix).ok_or_else(bad)?;
+        let (repo, revision) = match rest.split_once('@') {
+            Some((repo, revision)) => (repo, Some(revision)),
+            None => (rest, None),
+        };
+        let (owner, name) = repo.split_once('/').ok_or_else(bad)?;
+        Self::new(owner, name, revision).map_err(|_| bad())
+    }
+
+    /// The user or organisation.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The repository.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Branch, tag or commit; `None` is the default branch.
+    #[must_use]
+    pub fn revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+}
+
+/// `OWNER/NAME` or `OWNER/NAME@REVISION`.
+impl fmt::Display for HubAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.owner, self.name)?;
+        self.revision.as_ref().map_or(Ok(()), |revision| write!(f, "@{revision}"))
+    }
+}
+
+fn is_name(part: &str) -> bool {
+    !part.is_empty()
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && !part.starts_with('.')
+        // `--` separates owner and name in the cache.
+        && !part.contains("--")
+}
+
+/// Whether a path with `/` stays below the folder that it is joined to.
+pub(crate) fn is_safe_path(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        && !path.contains(|c: char| c == '\\' || c == ':' || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datasets_and_models_have_addresses_of_their_own() {
+        let dataset = HubAddress::dataset("hf://datasets/zalando-datasets/fashion_mnist").unwrap();
+        assert_eq!(dataset, HubAddress::new("zalando-datasets", "fashion_mnist", None).unwrap());
+        let model = HubAddress::model("hf://some.one/a-model@refs/pr/1").unwrap();
+        assert_eq!(model.revision(), Some("refs/pr/1"));
+        assert_eq!(model.to_string(), "some.one/a-model@refs/pr/1");
+    }
+
+    #[test]
+    fn malformed_addresses_are_refused_and_named() {
+        for address in [
+            "hf://datasets/",
+            "hf://datasets/mnist",
+            "hf://datasets/a/b/c",
+            "hf://datasets//b",
+            "hf://datasets/a/",
+            "hf://datasets/../b",
+            "hf://datasets/a/b@",
+            "hf://datasets/a/b@../../x",
+            "hf://datasets/a/b@/x",
+            "hf://datasets/a/b@x@y",
+            "hf://datasets/a/b c",
+            "hf://a/b",
+        ] {
+            let error = HubAddress::dataset(address).unwrap_err();
+            assert!(matches!(&error, Error::BadAddress { address: a, .. } if a == address), "{error}");
+            assert!(error.to_string().contains("expected hf://datasets/OWNER/NAME"), "{error}");
+        }
+        for address in ["hf://datasets/a/b", "hf://datasets/a", "hf://a", "a/b", "hf://a/b@"] {
+            let error = HubAddress::model(address).unwrap_err();
+            assert!(matches!(&error, Error::BadAddress { address: a, .. } if a == address), "{error}");
+        }
+    }
+}

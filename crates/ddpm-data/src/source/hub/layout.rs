@@ -1,0 +1,82 @@
+//! Which files of a repository make up a data set.
+
+use std::path::Path;
+
+use super::fetch::Repository;
+use super::{HubAddress, Split, parquet};
+use crate::dataset::DataSet;
+use crate::error::{Error, Result};
+use crate::idx::{self, IdxKind, Images, Labels};
+use crate::source::names::candidates;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// One file a split, with images and labels.
+    Parquet,
+    /// Two files a split.
+    Idx,
+}
+
+impl Layout {
+    /// The files that may hold the images of a split, the likeliest first.
+    fn images(self, name: &str, split: Split) -> Vec<String> {
+        match self {
+            Self::Parquet => {
+                let word = split_word(split);
+                [name, "data"].map(|folder| format!("{folder}/{word}-00000-of-00001.parquet")).into()
+            }
+            Self::Idx => candidates(split, IdxKind::Images),
+        }
+    }
+}
+
+fn split_word(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Test => "test",
+    }
+}
+
+/// The train set and, if there is one, the test set.
+pub(super) fn read(
+    repository: &mut Repository<'_>,
+    address: &HubAddress,
+) -> Result<(DataSet, Option<DataSet>)> {
+    let layouts = [Layout::Parquet, Layout::Idx];
+    let Some((layout, train)) = read_split(repository, address, &layouts, Split::Train)? else {
+        let expected = layouts.iter().flat_map(|layout| layout.images(address.name(), Split::Train));
+        return Err(Error::NoHubDataSet {
+            repo: repository.id(),
+            revision: repository.revision().to_owned(),
+            expected: expected.collect(),
+        });
+    };
+    let test = read_split(repository, address, &[layout], Split::Test)?;
+    Ok((train, test.map(|(_, test)| test)))
+}
+
+fn read_split(
+    repository: &mut Repository<'_>,
+    address: &HubAddress,
+    layouts: &[Layout],
+    split: Split,
+) -> Result<Option<(Layout, DataSet)>> {
+    let files: Vec<_> = layouts.iter().flat_map(|layout| layout.images(address.name(), split)).collect();
+    let Some((layout, images, mut labels)) = repository.first(&files, read_images)? else {
+        return Ok(None);
+    };
+    if layout == Layout::Idx {
+        labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
+    }
+    let name = format!("{}/{}/{}", address.owner(), address.name(), split_word(split));
+    Ok(Some((layout, DataSet::new(name, images, labels)?)))
+}
+
+fn read_images(file: &Path) -> Result<(Layout, Images, Option<Labels>)> {
+    if file.extension().is_some_and(|extension| extension == "parquet") {
+        let (images, labels) = parquet::read(file)?;
+        Ok((Layout::Parquet, images, labels))
+    } else {
+        Ok((Layout::Idx, idx::read_images(file)?, None))
+    }
+}

@@ -1,0 +1,125 @@
+//! Where data sets come from.
+
+mod address;
+mod config;
+mod embedded;
+mod folder;
+#[cfg(feature = "hub")]
+mod hub;
+mod names;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use address::HubAddress;
+pub use config::HubConfig;
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubFile};
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+
+/// Where a data set comes from, as it is written on a command line:
+///
+/// | text | source |
+/// | --- | --- |
+/// | `mnist` | the built-in MNIST |
+/// | `hf://datasets/OWNER/NAME` | the Hub; `@REVISION` pins a commit |
+/// | anything else | a folder of IDX files (`./mnist` if it has that name) |
+///
+/// ```
+/// use ddpm_data::{HubConfig, Source};
+///
+/// let corpus = "mnist".parse::<Source>()?.load(&HubConfig::from_env())?;
+/// assert_eq!(corpus.train().len(), 60_000);
+/// # Ok::<(), ddpm_data::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The built-in MNIST.
+    Mnist,
+    /// A folder of IDX files.
+    Folder(PathBuf),
+    /// A data set of the Hub.
+    Hub(HubAddress),
+}
+
+impl Source {
+    /// Reads the data set; `hub` is used for sources on the Hub alone.
+    ///
+    /// # Errors
+    /// Those of [`Corpus::mnist`], [`Corpus::from_folder`] and `Hub::dataset`;
+    /// [`Error::HubFeature`] if the crate was built without the feature `hub`.
+    pub fn load(&self, hub: &HubConfig) -> Result<Corpus> {
+        match self {
+            Self::Mnist => Corpus::mnist(),
+            Self::Folder(folder) => Corpus::from_folder(folder),
+            Self::Hub(address) => load_from_hub(address, hub),
+        }
+    }
+}
+
+#[cfg(feature = "hub")]
+fn load_from_hub(address: &HubAddress, config: &HubConfig) -> Result<Corpus> {
+    Hub::new(config.clone())?.dataset(address.owner(), address.name(), address.revision())
+}
+
+#[cfg(not(feature = "hub"))]
+fn load_from_hub(address: &HubAddress, _config: &HubConfig) -> Result<Corpus> {
+    Err(Error::HubFeature { address: format!("hf://datasets/{address}") })
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::BadAddress`] if the text begins with `hf://` and is not the
+    /// address of a data set.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "mnist" => Self::Mnist,
+            address if address.starts_with("hf://") => Self::Hub(HubAddress::dataset(address)?),
+            folder => Self::Folder(folder.into()),
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mnist => f.write_str("mnist"),
+            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Hub(address) => write!(f, "hf://datasets/{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_names_a_source() {
+        for (text, source) in [
+            ("mnist", Source::Mnist),
+            ("./mnist", Source::Folder("./mnist".into())),
+            ("data/emnist", Source::Folder("data/emnist".into())),
+            ("hf://datasets/a/b@c", Source::Hub(HubAddress::new("a", "b", Some("c")).unwrap())),
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap(), source);
+            assert_eq!(source.to_string(), text);
+        }
+        assert!(matches!("hf://a/b".parse::<Source>(), Err(Error::BadAddress { .. })));
+    }
+
+    #[cfg(not(feature = "hub"))]
+    #[test]
+    fn without_the_feature_the_hub_is_an_error_that_names_it() {
+        let source: Source = "hf://datasets/a/b".parse().unwrap();
+        let config = HubConfig::new("http://127.0.0.1:9", "cache");
+        let error = source.load(&config).unwrap_err();
+        assert!(matches!(error, Error::HubFeature { .. }));
+        assert!(error.to_string().contains("feature `hub`"), "{error}");
+    }
+}

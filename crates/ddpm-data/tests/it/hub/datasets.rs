@@ -1,0 +1,245 @@
+//! What is fetched, from where, and what is sent along.
+
+use std::process::Command;
+
+use ddpm_data::{Corpus, DataSet, Error, Hub, HubConfig, Source, idx};
+
+use super::parquet_file::{Row, file, grey, grey_as_rgb};
+use super::server::{COMMIT, MockHub};
+use crate::idx::gzip;
+
+fn images(grey_level: u8, count: usize) -> Vec<u8> {
+    idx::encode_images(2, 2, &vec![grey_level; 4 * count]).unwrap()
+}
+
+/// `datasets/some/digits` as IDX files: three images to train on, one to test.
+fn serve_idx(server: &MockHub) {
+    server.serve("datasets/some/digits/train-images-idx3-ubyte.gz", gzip(&images(10, 3)));
+    server.serve(
+        "datasets/some/digits/train-labels-idx1-ubyte.gz",
+        gzip(&idx::encode_labels(&[0, 6, 1]).unwrap()),
+    );
+    server.serve("datasets/some/digits/t10k-images-idx3-ubyte", images(20, 1));
+    server.serve("datasets/some/digits/t10k-labels-idx1-ubyte", idx::encode_labels(&[2]).unwrap());
+}
+
+fn check_idx(corpus: &Corpus) {
+    assert_eq!(corpus.name(), "some/digits");
+    assert_eq!(corpus.commit(), Some(COMMIT));
+    assert_eq!(corpus.train().images(), [10; 12]);
+    assert_eq!(corpus.train().labels(), Some([0, 6, 1].as_slice()));
+    assert_eq!(corpus.test().unwrap().images(), [20; 4]);
+    assert_eq!(corpus.test().unwrap().name(), "some/digits/test");
+    assert_eq!(corpus.test().unwrap().classes(), Some(7));
+}
+
+fn load(config: &HubConfig, source: &str) -> Result<Corpus, Error> {
+    source.parse::<Source>()?.load(config)
+}
+
+#[test]
+fn idx_files_are_fetched_once() {
+    let server = MockHub::start();
+    serve_idx(&server);
+    check_idx(&load(&server.config(), "hf://datasets/some/digits").unwrap());
+    assert_eq!(server.take_gets(), 4);
+    check_idx(&load(&server.config(), "hf://datasets/some/digits").unwrap());
+    assert_eq!(server.take_gets(), 0);
+}
+
+#[test]
+fn parquet_files_are_fetched_once() {
+    for folder in ["letters", "data"] {
+        let server = MockHub::start();
+        let row = |level: u8, label| -> Row { (Some(grey(1, 3, &[level, 0, 255])), Some(label)) };
+        let train = [row(1, 4), row(2, 0), row(3, 9)];
+        server.serve(&format!("datasets/some/letters/{folder}/train-00000-of-00001.parquet"), file(&train));
+        // Colours that are all grey lose nothing.
+        let test: [Row; 2] = [(Some(grey_as_rgb(1, 3, &[5, 6, 7])), Some(3)), row(8, 1)];
+        server.serve(&format!("datasets/some/letters/{folder}/test-00000-of-00001.parquet"), file(&test));
+        for gets in [2, 0] {
+            let corpus = load(&server.config(), "hf://datasets/some/letters").unwrap();
+            assert_eq!(server.take_gets(), gets);
+            let (train, test) = (corpus.train(), corpus.test().unwrap());
+            assert_eq!((train.len(), train.rows(), train.cols()), (3, 1, 3));
+            assert_eq!(train.images(), [1, 0, 255, 2, 0, 255, 3, 0, 255]);
+            assert_eq!(train.labels(), Some([4, 0, 9].as_slice()));
+            assert_eq!(test.images(), [5, 6, 7, 8, 0, 255]);
+            assert_eq!((train.classes(), test.classes()), (Some(10), Some(10)));
+            assert_eq!(corpus.commit(), Some(COMMIT));
+        }
+    }
+}
+
+#[test]
+fn labels_and_test_set_are_optional() {
+    let server = MockHub::start();
+    server.serve("datasets/some/digits/train-images.idx3-ubyte", images(1, 2));
+    for offline in [false, true] {
+        let config = HubConfig { offline, ..server.config() };
+        let corpus = load(&config, "hf://datasets/some/digits").unwrap();
+        assert_eq!((corpus.train().classes(), corpus.train().len()), (None, 2));
+        assert!(corpus.test().is_none());
+    }
+}
+
+#[test]
+fn all_files_are_of_the_commit_that_the_first_one_names() {
+    let server = MockHub::start();
+    serve_idx(&server);
+    load(&server.config(), "hf://datasets/some/digits").unwrap();
+    let requests = server.take_requests();
+    let found = requests.iter().position(|request| request.method == "GET").unwrap();
+    assert!(requests[..=found].iter().all(|request| request.path.contains("/resolve/main/")));
+    assert!(requests.len() > found + 1);
+    assert!(requests[found + 1..].iter().all(|request| request.path.contains(COMMIT)));
+}
+
+#[test]
+fn pinned_revision_is_asked_for_and_needs_no_request_when_cached() {
+    let server = MockHub::start();
+    server.serve("some/model/config.json", b"{}".to_vec());
+    let get = || Hub::new(server.config()).unwrap().model_file("some", "model", Some(COMMIT), "config.json");
+    let file = get().unwrap();
+    assert_eq!(std::fs::read(&file.path).unwrap(), b"{}");
+    assert_eq!(file.commit, COMMIT);
+    let requests = server.take_requests();
+    assert!(
+        requests.iter().all(|request| request.path == format!("/some/model/resolve/{COMMIT}/config.json"))
+    );
+    assert_eq!(requests.len(), 2);
+    assert_eq!(get().unwrap(), file);
+    assert_eq!(server.take_requests(), []);
+}
+
+#[test]
+fn missing_file_is_named_with_its_repository() {
+    let server = MockHub::start();
+    let hub = Hub::new(server.config()).unwrap();
+    let error = hub.model_file("some", "model", None, "denoiser/config.json").unwrap_err();
+    assert!(matches!(error, Error::NotOnHub { .. }));
+    assert_eq!(error.to_string(), "some/model has no file denoiser/config.json at revision main");
+}
+
+#[test]
+fn missing_data_set_names_what_was_looked_for() {
+    let server = MockHub::start();
+    let error = load(&server.config(), "hf://datasets/some/digits@v1").unwrap_err();
+    assert!(matches!(error, Error::NoHubDataSet { .. }));
+    let files = ["digits/train-00000-of-00001.parquet", "train-images-idx3-ubyte.gz"];
+    for part in ["some/digits at revision v1", files[0], files[1]] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn refused_access_is_told_from_a_missing_file() {
+    let server = MockHub::start();
+    server.forbid();
+    let error = load(&server.config(), "hf://datasets/some/digits").unwrap_err();
+    assert!(matches!(error, Error::HubAccess { .. }), "{error}");
+    assert!(error.to_string().contains("some/digits"), "{error}");
+    assert!(error.to_string().contains("HF_TOKEN"), "{error}");
+}
+
+#[test]
+fn unsafe_paths_and_names_are_refused_before_anything_is_sent() {
+    let server = MockHub::start();
+    let hub = Hub::new(server.config()).unwrap();
+    for (owner, name, revision, file) in [
+        ("some", "model", None, "../config.json"),
+        ("some", "model", None, "/etc/passwd"),
+        ("some", "model", None, ""),
+        ("..", "model", None, "config.json"),
+        ("some", "mo/del", None, "config.json"),
+        ("some", "model", Some("../x"), "config.json"),
+    ] {
+        let error = hub.model_file(owner, name, revision, file).unwrap_err();
+        assert!(matches!(error, Error::BadAddress { .. }), "{error}");
+    }
+    assert_eq!(server.take_requests(), []);
+}
+
+#[test]
+fn token_is_sent() {
+    let server = MockHub::start();
+    serve_idx(&server);
+    let config = HubConfig { token: Some("secret".to_owned()), ..server.config() };
+    load(&config, "hf://datasets/some/digits").unwrap();
+    let requests = server.take_requests();
+    assert!(requests.iter().all(|request| request.authorization.as_deref() == Some("Bearer secret")));
+    assert!(requests.iter().any(|request| request.method == "GET"));
+}
+
+/// hf-hub would take the token of the environment. Variables cannot be set for
+/// this process alone, so the test runs again in a process of its own.
+#[test]
+fn without_a_token_none_is_sent_even_if_the_environment_has_one() {
+    if std::env::var_os("HF_TOKEN").is_some_and(|token| token == "of-the-environment") {
+        let server = MockHub::start();
+        serve_idx(&server);
+        load(&server.config(), "hf://datasets/some/digits").unwrap();
+        let requests = server.take_requests();
+        assert!(!requests.is_empty());
+        assert!(requests.iter().all(|request| request.authorization.is_none()));
+        // The environment does have an effect where it is asked for.
+        let from_env = HubConfig::from_env().token;
+        assert_eq!(from_env.as_deref(), Some("of-the-environment"));
+        return;
+    }
+    let name = "hub::datasets::without_a_token_none_is_sent_even_if_the_environment_has_one";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env("HF_TOKEN", "of-the-environment")
+        .env_remove("HF_HUB_DISABLE_IMPLICIT_TOKEN")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+#[test]
+fn no_cache_folder_and_bad_endpoints_are_errors() {
+    let config = HubConfig { cache_dir: None, ..HubConfig::new("http://127.0.0.1:9", "") };
+    assert!(matches!(Hub::new(config), Err(Error::NoCacheFolder)));
+    let error = Hub::new(HubConfig::new("not an address", "cache")).unwrap_err();
+    assert!(matches!(error, Error::HubClient { .. }));
+    assert!(error.to_string().contains("not an address"), "{error}");
+    assert!(error.to_string().contains("CA certificates"), "{error}");
+}
+
+fn as_parquet(set: &DataSet) -> Vec<u8> {
+    let images = set.images().chunks_exact(set.image_size());
+    let rows = images
+        .zip(set.labels().unwrap())
+        .map(|(pixels, &label)| -> Row { (Some(grey(28, 28, pixels)), Some(label.into())) });
+    file(&rows.collect::<Vec<_>>())
+}
+
+#[test]
+fn mnist_of_the_hub_is_the_built_in_one() {
+    let server = MockHub::start();
+    let mnist = Corpus::mnist().unwrap();
+    let (train, test) = (as_parquet(mnist.train()), as_parquet(mnist.test().unwrap()));
+    server.serve("datasets/ylecun/mnist/mnist/train-00000-of-00001.parquet", train);
+    server.serve("datasets/ylecun/mnist/mnist/test-00000-of-00001.parquet", test);
+    let corpus = load(&server.config(), "hf://datasets/ylecun/mnist").unwrap();
+    assert_eq!(corpus.train().images_sha256(), mnist.train().images_sha256());
+    assert_eq!(corpus.test().unwrap().labels(), mnist.test().unwrap().labels());
+}
+
+#[test]
+fn anything_else_under_the_name_of_mnist_is_refused() {
+    let server = MockHub::start();
+    let mnist = DataSet::mnist_test().unwrap();
+    // All of the right files, in the wrong place.
+    let test = as_parquet(&mnist);
+    server.serve("datasets/ylecun/mnist/mnist/train-00000-of-00001.parquet", test.clone());
+    server.serve("datasets/ylecun/mnist/mnist/test-00000-of-00001.parquet", test);
+    let error = load(&server.config(), "hf://datasets/ylecun/mnist").unwrap_err();
+    assert!(matches!(&error, Error::Checksum { found, .. } if found == mnist.images_sha256()), "{error}");
+    assert!(error.to_string().contains("train-00000-of-00001.parquet"), "{error}");
+    // The same content is fine for a set that promises nothing.
+    server.serve("datasets/some/mnist/data/train-00000-of-00001.parquet", as_parquet(&mnist));
+    assert!(load(&server.config(), "hf://datasets/some/mnist").is_ok());
+}

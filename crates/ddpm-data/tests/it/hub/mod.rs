@@ -1,0 +1,7 @@
+//! The Hub, played by a server on the loopback interface.
+
+mod datasets;
+mod faults;
+mod parquet;
+mod parquet_file;
+mod server;

@@ -1,0 +1,194 @@
+//! A server on the loopback interface that speaks as much of the Hub's protocol
+//! as a download needs: `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ddpm_data::HubConfig;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What goes wrong with a `GET` that follows a good `HEAD`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// Status 500 with a short text.
+    Status,
+    /// The connection closes half-way.
+    Truncated,
+    /// As many bytes, but other ones.
+    Wrong,
+}
+
+pub(crate) const FAULTS: [Fault; 3] = [Fault::Status, Fault::Truncated, Fault::Wrong];
+
+struct Resource {
+    content: Vec<u8>,
+    etag: String,
+    /// For the next requests; after them, the content is sent.
+    faults: VecDeque<Fault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) authorization: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By `REPO/FILE`, where REPO begins with `datasets/` for data sets.
+    resources: BTreeMap<String, Resource>,
+    requests: Vec<Request>,
+    forbidden: bool,
+}
+
+/// The server, which stops when it is dropped, and a cache folder for clients.
+pub(crate) struct MockHub {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    pub(crate) cache: TempDir,
+}
+
+impl MockHub {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
+            move || {
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    // A client that goes away is not the server's trouble.
+                    let _ = stream.and_then(|stream| answer(&stream, &state));
+                }
+            }
+        });
+        Self { address, state, stop, thread: Some(thread), cache: tempfile::tempdir().unwrap() }
+    }
+
+    /// Serves a large file: its ETag is its SHA-256.
+    pub(crate) fn serve(&self, path: &str, content: Vec<u8>) {
+        let mut etag = String::new();
+        for byte in Sha256::digest(&content) {
+            write!(etag, "{byte:02x}").unwrap();
+        }
+        self.serve_with_etag(path, content, &etag);
+    }
+
+    /// Serves a small file: its ETag is a git object name, which is no SHA-256.
+    pub(crate) fn serve_small(&self, path: &str, content: Vec<u8>) {
+        self.serve_with_etag(path, content, "89abcdef0123456789abcdef0123456789abcdef");
+    }
+
+    fn serve_with_etag(&self, path: &str, content: Vec<u8>, etag: &str) {
+        let resource = Resource { content, etag: etag.to_owned(), faults: VecDeque::new() };
+        self.state.lock().unwrap().resources.insert(path.to_owned(), resource);
+    }
+
+    /// The next `GET`s of the file go wrong like this.
+    pub(crate) fn fail(&self, path: &str, faults: &[Fault]) {
+        self.state.lock().unwrap().resources.get_mut(path).unwrap().faults = faults.iter().copied().collect();
+    }
+
+    /// Answers every request with 401.
+    pub(crate) fn forbid(&self) {
+        self.state.lock().unwrap().forbidden = true;
+    }
+
+    /// A configuration of a client without retries of its own.
+    pub(crate) fn config(&self) -> HubConfig {
+        HubConfig { retries: 0, ..HubConfig::new(format!("http://{}", self.address), self.cache.path()) }
+    }
+
+    /// All requests since the last call.
+    pub(crate) fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+
+    /// Number of `GET`s since the last call.
+    pub(crate) fn take_gets(&self) -> usize {
+        self.take_requests().iter().filter(|request| request.method == "GET").count()
+    }
+}
+
+impl Drop for MockHub {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the thread up, which waits for a connection.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+    let mut lines = BufReader::new(stream).take(1 << 16).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let mut authorization = None;
+    for line in lines {
+        let line = line?;
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                authorization = Some(value.to_owned());
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut words = first.split(' ').map(ToOwned::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let response = state.lock().unwrap().respond(Request { method, path, authorization });
+    stream.write_all(&response)?;
+    stream.flush()
+}
+
+impl State {
+    fn respond(&mut self, request: Request) -> Vec<u8> {
+        let is_get = request.method == "GET";
+        let resource = request.path.strip_prefix('/').and_then(|path| {
+            let (repo, rest) = path.split_once("/resolve/")?;
+            let (revision, file) = rest.split_once('/')?;
+            let known = [COMMIT, "main"].contains(&revision);
+            self.resources.get_mut(&format!("{repo}/{file}")).filter(|_| known)
+        });
+        self.requests.push(request);
+        let head = |status: &str, etag: &str, len: usize| {
+            format!(
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len}\r\n\
+                 X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\n\r\n"
+            )
+        };
+        let Some(resource) = resource.filter(|_| !self.forbidden) else {
+            return head(if self.forbidden { "401 Unauthorized" } else { "404 Not Found" }, "", 0).into();
+        };
+        let len = resource.content.len();
+        let ok = head("200 OK", &resource.etag, len).into_bytes();
+        if !is_get {
+            return ok;
+        }
+        match resource.faults.pop_front() {
+            None => [ok, resource.content.clone()].concat(),
+            Some(Fault::Status) => format!("{}oops", head("500 Internal Server Error", "", 4)).into(),
+            Some(Fault::Truncated) => [&ok, &resource.content[..len.div_euclid(2)]].concat(),
+            Some(Fault::Wrong) => [ok, vec![b'?'; len]].concat(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One test per way in which an IDX file can be wrong.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ddpm_data::idx::{self, IdxKind, Images};
+use ddpm_data::{DataSet, Error, Labels};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::alloc::largest_allocation;
+
+/// More than any test file, less than any claim that must not be believed.
+const SMALL: usize = 1 << 20;
+
+pub(crate) fn header(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Two images of 2×3.
+fn valid() -> Vec<u8> {
+    idx::encode_images(2, 3, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]).unwrap()
+}
+
+/// The error of reading `bytes` as images from memory, which must be the same
+/// as that of reading them from a file, and must name the file.
+fn images_error(bytes: &[u8]) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("some-images");
+    fs::write(&file, bytes).unwrap();
+    let error = idx::parse_images(&file, bytes).unwrap_err();
+    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    assert_eq!(idx::read_images(&file).unwrap_err().to_string(), error.to_string());
+    error
+}
+
+#[test]
+fn raw_and_compressed_files_are_read_whatever_their_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("a", valid()), ("b.gz", valid()), ("c", gzip(&valid())), ("d.gz", gzip(&valid()))]
+    {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        let images = idx::read_images(&file).unwrap();
+        assert_eq!((images.count(), images.rows(), images.cols()), (2, 2, 3), "{name}");
+        assert_eq!(images.pixels(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(images.file(), file);
+    }
+    let labels = idx::encode_labels(&[3, 1, 4]).unwrap();
+    for bytes in [labels.clone(), gzip(&labels)] {
+        assert_eq!(idx::parse_labels(Path::new("l"), &bytes).unwrap().values, [3, 1, 4]);
+    }
+}
+
+#[test]
+fn encoding_is_byte_for_byte_the_format() {
+    assert_eq!(
+        idx::encode_images(1, 2, &[9, 8]).unwrap(),
+        [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 9, 8]
+    );
+    assert_eq!(idx::encode_labels(&[7]).unwrap(), [0, 0, 8, 1, 0, 0, 0, 1, 7]);
+}
+
+#[test]
+fn encoding_refuses_pixels_that_are_not_whole_images() {
+    for (rows, cols, pixels) in [(2, 2, 5), (0, 2, 0), (2, 0, 4), (usize::MAX, 2, 4)] {
+        let error = idx::encode_images(rows, cols, &vec![0; pixels]).unwrap_err();
+        assert!(matches!(error, Error::PixelCount { pixels: found, .. } if found == pixels), "{error}");
+        assert!(Images::new("x", rows, cols, vec![0; pixels]).is_err());
+    }
+}
+
+#[test]
+fn missing_file() {
+    let file = PathBuf::from("no/such/file");
+    for error in [idx::read_images(&file).unwrap_err(), idx::read_labels(&file).unwrap_err()] {
+        assert!(matches!(error, Error::Read { .. }));
+        assert_eq!(error.to_string(), "cannot read no/such/file");
+    }
+}
+
+#[test]
+fn unreadable_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = idx::read_images(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::Read { .. }), "{error}");
+    assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn wrong_magic() {
+    let error = images_error(b"%PDF-1.7 and some more text");
+    assert!(matches!(error, Error::WrongMagic { found: 0x2550_4446, expected: IdxKind::Images, .. }));
+    assert!(error.to_string().contains("0x25504446"), "{error}");
+    assert!(error.to_string().contains("expected images (magic number 0x00000803)"), "{error}");
+}
+
+#[test]
+fn labels_where_images_are_expected() {
+    let error = images_error(&idx::encode_labels(&[1, 2]).unwrap());
+    assert!(matches!(error, Error::WrongKind { found: IdxKind::Labels, expected: IdxKind::Images, .. }));
+    assert!(error.to_string().contains("holds labels"), "{error}");
+}
+
+#[test]
+fn images_where_labels_are_expected() {
+    let error = idx::parse_labels(Path::new("some-labels"), &gzip(&valid())).unwrap_err();
+    assert!(matches!(error, Error::WrongKind { found: IdxKind::Images, expected: IdxKind::Labels, .. }));
+    assert!(error.to_string().starts_with("some-labels: holds images"), "{error}");
+}
+
+#[test]
+fn file_that_ends_inside_the_header() {
+    for len in 0..16 {
+        let error = images_error(&valid()[..len]);
+        assert!(
+            matches!(error, Error::ShortHeader { found, expected: 16, .. } if found == len as u64),
+            "{error}"
+        );
+        let error = images_error(&gzip(&valid()[..len]));
+        assert!(matches!(error, Error::ShortHeader { found, .. } if found == len as u64), "{error}");
+    }
+    let error = idx::parse_labels(Path::new("l"), &[0, 0, 8, 1, 0, 0]).unwrap_err();
+    assert!(matches!(error, Error::ShortHeader { found: 6, expected: 8, .. }), "{error}");
+}
+
+#[test]
+fn no_rows() {
+    let error = images_error(&header(&[0x803, 1, 0, 28]));
+    assert!(matches!(error, Error::ZeroSize { rows: 0, cols: 28, .. }), "{error}");
+}
+
+#[test]
+fn no_columns() {
+    let error = images_error(&header(&[0x803, 1, 28, 0]));
+    assert!(matches!(error, Error::ZeroSize { rows: 28, cols: 0, .. }), "{error}");
+}
+
+#[test]
+fn short_file() {
+    let error = images_error(&valid()[..27]);
+    assert!(matches!(error, Error::Short { found: 27, expected: 28, .. }), "{error}");
+    let error = images_error(&gzip(&valid()[..27]));
+    assert!(matches!(error, Error::Short { found: 27, expected: 28, .. }), "{error}");
+}
+
+#[test]
+fn trailing_bytes() {
+    let long = [valid(), vec![0; 5]].concat();
+    let error = images_error(&long);
+    assert!(matches!(error, Error::TrailingBytes { found: 33, expected: 28, .. }), "{error}");
+    let error = images_error(&gzip(&long));
+    assert!(matches!(error, Error::TrailingBytes { found: 29, expected: 28, .. }), "{error}");
+}
+
+#[test]
+fn truncated_gzip() {
+    let whole = gzip(&valid());
+    // From behind the first bytes, by which gzip is told, to the checksum.
+    for len in 2..whole.len() {
+        let error = images_error(&whole[..len]);
+        assert!(matches!(error, Error::Gzip { .. }), "{len}: {error}");
+    }
+}
+
+#[test]
+fn corrupt_gzip() {
+    let mut bytes = gzip(&valid());
+    let checksum = bytes.len() - 8;
+    bytes[checksum] ^= 1;
+    let error = images_error(&bytes);
+    assert!(matches!(error, Error::Gzip { .. }), "{error}");
+}
+
+#[test]
+fn bytes_behind_gzip() {
+    let error = images_error(&[gzip(&valid()), b"more".to_vec()].concat());
+    assert!(matches!(error, Error::Gzip { .. }), "{error}");
+}
+
+#[test]
+fn four_billion_images_are_not_allocated() {
+    let claim = header(&[0x803, u32::MAX, 28, 28]);
+    for bytes in [claim.clone(), gzip(&claim)] {
+        let (error, largest) = largest_allocation(|| images_error(&bytes));
+        assert!(matches!(error, Error::TooLarge { claimed: 3_367_254_359_296, .. }), "{error}");
+        assert!(largest < SMALL, "{largest}");
+    }
+    let error = images_error(&header(&[0x803, u32::MAX, u32::MAX, u32::MAX]));
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_claim_below_the_limit_is_not_allocated_either() {
+    let claim = header(&[0x803, 2_000_000, 28, 28]);
+    for bytes in [claim.clone(), gzip(&claim)] {
+        let (error, largest) = largest_allocation(|| images_error(&bytes));
+        assert!(matches!(error, Error::Short { found: 16, expected: 1_568_000_016, .. }), "{error}");
+        assert!(largest < SMALL, "{largest}");
+    }
+}
+
+#[test]
+fn gzip_bomb_is_not_unpacked() {
+    let bomb = gzip(&[header(&[0x803, 1, 2, 2]), vec![0; 100 << 20]].concat());
+    let (error, largest) = largest_allocation(|| idx::parse_images(Path::new("bomb"), &bomb).unwrap_err());
+    assert!(matches!(error, Error::TrailingBytes { found: 21, expected: 20, .. }), "{error}");
+    assert!(error.to_string().starts_with("bomb: "), "{error}");
+    assert!(largest < SMALL, "{largest}");
+}
+
+#[test]
+fn empty_set() {
+    let images = idx::parse_images(Path::new("none"), &header(&[0x803, 0, 28, 28])).unwrap();
+    assert_eq!(images.count(), 0);
+    let error = DataSet::new("set", images, None).unwrap_err();
+    assert!(matches!(error, Error::Empty { .. }));
+    assert_eq!(error.to_string(), "none: holds no images");
+}
+
+#[test]
+fn count_mismatch_between_images_and_labels() {
+    let images = idx::parse_images(Path::new("the-images"), &valid()).unwrap();
+    let labels = Labels { file: "the-labels".into(), values: vec![0, 1, 2] };
+    let error = DataSet::new("set", images, Some(labels)).unwrap_err();
+    assert!(matches!(error, Error::CountMismatch { images: 2, labels: 3, .. }));
+    assert_eq!(error.to_string(), "the-images holds 2 images, but the-labels holds 3 labels");
+}
+
+#[test]
+fn label_out_of_range() {
+    let images = idx::parse_images(Path::new("the-images"), &valid()).unwrap();
+    let labels = Labels { file: "the-labels".into(), values: vec![9, 10] };
+    let set = DataSet::new("set", images, Some(labels)).unwrap();
+    assert_eq!(set.classes(), Some(11));
+    let error = set.with_classes(10).unwrap_err();
+    assert!(matches!(error, Error::LabelOutOfRange { index: 1, label: 10, max: 9, .. }));
+    assert_eq!(error.to_string(), "the-labels: label 10 at index 1, expected 0 to 9");
+}

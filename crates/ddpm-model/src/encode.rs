@@ -1,0 +1,65 @@
+//! Bytes of files: JSON and safetensors.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{DType, Tensor};
+use safetensors::{serialize, tensor::TensorView};
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// The type in which weights are stored. In memory they are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightType {
+    /// Exact.
+    #[default]
+    F32,
+    /// Half the size; the pictures differ by less than a grey level.
+    F16,
+}
+
+/// Indented JSON that ends with a new line. `path` is for messages.
+///
+/// # Errors
+///
+/// If the value cannot be written as JSON.
+pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Tensors in the safetensors format, in the order of their names, so that the same tensors give the same
+/// bytes. `path` is for messages.
+///
+/// # Errors
+///
+/// If a tensor cannot be read from its device.
+pub fn encode_tensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+    stored: WeightType,
+) -> Result<Vec<u8>> {
+    let error = |source| Error::Safetensors { path: path.to_owned(), source };
+    let mut data = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let (dtype, bytes): (_, Vec<u8>) = match stored {
+            WeightType::F32 => {
+                (safetensors::Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
+            WeightType::F16 => {
+                let half = values.iter().map(|&x| half::f16::from_f32(x));
+                (safetensors::Dtype::F16, half.flat_map(half::f16::to_le_bytes).collect())
+            }
+        };
+        data.insert(name, (dtype, tensor.dims().to_vec(), bytes));
+    }
+    let views = data
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(error)?;
+    serialize(views, None).map_err(error)
+}

@@ -1,0 +1,75 @@
+//! From seed and classes to images.
+
+use candle_core::{DType, Tensor};
+use ddpm_core::{AddressedRng, NoiseMode, Purpose, Step, Timesteps, sampler};
+
+use crate::{Denoiser, Result};
+
+/// A sampler with its option.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampler {
+    /// Ancestral sampling with this noise.
+    Ddpm(NoiseMode),
+    /// DDIM with this η.
+    Ddim(f64),
+}
+
+/// How to sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleConfig {
+    /// The seed. An image depends on it, on its index, its class and the options here, and on nothing else.
+    pub seed: u64,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// The number of steps; all of the schedule's if none.
+    pub num_inference_steps: Option<usize>,
+    /// The guidance scale; 1 for none.
+    pub guidance: f64,
+}
+
+impl SampleConfig {
+    /// Ancestral sampling as the model's schedule has it: all steps, no guidance.
+    #[must_use]
+    pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
+        let mode = denoiser.schedule().config().variance_type.into();
+        Self { seed, sampler: Sampler::Ddpm(mode), num_inference_steps: None, guidance: 1.0 }
+    }
+}
+
+impl Denoiser {
+    /// Samples the images with these indices and classes: [N, pixels] on the scale [−1, 1].
+    ///
+    /// Image 17 of a seed is the same picture whichever others are asked for with it. All images are in
+    /// memory at once; for more, call it with one part of the indices after another.
+    ///
+    /// # Errors
+    ///
+    /// If the numbers of images and classes differ, a class is out of range, an option does not fit, or the
+    /// observer fails.
+    pub fn sample(
+        &self,
+        config: &SampleConfig,
+        images: &[u64],
+        labels: &[u32],
+        observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()>,
+    ) -> Result<Tensor> {
+        let schedule = self.schedule();
+        let timesteps = match config.num_inference_steps {
+            Some(steps) => Timesteps::spaced(schedule, steps)?,
+            None => Timesteps::all(schedule),
+        };
+        let rng = AddressedRng::new(config.seed);
+        let shape = [self.config().pixels()];
+        let x_t = rng.normal(Purpose::SampleStart, images, 0, &shape, DType::F32, self.device())?;
+        let model = |x_t: &Tensor, t: usize| {
+            self.predict(x_t, t, labels, config.guidance).map_err(candle_core::Error::wrap)
+        };
+        let noise = |x_t: &Tensor, t: usize| rng.normal_like(Purpose::SampleStep, images, t, x_t);
+        // A wrong argument is reported as itself, before a sampler wraps it.
+        self.check_labels(labels, images.len())?;
+        Ok(match config.sampler {
+            Sampler::Ddpm(mode) => sampler::ddpm(schedule, &timesteps, mode, x_t, model, noise, observe)?,
+            Sampler::Ddim(eta) => sampler::ddim(schedule, &timesteps, eta, x_t, model, noise, observe)?,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Checkpoints that survive a crash: complete and verified, or not there.
+//!
+//! A checkpoint is written to `step-N.tmp/`, made durable, and renamed to `step-N/`. It holds
+//! `state.safetensors`, `state.json`, and `manifest.json` with the SHA-256 of both.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_model::{WeightType, encode_json, encode_tensors, replace_dir, write_atomic};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result, TrainConfig, Trainer};
+
+const TENSORS: &str = "state.safetensors";
+const STATE: &str = "state.json";
+const MANIFEST: &str = "manifest.json";
+/// How many checkpoints are kept.
+const KEEP: usize = 2;
+
+/// What a checkpoint says besides its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Progress {
+    /// Steps taken.
+    pub(crate) step: u64,
+    /// Seconds of training so far.
+    pub(crate) seconds: f64,
+    /// The SHA-256 of the training images.
+    pub(crate) images_sha256: String,
+    /// The configuration.
+    pub(crate) config: TrainConfig,
+}
+
+/// Writes a checkpoint and removes the oldest ones.
+pub(crate) fn save(folder: &Path, trainer: &Trainer, progress: &Progress) -> Result<()> {
+    let to = folder.join(format!("step-{:08}", progress.step));
+    let temporary = to.with_extension("tmp");
+    let path = temporary.join(TENSORS);
+    let tensors =
+        encode_tensors(&path, trainer.state()?.iter().map(|(name, tensor)| (name, tensor)), WeightType::F32)?;
+    let state = encode_json(&temporary.join(STATE), progress)?;
+    let manifest: BTreeMap<&str, String> =
+        [(TENSORS, digest(&tensors)), (STATE, digest(&state))].into_iter().collect();
+    remove(&temporary)?;
+    write_atomic(&path, &tensors)?;
+    write_atomic(&temporary.join(STATE), &state)?;
+    write_atomic(&temporary.join(MANIFEST), &encode_json(&temporary.join(MANIFEST), &manifest)?)?;
+    replace_dir(&temporary, &to)?;
+    let old = list(folder)?;
+    for path in old.iter().rev().skip(KEEP) {
+        remove(path)?;
+    }
+    Ok(())
+}
+
+/// Restores the newest checkpoint that verifies, if its configuration and data are those of now.
+pub(crate) fn restore(folder: &Path, trainer: &mut Trainer, images_sha256: &str) -> Result<Progress> {
+    let mut damaged = 0;
+    for path in list(folder)?.into_iter().rev() {
+        let Some((progress, tensors)) = read(&path)? else {
+            damaged += 1;
+            continue;
+        };
+        check_same(&path, &progress, trainer.config(), images_sha256)?;
+        let path = path.join(TENSORS);
+        let file = SafeTensors::deserialize(&tensors)
+            .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
+        trainer.restore(progress.step, |name, shape| {
+            let view = file.tensor(name).ok();
+            let view = view.filter(|v| v.shape() == shape && v.dtype() == safetensors::Dtype::F32);
+            let Some(view) = view else {
+                let (path, name) = (path.clone(), name.to_owned());
+                return Err(Error::CheckpointTensor { path, name, expected: shape.to_vec() });
+            };
+            Ok(Tensor::from_raw_buffer(view.data(), DType::F32, shape, &Device::Cpu)?)
+        })?;
+        return Ok(progress);
+    }
+    Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
+}
+
+/// The checkpoints of a folder, oldest first. Temporary ones are not listed.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { path: folder.to_owned(), source }),
+    };
+    let mut list: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_none() && path.is_dir())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")))
+        .collect();
+    list.sort();
+    Ok(list)
+}
+
+/// The content of a checkpoint, or none if it does not match its manifest.
+fn read(path: &Path) -> Result<Option<(Progress, Vec<u8>)>> {
+    let (Ok(manifest), Ok(state), Ok(tensors)) =
+        (fs::read(path.join(MANIFEST)), fs::read(path.join(STATE)), fs::read(path.join(TENSORS)))
+    else {
+        return Ok(None);
+    };
+    let Ok(manifest) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
+        return Ok(None);
+    };
+    let good = |name: &str, bytes: &[u8]| manifest.get(name).is_some_and(|sum| *sum == digest(bytes));
+    if !good(TENSORS, &tensors) || !good(STATE, &state) {
+        return Ok(None);
+    }
+    // A file that matches its digest but does not parse was written by another version.
+    let path = path.join(STATE);
+    let progress = serde_json::from_slice(&state).map_err(|source| Error::Json { path, source })?;
+    Ok(Some((progress, tensors)))
+}
+
+fn check_same(path: &Path, saved: &Progress, now: &TrainConfig, images_sha256: &str) -> Result<()> {
+    let differs = |key: &str, saved: String, now: String| {
+        Err(Error::OtherConfig { path: path.to_owned(), key: key.to_owned(), saved, now })
+    };
+    if saved.images_sha256 != images_sha256 {
+        return differs("training images (SHA-256)", saved.images_sha256.clone(), images_sha256.to_owned());
+    }
+    let map = |config: &TrainConfig| -> Result<serde_json::Value> {
+        serde_json::to_value(config).map_err(|source| Error::Json { path: path.to_owned(), source })
+    };
+    let (saved, now) = (map(&saved.config)?, map(now)?);
+    for (key, value) in saved.as_object().into_iter().flatten() {
+        if now[key] != *value {
+            return differs(key, value.to_string(), now[key].to_string());
+        }
+    }
+    Ok(())
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Removes a folder if it is there.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { path: folder.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

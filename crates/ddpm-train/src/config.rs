@@ -1,0 +1,127 @@
+//! The configuration of a training run, and presets.
+
+use ddpm_core::ScheduleConfig;
+use ddpm_data::DataSet;
+use ddpm_model::DenoiserConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{AdamWConfig, Error, Loss, Result};
+
+/// All that determines a training run besides the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The seed of initial weights, batches, timesteps, noise and class dropout.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// The learning rate after the warm-up; it falls along half a cosine to 1 % of it.
+    pub learning_rate: f64,
+    /// The part of all steps over which the learning rate rises linearly from 0.
+    pub warmup: f64,
+    /// The optimiser's numbers.
+    pub adamw: AdamWConfig,
+    /// The part of the old average that a step keeps: 0.999 averages about the last 1000 steps.
+    pub ema_decay: f64,
+    /// The probability with which an image is shown without its class, for guidance.
+    pub class_dropout: f64,
+    /// The space of the error.
+    pub loss: Loss,
+    /// The network.
+    pub denoiser: DenoiserConfig,
+    /// The schedule.
+    pub schedule: ScheduleConfig,
+}
+
+/// A named set of training options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// The built-in model: about eight minutes on two cores.
+    Reproduce,
+    /// A first look in less than a minute.
+    Quick,
+    /// Short runs whose results are compared.
+    Compare,
+}
+
+impl TrainConfig {
+    /// A preset for the size and the classes of a data set.
+    #[must_use]
+    pub fn preset(preset: Preset, data: &DataSet) -> Self {
+        let epochs = match preset {
+            Preset::Reproduce => 30,
+            Preset::Quick => 2,
+            Preset::Compare => 6,
+        };
+        Self {
+            seed: 1,
+            epochs,
+            batch_size: 128,
+            learning_rate: 1e-3,
+            warmup: 0.02,
+            adamw: AdamWConfig::default(),
+            ema_decay: 0.999,
+            class_dropout: 0.1,
+            loss: Loss::Sample,
+            denoiser: DenoiserConfig::mlp(data.rows(), data.cols(), data.classes().unwrap_or(0)),
+            schedule: ScheduleConfig::mnist20(),
+        }
+    }
+
+    /// Checks the options and that the data fits the network.
+    ///
+    /// # Errors
+    ///
+    /// If something does not; the error names it.
+    pub fn validate(&self, data: &DataSet) -> Result<()> {
+        let check = |option, found: f64, good: bool, expected| {
+            if good { Ok(()) } else { Err(Error::Config { option, found, expected }) }
+        };
+        check("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
+        let rate = self.learning_rate;
+        check("learning_rate", rate, rate > 0.0 && rate <= 1.0, "above 0, at most 1")?;
+        let unit = |x: f64| (0.0..1.0).contains(&x);
+        check("warmup", self.warmup, unit(self.warmup), "0 to below 1")?;
+        check("ema_decay", self.ema_decay, unit(self.ema_decay), "0 to below 1")?;
+        let dropout = self.class_dropout;
+        check("class_dropout", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
+        check("beta1", beta1, unit(beta1), "0 to below 1")?;
+        check("beta2", beta2, unit(beta2), "0 to below 1")?;
+        check("eps", eps, eps > 0.0, "above 0")?;
+        check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
+        self.denoiser.validate()?;
+        let DenoiserConfig { rows, cols, num_classes, .. } = self.denoiser;
+        let (data_name, found) = (data.name().to_owned(), data.classes().unwrap_or(0));
+        if (data.rows(), data.cols()) != (rows, cols) {
+            return Err(Error::ImageSize {
+                data: data_name,
+                rows: data.rows(),
+                cols: data.cols(),
+                expected_rows: rows,
+                expected_cols: cols,
+            });
+        }
+        if found != num_classes {
+            return Err(Error::Classes { data: data_name, found, expected: num_classes });
+        }
+        Ok(())
+    }
+
+    /// The learning rate of step `step` (from 0) out of `total`: a linear rise, then half a cosine
+    /// (Loshchilov & Hutter 2017, arXiv 1608.03983).
+    #[must_use]
+    pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
+        const FLOOR: f64 = 0.01;
+        let (step, total) = (step as f64, total as f64);
+        let warmup = (self.warmup * total).ceil();
+        if step < warmup {
+            return self.learning_rate * (step + 1.0) / warmup;
+        }
+        let progress = (step - warmup) / (total - warmup).max(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.learning_rate * (FLOOR + (1.0 - FLOOR) * cosine)
+    }
+}

@@ -1,0 +1,66 @@
+//! The space in which the error of a prediction is measured.
+//!
+//! Since ε, x₀ and v are affine functions of each other, a mean squared error in one space is one in any
+//! other times a weight that depends on t. Over x₀ the weights are
+//!
+//! ```text
+//! epsilon      SNR(t) = ᾱₜ / (1−ᾱₜ)        (Ho et al. 2020, eq. 14)
+//! sample       1
+//! v_prediction SNR(t) + 1                  (Salimans & Ho 2022, section 4)
+//! min_snr      min(SNR(t), 5)              (Hang et al. 2023, arXiv 2303.09556, with γ = 5)
+//! ```
+
+use ddpm_core::{NoiseSchedule, PredictionType};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// The space of the squared error, and with it the weight of each timestep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The error of ε: `L_simple` of Ho et al.
+    Epsilon,
+    /// The error of x₀.
+    Sample,
+    /// The error of v.
+    VPrediction,
+    /// The error of x₀ times min(SNR, 5).
+    MinSnr,
+}
+
+/// γ of min-SNR, the value that its authors recommend.
+const MIN_SNR_GAMMA: f64 = 5.0;
+
+impl Loss {
+    /// The weight of the squared error of x₀ at a signal-to-noise ratio.
+    #[must_use]
+    pub fn sample_weight(self, snr: f64) -> f64 {
+        match self {
+            Self::Epsilon => snr,
+            Self::Sample => 1.0,
+            Self::VPrediction => snr + 1.0,
+            Self::MinSnr => snr.min(MIN_SNR_GAMMA),
+        }
+    }
+
+    /// The weight of the squared error of a network's raw output, of the kind `output`, for each timestep
+    /// of the schedule.
+    ///
+    /// # Errors
+    ///
+    /// Never for a valid schedule.
+    pub fn weights(self, schedule: &NoiseSchedule, output: PredictionType) -> Result<Vec<f64>> {
+        let output = match output {
+            PredictionType::Epsilon => Self::Epsilon,
+            PredictionType::Sample => Self::Sample,
+            PredictionType::VPrediction => Self::VPrediction,
+        };
+        (0..schedule.num_train_timesteps())
+            .map(|t| {
+                let snr = schedule.snr(t)?;
+                Ok(self.sample_weight(snr) / output.sample_weight(snr))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! `cargo xtask ci`: every check, cheapest first.
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// Run all checks, cheapest first, and stop at the first one that fails.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Run this check alone.
+    #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(STEPS.map(|step| step.name)))]
+    only: Option<String>,
+}
+
+/// One check: a call of cargo.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    name: &'static str,
+    headline: &'static str,
+    /// Words for cargo, separated by blanks.
+    arguments: &'static str,
+    environment: Option<(&'static str, &'static str)>,
+}
+
+impl Step {
+    const fn new(name: &'static str, headline: &'static str, arguments: &'static str) -> Self {
+        Self { name, headline, arguments, environment: None }
+    }
+
+    const fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment = Some((name, value));
+        self
+    }
+
+    /// The check as a command line for a shell.
+    fn command_line(&self) -> String {
+        let variable = self.environment.map(|(name, value)| format!("{name}='{value}' "));
+        format!("{}cargo {}", variable.unwrap_or_default(), self.arguments)
+    }
+}
+
+const STEPS: [Step; 7] = [
+    Step::new("fmt", "formatting", "fmt --all --check"),
+    Step::new("clippy", "lints", "clippy --workspace --all-targets --locked -- -D warnings"),
+    Step::new(
+        "clippy-data",
+        "lints of ddpm-data without the Hub",
+        "clippy -p ddpm-data --no-default-features --all-targets --locked -- -D warnings",
+    ),
+    Step::new(
+        "clippy-cli",
+        "lints of ddpm-cli without the Hub",
+        "clippy -p ddpm-cli --no-default-features --all-targets --locked -- -D warnings",
+    ),
+    Step::new("test", "tests and the examples in the documentation", "test --workspace --locked"),
+    Step::new("doc", "documentation", "doc --workspace --no-deps --locked")
+        .with_environment("RUSTDOCFLAGS", "-D warnings"),
+    Step::new("check", "benches and examples compile", "check --workspace --benches --examples --locked"),
+];
+
+/// Runs the checks asked for.
+pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
+    let wanted = |step: &&Step| arguments.only.as_deref().is_none_or(|only| only == step.name);
+    let steps: Vec<_> = STEPS.iter().filter(wanted).collect();
+    run_steps(&steps, |step| {
+        let mut cargo = workspace.cargo();
+        process::run(cargo.args(step.arguments.split(' ')).envs(step.environment))
+    })?;
+    process::say(if steps.len() == STEPS.len() { "All checks passed." } else { "The check passed." });
+    Ok(())
+}
+
+fn run_steps(steps: &[&Step], mut run: impl FnMut(&Step) -> Result<()>) -> Result<()> {
+    for (index, step) in steps.iter().enumerate() {
+        process::say(&format!("== {}/{} {}: {}", index + 1, steps.len(), step.name, step.headline));
+        run(step).with_context(|| {
+            format!(
+                "the check \"{name}\" failed; run it alone with `cargo xtask ci --only {name}`, that is `{line}`",
+                name = step.name,
+                line = step.command_line()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_ends_the_run_and_says_how_to_repeat_it() {
+        let mut seen = Vec::new();
+        let steps: Vec<_> = STEPS.iter().collect();
+        let error = run_steps(&steps, |step| {
+            seen.push(step.name);
+            anyhow::ensure!(step.name != "doc", "no");
+            Ok(())
+        })
+        .unwrap_err();
+        assert_eq!(seen, ["fmt", "clippy", "clippy-data", "clippy-cli", "test", "doc"]);
+        let message = format!("{error:#}");
+        assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");
+        assert!(message.contains("`RUSTDOCFLAGS='-D warnings' cargo doc --workspace"), "{message}");
+    }
+
+    #[test]
+    fn names_of_checks_are_distinct() {
+        let names: std::collections::BTreeSet<_> = STEPS.iter().map(|step| step.name).collect();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask compare`: the same images and settings, other networks and losses.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::compare_report::markdown;
+use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Noise, Training};
+use crate::phases::{Phase, Phases, in_words};
+use crate::process;
+use crate::provenance::Provenance;
+use crate::source::Source;
+use crate::staging::Staging;
+use crate::workspace::Workspace;
+
+/// Images of each class in a grid.
+const SHOWN_PER_CLASS: u32 = 5;
+/// Images of each class that are drawn and judged.
+const JUDGED_PER_CLASS: u32 = 100;
+
+/// Train small models that differ in one choice each, and write a table of how well they do.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Epochs of each training; those of the preset `compare` by default.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Seed of training, sampling and evaluation.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Threads to compute with; all cores by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// What is told apart: every field but the name is a choice of `ddpm-cli train`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Candidate {
+    pub(crate) name: &'static str,
+    pub(crate) network: &'static str,
+    /// What the last layer of the network puts out, before any conversion.
+    pub(crate) raw_output: &'static str,
+    /// What the model is said to predict, after the conversion.
+    pub(crate) prediction: &'static str,
+    pub(crate) loss: &'static str,
+}
+
+const CANDIDATES: [Candidate; 5] = [
+    Candidate::mlp("mlp-epsilon", "epsilon", "epsilon"),
+    Candidate::mlp("mlp-sample", "sample", "sample"),
+    Candidate::mlp("mlp-v_prediction", "v_prediction", "v_prediction"),
+    Candidate::mlp("mlp-min_snr", "epsilon", "min_snr"),
+    Candidate {
+        name: "plain-epsilon",
+        network: "plain",
+        raw_output: "epsilon",
+        prediction: "epsilon",
+        loss: "epsilon",
+    },
+];
+
+impl Candidate {
+    const fn mlp(name: &'static str, prediction: &'static str, loss: &'static str) -> Self {
+        Self { name, network: "mlp", raw_output: "sample", prediction, loss }
+    }
+
+    fn choices(&self, epochs: Option<u32>) -> Vec<String> {
+        let mut choices: Vec<_> =
+            ["--network", self.network, "--prediction", self.prediction, "--loss", self.loss, "--overwrite"]
+                .map(String::from)
+                .to_vec();
+        if let Some(epochs) = epochs {
+            choices.extend(["--epochs".to_owned(), epochs.to_string()]);
+        }
+        choices
+    }
+}
+
+/// A candidate after training, with its measurements.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    pub(crate) candidate: Candidate,
+    /// File of the grid of images, sampled with posterior noise.
+    pub(crate) grid: String,
+    pub(crate) training: Training,
+    pub(crate) evaluation: Evaluation,
+    pub(crate) evaluation_without_noise: Evaluation,
+}
+
+/// `compare.json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison<'a> {
+    #[serde(flatten)]
+    pub(crate) provenance: &'a Provenance,
+    pub(crate) data: DataSet,
+    pub(crate) models: Vec<Outcome>,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) total_seconds: f64,
+}
+
+/// Builds `ddpm-cli` and compares with it.
+pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
+    let provenance = Provenance::of_this_process(workspace, arguments.seed);
+    let mut phases = Phases::start();
+    let binary = phases.run("build", || workspace.build_cli())?;
+    process::print(&compare(arguments, workspace, &binary, &provenance, phases)?)
+}
+
+/// All phases after the build; returns a summary for the user.
+pub(crate) fn compare(
+    arguments: &Arguments,
+    workspace: &Workspace,
+    binary: &Path,
+    provenance: &Provenance,
+    mut phases: Phases,
+) -> Result<String> {
+    let (root, source) = (workspace.root(), Source::mnist());
+    let runs = root.join("runs/compare");
+    let ddpm = Ddpm { binary, root, seed: arguments.seed, threads: arguments.threads };
+    let data = phases.run("data", || ddpm.data(source.argument()))?;
+
+    let mut staging = Staging::new(runs.join("results.partial"))?;
+    let mut models = Vec::new();
+    for candidate in CANDIDATES {
+        let (name, folder) = (candidate.name, runs.join(candidate.name));
+        let choices = candidate.choices(arguments.epochs);
+        let training = phases
+            .run(&format!("train {name}"), || ddpm.train(source.argument(), "compare", &folder, &choices))?;
+        let model = folder.join("model");
+        let grid = format!("compare-{name}.png");
+        let out = staging.add(&grid, &format!("images of {name}, sampled with posterior noise"));
+        let count = Count::PerClass(SHOWN_PER_CLASS);
+        phases.run(&format!("draw {grid}"), || ddpm.sample(&model, count, Noise::Posterior, &out))?;
+        let judge = |noise| ddpm.evaluate(&model, source.argument(), JUDGED_PER_CLASS, noise);
+        let evaluation = phases.run(&format!("evaluate {name}"), || judge(Noise::Posterior))?;
+        let evaluation_without_noise =
+            phases.run(&format!("evaluate {name} without noise"), || judge(Noise::None))?;
+        models.push(Outcome { candidate, grid, training, evaluation, evaluation_without_noise });
+    }
+
+    let (total_seconds, done) = (phases.total_seconds(), phases.done().to_vec());
+    let comparison = Comparison { provenance, data, models, phases: done, total_seconds };
+    let report = markdown(&comparison);
+    std::fs::write(staging.add("compare.md", "the comparison, as a table"), &report)?;
+    let json = serde_json::to_string_pretty(&comparison)? + "\n";
+    std::fs::write(staging.add("compare.json", "the comparison, with all measurements"), json)?;
+    staging.publish(&root.join("results"))?;
+    Ok(format!("{report}\nDone in {}: results/compare.md", in_words(total_seconds)))
+}

@@ -1,0 +1,142 @@
+//! The table of a comparison, as Markdown.
+
+use std::collections::BTreeMap;
+
+use crate::compare::{Comparison, Outcome};
+use crate::phases::in_words;
+
+/// Writes a comparison down for people: where it comes from, the table, how to read it, the images.
+pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
+    let sections = [heading(comparison), table(&comparison.models), reading(comparison), grids(comparison)];
+    sections.join("\n\n") + "\n"
+}
+
+fn heading(comparison: &Comparison<'_>) -> String {
+    let from = comparison.provenance;
+    format!(
+        "# Networks and losses compared on {}\n\n\
+         - Command: `{}` ({} in all)\n- Version: {}, commit {}\n- Machine: {}\n- Seed: {}\n- Training of each: {}",
+        comparison.data.name,
+        from.command,
+        in_words(comparison.total_seconds),
+        from.version,
+        from.commit.as_deref().unwrap_or("unknown"),
+        from.machine,
+        from.seed,
+        lengths(&comparison.models)
+    )
+}
+
+/// How long the models were trained: one length, or all that occur.
+fn lengths(models: &[Outcome]) -> String {
+    let mut lengths: Vec<_> = models
+        .iter()
+        .map(|model| {
+            let training = &model.training;
+            let (epochs, steps, batch) = (training.epochs, training.steps, training.batch_size);
+            format!("{epochs} epochs, {steps} steps of {batch} images")
+        })
+        .collect();
+    lengths.dedup();
+    lengths.join("; ")
+}
+
+fn table(models: &[Outcome]) -> String {
+    let mut lines = vec![
+        "| network | raw output | prediction | loss | class accuracy | without added noise | test loss | training |"
+            .to_owned(),
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |".to_owned(),
+    ];
+    lines.extend(models.iter().map(|model| {
+        format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {:.0} s |",
+            model.candidate.network,
+            model.candidate.raw_output,
+            model.candidate.prediction,
+            model.candidate.loss,
+            percent(model.evaluation.class_accuracy),
+            percent(model.evaluation_without_noise.class_accuracy),
+            model.training.test_loss.map_or("–".to_owned(), |loss| format!("{loss:.4}")),
+            model.training.seconds
+        )
+    }));
+    lines.join("\n")
+}
+
+/// One paragraph on how to read the table, from what is in it.
+fn reading(comparison: &Comparison<'_>) -> String {
+    let models = &comparison.models;
+    let by_accuracy =
+        |a: &&Outcome, b: &&Outcome| a.evaluation.class_accuracy.total_cmp(&b.evaluation.class_accuracy);
+    let (Some(best), Some(worst)) = (models.iter().max_by(by_accuracy), models.iter().min_by(by_accuracy))
+    else {
+        return String::new();
+    };
+    let evaluation = &best.evaluation;
+    let mut sentences = vec![format!(
+        "*Class accuracy* is the share of {} generated images that the ruler ({}) puts into the class that was \
+         asked for; the same ruler is right about {} of the real images held out.",
+        evaluation.samples,
+        evaluation.ruler,
+        percent(evaluation.real_accuracy)
+    )];
+    if let Some(classes) = comparison.data.classes.filter(|&classes| classes > 0) {
+        sentences.push(format!("Chance is {}.", percent(1.0 / f64::from(classes))));
+    }
+    sentences.push(format!(
+        "Here {} comes out highest ({}) and {} lowest ({}).",
+        described(best),
+        percent(best.evaluation.class_accuracy),
+        described(worst),
+        percent(worst.evaluation.class_accuracy)
+    ));
+    sentences.push(
+        "*Raw output* is what the last layer puts out and *prediction* what it is converted to: `sample` is the \
+         clean image, `epsilon` the noise, `v_prediction` a mix of both. The accuracy *without added noise* says \
+         nothing about variety, which is lost without noise."
+            .to_owned(),
+    );
+    sentences.push(comparable_losses(models));
+    sentences.join(" ")
+}
+
+/// Says which test losses are on one scale: those of rows with the same loss.
+fn comparable_losses(models: &[Outcome]) -> String {
+    let mut rows = BTreeMap::<&str, Vec<&Outcome>>::new();
+    for model in models {
+        rows.entry(model.candidate.loss).or_default().push(model);
+    }
+    let shared: Vec<_> = rows
+        .into_iter()
+        .filter(|(_, rows)| rows.len() > 1)
+        .map(|(loss, rows)| {
+            let rows: Vec<_> = rows.into_iter().map(described).collect();
+            format!("those with the loss `{loss}` can: {}", rows.join(" and "))
+        })
+        .collect();
+    let which = if shared.is_empty() { "no two rows here can".to_owned() } else { shared.join("; ") };
+    format!(
+        "*Test losses* are taken in different spaces and with different weights over time, so rows with \
+         different losses cannot be compared by them; {which}."
+    )
+}
+
+fn grids(comparison: &Comparison<'_>) -> String {
+    let grids = comparison.models.iter().map(|model| {
+        let title = described(model);
+        format!("## {title}\n\n![Images of {title}]({})", model.grid)
+    });
+    grids.collect::<Vec<_>>().join("\n\n")
+}
+
+fn described(model: &Outcome) -> String {
+    let candidate = &model.candidate;
+    format!(
+        "`{}` with raw output `{}` and loss `{}`",
+        candidate.network, candidate.raw_output, candidate.loss
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}

@@ -1,0 +1,165 @@
+//! The command line of `ddpm-cli`, as far as the jobs need it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::process;
+
+/// Fields that a newer `ddpm-cli` may add; they are kept in the files of results.
+type More = BTreeMap<String, Value>;
+
+/// What `ddpm-cli data` says about a set of images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DataSet {
+    pub(crate) name: String,
+    /// `None` or 0 if the images have no labels.
+    #[serde(default)]
+    pub(crate) classes: Option<u32>,
+    #[serde(flatten)]
+    pub(crate) more: More,
+}
+
+/// What `ddpm-cli train` says at the end. A loss that is not a number is `None`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Training {
+    pub(crate) epochs: u64,
+    pub(crate) steps: u64,
+    pub(crate) batch_size: u64,
+    pub(crate) seconds: f64,
+    pub(crate) images_per_second: f64,
+    pub(crate) train_loss: Option<f64>,
+    pub(crate) test_loss: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) more: More,
+}
+
+/// What `ddpm-cli eval` says; accuracies are between 0 and 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Evaluation {
+    pub(crate) samples: u64,
+    pub(crate) class_accuracy: f64,
+    pub(crate) class_accuracy_by_class: Vec<Option<f64>>,
+    /// The accuracy of the same ruler on real images that it has not seen.
+    pub(crate) real_accuracy: f64,
+    /// How the class of an image is told.
+    pub(crate) ruler: String,
+    #[serde(flatten)]
+    pub(crate) more: More,
+}
+
+/// The noise added in sampling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Noise {
+    Posterior,
+    None,
+}
+
+impl Noise {
+    fn argument(self) -> &'static str {
+        match self {
+            Noise::Posterior => "posterior",
+            Noise::None => "none",
+        }
+    }
+}
+
+/// How many images to draw.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Count {
+    PerClass(u32),
+    InAll(u32),
+}
+
+/// A built `ddpm-cli` and the settings that all its calls share.
+#[derive(Debug)]
+pub(crate) struct Ddpm<'a> {
+    /// The program.
+    pub(crate) binary: &'a Path,
+    /// The folder it is started in: paths below it are handed over relative to it.
+    pub(crate) root: &'a Path,
+    pub(crate) seed: u64,
+    pub(crate) threads: Option<usize>,
+}
+
+impl Ddpm<'_> {
+    /// Fetches and verifies a set of images.
+    pub(crate) fn data(&self, source: &str) -> Result<DataSet> {
+        self.json(self.command("data").args(["--data", source]))
+    }
+
+    /// Trains into the folder `out`; `choices` are further arguments.
+    pub(crate) fn train(
+        &self,
+        source: &str,
+        preset: &str,
+        out: &Path,
+        choices: &[String],
+    ) -> Result<Training> {
+        let mut command = self.command("train");
+        command.args(["--data", source, "--preset", preset, "--out"]).arg(self.relative(out));
+        self.json(self.with_settings(&mut command).args(choices))
+    }
+
+    /// Draws images with a model into one PNG or GIF, as the name of `out` says.
+    pub(crate) fn sample(&self, model: &Path, count: Count, noise: Noise, out: &Path) -> Result<()> {
+        let format = if out.extension().is_some_and(|e| e == "gif") { "gif" } else { "png" };
+        let (flag, number) = match count {
+            Count::PerClass(number) => ("--per-class", number),
+            Count::InAll(number) => ("-n", number),
+        };
+        let mut command = self.command("sample");
+        command.arg("--model").arg(self.relative(model)).args([flag, &number.to_string()]);
+        command.args(["--noise", noise.argument(), "--format", format]);
+        command.arg("-o").arg(self.relative(out));
+        let _: Value = self.json(self.with_settings(&mut command))?;
+        Ok(())
+    }
+
+    /// Draws `per_class` images of each class with a model and judges them.
+    pub(crate) fn evaluate(
+        &self,
+        model: &Path,
+        source: &str,
+        per_class: u32,
+        noise: Noise,
+    ) -> Result<Evaluation> {
+        let mut command = self.command("eval");
+        command.arg("--model").arg(self.relative(model)).args(["--data", source]);
+        command.args(["--per-class", &per_class.to_string(), "--noise", noise.argument()]);
+        self.json(self.with_settings(&mut command))
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(self.binary);
+        command.current_dir(self.root).arg(subcommand);
+        command
+    }
+
+    fn with_settings<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.args(["--seed", &self.seed.to_string()]);
+        if let Some(threads) = self.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        command
+    }
+
+    fn relative(&self, path: &Path) -> OsString {
+        path.strip_prefix(self.root).unwrap_or(path).as_os_str().to_owned()
+    }
+
+    fn json<T: DeserializeOwned>(&self, command: &mut Command) -> Result<T> {
+        command.arg("--json");
+        process::say(&format!("$ {}", process::show(command)));
+        let text = process::run_for_stdout(command)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`{}` printed unexpected JSON: {}", process::show(command), text.trim()))
+    }
+}

@@ -1,0 +1,201 @@
+//! The loss curve of a training run, as SVG.
+
+use anyhow::{Context, Result, ensure};
+use plotters::prelude::*;
+
+use crate::training_log::TrainingLog;
+
+/// Size of the picture, in pixels.
+const SIZE: (u32, u32) = (880, 500);
+/// More points than this are averaged in groups: they could not be told apart.
+const MAX_POINTS: usize = 600;
+const MAX_EPOCH_LABELS: u16 = 13;
+const TRAIN_COLOUR: RGBColor = RGBColor(116, 153, 190);
+const TEST_COLOUR: RGBColor = RGBColor(200, 72, 35);
+const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
+const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
+const FONT: &str = "sans-serif";
+
+/// Draws the losses of a log over epochs on a logarithmic scale.
+///
+/// # Errors
+/// The log has no loss that can be drawn.
+pub(crate) fn loss_svg(log: &TrainingLog, title: &str) -> Result<String> {
+    let train = averaged(&log.train_curve(), MAX_POINTS);
+    let test = log.test_curve();
+    ensure!(!train.is_empty() || !test.is_empty(), "the training log holds no loss to draw");
+    let mut svg = String::new();
+    draw(&mut svg, title, &train, &test).context("cannot draw the loss curve")?;
+    Ok(svg)
+}
+
+fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]) -> Result<()> {
+    let points = || train.iter().chain(test);
+    let epochs = points().map(|point| point.0).fold(0.0, f64::max);
+    let least = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    let most = points().map(|point| point.1).fold(0.0, f64::max);
+    // The legend has the upper fifth for itself.
+    let (low, high) = (least / 1.05, most * 1.05 * (most / least).powf(0.25));
+
+    // One for each whole epoch, so that labels are whole numbers, but never too many.
+    let epoch_labels = (1..MAX_EPOCH_LABELS).find(|&n| f64::from(n) > epochs).unwrap_or(MAX_EPOCH_LABELS);
+
+    let page = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    page.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&page)
+        .caption(title, (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .margin(14)
+        .margin_right(28)
+        .x_label_area_size(52)
+        .y_label_area_size(76)
+        .build_cartesian_2d(0.0..epochs, (low..high).log_scale().with_key_points(loss_ticks(low, high)))?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID_COLOUR)
+        .light_line_style(TRANSPARENT)
+        .axis_style(TEXT_COLOUR)
+        .label_style((FONT, 16).into_font().color(&TEXT_COLOUR))
+        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .x_labels(usize::from(epoch_labels))
+        .x_desc("epoch")
+        .y_desc("loss (logarithmic)")
+        .x_label_formatter(&|epoch| epoch.to_string())
+        .y_label_formatter(&|loss| loss.to_string())
+        .draw()?;
+
+    let thin = TRAIN_COLOUR.stroke_width(1);
+    if !train.is_empty() {
+        chart
+            .draw_series(LineSeries::new(train.iter().copied(), thin))?
+            .label("training images")
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], thin));
+    }
+    let bold = TEST_COLOUR.stroke_width(2).filled();
+    if !test.is_empty() {
+        chart
+            .draw_series(LineSeries::new(test.iter().copied(), bold).point_size(3))?
+            .label("held-out images, averaged weights")
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], bold));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .margin(14)
+        .legend_area_size(34)
+        .background_style(WHITE)
+        .border_style(GRID_COLOUR)
+        .label_font((FONT, 16).into_font().color(&TEXT_COLOUR))
+        .draw()?;
+    page.present()?;
+    Ok(())
+}
+
+/// Replaces groups of neighbouring points by their mean, so that at most `limit` are left.
+fn averaged(points: &[(f64, f64)], limit: usize) -> Vec<(f64, f64)> {
+    let group = points.len().div_ceil(limit).max(1);
+    let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| values.sum::<f64>() / count as f64;
+    let means = points.chunks(group).map(|group| {
+        let x = mean(&mut group.iter().map(|point| point.0), group.len());
+        (x, mean(&mut group.iter().map(|point| point.1), group.len()))
+    });
+    means.collect()
+}
+
+/// Round numbers between `low` and `high`: 1, 2 and 5 of each power of ten or, where these are fewer
+/// than three, at even distance.
+fn loss_ticks(low: f64, high: f64) -> Vec<f64> {
+    const EXPONENTS: std::ops::RangeInclusive<i32> = -12..=12;
+    // Read from decimal digits, so that a label never shows the rounding error of a product.
+    let number = |digits: u32, exponent: i32| format!("{digits}e{exponent}").parse().unwrap_or(f64::NAN);
+    let round = EXPONENTS.flat_map(|exponent| [1, 2, 5].map(|digit| number(digit, exponent)));
+    let ticks: Vec<f64> = round.filter(|tick| (low..=high).contains(tick)).collect();
+    if ticks.len() >= 3 {
+        return ticks;
+    }
+    let mut steps = EXPONENTS.flat_map(|exponent| [1, 2, 5].map(|digit| (digit, exponent)));
+    let Some((digit, exponent)) =
+        steps.find(|&(digit, exponent)| (high - low) / number(digit, exponent) < 8.0)
+    else {
+        return ticks;
+    };
+    let multiples = (1..).map(|n| number(n * digit, exponent));
+    multiples.take_while(|&tick| tick <= high).filter(|&tick| tick >= low).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(train: usize, test: usize) -> TrainingLog {
+        let loss = |n: usize| (0.02 + 0.3 / n as f64) * (1.0 + 0.1 * (n as f64 * 7.0).sin());
+        let steps =
+            (1..=train).map(|n| format!("{{\"kind\":\"train\",\"step\":{},\"loss\":{}}}\n", n * 10, loss(n)));
+        let epochs = (1..=test).map(|n| {
+            let step = (n * train * 10).div_ceil(test.max(1));
+            format!("{{\"kind\":\"epoch\",\"epoch\":{n},\"step\":{step},\"test_loss\":{}}}\n", loss(n))
+        });
+        TrainingLog::parse(&steps.chain(epochs).collect::<String>()).unwrap()
+    }
+
+    #[test]
+    fn both_series_are_drawn_with_axes_legend_and_title() {
+        let svg = loss_svg(&log(300, 12), "Training on MNIST").unwrap();
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+        for text in
+            ["Training on MNIST", "epoch", "loss (logarithmic)", "training images", "averaged weights"]
+        {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert_eq!(svg.matches("<circle").count(), 12, "one point an epoch");
+        let line = |colour: &str, points: usize| {
+            svg.lines().any(|line| {
+                line.starts_with("<polyline") && line.contains(colour) && line.matches(',').count() >= points
+            })
+        };
+        assert!(line("#7499BE", 300), "training");
+        assert!(line("#C84823", 12), "held-out");
+        assert_eq!(svg, loss_svg(&log(300, 12), "Training on MNIST").unwrap());
+    }
+
+    #[test]
+    fn without_held_out_images_training_is_drawn_alone() {
+        let text = "{\"kind\":\"train\",\"step\":1,\"loss\":0.5}\n{\"kind\":\"train\",\"step\":2,\"loss\":0.4}\n\
+            {\"kind\":\"epoch\",\"epoch\":1,\"step\":2,\"test_loss\":null}";
+        let svg = loss_svg(&TrainingLog::parse(text).unwrap(), "t").unwrap();
+        assert!(svg.contains("training images") && !svg.contains("averaged weights"));
+    }
+
+    #[test]
+    fn an_empty_log_is_an_error() {
+        assert!(loss_svg(&TrainingLog::default(), "t").is_err());
+    }
+
+    #[test]
+    fn many_points_become_means() {
+        let points: Vec<_> = (0..1000).map(|n| (f64::from(n), f64::from(n % 2))).collect();
+        let few = averaged(&points, 500);
+        assert_eq!(few.len(), 500);
+        assert_eq!(few[1], (2.5, 0.5));
+        assert_eq!(averaged(&points[..7], 500), points[..7]);
+    }
+
+    #[test]
+    fn epochs_are_labelled_with_whole_numbers() {
+        for (epochs, last) in [(1, "1"), (4, "4"), (30, "30"), (200, "200")] {
+            let svg = loss_svg(&log(epochs * 3, epochs), "t").unwrap();
+            // The labels of the axes are the texts that are a number and nothing else.
+            let numbers = || svg.lines().filter_map(|line| line.parse::<f64>().ok());
+            assert!(svg.lines().any(|line| line == last), "{epochs}");
+            assert!(numbers().filter(|n| *n >= 1.0).all(|n| n.fract() == 0.0), "{epochs}");
+            assert!(numbers().filter(|n| *n >= 1.0).count() <= 13, "{epochs}");
+        }
+    }
+
+    #[test]
+    fn loss_ticks_are_round() {
+        assert_eq!(loss_ticks(0.018, 0.6), [0.02, 0.05, 0.1, 0.2, 0.5]);
+        assert_eq!(loss_ticks(0.03, 0.3), [0.05, 0.1, 0.2]);
+        assert_eq!(loss_ticks(0.021, 0.027), [0.021, 0.022, 0.023, 0.024, 0.025, 0.026, 0.027]);
+        assert_eq!(loss_ticks(0.98, 1.03), [0.98, 0.99, 1.0, 1.01, 1.02, 1.03]);
+    }
+}

@@ -1,0 +1,35 @@
+//! Where a result comes from: the command, the code and the machine.
+
+use std::env;
+
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The head of every file of results.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Provenance {
+    /// The command line that makes these results again.
+    pub(crate) command: String,
+    pub(crate) version: String,
+    /// `None` outside git; see [`Workspace::commit`].
+    pub(crate) commit: Option<String>,
+    pub(crate) machine: Machine,
+    pub(crate) seed: u64,
+}
+
+impl Provenance {
+    /// Takes note of this process. To be called before anything is written.
+    pub(crate) fn of_this_process(workspace: &Workspace, seed: u64) -> Self {
+        let words: Vec<_> = env::args_os().skip(1).map(|word| process::quote(&word)).collect();
+        Self {
+            command: format!("cargo xtask {}", words.join(" ")),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: workspace.commit(),
+            machine: Machine::this(),
+            seed,
+        }
+    }
+}

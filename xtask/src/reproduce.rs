@@ -1,0 +1,193 @@
+//! `cargo xtask reproduce`: from the images to everything in `results/`, in one command.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Noise, Training};
+use crate::install;
+use crate::loss_plot::loss_svg;
+use crate::phases::{Phase, Phases, in_words};
+use crate::process;
+use crate::provenance::Provenance;
+use crate::source::Source;
+use crate::staging::{ResultFile, Staging, file_name_part};
+use crate::training_log::TrainingLog;
+use crate::workspace::Workspace;
+
+/// Images of each class in a grid and in the animation.
+const SHOWN_PER_CLASS: u32 = 5;
+/// Images in a grid of a set without labels.
+const SHOWN_WITHOUT_LABELS: u32 = 50;
+/// Images of each class that are drawn and judged.
+const JUDGED_PER_CLASS: u32 = 100;
+
+/// Make everything in results/ again: fetch and verify the images, train, draw, measure.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Train for a short time only; the results go to runs/quick/results/.
+    #[arg(long)]
+    quick: bool,
+    /// The images: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
+    /// hf://datasets/OWNER/NAME. Results of other images than MNIST go to runs/.../results/.
+    #[arg(long, value_name = "SOURCE", default_value = "mnist", value_parser = Source::parse)]
+    source: Source,
+    /// Seed of training, sampling and evaluation.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Threads to compute with; all cores by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Go on from the last checkpoint of an interrupted run instead of starting anew.
+    #[arg(long)]
+    resume: bool,
+    /// Afterwards make the model the built-in one, in assets/models/mnist/.
+    #[arg(long, conflicts_with = "quick")]
+    install: bool,
+}
+
+/// `metrics.json`.
+#[derive(Debug, Serialize)]
+struct Metrics<'a> {
+    #[serde(flatten)]
+    provenance: &'a Provenance,
+    data: &'a DataSet,
+    training: &'a Training,
+    /// By sampling noise; empty if the images have no labels.
+    evaluation: &'a BTreeMap<Noise, Evaluation>,
+    phases: &'a [Phase],
+    total_seconds: f64,
+    files: &'a [ResultFile],
+}
+
+/// Builds `ddpm-cli` and reproduces the results with it.
+pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
+    ensure!(
+        !arguments.install || arguments.source.is_mnist(),
+        "--install makes the built-in MNIST model; it needs --source mnist or hub, not {}",
+        arguments.source.argument()
+    );
+    let provenance = Provenance::of_this_process(workspace, arguments.seed);
+    let mut phases = Phases::start();
+    let binary = phases.run("build", || workspace.build_cli())?;
+    let summary = reproduce(arguments, workspace, &binary, &provenance, phases)?;
+    process::print(&summary)?;
+    if arguments.install {
+        let (model, target) = (model_folder(arguments, workspace), "assets/models/mnist");
+        install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;
+        process::print(&format!("{target}/ is now this model"))?;
+    }
+    Ok(())
+}
+
+/// All phases after the build; returns a summary for the user.
+pub(crate) fn reproduce(
+    arguments: &Arguments,
+    workspace: &Workspace,
+    binary: &Path,
+    provenance: &Provenance,
+    mut phases: Phases,
+) -> Result<String> {
+    let (source, run_folder) = (arguments.source.argument(), run_folder(arguments, workspace));
+    let root = workspace.root();
+    let ddpm = Ddpm { binary, root, seed: arguments.seed, threads: arguments.threads };
+
+    let data = phases.run("data", || ddpm.data(source))?;
+    let start = if arguments.resume { "--resume" } else { "--overwrite" };
+    let choices = ["--dtype", "f16", start].map(String::from);
+    let training = phases.run("train", || ddpm.train(source, preset(arguments), &run_folder, &choices))?;
+
+    let model = model_folder(arguments, workspace);
+    let name = file_name_part(&data.name);
+    let mut staging = Staging::new(run_folder.join("results.partial"))?;
+    let labelled = data.classes.is_some_and(|classes| classes > 0);
+    let (count, shown) = if labelled {
+        (Count::PerClass(SHOWN_PER_CLASS), format!("{SHOWN_PER_CLASS} images of each class"))
+    } else {
+        (Count::InAll(SHOWN_WITHOUT_LABELS), format!("{SHOWN_WITHOUT_LABELS} images"))
+    };
+    let pictures = [
+        (format!("results-{name}.png"), Noise::Posterior, "sampled with posterior noise"),
+        (format!("results-{name}-no-noise.png"), Noise::None, "sampled without added noise"),
+        (format!("denoising-{name}.gif"), Noise::Posterior, "from pure noise to the result, step by step"),
+    ];
+    for (file, noise, how) in pictures {
+        let out = staging.add(&file, &format!("{shown}, {how}"));
+        phases.run(&format!("draw {file}"), || ddpm.sample(&model, count, noise, &out))?;
+    }
+    let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of held-out images over epochs");
+    phases.run("draw the loss curve", || {
+        let log = TrainingLog::read(&run_folder.join("metrics.jsonl"))?;
+        Ok(std::fs::write(&out, loss_svg(&log, &format!("Training on {}", data.name))?)?)
+    })?;
+    let mut evaluation = BTreeMap::new();
+    for (noise, phase) in [(Noise::Posterior, "evaluate"), (Noise::None, "evaluate without noise")] {
+        if labelled {
+            let judge = || ddpm.evaluate(&model, source, JUDGED_PER_CLASS, noise);
+            evaluation.insert(noise, phases.run(phase, judge)?);
+        }
+    }
+
+    let out = staging.add("metrics.json", "command, machine, times, losses and accuracies");
+    let metrics = Metrics {
+        provenance,
+        data: &data,
+        training: &training,
+        evaluation: &evaluation,
+        phases: phases.done(),
+        total_seconds: phases.total_seconds(),
+        files: staging.files(),
+    };
+    std::fs::write(out, serde_json::to_string_pretty(&metrics)? + "\n")?;
+    let results = if !arguments.quick && arguments.source.is_mnist() {
+        root.join("results")
+    } else {
+        run_folder.join("results")
+    };
+    let files = staging.publish(&results)?;
+    let results = results.strip_prefix(root).unwrap_or(&results);
+    Ok(summary(results, &files, &phases, &training, &evaluation))
+}
+
+fn preset(arguments: &Arguments) -> &'static str {
+    if arguments.quick { "quick" } else { "reproduce" }
+}
+
+fn run_folder(arguments: &Arguments, workspace: &Workspace) -> PathBuf {
+    workspace.root().join("runs").join(preset(arguments))
+}
+
+fn model_folder(arguments: &Arguments, workspace: &Workspace) -> PathBuf {
+    run_folder(arguments, workspace).join("model")
+}
+
+fn summary(
+    results: &Path,
+    files: &[ResultFile],
+    phases: &Phases,
+    training: &Training,
+    evaluation: &BTreeMap<Noise, Evaluation>,
+) -> String {
+    let mut lines = vec![format!(
+        "Done in {}, of which training took {} ({:.0} images/s).",
+        in_words(phases.total_seconds()),
+        in_words(training.seconds),
+        training.images_per_second
+    )];
+    if let (Some(with), Some(without)) = (evaluation.get(&Noise::Posterior), evaluation.get(&Noise::None)) {
+        lines.push(format!(
+            "Class accuracy of {} images: {:.1} %, without added noise {:.1} %; real images: {:.1} % ({}).",
+            with.samples,
+            with.class_accuracy * 100.0,
+            without.class_accuracy * 100.0,
+            with.real_accuracy * 100.0,
+            with.ruler
+        ));
+    }
+    lines.push(format!("{}/", results.display()));
+    let width = files.iter().map(|file| file.file.len()).max().unwrap_or(0);
+    lines.extend(files.iter().map(|file| format!("  {:width$}  {}", file.file, file.description)));
+    lines.join("\n")
+}

@@ -1,0 +1,69 @@
+//! The set of images that a job trains on.
+
+use std::path::{Path, absolute};
+
+use anyhow::{Context, Result, ensure};
+
+/// MNIST on the Hub, as parquet.
+const MNIST_ON_THE_HUB: &str = "hf://datasets/ylecun/mnist";
+
+/// What is handed to `ddpm-cli --data`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Source {
+    argument: String,
+}
+
+impl Source {
+    /// Reads `mnist` (built in), `hub` (MNIST from the Hub), `hf://datasets/OWNER/NAME` or a folder.
+    ///
+    /// # Errors
+    /// It is none of these.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let argument = match text {
+            "mnist" => text.to_owned(),
+            "hub" => MNIST_ON_THE_HUB.to_owned(),
+            address if address.starts_with("hf://") => text.to_owned(),
+            folder => {
+                ensure!(
+                    Path::new(folder).is_dir(),
+                    "expected mnist, hub, hf://datasets/OWNER/NAME or an existing folder"
+                );
+                // `ddpm-cli` is started in the root of the workspace, not where the user is.
+                let path = absolute(folder)?.into_os_string();
+                path.into_string().ok().context("the folder's path is not UTF-8")?
+            }
+        };
+        Ok(Self { argument })
+    }
+
+    /// The built-in MNIST.
+    pub(crate) fn mnist() -> Self {
+        Self { argument: "mnist".to_owned() }
+    }
+
+    pub(crate) fn argument(&self) -> &str {
+        &self.argument
+    }
+
+    /// Whether these are the images of MNIST, wherever they come from.
+    pub(crate) fn is_mnist(&self) -> bool {
+        self.argument == "mnist" || self.argument == MNIST_ON_THE_HUB
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_source_is_understood() {
+        let parse = |text| Source::parse(text).unwrap();
+        assert!(parse("mnist").is_mnist());
+        assert!(parse("hub").is_mnist());
+        assert_eq!(parse("hub").argument(), "hf://datasets/ylecun/mnist");
+        assert!(!parse("hf://datasets/zalando-datasets/fashion_mnist").is_mnist());
+        let folder = parse("src");
+        assert!(Path::new(folder.argument()).is_absolute() && !folder.is_mnist());
+        assert!(Source::parse("no-such-folder").is_err());
+    }
+}

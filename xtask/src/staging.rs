@@ -1,0 +1,129 @@
+//! Files of results that appear together or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+/// A file of results and what it shows.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ResultFile {
+    pub(crate) file: String,
+    pub(crate) description: String,
+}
+
+/// A folder in which files wait until all of them are complete.
+///
+/// A job that fails leaves the files of the run before as they were.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    folder: PathBuf,
+    files: Vec<ResultFile>,
+}
+
+impl Staging {
+    /// Makes an empty folder, in place of what an interrupted run left there.
+    pub(crate) fn new(folder: PathBuf) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder, files: Vec::new() })
+    }
+
+    /// Announces a file and says where it is to be written.
+    pub(crate) fn add(&mut self, name: &str, description: &str) -> PathBuf {
+        self.files.push(ResultFile { file: name.to_owned(), description: description.to_owned() });
+        self.folder.join(name)
+    }
+
+    /// The files announced so far.
+    pub(crate) fn files(&self) -> &[ResultFile] {
+        &self.files
+    }
+
+    /// Moves all files to `destination`, over those of the run before.
+    ///
+    /// # Errors
+    /// A file that was announced is missing or empty, in which case none is moved; or a file cannot
+    /// be moved.
+    pub(crate) fn publish(self, destination: &Path) -> Result<Vec<ResultFile>> {
+        for ResultFile { file, .. } in &self.files {
+            let path = self.folder.join(file);
+            let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            ensure!(size > 0, "{} was not written", path.display());
+        }
+        fs::create_dir_all(destination).with_context(|| format!("cannot make {}", destination.display()))?;
+        for ResultFile { file, .. } in &self.files {
+            move_file(&self.folder.join(file), &destination.join(file))?;
+        }
+        fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("cannot remove {}", self.folder.display()))?;
+        Ok(self.files)
+    }
+}
+
+/// Puts a file in the place of another one, also on another file system.
+fn move_file(from: &Path, to: &Path) -> Result<()> {
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    let mut beside = to.as_os_str().to_owned();
+    beside.push(".partial");
+    fs::copy(from, &beside)
+        .and_then(|_| fs::rename(&beside, to))
+        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
+/// A text as part of a file's name: letters, digits, `-`, `_` and dots inside; `images` if nothing is left.
+pub(crate) fn file_name_part(text: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = text.chars().map(allowed).collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { "images".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_replace_those_of_the_run_before() {
+        let root = tempfile::tempdir().unwrap();
+        let (partial, results) = (root.path().join("runs/partial"), root.path().join("results"));
+        fs::create_dir_all(&results).unwrap();
+        fs::create_dir_all(&partial).unwrap();
+        fs::write(results.join("a.txt"), "old").unwrap();
+        fs::write(results.join("other.txt"), "kept").unwrap();
+        fs::write(partial.join("left-over.txt"), "of an interrupted run").unwrap();
+
+        let mut staging = Staging::new(partial.clone()).unwrap();
+        fs::write(staging.add("a.txt", "the first"), "new").unwrap();
+        let files = staging.publish(&results).unwrap();
+
+        assert_eq!(files[0].file, "a.txt");
+        assert_eq!(fs::read_to_string(results.join("a.txt")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(results.join("other.txt")).unwrap(), "kept");
+        assert!(!results.join("left-over.txt").exists() && !partial.exists());
+    }
+
+    #[test]
+    fn nothing_is_moved_while_a_file_is_missing_or_empty() {
+        let root = tempfile::tempdir().unwrap();
+        let results = root.path().join("results");
+        let mut staging = Staging::new(root.path().join("partial")).unwrap();
+        fs::write(staging.add("a.txt", "complete"), "new").unwrap();
+        fs::write(staging.add("b.txt", "empty"), "").unwrap();
+        let error = staging.publish(&results).unwrap_err().to_string();
+        assert!(error.contains("b.txt was not written"), "{error}");
+        assert!(!results.exists());
+    }
+
+    #[test]
+    fn names_of_data_sets_are_fit_for_files() {
+        assert_eq!(file_name_part("MNIST"), "MNIST");
+        assert_eq!(file_name_part("../my digits/v1.2"), "my-digits-v1.2");
+        assert_eq!(file_name_part("äö"), "images");
+    }
+}

@@ -1,0 +1,206 @@
+//! The jobs from end to end, with a stand-in for `ddpm-cli` that is a shell script.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Parser;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::phases::Phases;
+use crate::provenance::Provenance;
+use crate::workspace::Workspace;
+use crate::{Arguments, Job, compare, process, reproduce};
+
+const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-ddpm-cli");
+
+/// Runs `cargo xtask WORDS` after the build in the folder `root`.
+fn xtask(root: &Path, words: &[&str]) -> Result<String> {
+    let arguments = Arguments::try_parse_from([&["xtask"], words].concat())?;
+    let (workspace, binary, phases) = (Workspace::at(root), Path::new(FAKE), Phases::start());
+    let provenance = Provenance::of_this_process(&workspace, 1);
+    match arguments.job {
+        Job::Reproduce(it) => reproduce::reproduce(&it, &workspace, binary, &provenance, phases),
+        Job::Compare(it) => compare::compare(&it, &workspace, binary, &provenance, phases),
+        Job::Ci(_) => anyhow::bail!("not one of the jobs tested here"),
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn calls(root: &Path) -> Vec<String> {
+    fs::read_to_string(root.join("calls")).unwrap().lines().map(String::from).collect()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_full_run_writes_all_results() {
+    let root = folder();
+    let summary = xtask(root.path(), &["reproduce", "--threads", "2"]).unwrap();
+
+    let results = root.path().join("results");
+    let expected = [
+        "denoising-MNIST.gif",
+        "loss-MNIST.svg",
+        "metrics.json",
+        "results-MNIST-no-noise.png",
+        "results-MNIST.png",
+    ];
+    assert_eq!(names(&results), expected);
+    let model = "--model runs/reproduce/model";
+    let partial = "-o runs/reproduce/results.partial";
+    assert_eq!(
+        calls(root.path()),
+        [
+            "data --data mnist --json".to_owned(),
+            "train --data mnist --preset reproduce --out runs/reproduce --seed 1 --threads 2 --dtype f16 --overwrite --json".to_owned(),
+            format!("sample {model} --per-class 5 --noise posterior --format png {partial}/results-MNIST.png --seed 1 --threads 2 --json"),
+            format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
+            format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --per-class 100 --noise posterior --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --per-class 100 --noise none --seed 1 --threads 2 --json"),
+        ]
+    );
+
+    let metrics = json(&results.join("metrics.json"));
+    assert_eq!(metrics["seed"], 1);
+    assert_eq!(metrics["commit"], Value::Null, "not in git");
+    assert_eq!(metrics["machine"]["architecture"], std::env::consts::ARCH);
+    assert_eq!(metrics["data"]["train"], 60000, "fields without a meaning here are kept");
+    assert_eq!(metrics["training"]["parameters"], 1000);
+    assert_eq!(metrics["evaluation"]["posterior"]["class_accuracy"], 0.9);
+    assert_eq!(metrics["evaluation"]["none"]["class_accuracy_by_class"][1], Value::Null);
+    let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
+    assert_eq!(phases.len(), 8);
+    assert_eq!((phases[0], phases[1]), (&"data".into(), &"train".into()));
+    assert_eq!(metrics["files"].as_array().unwrap().len(), 5);
+
+    for part in [
+        "training took 1 min 2 s (5000 images/s)",
+        "90.0 %",
+        "99.0 %",
+        "97.0 %",
+        "results/\n",
+        "loss-MNIST.svg",
+    ] {
+        assert!(summary.contains(part), "{part} is not in:\n{summary}");
+    }
+}
+
+#[test]
+fn quick_runs_and_other_images_leave_the_results_alone() {
+    let root = folder();
+    let summary = xtask(root.path(), &["reproduce", "--quick", "--resume", "--seed", "3"]).unwrap();
+    assert!(summary.contains("runs/quick/results/"), "{summary}");
+    assert!(calls(root.path())[1].contains("--preset quick --out runs/quick --seed 3 --dtype f16 --resume"));
+    fs::write(root.path().join("data.json"), r#"{"name":"my digits","classes":null}"#).unwrap();
+    xtask(root.path(), &["reproduce", "--source", "hf://datasets/me/digits"]).unwrap();
+    let images = root.path().join("runs/reproduce/results");
+    assert!(names(&images).contains(&"results-my-digits.png".to_owned()));
+    assert!(!root.path().join("results").exists());
+    let calls = calls(root.path());
+    assert!(calls.iter().any(|call| call.contains("--data hf://datasets/me/digits")));
+    assert!(calls.iter().any(|call| call.contains("-n 50")), "no classes to draw five of");
+    assert_eq!(json(&images.join("metrics.json"))["evaluation"], serde_json::json!({}));
+}
+
+#[test]
+fn mnist_from_the_hub_writes_the_results_too() {
+    let root = folder();
+    xtask(root.path(), &["reproduce", "--source", "hub"]).unwrap();
+    assert!(root.path().join("results/metrics.json").exists());
+    assert!(calls(root.path())[0].contains("--data hf://datasets/ylecun/mnist"));
+}
+
+#[test]
+fn a_failing_run_leaves_the_old_results_and_passes_its_code_on() {
+    for job in [["reproduce"].as_slice(), &["compare"]] {
+        for phase in ["data", "train", "sample", "eval"] {
+            let root = folder();
+            fs::write(root.path().join("fail-at"), phase).unwrap();
+            let results = root.path().join("results");
+            fs::create_dir(&results).unwrap();
+            fs::write(results.join("metrics.json"), "old").unwrap();
+
+            let error = xtask(root.path(), job).unwrap_err();
+
+            let message = format!("{error:#}");
+            assert!(message.starts_with("the phase \""), "{message}");
+            assert!(message.contains(&format!("`fake-ddpm-cli {phase}")), "{message}");
+            assert!(message.ends_with("exited with code 7"), "{message}");
+            assert_eq!(process::exit_code(&error), 7.into());
+            assert_eq!(names(&results), ["metrics.json"]);
+            assert_eq!(fs::read_to_string(results.join("metrics.json")).unwrap(), "old");
+        }
+    }
+}
+
+#[test]
+fn output_that_is_not_as_agreed_is_shown() {
+    let root = folder();
+    fs::write(root.path().join("data.json"), "MNIST, 60000 images").unwrap();
+    let message = format!("{:#}", xtask(root.path(), &["reproduce"]).unwrap_err());
+    assert!(
+        message.contains("`fake-ddpm-cli data --data mnist --json` printed unexpected JSON: MNIST, 60000"),
+        "{message}"
+    );
+}
+
+#[test]
+fn install_needs_the_full_run_on_mnist() {
+    let parse = |words: &[&str]| Arguments::try_parse_from([&["xtask", "reproduce"], words].concat());
+    assert!(parse(&["--install", "--quick"]).is_err());
+    let Job::Reproduce(arguments) = parse(&["--install", "--source", "src"]).unwrap().job else {
+        panic!("expected the job reproduce")
+    };
+    let error = reproduce::run(&arguments, &Workspace::at(folder().path())).unwrap_err().to_string();
+    assert!(error.contains("--source mnist or hub"), "{error}");
+}
+
+#[test]
+fn the_comparison_tables_every_model() {
+    let root = folder();
+    let report = xtask(root.path(), &["compare", "--epochs", "4"]).unwrap();
+    let results = root.path().join("results");
+    let models = ["mlp-epsilon", "mlp-sample", "mlp-v_prediction", "mlp-min_snr", "plain-epsilon"];
+    assert_eq!(names(&results).len(), models.len() + 2);
+    for model in models {
+        assert!(results.join(format!("compare-{model}.png")).exists(), "{model}");
+    }
+    assert!(report.starts_with(&fs::read_to_string(results.join("compare.md")).unwrap()));
+    for part in [
+        "| mlp | sample | epsilon | min_snr | 90.0 % | 99.0 % | 0.4000 | 62 s |",
+        "| plain | epsilon | epsilon | epsilon | 90.0 %",
+        "share of 1000 generated images",
+        "right about 97.0 %",
+        "Chance is 10.0 %.",
+        "those with the loss `epsilon` can: `mlp` with raw output `sample`",
+        "1 epochs, 10 steps of 128 images",
+        "![Images of `plain`",
+    ] {
+        assert!(report.contains(part), "{part} is not in:\n{report}");
+    }
+    let trainings: Vec<_> = calls(root.path()).into_iter().filter(|call| call.starts_with("train")).collect();
+    assert_eq!(
+        trainings[3],
+        "train --data mnist --preset compare --out runs/compare/mlp-min_snr --seed 1 --network mlp --prediction epsilon --loss min_snr --overwrite --epochs 4 --json"
+    );
+    assert!(trainings[4].contains("--network plain --prediction epsilon --loss epsilon"));
+    let json = json(&results.join("compare.json"));
+    assert_eq!(json["models"][2]["loss"], "v_prediction");
+    assert_eq!(json["models"][4]["evaluation_without_noise"]["class_accuracy"], 0.99);
+}

@@ -1,0 +1,71 @@
+//! Where things are in this workspace, and what git says about it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process;
+
+/// A checkout of this workspace.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The workspace that this program was built in.
+    pub(crate) fn of_this_build() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        let root = root.context("the folder of xtask has no parent")?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cargo that runs this program, started in the root.
+    pub(crate) fn cargo(&self) -> Command {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// Builds `ddpm-cli` in release mode and returns the path of the program.
+    pub(crate) fn build_cli(&self) -> Result<PathBuf> {
+        process::run(self.cargo().args(["build", "--release", "--locked", "-p", "ddpm-cli"]))?;
+        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        let name = format!("ddpm-cli{}", env::consts::EXE_SUFFIX);
+        let binary = self.root.join(target).join("release").join(name);
+        ensure!(
+            binary.is_file(),
+            "cargo built ddpm-cli, but it is not at {}; set CARGO_TARGET_DIR to the folder cargo builds into",
+            binary.display()
+        );
+        Ok(binary)
+    }
+
+    /// The commit that is checked out, with `-dirty` if anything but the results and the built-in
+    /// models differs from it; `None` outside git.
+    pub(crate) fn commit(&self) -> Option<String> {
+        let head = self.git(&["rev-parse", "--short=12", "HEAD"])?;
+        let outputs_excluded = [".", ":(exclude)results", ":(exclude)assets/models"];
+        let changes = self.git(&[&["status", "--porcelain", "--"][..], &outputs_excluded].concat())?;
+        let dirty = if changes.is_empty() { "" } else { "-dirty" };
+        Some(format!("{head}{dirty}"))
+    }
+
+    fn git(&self, arguments: &[&str]) -> Option<String> {
+        let output = Command::new("git").current_dir(&self.root).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    }
+}
