@@ -3,7 +3,7 @@
 use ddpm_core::PredictionType;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, program::Program};
 
 /// A denoiser's architecture, as it stands in `denoiser/config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,33 +128,7 @@ impl DenoiserConfig {
     /// Every weight, in the order of the layers.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
-        let pixels = self.pixels();
-        match self.network {
-            Network::Mlp { width, hidden, blocks, embedding } => {
-                linear(&mut list, "time.0", embedding, embedding, 1.0);
-                linear(&mut list, "time.1", embedding, embedding, 1.0);
-                let shape = vec![self.num_classes + 1, embedding];
-                list.push(Parameter { name: "class.weight".to_owned(), shape, init: Init::Normal(1.0) });
-                linear(&mut list, "input", pixels, width, 1.0);
-                for block in 0..blocks {
-                    linear(&mut list, &format!("blocks.{block}.in"), width, hidden, 1.0);
-                    linear(&mut list, &format!("blocks.{block}.condition"), embedding, hidden, 1.0);
-                    // A block starts as the identity, so depth does not change the scale of what enters.
-                    linear(&mut list, &format!("blocks.{block}.out"), hidden, width, 0.0);
-                }
-                linear(&mut list, "output", width, pixels, 1.0);
-            }
-            Network::Plain { width, layers, embedding } => {
-                let mut inputs = pixels + embedding + self.num_classes + 1;
-                for layer in 0..layers {
-                    linear(&mut list, &format!("layers.{layer}"), inputs, width, 1.0);
-                    inputs = width;
-                }
-                linear(&mut list, "output", inputs, pixels, 1.0);
-            }
-        }
-        list
+        Program::new(self).parameters
     }
 
     /// The number of trainable numbers.
@@ -162,11 +136,4 @@ impl DenoiserConfig {
     pub fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
-}
-
-/// Weight [outputs, inputs] and bias [outputs]; the weight keeps the variance of its input times `gain`².
-fn linear(list: &mut Vec<Parameter>, name: &str, inputs: usize, outputs: usize, gain: f64) {
-    let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (inputs as f64).sqrt()) };
-    list.push(Parameter { name: format!("{name}.weight"), shape: vec![outputs, inputs], init });
-    list.push(Parameter { name: format!("{name}.bias"), shape: vec![outputs], init: Init::Zeros });
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use ddpm_core::{AddressedRng, NoiseSchedule, Purpose, ScheduleConfig};
 use rayon::prelude::*;
 
-use crate::{DenoiserConfig, Error, Init, Result, network::Layers};
+use crate::{DenoiserConfig, Error, Init, Result, cpu::CpuNetwork, network::TensorNetwork};
 
 /// The number of images that the network sees at a time on a CPU.
 ///
@@ -20,9 +19,17 @@ pub const MICRO_BATCH: usize = 50;
 pub struct Denoiser {
     config: DenoiserConfig,
     schedule: NoiseSchedule,
-    layers: Layers,
     weights: HashMap<String, Tensor>,
     device: Device,
+    network: TensorNetwork,
+    /// On a CPU, what predictions are made with.
+    cpu: Option<Cpu>,
+}
+
+#[derive(Debug)]
+struct Cpu {
+    network: CpuNetwork,
+    weights: Vec<Vec<f32>>,
 }
 
 /// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
@@ -69,9 +76,16 @@ impl Denoiser {
         let schedule = NoiseSchedule::new(schedule)?;
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
-        let vb = VarBuilder::from_tensors(weights.clone(), dtype, &device);
-        let layers = Layers::new(config, schedule.num_train_timesteps(), &vb)?;
-        Ok(Self { config: config.clone(), schedule, layers, weights, device })
+        let steps = schedule.num_train_timesteps();
+        let network = TensorNetwork::new(config, steps, &weights, dtype, &device)?;
+        let cpu = if device.is_cpu() && dtype == DType::F32 {
+            let values = |parameter: crate::Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
+            let weights = config.parameters().into_iter().map(values).collect::<candle_core::Result<_>>()?;
+            Some(Cpu { network: CpuNetwork::new(config, steps), weights })
+        } else {
+            None
+        };
+        Ok(Self { config: config.clone(), schedule, weights, device, network, cpu })
     }
 
     /// The architecture.
@@ -115,7 +129,7 @@ impl Denoiser {
             })
             .collect::<std::result::Result<Vec<u32>, _>>()?;
         let t = Tensor::new(t, &self.device)?;
-        Ok(self.layers.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
+        Ok(self.network.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
     }
 
     /// The prediction that the schedule's `prediction_type` names, shape [B, pixels], for `x_t` [B, pixels]
@@ -144,26 +158,37 @@ impl Denoiser {
         Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
     }
 
-    /// The raw output; on a CPU in micro-batches of a fixed size.
+    /// The raw output; on a CPU in micro-batches of a fixed size, several at a time.
     fn forward_rows(&self, x_t: &Tensor, t: usize, labels: &[u32]) -> Result<Tensor> {
-        if !self.device.is_cpu() {
-            return self.forward(x_t, &vec![t; labels.len()], labels);
+        let (batch, pixels) = x_t.dims2()?;
+        let Some(cpu) = self.cpu.as_ref().filter(|_| x_t.dtype() == DType::F32) else {
+            return self.forward(x_t, &vec![t; batch], labels);
+        };
+        self.check_labels(labels, batch)?;
+        let last = self.schedule.num_train_timesteps() - 1;
+        if t > last {
+            return Err(ddpm_core::Error::TimestepRange { found: t, last }.into());
         }
-        self.check_labels(labels, x_t.dim(0)?)?;
-        let times = [t; MICRO_BATCH];
-        let rows = labels
-            .par_chunks(MICRO_BATCH)
-            .enumerate()
-            .map(|(i, labels)| {
-                let rows = x_t.narrow(0, i * MICRO_BATCH, labels.len())?;
-                let missing = MICRO_BATCH - labels.len();
-                let padded = rows.pad_with_zeros(0, 0, missing)?;
+        if pixels != self.config.pixels() {
+            return Err(Error::Pixels { found: pixels, expected: self.config.pixels() });
+        }
+        let x_t = x_t.flatten_all()?.to_vec1::<f32>()?;
+        let mut out = vec![0.0; x_t.len()];
+        let rows = MICRO_BATCH * pixels;
+        let parts = out.par_chunks_mut(rows).zip(x_t.par_chunks(rows)).zip(labels.par_chunks(MICRO_BATCH));
+        parts.for_each_init(
+            || (cpu.network.workspace(MICRO_BATCH, false), vec![0.0; rows]),
+            |(workspace, padded), ((out, x_t), labels)| {
+                padded[..x_t.len()].copy_from_slice(x_t);
+                padded[x_t.len()..].fill(0.0);
                 let mut padded_labels = [0; MICRO_BATCH];
                 padded_labels[..labels.len()].copy_from_slice(labels);
-                Ok(self.forward(&padded, &times, &padded_labels)?.narrow(0, 0, labels.len())?)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&rows, 0)?)
+                cpu.network.forward(&cpu.weights, workspace, padded, &[t; MICRO_BATCH], &padded_labels);
+                workspace.output_into(padded);
+                out.copy_from_slice(&padded[..out.len()]);
+            },
+        );
+        Ok(Tensor::from_vec(out, (batch, pixels), &self.device)?)
     }
 
     /// One class for each of `batch` images, each a class of the model or the null class.

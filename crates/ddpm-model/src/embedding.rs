@@ -1,19 +1,12 @@
 //! The embedding of the timestep: sinusoids, as in Vaswani et al. 2017 (arXiv 1706.03762, section 3.5)
 //! and Ho et al. 2020, appendix B.
 
-use candle_core::{DType, Device, Tensor};
-
-/// The table of all timesteps, shape [T, `size`]; the first half holds sines, the second cosines:
+/// The table of all timesteps, [T, `size`] row by row; the first half holds sines, the second cosines:
 ///
 /// ```text
 /// sin(t·ωᵢ), cos(t·ωᵢ),   ωᵢ = 10000^(−i/(size/2)),   i = 0 … size/2 − 1
 /// ```
-pub(crate) fn sinusoids(
-    steps: usize,
-    size: usize,
-    dtype: DType,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
+pub(crate) fn sinusoids(steps: usize, size: usize) -> Vec<f64> {
     let half = size.div_ceil(2);
     let mut table = Vec::with_capacity(steps * size);
     for t in 0..steps {
@@ -21,5 +14,5 @@ pub(crate) fn sinusoids(
         table.extend((0..half).map(|i| angle(i).sin()));
         table.extend((0..half).map(|i| angle(i).cos()));
     }
-    Tensor::from_vec(table, (steps, size), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+    table
 }

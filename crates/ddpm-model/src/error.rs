@@ -57,6 +57,14 @@ pub enum Error {
         /// The size of the batch.
         batch: usize,
     },
+    /// Images have another size than the network.
+    #[error("images of {found} pixels, but the model is for {expected}")]
+    Pixels {
+        /// The number of pixels found.
+        found: usize,
+        /// The number of the model.
+        expected: usize,
+    },
     /// Guidance was asked of a model that has no classes.
     #[error("guidance {found} needs a class-conditional model, and this one has no classes")]
     Guidance {

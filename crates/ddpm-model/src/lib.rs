@@ -19,6 +19,7 @@
 //! ```
 
 mod config;
+pub mod cpu;
 mod denoiser;
 mod device;
 mod embedding;
@@ -27,6 +28,7 @@ mod error;
 mod files;
 mod folder;
 mod network;
+mod program;
 mod sample;
 
 pub use config::{DenoiserConfig, Init, Network, Parameter};

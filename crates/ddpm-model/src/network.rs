@@ -1,112 +1,92 @@
-//! The forward passes, in terms of tensors: this path serves every device, and training by autograd.
+//! The network carried out with tensors: this path serves every device, and autograd.
 
-use candle_core::{D, Result, Tensor};
-use candle_nn::{Embedding, Linear, Module, VarBuilder};
+use std::collections::HashMap;
 
-use crate::{DenoiserConfig, Network, embedding::sinusoids};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_nn::{Embedding, Linear, Module};
 
-/// The layers of either network.
+use crate::{
+    DenoiserConfig,
+    embedding::sinusoids,
+    program::{Feature, Op, Program},
+};
+
+/// A network on tensors.
 #[derive(Debug)]
-pub(crate) enum Layers {
-    Mlp(Mlp),
-    Plain(Plain),
-}
-
-/// A residual network; see [`Network::Mlp`].
-#[derive(Debug)]
-pub(crate) struct Mlp {
+pub(crate) struct TensorNetwork {
+    program: Program,
+    weights: Vec<Tensor>,
+    /// The sinusoids of every timestep, [T, E].
     times: Tensor,
-    time: [Linear; 2],
-    class: Embedding,
-    input: Linear,
-    blocks: Vec<Block>,
-    output: Linear,
-}
-
-#[derive(Debug)]
-struct Block {
-    inner: Linear,
-    condition: Linear,
-    outer: Linear,
-}
-
-/// A chain of layers; see [`Network::Plain`].
-#[derive(Debug)]
-pub(crate) struct Plain {
-    times: Tensor,
+    /// The rows of the identity, [classes + 1, classes + 1].
     one_hot: Tensor,
-    layers: Vec<Linear>,
-    output: Linear,
 }
 
-impl Layers {
-    /// Takes the weights from `vb` for a schedule of `steps` timesteps.
-    pub(crate) fn new(config: &DenoiserConfig, steps: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (pixels, classes) = (config.pixels(), config.num_classes + 1);
-        let times = |size| sinusoids(steps, size, vb.dtype(), vb.device());
-        let linear = |inputs, outputs, name: &str| candle_nn::linear(inputs, outputs, vb.pp(name));
-        match config.network {
-            Network::Mlp { width, hidden, blocks, embedding } => Ok(Self::Mlp(Mlp {
-                times: times(embedding)?,
-                time: [linear(embedding, embedding, "time.0")?, linear(embedding, embedding, "time.1")?],
-                class: candle_nn::embedding(classes, embedding, vb.pp("class"))?,
-                input: linear(pixels, width, "input")?,
-                blocks: (0..blocks)
-                    .map(|block| {
-                        Ok(Block {
-                            inner: linear(width, hidden, &format!("blocks.{block}.in"))?,
-                            condition: linear(embedding, hidden, &format!("blocks.{block}.condition"))?,
-                            outer: linear(hidden, width, &format!("blocks.{block}.out"))?,
-                        })
-                    })
-                    .collect::<Result<_>>()?,
-                output: linear(width, pixels, "output")?,
-            })),
-            Network::Plain { width, layers, embedding } => {
-                let inputs = pixels + embedding + classes;
-                Ok(Self::Plain(Plain {
-                    times: times(embedding)?,
-                    one_hot: Tensor::eye(classes, vb.dtype(), vb.device())?,
-                    layers: (0..layers)
-                        .map(|layer| {
-                            linear(if layer == 0 { inputs } else { width }, width, &format!("layers.{layer}"))
-                        })
-                        .collect::<Result<_>>()?,
-                    output: linear(width, pixels, "output")?,
-                }))
-            }
-        }
+impl TensorNetwork {
+    /// Takes the weights by name, for a schedule of `steps` timesteps.
+    pub(crate) fn new(
+        config: &DenoiserConfig,
+        steps: usize,
+        weights: &HashMap<String, Tensor>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let program = Program::new(config);
+        let weights = program
+            .parameters
+            .iter()
+            .map(|parameter| match weights.get(&parameter.name) {
+                Some(weight) if weight.dims() == parameter.shape => Ok(weight.clone()),
+                Some(weight) => {
+                    bail!("{} is {:?}, expected {:?}", parameter.name, weight.dims(), parameter.shape)
+                }
+                None => bail!("there is no weight {}", parameter.name),
+            })
+            .collect::<Result<_>>()?;
+        let times = sinusoids(steps, program.embedding);
+        let times = Tensor::from_vec(times, (steps, program.embedding), &Device::Cpu)?;
+        Ok(Self {
+            times: times.to_dtype(dtype)?.to_device(device)?,
+            one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
+            program,
+            weights,
+        })
     }
 
     /// The raw output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32.
     pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Mlp(mlp) => mlp.forward(x_t, t, labels),
-            Self::Plain(plain) => plain.forward(x_t, t, labels),
+        let mut slots: Vec<Tensor> = self
+            .program
+            .inputs
+            .iter()
+            .map(|features| {
+                let parts = features.iter().map(|feature| match feature {
+                    Feature::Image => Ok(x_t.clone()),
+                    Feature::Time => self.times.index_select(t, 0),
+                    Feature::Class => self.one_hot.index_select(labels, 0),
+                });
+                Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, D::Minus1)
+            })
+            .collect::<Result<_>>()?;
+        for op in &self.program.ops {
+            let result = match *op {
+                Op::Linear { x, weight, add, .. } => {
+                    let (weight, bias) = (self.weights[weight].clone(), self.weights[weight + 1].clone());
+                    let result = Linear::new(weight, Some(bias)).forward(&slots[x])?;
+                    match add {
+                        Some(add) => (result + &slots[add])?,
+                        None => result,
+                    }
+                }
+                Op::Silu { x, .. } => slots[x].silu()?,
+                Op::Class { table, add, .. } => {
+                    let table = Embedding::new(self.weights[table].clone(), self.program.widths[add]);
+                    (&slots[add] + table.forward(labels)?)?
+                }
+            };
+            // Operations write their slots in order, so the new one is the next.
+            slots.push(result);
         }
-    }
-}
-
-impl Mlp {
-    fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        let time = self.time[1].forward(&self.time[0].forward(&self.times.index_select(t, 0)?)?.silu()?)?;
-        let condition = (time + self.class.forward(labels)?)?.silu()?;
-        let mut h = self.input.forward(x_t)?;
-        for block in &self.blocks {
-            let inner = (block.inner.forward(&h)? + block.condition.forward(&condition)?)?.silu()?;
-            h = (h + block.outer.forward(&inner)?)?;
-        }
-        self.output.forward(&h.silu()?)
-    }
-}
-
-impl Plain {
-    fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        let (time, class) = (self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?);
-        let mut h = Tensor::cat(&[x_t, &time, &class], D::Minus1)?;
-        for layer in &self.layers {
-            h = layer.forward(&h)?.silu()?;
-        }
-        self.output.forward(&h)
+        slots.pop().map_or_else(|| bail!("a network without operations"), Ok)
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Progress {
 }
 
 /// Writes a checkpoint and removes the oldest ones.
-pub(crate) fn save(folder: &Path, trainer: &Trainer, progress: &Progress) -> Result<()> {
+pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
     let to = folder.join(format!("step-{:08}", progress.step));
     let temporary = to.with_extension("tmp");
     let path = temporary.join(TENSORS);
@@ -60,7 +60,7 @@ pub(crate) fn save(folder: &Path, trainer: &Trainer, progress: &Progress) -> Res
 }
 
 /// Restores the newest checkpoint that verifies, if its configuration and data are those of now.
-pub(crate) fn restore(folder: &Path, trainer: &mut Trainer, images_sha256: &str) -> Result<Progress> {
+pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, images_sha256: &str) -> Result<Progress> {
     let mut damaged = 0;
     for path in list(folder)?.into_iter().rev() {
         let Some((progress, tensors)) = read(&path)? else {

@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod config;
+mod engine;
 mod error;
 mod loss;
 mod metrics;
@@ -28,6 +29,6 @@ pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
 pub use loss::Loss;
 pub use metrics::Record;
-pub use optimizer::{AdamW, AdamWConfig};
+pub use optimizer::AdamWConfig;
 pub use run::{Event, Outcome, Start, run};
 pub use trainer::{Trainer, held_out_loss};

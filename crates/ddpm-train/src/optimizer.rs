@@ -10,10 +10,11 @@
 //! ema ← d·ema + (1−d)·w
 //! ```
 
-use std::sync::Mutex;
-
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var, backprop::GradStore};
-use rayon::prelude::*;
+use candle_core::{Device, Tensor, Var, backprop::GradStore};
+use ddpm_model::{
+    Parameter,
+    cpu::{AdamwEma, adamw_ema},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -39,245 +40,241 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The optimiser's state for a list of named weights.
-#[derive(Debug)]
-pub struct AdamW {
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepSize {
     config: AdamWConfig,
-    ema_decay: f64,
-    slots: Vec<Slot>,
-}
-
-/// A weight with its moments and its average, all of one shape.
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    weight: Var,
-    state: State,
-}
-
-/// Where the state is: in plain memory for a CPU, or on the device.
-#[derive(Debug)]
-enum State {
-    Host { first: Vec<f32>, second: Vec<f32>, ema: Vec<f32> },
-    Device { first: Tensor, second: Tensor, ema: Tensor },
-}
-
-/// The numbers of one step, computed in f64.
-#[derive(Clone, Copy)]
-struct StepSize {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    /// What a weight keeps: 1 − lr·λ.
-    keep: f64,
-    /// lr / (1 − β₁ᵏ).
-    rate: f64,
-    /// 1 / √(1 − β₂ᵏ).
-    second_scale: f64,
+    learning_rate: f64,
+    /// 1 − β₁ᵏ and 1 − β₂ᵏ, which correct moments that began at zero.
+    corrections: [f64; 2],
+    /// The part of the old average that is kept.
     ema_decay: f64,
 }
 
-impl AdamW {
-    /// Moments of zero, and an average that starts at the weights.
-    ///
-    /// # Errors
-    ///
-    /// If the tensor library fails.
-    pub fn new(config: AdamWConfig, ema_decay: f64, weights: Vec<(String, Var)>) -> Result<Self> {
-        let slots = weights
-            .into_iter()
-            .map(|(name, weight)| {
-                let (zeros, ema) = (weight.zeros_like()?, weight.as_detached_tensor().copy()?);
-                let state = State::new(&zeros, &zeros.copy()?, &ema)?;
-                Ok(Slot { name, weight, state })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { config, ema_decay, slots })
-    }
-
-    /// Takes step number `step` (from 0). A weight without a gradient keeps its value.
+impl StepSize {
+    /// The numbers of step number `step`, from 0.
     ///
     /// The average warms up: its decay is at most (1 + k)/(10 + k) at step k, so that it does not hang on
     /// the initial weights.
-    ///
-    /// # Errors
-    ///
-    /// If the tensor library fails.
-    pub fn step(&mut self, gradients: &GradStore, step: u64, learning_rate: f64) -> Result<()> {
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+    pub(crate) fn new(config: AdamWConfig, step: u64, learning_rate: f64, ema_decay: f64) -> Self {
         let k = step as f64;
-        for slot in &mut self.slots {
-            let Some(gradient) = gradients.get(&slot.weight) else { continue };
-            let decay = if slot.weight.rank() > 1 { weight_decay } else { 0.0 };
-            let size = StepSize {
-                beta1,
-                beta2,
-                eps,
-                keep: 1.0 - learning_rate * decay,
-                rate: learning_rate / (1.0 - beta1.powf(k + 1.0)),
-                second_scale: 1.0 / (1.0 - beta2.powf(k + 1.0)).sqrt(),
-                ema_decay: self.ema_decay.min((1.0 + k) / (10.0 + k)),
-            };
-            slot.state.step(&slot.weight, gradient, size)?;
+        Self {
+            config,
+            learning_rate,
+            corrections: [config.beta1, config.beta2].map(|beta| 1.0 - beta.powf(k + 1.0)),
+            ema_decay: ema_decay.min((1.0 + k) / (10.0 + k)),
         }
-        Ok(())
     }
 
-    /// The weights' moving average, by name.
-    ///
-    /// # Errors
-    ///
-    /// If the tensor library fails.
-    pub fn ema(&self) -> Result<Vec<(String, Tensor)>> {
-        self.slots.iter().map(|slot| Ok((slot.name.clone(), slot.tensors()?.2))).collect()
+    /// What a weight of this rank keeps: only matrices decay.
+    fn keep(&self, rank: usize) -> f64 {
+        if rank > 1 { 1.0 - self.learning_rate * self.config.weight_decay } else { 1.0 }
+    }
+}
+
+/// Weights and state in plain memory, in the order of the parameters.
+#[derive(Debug)]
+pub(crate) struct HostAdamW {
+    parameters: Vec<Parameter>,
+    pub(crate) weights: Vec<Vec<f32>>,
+    first: Vec<Vec<f32>>,
+    second: Vec<Vec<f32>>,
+    ema: Vec<Vec<f32>>,
+}
+
+impl HostAdamW {
+    pub(crate) fn new(parameters: Vec<Parameter>, weights: Vec<Vec<f32>>) -> Self {
+        let zeros: Vec<Vec<f32>> = weights.iter().map(|weight| vec![0.0; weight.len()]).collect();
+        Self { parameters, first: zeros.clone(), second: zeros, ema: weights.clone(), weights }
     }
 
-    /// Everything that a checkpoint needs: `weights/NAME`, `first/NAME`, `second/NAME`, `ema/NAME`.
-    ///
-    /// # Errors
-    ///
-    /// If the tensor library fails.
-    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+    #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
+    pub(crate) fn step(&mut self, gradients: &[Vec<f32>], size: StepSize) {
+        let StepSize { config: AdamWConfig { beta1, beta2, eps, .. }, learning_rate, corrections, ema_decay } =
+            size;
+        let pair = |beta: f64| [beta as f32, (1.0 - beta) as f32];
+        for (i, parameter) in self.parameters.iter().enumerate() {
+            let step = AdamwEma {
+                first: pair(beta1),
+                second: pair(beta2),
+                eps: eps as f32,
+                keep: size.keep(parameter.shape.len()) as f32,
+                rate: (learning_rate / corrections[0]) as f32,
+                second_scale: (1.0 / corrections[1].sqrt()) as f32,
+                ema: pair(ema_decay),
+            };
+            let state = (&mut self.first[i], &mut self.second[i], &mut self.ema[i]);
+            adamw_ema(step, &mut self.weights[i], &gradients[i], state.0, state.1, state.2);
+        }
+    }
+
+    pub(crate) fn ema(&self) -> Result<Vec<(String, Tensor)>> {
+        std::iter::zip(&self.parameters, &self.ema)
+            .map(|(p, ema)| Ok((p.name.clone(), tensor(p, ema)?)))
+            .collect()
+    }
+
+    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut list = Vec::new();
-        for slot in &self.slots {
-            let (first, second, ema) = slot.tensors()?;
-            let weight = slot.weight.as_detached_tensor();
-            for (part, tensor) in [("weights", weight), ("first", first), ("second", second), ("ema", ema)] {
-                list.push((format!("{part}/{}", slot.name), tensor));
+        for (part, values) in
+            [("weights", &self.weights), ("first", &self.first), ("second", &self.second), ("ema", &self.ema)]
+        {
+            for (parameter, values) in std::iter::zip(&self.parameters, values) {
+                list.push((format!("{part}/{}", parameter.name), tensor(parameter, values)?));
             }
         }
         Ok(list)
     }
 
-    /// Takes up a state; `get` returns a tensor of [`AdamW::state`] by name and shape.
-    ///
-    /// # Errors
-    ///
-    /// If `get` fails or the tensor library does.
-    pub fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
+    pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
+        let part = |part: &str| {
+            let values = |p: &Parameter| {
+                Ok(get(&format!("{part}/{}", p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
+            };
+            self.parameters.iter().map(values).collect::<Result<Vec<_>>>()
+        };
+        (self.weights, self.first, self.second, self.ema) =
+            (part("weights")?, part("first")?, part("second")?, part("ema")?);
+        Ok(())
+    }
+}
+
+fn tensor(parameter: &Parameter, values: &[f32]) -> Result<Tensor> {
+    Ok(Tensor::from_slice(values, parameter.shape.as_slice(), &Device::Cpu)?)
+}
+
+/// Weights and state as tensors of a device.
+#[derive(Debug)]
+pub(crate) struct TensorAdamW {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    weight: Var,
+    first: Tensor,
+    second: Tensor,
+    ema: Tensor,
+}
+
+impl TensorAdamW {
+    pub(crate) fn new(weights: Vec<(String, Var)>) -> Result<Self> {
+        let slots = weights
+            .into_iter()
+            .map(|(name, weight)| {
+                let (first, second) = (weight.zeros_like()?, weight.zeros_like()?);
+                let ema = weight.as_detached_tensor().copy()?;
+                Ok(Slot { name, weight, first, second, ema })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { slots })
+    }
+
+    pub(crate) fn step(&mut self, gradients: &GradStore, size: StepSize) -> Result<()> {
+        let StepSize { config: AdamWConfig { beta1, beta2, eps, .. }, learning_rate, corrections, ema_decay } =
+            size;
+        for Slot { weight, first, second, ema, .. } in &mut self.slots {
+            let Some(gradient) = gradients.get(weight) else { continue };
+            // Detached, or the state would hold on to the graph of every step before.
+            let gradient = gradient.detach();
+            *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
+            *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            let root = ((second.sqrt()? * (1.0 / corrections[1].sqrt()))? + eps)?;
+            let change = ((&*first * (learning_rate / corrections[0]))? / root)?;
+            let old = weight.as_detached_tensor();
+            weight.set(&((&old * size.keep(old.rank()))? - change)?)?;
+            *ema = ((&*ema * ema_decay)? + (weight.as_detached_tensor() * (1.0 - ema_decay))?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ema(&self) -> Vec<(String, Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.clone(), slot.ema.clone())).collect()
+    }
+
+    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let parts = |slot: &Slot| -> Result<_> {
+            // A copy: the variable's own memory changes with the next step.
+            let weight = slot.weight.as_detached_tensor().copy()?;
+            Ok([
+                ("weights", weight),
+                ("first", slot.first.clone()),
+                ("second", slot.second.clone()),
+                ("ema", slot.ema.clone()),
+            ]
+            .map(|(part, tensor)| (format!("{part}/{}", slot.name), tensor)))
+        };
+        Ok(self.slots.iter().map(parts).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         for slot in &mut self.slots {
-            let part = |part: &str| get(&format!("{part}/{}", slot.name), slot.weight.dims());
-            slot.state = State::new(&part("first")?, &part("second")?, &part("ema")?)?;
-            slot.weight.set(&part("weights")?)?;
+            let device = slot.weight.device().clone();
+            let part = |part: &str| -> Result<Tensor> {
+                Ok(get(&format!("{part}/{}", slot.name), slot.weight.dims())?.to_device(&device)?)
+            };
+            (slot.first, slot.second, slot.ema) = (part("first")?, part("second")?, part("ema")?);
+            let weight = part("weights")?;
+            slot.weight.set(&weight)?;
         }
         Ok(())
     }
 }
 
-impl Slot {
-    /// First moment, second moment and average as tensors of the weight's shape.
-    fn tensors(&self) -> Result<(Tensor, Tensor, Tensor)> {
-        match &self.state {
-            State::Host { first, second, ema } => {
-                let tensor =
-                    |values: &[f32]| Tensor::from_slice(values, self.weight.shape(), self.weight.device());
-                Ok((tensor(first)?, tensor(second)?, tensor(ema)?))
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use candle_nn::{Optimizer, ParamsAdamW};
+    use ddpm_model::Init;
+
+    use super::*;
+
+    const DECAY: f64 = 0.9;
+
+    /// Ten steps of both of ours and of candle-nn's AdamW on the same gradients, a matrix with decay.
+    #[test]
+    fn both_paths_take_the_steps_of_candle_nn() {
+        let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
+        let start: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
+        let var = || Var::from_slice(&start, (3, 4), &Device::Cpu).unwrap();
+        let (reference, ours) = (var(), var());
+        let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+        let mut theirs = candle_nn::AdamW::new(vec![reference.clone()], params).unwrap();
+        let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())]).unwrap();
+        let parameter = Parameter { name: "w".to_owned(), shape: vec![3, 4], init: Init::Zeros };
+        let mut host = HostAdamW::new(vec![parameter], vec![start.clone()]);
+        let mut ema: Vec<f64> = start.iter().map(|&x| f64::from(x)).collect();
+
+        for step in 0..10 {
+            let loss = |var: &Var| {
+                let scale = Tensor::arange(0.0_f32, 12.0, &Device::Cpu).unwrap().reshape((3, 4)).unwrap();
+                ((var.as_tensor() - 0.3).unwrap() * scale).unwrap().sqr().unwrap().sum_all().unwrap()
+            };
+            let size = StepSize::new(config, step, 0.01, DECAY);
+            let gradients = loss(&ours).backward().unwrap();
+            let gradient: Vec<f32> = gradients.get(&ours).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            host.step(&[gradient], size);
+            tensor.step(&gradients, size).unwrap();
+            theirs.step(&loss(&reference).backward().unwrap()).unwrap();
+
+            let values = |t: &Tensor| -> Vec<f64> {
+                t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+            };
+            let expected = values(&reference);
+            let decay = DECAY.min((1.0 + step as f64) / (10.0 + step as f64));
+            for (ema, w) in ema.iter_mut().zip(&expected) {
+                *ema = decay * *ema + (1.0 - decay) * w;
             }
-            State::Device { first, second, ema } => Ok((first.clone(), second.clone(), ema.clone())),
-        }
-    }
-}
-
-impl State {
-    fn new(first: &Tensor, second: &Tensor, ema: &Tensor) -> Result<Self> {
-        if first.device().is_cpu() && first.dtype() == DType::F32 {
-            let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-            return Ok(Self::Host { first: values(first)?, second: values(second)?, ema: values(ema)? });
-        }
-        Ok(Self::Device { first: first.clone(), second: second.clone(), ema: ema.clone() })
-    }
-
-    fn step(&mut self, weight: &Var, gradient: &Tensor, size: StepSize) -> Result<()> {
-        match self {
-            Self::Host { first, second, ema } => {
-                let fused = Fused { size, state: Mutex::new((first, second, ema)) };
-                Ok(weight.inplace_op2(&gradient.contiguous()?, &fused)?)
-            }
-            Self::Device { first, second, ema } => {
-                let StepSize { beta1, beta2, eps, keep, rate, second_scale, ema_decay } = size;
-                *first = ((&*first * beta1)? + (gradient * (1.0 - beta1))?)?;
-                *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-                let change = ((&*first * rate)? / ((second.sqrt()? * second_scale)? + eps)?)?;
-                weight.set(&((weight.as_tensor() * keep)? - change)?.detach())?;
-                *ema = ((&*ema * ema_decay)? + (weight.as_detached_tensor() * (1.0 - ema_decay))?)?;
-                Ok(())
-            }
-        }
-    }
-}
-
-type HostState<'a> = (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a mut Vec<f32>);
-
-/// The step in one pass over memory. A mutex lends the state to an operation that is called by reference.
-struct Fused<'a> {
-    size: StepSize,
-    state: Mutex<HostState<'a>>,
-}
-
-/// The length of a piece that one thread works on at a time; the result does not depend on it.
-const CHUNK: usize = 16 * 1024;
-
-impl InplaceOp2 for Fused<'_> {
-    fn name(&self) -> &'static str {
-        "adamw-ema"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        weight_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (CpuStorage::F32(weight), CpuStorage::F32(gradient)) = (weight, gradient) else {
-            candle_core::bail!("adamw-ema is for f32");
-        };
-        let (Some((w0, w1)), Some((g0, g1))) =
-            (weight_layout.contiguous_offsets(), gradient_layout.contiguous_offsets())
-        else {
-            candle_core::bail!("adamw-ema is for contiguous weights");
-        };
-        let Ok(mut state) = self.state.lock() else { candle_core::bail!("adamw-ema failed before") };
-        let (first, second, ema) = &mut *state;
-        let size = self.size;
-        weight[w0..w1]
-            .par_chunks_mut(CHUNK)
-            .zip(gradient[g0..g1].par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK))
-            .zip(second.par_chunks_mut(CHUNK))
-            .zip(ema.par_chunks_mut(CHUNK))
-            .for_each(|((((weight, gradient), first), second), ema)| {
-                size.update(weight, gradient, first, second, ema);
-            });
-        Ok(())
-    }
-}
-
-impl StepSize {
-    /// One step of all numbers in a piece.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "the constants are rounded once, to the weights' type"
-    )]
-    fn update(
-        self,
-        weight: &mut [f32],
-        gradient: &[f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        ema: &mut [f32],
-    ) {
-        let [beta1, beta2, eps, keep, rate, second_scale, ema_decay] =
-            [self.beta1, self.beta2, self.eps, self.keep, self.rate, self.second_scale, self.ema_decay]
-                .map(|x| x as f32);
-        let [one_minus_beta1, one_minus_beta2, one_minus_decay] =
-            [1.0 - self.beta1, 1.0 - self.beta2, 1.0 - self.ema_decay].map(|x| x as f32);
-        let moments = first.iter_mut().zip(second);
-        for (((w, &g), (m, v)), e) in weight.iter_mut().zip(gradient).zip(moments).zip(ema) {
-            *m = beta1 * *m + one_minus_beta1 * g;
-            *v = beta2 * *v + one_minus_beta2 * (g * g);
-            *w = keep * *w - rate * *m / (v.sqrt() * second_scale + eps);
-            *e = ema_decay * *e + one_minus_decay * *w;
+            let close = |found: Vec<f64>, expected: &[f64], what: &str| {
+                for (a, b) in found.iter().zip(expected) {
+                    assert!((a - b).abs() < 2e-6, "{what} at step {step}: {a} {b}");
+                }
+            };
+            close(values(&ours), &expected, "tensors");
+            close(host.weights[0].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
+            close(values(&tensor.ema()[0].1), &ema, "average of tensors");
+            close(values(&host.ema().unwrap()[0].1), &ema, "average on the host");
         }
     }
 }

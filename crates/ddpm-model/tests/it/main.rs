@@ -1,5 +1,6 @@
 //! Integration tests of `ddpm-model`.
 
+mod cpu;
 mod folder;
 mod gradients;
 mod prediction;

@@ -1,0 +1,101 @@
+//! The CPU kernels against the tensor path: outputs, and every gradient.
+
+use candle_core::{DType, Device, Tensor, Var};
+use ddpm_core::ScheduleConfig;
+use ddpm_model::{Denoiser, DenoiserConfig, Network, cpu::CpuNetwork};
+
+use crate::{images, small, small_mlp, small_plain, weights};
+
+const BATCH: usize = 70;
+
+struct Case {
+    config: DenoiserConfig,
+    t: Vec<usize>,
+    labels: Vec<u32>,
+}
+
+fn cases() -> Vec<Case> {
+    // Widths that no tile divides.
+    let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
+    [small_mlp(), small_plain(), odd]
+        .into_iter()
+        .map(|config| Case {
+            config,
+            t: (0..BATCH).map(|i| i * 7 % 20).collect(),
+            // Class 5 is the null class.
+            labels: (0..BATCH as u32).map(|i| i * 5 % 6).collect(),
+        })
+        .collect()
+}
+
+fn host(weights: &std::collections::HashMap<String, Tensor>, config: &DenoiserConfig) -> Vec<Vec<f32>> {
+    let values = |name: &str| weights[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    config.parameters().iter().map(|parameter| values(&parameter.name)).collect()
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1e-3_f32, |max, x| max.max(x.abs()));
+    std::iter::zip(a, b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn output_and_every_gradient_are_those_of_the_tensor_path() {
+    for Case { config, t, labels } in cases() {
+        let initial = weights(&config, DType::F32);
+        let vars: Vec<(String, Var)> =
+            initial.iter().map(|(name, w)| (name.clone(), Var::from_tensor(w).unwrap())).collect();
+        let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
+        let x_t = images(&config, BATCH as u64);
+        let output = denoiser.forward(&x_t, &t, &labels).unwrap();
+        let weighing = x_t.cos().unwrap();
+        let gradients = (&output * &weighing).unwrap().sum_all().unwrap().backward().unwrap();
+
+        let network = CpuNetwork::new(&config, 20);
+        let host_weights = host(&initial, &config);
+        let mut workspace = network.workspace(BATCH, true);
+        // Twice: nothing may be left over from the first time.
+        let mut host_gradients: Vec<Vec<f32>> = host_weights.iter().map(|w| vec![7.0; w.len()]).collect();
+        for _ in 0..2 {
+            let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
+            network.forward(&host_weights, &mut workspace, &pixels, &t, &labels);
+            let weighing: Vec<f32> = weighing.t().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            workspace.output_gradient().1.copy_from_slice(&weighing);
+            network.backward(&host_weights, &mut workspace, &mut host_gradients);
+        }
+        let mut rows = vec![0.0; BATCH * config.pixels()];
+        workspace.output_into(&mut rows);
+        let output: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(difference(&rows, &output) < 1e-5, "{:?}: output", config.network);
+        for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
+            let var = &vars.iter().find(|(name, _)| *name == parameter.name).unwrap().1;
+            let expected: Vec<f32> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let difference = difference(ours, &expected);
+            assert!(difference < 2e-5, "{:?}: gradient of {}: {difference}", config.network, parameter.name);
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_three_give_the_same_bits() {
+    let config = DenoiserConfig::mlp(28, 28, 10);
+    let weights = host(&ddpm_model::initial_weights(&config, 1, &Device::Cpu).unwrap(), &config);
+    let x_t: Vec<f32> = images(&config, 50).flatten_all().unwrap().to_vec1().unwrap();
+    let labels: Vec<u32> = (0..50).map(|i| i % 11).collect();
+    let t: Vec<usize> = (0..50).map(|i| i % 20).collect();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let network = CpuNetwork::new(&config, 20);
+            let mut workspace = network.workspace(50, true);
+            let mut gradients: Vec<Vec<f32>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+            network.forward(&weights, &mut workspace, &x_t, &t, &labels);
+            let (output, gradient) = workspace.output_gradient();
+            gradient.copy_from_slice(output);
+            network.backward(&weights, &mut workspace, &mut gradients);
+            (workspace.output().to_vec(), gradients)
+        })
+    };
+    assert!(run(1) == run(3));
+}

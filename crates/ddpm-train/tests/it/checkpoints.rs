@@ -1,0 +1,181 @@
+//! Checkpoints that are damaged, foreign or left over.
+
+use std::{fs, path::Path};
+
+use candle_core::Device;
+use ddpm_data::{Corpus, DataSet};
+use ddpm_train::{Error, Result, Start, TrainConfig, run};
+use tempfile::{TempDir, tempdir};
+
+use crate::{bits, config, corpus, images, is_epoch, labelled, labels, names, train, train_until};
+
+const FILES: [&str; 3] = ["manifest.json", "state.json", "state.safetensors"];
+
+/// A folder with a run that was stopped after the second of three epochs.
+fn stopped() -> TempDir {
+    let folder = tempdir().unwrap();
+    train_until(&config(), folder.path(), Start::Fresh, |event| is_epoch(event, 2));
+    folder
+}
+
+fn checkpoint(folder: &Path, step: u64) -> std::path::PathBuf {
+    folder.join(format!("checkpoints/step-{step:08}"))
+}
+
+fn flip_a_byte(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The steps that a resumed run takes.
+fn resumed_steps(folder: &Path) -> Result<Vec<u64>> {
+    let mut steps = Vec::new();
+    run(&config(), corpus(), folder, Start::Resume, &Device::Cpu, |event| {
+        if let ddpm_train::Event::Step { step, .. } = event {
+            steps.push(step);
+        }
+        Ok(())
+    })?;
+    Ok(steps)
+}
+
+#[test]
+fn the_last_two_checkpoints_are_kept_and_each_is_complete() {
+    let folder = tempdir().unwrap();
+    train(&TrainConfig { epochs: 4, ..config() }, folder.path(), Start::Fresh).unwrap();
+    assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000030", "step-00000040"]);
+    for step in [30, 40] {
+        assert_eq!(names(&checkpoint(folder.path(), step)), FILES);
+    }
+}
+
+/// Ways to damage a checkpoint: each makes the older one be used, and the run end as if nothing had been.
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_older_one() {
+    let whole_folder = tempdir().unwrap();
+    let whole = bits(train(&config(), whole_folder.path(), Start::Fresh).unwrap().denoiser.weights());
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 9] = [
+        ("a byte of the tensors", |c| flip_a_byte(&c.join("state.safetensors"), 5000)),
+        ("a byte of the tensors' header", |c| flip_a_byte(&c.join("state.safetensors"), 0)),
+        ("a byte of the state", |c| flip_a_byte(&c.join("state.json"), 12)),
+        ("a byte of the manifest", |c| flip_a_byte(&c.join("manifest.json"), 30)),
+        ("tensors cut off", |c| {
+            let bytes = fs::read(c.join("state.safetensors")).unwrap();
+            fs::write(c.join("state.safetensors"), &bytes[..bytes.len() - 100]).unwrap();
+        }),
+        ("an empty manifest", |c| fs::write(c.join("manifest.json"), "").unwrap()),
+        ("no manifest", |c| fs::remove_file(c.join("manifest.json")).unwrap()),
+        ("no tensors", |c| fs::remove_file(c.join("state.safetensors")).unwrap()),
+        ("no files", |c| {
+            FILES.iter().for_each(|file| fs::remove_file(c.join(file)).unwrap());
+        }),
+    ];
+    for (what, damage) in damages {
+        let folder = stopped();
+        damage(&checkpoint(folder.path(), 20));
+        assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(11..=30), "{what}");
+        // The damaged one was written anew: the run can be resumed from it, and is the same.
+        assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"], "{what}");
+        fs::remove_dir_all(checkpoint(folder.path(), 30)).unwrap();
+        let again = train(&config(), folder.path(), Start::Resume).unwrap();
+        assert!(bits(again.denoiser.weights()) == whole, "{what}");
+    }
+}
+
+#[test]
+fn if_all_checkpoints_are_damaged_their_number_is_told_and_they_are_left() {
+    let folder = stopped();
+    for step in [10, 20] {
+        flip_a_byte(&checkpoint(folder.path(), step).join("state.safetensors"), 999);
+    }
+    let error = resumed_steps(folder.path()).unwrap_err();
+    assert!(matches!(&error, Error::NoCheckpoint { damaged: 2, .. }), "{error}");
+    assert!(error.to_string().contains("checkpoints") && error.to_string().contains("2 damaged"), "{error}");
+    assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010", "step-00000020"]);
+}
+
+/// Copies the checkpoint of step 10 to another name.
+fn copy_as(folder: &Path, name: &str) {
+    let copy = folder.join("checkpoints").join(name);
+    fs::create_dir(&copy).unwrap();
+    for file in FILES {
+        fs::copy(checkpoint(folder, 10).join(file), copy.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn what_an_interrupted_save_leaves_is_no_checkpoint() {
+    let folder = stopped();
+    // Complete in itself, but not renamed yet.
+    copy_as(folder.path(), "step-00000030.tmp");
+    fs::write(folder.path().join("checkpoints/notes.txt"), "mine").unwrap();
+    assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(21..=30));
+    let left = names(&folder.path().join("checkpoints"));
+    assert_eq!(left, ["notes.txt", "step-00000020", "step-00000030"]);
+}
+
+/// A damaged checkpoint is moved away before its successor takes its place, and a crash may come between.
+#[test]
+fn what_was_moved_away_is_removed_when_its_successor_comes() {
+    let folder = stopped();
+    copy_as(folder.path(), "step-00000030.old");
+    assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(21..=30));
+    assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"]);
+}
+
+/// The error of resuming with another configuration.
+fn other_config(change: impl FnOnce(&mut TrainConfig)) -> (String, String) {
+    let folder = stopped();
+    let mut config = config();
+    change(&mut config);
+    let error = train(&config, folder.path(), Start::Resume).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("step-00000020"), "{text}");
+    assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010", "step-00000020"]);
+    match error {
+        Error::OtherConfig { key, .. } => (key, text),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_configuration_is_refused_by_the_name_of_the_option() {
+    let (key, text) = other_config(|c| c.learning_rate = 1e-3);
+    assert_eq!(key, "learning_rate");
+    assert!(text.contains("0.005") && text.contains("0.001"), "{text}");
+    assert_eq!(other_config(|c| c.seed = 2).0, "seed");
+    assert_eq!(other_config(|c| c.epochs = 4).0, "epochs");
+    assert_eq!(other_config(|c| c.batch_size = 10).0, "batch_size");
+    assert_eq!(other_config(|c| c.loss = ddpm_train::Loss::MinSnr).0, "loss");
+    assert_eq!(other_config(|c| c.adamw.beta1 = 0.8).0, "adamw");
+    assert_eq!(other_config(|c| c.schedule.beta_end = 0.6).0, "schedule");
+    let (key, text) = other_config(|c| {
+        c.denoiser.network = ddpm_model::Network::Mlp { width: 17, hidden: 24, blocks: 1, embedding: 8 };
+    });
+    assert_eq!(key, "denoiser");
+    assert!(text.contains("17") && text.contains("16"), "{text}");
+}
+
+fn resume_with(train: DataSet) -> Result<()> {
+    let folder = stopped();
+    let corpus = Corpus::new("tiny", train, None).unwrap();
+    run(&config(), &corpus, folder.path(), Start::Resume, &Device::Cpu, |_| Ok(())).map(|_| ())
+}
+
+#[test]
+fn a_checkpoint_of_other_images_is_refused() {
+    let error = resume_with(labelled(200, 1)).unwrap_err();
+    assert!(matches!(&error, Error::OtherConfig { key, .. } if key.contains("training images")), "{error}");
+    assert!(error.to_string().contains(labelled(200, 0).images_sha256()), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_other_labels_is_refused() {
+    let mut labels = labels(200);
+    labels.values.swap(0, 1);
+    let error = resume_with(DataSet::new("tiny", images(200, 0), Some(labels)).unwrap());
+    let error = error.expect_err("the labels are not those that the run began with");
+    assert!(matches!(&error, Error::OtherConfig { key, .. } if key.contains("label")), "{error}");
+}

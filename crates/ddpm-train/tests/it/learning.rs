@@ -1,0 +1,102 @@
+//! Training lowers the loss on images that it has not seen.
+
+use candle_core::Device;
+use ddpm_core::PredictionType::{self, Epsilon, Sample, VPrediction};
+use ddpm_data::DataSet;
+use ddpm_model::{DenoiserConfig, Network};
+use ddpm_train::{AdamWConfig, Error, Loss, Start, TrainConfig, Trainer, held_out_loss};
+use tempfile::tempdir;
+
+use crate::{config, config_for, corpus, names, small_plain, train, unlabelled};
+
+/// By what factor the held-out loss of the averaged weights falls in training.
+fn improvement(config: &TrainConfig, train: &DataSet, test: &DataSet) -> f64 {
+    let config = TrainConfig { epochs: 40, learning_rate: 1e-2, ..config.clone() };
+    let mut trainer = Trainer::new(&config, train, &Device::Cpu).unwrap();
+    let loss = |trainer: &Trainer<'_>| {
+        held_out_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
+    };
+    let before = loss(&trainer);
+    while trainer.step() < trainer.total_steps() {
+        trainer.train_step().unwrap();
+    }
+    before / loss(&trainer)
+}
+
+/// White noise has the full rank of the image, which a network of this width cannot pass; so an output of
+/// x₀ learns much faster than one of ε, and v lies between.
+fn expected_improvement(output: PredictionType) -> f64 {
+    match output {
+        Epsilon => 1.5,
+        Sample => 20.0,
+        VPrediction => 1.8,
+    }
+}
+
+#[test]
+fn every_loss_falls_for_every_output() {
+    let (train, test) = (corpus().train(), corpus().test().unwrap());
+    for loss in [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr] {
+        for output in [Epsilon, Sample, VPrediction] {
+            let mut config = TrainConfig { loss, ..config() };
+            config.denoiser.output_type = output;
+            let factor = improvement(&config, train, test);
+            assert!(factor > expected_improvement(output), "{loss:?} of {output:?} falls {factor} times");
+        }
+    }
+}
+
+#[test]
+fn the_plain_network_learns() {
+    let (train, test) = (corpus().train(), corpus().test().unwrap());
+    for (loss, output) in [(Loss::Epsilon, Epsilon), (Loss::Sample, Sample)] {
+        let mut config = TrainConfig { loss, ..config() };
+        config.denoiser =
+            DenoiserConfig { network: small_plain(), output_type: output, ..config.denoiser.clone() };
+        let factor = improvement(&config, train, test);
+        assert!(factor > expected_improvement(output), "{loss:?} of {output:?} falls {factor} times");
+    }
+}
+
+#[test]
+fn images_without_classes_are_learnt() {
+    let (train, test) = (unlabelled(200, 0), unlabelled(40, 7_000_000));
+    let config = config_for(&train);
+    assert_eq!(config.denoiser.num_classes, 0);
+    let factor = improvement(&config, &train, &test);
+    assert!(factor > 2.5, "falls {factor} times");
+}
+
+/// Without the class the network must guess which bar is there under strong noise.
+#[test]
+fn knowing_the_class_lowers_the_loss() {
+    let (train, test) = (corpus().train(), corpus().test().unwrap());
+    let with = |class_dropout| {
+        let config = TrainConfig { class_dropout, epochs: 10, ..config() };
+        let mut trainer = Trainer::new(&config, train, &Device::Cpu).unwrap();
+        while trainer.step() < trainer.total_steps() {
+            trainer.train_step().unwrap();
+        }
+        held_out_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
+    };
+    let (known, unknown) = (with(0.0), with(1.0));
+    assert!(known < 0.7 * unknown, "with the class {known}, without {unknown}");
+}
+
+/// Steps of size 1 in 24 layers without residuals make activations overflow.
+#[test]
+fn a_run_whose_loss_is_no_number_ends_and_keeps_no_checkpoint_of_it() {
+    let folder = tempdir().unwrap();
+    let network = Network::Plain { width: 16, layers: 24, embedding: 8 };
+    let config = TrainConfig {
+        learning_rate: 1.0,
+        warmup: 0.0,
+        adamw: AdamWConfig { eps: 1e-20, ..AdamWConfig::default() },
+        denoiser: DenoiserConfig { network, ..config().denoiser },
+        ..config()
+    };
+    let error = train(&config, folder.path(), Start::Fresh).map(|_| ()).unwrap_err();
+    assert!(matches!(&error, Error::Diverged { step: 10, loss } if !loss.is_finite()), "{error}");
+    assert!(error.to_string().contains("a smaller learning rate may help"), "{error}");
+    assert_eq!(names(folder.path()), [".lock", "metrics.jsonl"]);
+}

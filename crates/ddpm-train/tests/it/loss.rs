@@ -1,0 +1,117 @@
+//! The weights of the losses: closed forms, and what they mean.
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseSchedule,
+    PredictionType::{self, Epsilon, Sample, VPrediction},
+    Purpose, ScheduleConfig,
+};
+use ddpm_train::Loss;
+
+const LOSSES: [Loss; 4] = [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr];
+const OUTPUTS: [PredictionType; 3] = [Epsilon, Sample, VPrediction];
+
+fn schedule() -> NoiseSchedule {
+    NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap()
+}
+
+/// ᾱ of every timestep from the definition alone: 20 betas from 0.001 to 0.7.
+fn alphas_cumprod() -> Vec<f64> {
+    let mut product = 1.0;
+    let mut next = |t: i32| {
+        product *= 1.0 - (0.001 + 0.699 * f64::from(t) / 19.0);
+        product
+    };
+    (0..20).map(&mut next).collect()
+}
+
+fn assert_close(found: f64, expected: f64, what: &str) {
+    assert!((found / expected - 1.0).abs() < 1e-9, "{what}: {found}, expected {expected}");
+}
+
+/// With SNR = ᾱ/(1−ᾱ), so that SNR + 1 = 1/(1−ᾱ).
+#[test]
+fn weights_are_their_closed_forms() {
+    type Form = fn(f64) -> f64;
+    let snr: Form = |a| a / (1.0 - a);
+    let min_snr: Form = |a| (a / (1.0 - a)).min(5.0);
+    let table: [(Loss, PredictionType, Form); 12] = [
+        (Loss::Epsilon, Epsilon, |_| 1.0),
+        (Loss::Epsilon, Sample, snr),
+        (Loss::Epsilon, VPrediction, |a| a),
+        (Loss::Sample, Epsilon, |a| (1.0 - a) / a),
+        (Loss::Sample, Sample, |_| 1.0),
+        (Loss::Sample, VPrediction, |a| 1.0 - a),
+        (Loss::VPrediction, Epsilon, |a| 1.0 / a),
+        (Loss::VPrediction, Sample, |a| 1.0 / (1.0 - a)),
+        (Loss::VPrediction, VPrediction, |_| 1.0),
+        (Loss::MinSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0)),
+        (Loss::MinSnr, Sample, min_snr),
+        (Loss::MinSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a)),
+    ];
+    for (loss, output, form) in table {
+        let weights = loss.weights(&schedule(), output).unwrap();
+        assert_eq!(weights.len(), 20);
+        for (t, (weight, alpha_bar)) in std::iter::zip(weights, alphas_cumprod()).enumerate() {
+            assert_close(weight, form(alpha_bar), &format!("{loss:?} of {output:?} at t = {t}"));
+        }
+    }
+}
+
+#[test]
+fn min_snr_meets_both_of_its_branches() {
+    let weights = Loss::MinSnr.weights(&schedule(), Sample).unwrap();
+    assert_eq!(weights[0], 5.0);
+    assert!(weights[19] < 1e-4, "{}", weights[19]);
+}
+
+fn normal(index: u64, pixels: usize) -> Tensor {
+    let rng = AddressedRng::new(3);
+    rng.normal(Purpose::Evaluation, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
+}
+
+fn mean_square(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar().unwrap()
+}
+
+/// What the weights are for: whatever a network puts out, the weighted error of it is the plain error in
+/// the loss's space.
+#[test]
+fn the_weighted_error_of_an_output_is_the_error_in_the_space_of_the_loss() {
+    let schedule = schedule();
+    let (x_start, eps) = (normal(0, 50), normal(1, 50));
+    for (loss, space) in [(Loss::Epsilon, Epsilon), (Loss::Sample, Sample), (Loss::VPrediction, VPrediction)]
+    {
+        for output in OUTPUTS {
+            let weights = loss.weights(&schedule, output).unwrap();
+            for (t, weight) in weights.iter().enumerate() {
+                let x_t = schedule.q_sample(&x_start, &[t], &eps).unwrap();
+                let truth = |kind| match kind {
+                    Epsilon => eps.clone(),
+                    Sample => x_start.clone(),
+                    VPrediction => schedule.velocity(&x_start, &[t], &eps).unwrap(),
+                };
+                let raw = (truth(output) + (normal(2, 50) * 0.1).unwrap()).unwrap();
+                let seen = schedule.convert(output, space, &raw, &x_t, &[t]).unwrap();
+                let weighted = weight * mean_square(&raw, &truth(output));
+                let what = format!("{loss:?} of {output:?} at t = {t}");
+                assert_close(weighted, mean_square(&seen, &truth(space)), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_perfect_prediction_has_no_error_in_any_space() {
+    let schedule = schedule();
+    let (x_start, eps) = (normal(0, 50), normal(1, 50));
+    let x_t = schedule.q_sample(&x_start, &[7], &eps).unwrap();
+    let seen = schedule.convert(Sample, Epsilon, &x_start, &x_t, &[7]).unwrap();
+    assert!(mean_square(&seen, &eps) < 1e-20);
+}
+
+#[test]
+fn names_in_files_are_those_of_the_command_line() {
+    let names = LOSSES.map(|loss| serde_json::to_string(&loss).unwrap());
+    assert_eq!(names, ["\"epsilon\"", "\"sample\"", "\"v_prediction\"", "\"min_snr\""]);
+}
