@@ -45,30 +45,39 @@ pub(crate) struct Candidate {
     pub(crate) loss: &'static str,
 }
 
-const CANDIDATES: [Candidate; 5] = [
-    Candidate::mlp("mlp-epsilon", "epsilon", "epsilon"),
-    Candidate::mlp("mlp-sample", "sample", "sample"),
-    Candidate::mlp("mlp-v_prediction", "v_prediction", "v_prediction"),
-    Candidate::mlp("mlp-min_snr", "epsilon", "min_snr"),
-    Candidate {
-        name: "plain-epsilon",
-        network: "plain",
-        raw_output: "epsilon",
-        prediction: "epsilon",
-        loss: "epsilon",
-    },
+/// First the spaces of loss with raw output x₀, then raw outputs of ε and v, then the same for the original
+/// recipe, whose literal form is `plain-raw-epsilon`.
+const CANDIDATES: [Candidate; 8] = [
+    Candidate::new("mlp", "sample", "epsilon", "epsilon", "mlp-epsilon"),
+    Candidate::new("mlp", "sample", "sample", "sample", "mlp-sample"),
+    Candidate::new("mlp", "sample", "v_prediction", "v_prediction", "mlp-v_prediction"),
+    Candidate::new("mlp", "sample", "epsilon", "min_snr", "mlp-min_snr"),
+    Candidate::new("mlp", "epsilon", "epsilon", "epsilon", "mlp-raw-epsilon"),
+    Candidate::new("mlp", "v_prediction", "v_prediction", "v_prediction", "mlp-raw-v_prediction"),
+    Candidate::new("plain", "epsilon", "epsilon", "epsilon", "plain-raw-epsilon"),
+    Candidate::new("plain", "sample", "epsilon", "sample", "plain-sample"),
 ];
 
 impl Candidate {
-    const fn mlp(name: &'static str, prediction: &'static str, loss: &'static str) -> Self {
-        Self { name, network: "mlp", raw_output: "sample", prediction, loss }
+    const fn new(
+        network: &'static str,
+        raw_output: &'static str,
+        prediction: &'static str,
+        loss: &'static str,
+        name: &'static str,
+    ) -> Self {
+        Self { name, network, raw_output, prediction, loss }
     }
 
     fn choices(&self, epochs: Option<u32>) -> Vec<String> {
-        let mut choices: Vec<_> =
-            ["--network", self.network, "--prediction", self.prediction, "--loss", self.loss, "--overwrite"]
-                .map(String::from)
-                .to_vec();
+        let choices = [
+            ["--network", self.network],
+            ["--output", self.raw_output],
+            ["--prediction", self.prediction],
+            ["--loss", self.loss],
+        ];
+        let mut choices: Vec<String> = choices.concat().into_iter().map(String::from).collect();
+        choices.push("--overwrite".to_owned());
         if let Some(epochs) = epochs {
             choices.extend(["--epochs".to_owned(), epochs.to_string()]);
         }

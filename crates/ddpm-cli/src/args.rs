@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ddpm_core::PredictionType;
 use ddpm_data::Source;
 use ddpm_model::DeviceChoice;
 
@@ -77,9 +78,9 @@ pub(crate) struct Sampling {
     /// `none` gives the cleanest images and far less variety.
     #[arg(long, value_enum)]
     pub(crate) noise: Option<NoiseName>,
-    /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise
-    #[arg(long, default_value_t = 0.0)]
-    pub(crate) eta: f64,
+    /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise [default: 0]
+    #[arg(long)]
+    pub(crate) eta: Option<f64>,
     /// Guidance scale: above 1 exaggerates the class at twice the time
     #[arg(long, value_name = "W", default_value_t = 1.0)]
     pub(crate) guidance: f64,
@@ -142,6 +143,9 @@ pub(crate) struct Train {
     /// The space of the squared error
     #[arg(long, value_enum)]
     pub(crate) loss: Option<LossName>,
+    /// What the network puts out, before it is converted to the prediction
+    #[arg(long, value_enum)]
+    pub(crate) output: Option<PredictionName>,
     /// What the model's prediction is named
     #[arg(long, value_enum)]
     pub(crate) prediction: Option<PredictionName>,
@@ -237,6 +241,16 @@ pub(crate) enum PredictionName {
     Epsilon,
     Sample,
     VPrediction,
+}
+
+impl From<PredictionName> for PredictionType {
+    fn from(name: PredictionName) -> Self {
+        match name {
+            PredictionName::Epsilon => Self::Epsilon,
+            PredictionName::Sample => Self::Sample,
+            PredictionName::VPrediction => Self::VPrediction,
+        }
+    }
 }
 
 fn threads(text: &str) -> Result<usize, String> {

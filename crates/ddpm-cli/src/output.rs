@@ -26,6 +26,11 @@ pub(crate) fn verbose(common: &Common, line: &str) {
     }
 }
 
+/// Something that the user should know of, although the program goes on.
+pub(crate) fn warning(line: &str) {
+    drop(writeln!(io::stderr(), "warning: {line}"));
+}
+
 /// An error with its causes on one line.
 pub(crate) fn error(error: &anyhow::Error) {
     let mut text = String::new();

@@ -74,6 +74,38 @@ pub enum Error {
         /// The size of the batch.
         batch: usize,
     },
+    /// Two tensors that belong together have different shapes.
+    #[error("tensors of shapes {first:?} and {second:?}, expected the same shape")]
+    Shapes {
+        /// The shape of the first tensor.
+        first: Vec<usize>,
+        /// The shape of the second tensor.
+        second: Vec<usize>,
+    },
+    /// A table of the schedule leaves the range of f64: a noise level is not strictly between 0 and 1.
+    #[error("alphas_cumprod is {found} at t = {t}, expected a number strictly between 0 and 1")]
+    NoiseLevel {
+        /// The timestep.
+        t: usize,
+        /// The value of ᾱ found.
+        found: f64,
+    },
+    /// A step does not lead to a cleaner image.
+    #[error("a step from timestep {t} to {prev}, expected a smaller one")]
+    StepDirection {
+        /// Where the step starts.
+        t: usize,
+        /// Where it leads.
+        prev: usize,
+    },
+    /// A buffer cannot be divided equally.
+    #[error("{found} numbers for {indices} images, expected a multiple")]
+    BufferLength {
+        /// The length of the buffer.
+        found: usize,
+        /// The number of images.
+        indices: usize,
+    },
     /// The number of image indices differs from the batch.
     #[error("{found} image indices for a batch of {batch}")]
     ImageIndices {

@@ -7,14 +7,15 @@
 //! # Notation
 //!
 //! `t` is **0-based**: `betas[t]` is the paper's β₍ₜ₊₁₎ and `t = T − 1` is the noisiest step. `x_start`
-//! is x₀; the step after `t = 0` is x₀ itself, at which ᾱ = 1.
+//! is x₀; the step after `t = 0` is x₀ itself, at which ᾱ = 1. Elsewhere in these pages an index t counts
+//! from 0 as well: ᾱₜ is `alphas_cumprod[t]`.
 //!
 //! | here | Ho et al. 2020 (arXiv 2006.11239) | |
 //! | --- | --- | --- |
-//! | `betas[t]` | βₜ | variance added by step t |
-//! | `alphas_cumprod[t]` | ᾱₜ = ∏(1 − βₛ) | signal power left at t |
+//! | `betas[t]` | β₍ₜ₊₁₎ | variance added by step t |
+//! | `alphas_cumprod[t]` | ᾱ₍ₜ₊₁₎ = ∏(1 − βₛ) | signal power left at t |
 //! | `snr(t)` | ᾱₜ / (1 − ᾱₜ) | signal-to-noise ratio |
-//! | `posterior_variance[t]` | β̃ₜ, eq. 7 | variance of q(xₜ₋₁ given xₜ, x₀) |
+//! | `posterior_variance[t]` | β̃₍ₜ₊₁₎, eq. 7 | variance of q(xₜ₋₁ given xₜ, x₀) |
 //! | `eps` | ε, eq. 4 | the noise in xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε |
 //! | `v` | √ᾱₜ ε − √(1−ᾱₜ) x₀ | Salimans & Ho 2022 (arXiv 2202.00512) |
 //!

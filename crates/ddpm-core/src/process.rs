@@ -80,6 +80,9 @@ pub(crate) fn combine(
     b: &Tensor,
     coefficients: impl Fn(f64, PosteriorStep) -> (f64, f64),
 ) -> Result<Tensor> {
+    if a.dims() != b.dims() {
+        return Err(Error::Shapes { first: a.dims().to_vec(), second: b.dims().to_vec() });
+    }
     let batch = a.dims().first().copied().unwrap_or(1);
     if t.len() != 1 && t.len() != batch {
         return Err(Error::TimestepBatch { found: t.len(), batch });

@@ -106,7 +106,8 @@ impl NoiseSchedule {
     ///
     /// # Errors
     ///
-    /// If T, a β or the clip range is outside its range, or `beta_end < beta_start`.
+    /// If T, a β or the clip range is outside its range, `beta_end < beta_start`, or so much or so little
+    /// noise is added that ᾱ is 0 or 1 in f64.
     pub fn new(config: &ScheduleConfig) -> Result<Self> {
         let &ScheduleConfig { num_train_timesteps: found, beta_start, beta_end, .. } = config;
         if !(2..=10_000).contains(&found) {
@@ -136,6 +137,10 @@ impl NoiseSchedule {
         for beta in &betas {
             let next = alphas_cumprod.last().copied().unwrap_or(1.0) * (1.0 - beta);
             alphas_cumprod.push(next);
+        }
+        if let Some((t, &found)) = alphas_cumprod.iter().enumerate().find(|(_, a)| !(**a > 0.0 && **a < 1.0))
+        {
+            return Err(Error::NoiseLevel { t, found });
         }
         alphas_cumprod_prev.extend_from_slice(&alphas_cumprod[..found - 1]);
         Ok(Self { config: config.clone(), betas, alphas_cumprod, alphas_cumprod_prev })
@@ -226,8 +231,8 @@ impl NoiseSchedule {
     /// If `t` is not below T or `prev` is not below `t`.
     pub fn posterior_step(&self, t: usize, prev: Option<usize>) -> Result<PosteriorStep> {
         let alpha_bar = self.alpha_bar(t)?;
-        if let Some(found) = prev.filter(|&prev| prev >= t) {
-            return Err(Error::TimestepOrder { found, position: 1, num_train_timesteps: t });
+        if let Some(prev) = prev.filter(|&prev| prev >= t) {
+            return Err(Error::StepDirection { t, prev });
         }
         Ok(PosteriorStep::between(alpha_bar, self.alpha_bar_or_one(prev)?))
     }

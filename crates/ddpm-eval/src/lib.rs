@@ -11,10 +11,10 @@
 //!
 //! let corpus = Corpus::mnist()?;
 //! let (train, test) = corpus.into_splits();
-//! let test = test.expect("MNIST has a test set");
-//! let truth = test.labels().expect("MNIST is labelled");
+//! let test = test.ok_or("no test set")?;
+//! let truth = test.labels().ok_or("no labels")?;
 //! let found = nearest_classes(&train, test.images(), &Device::Cpu)?;
-//! println!("{}", ClassAccuracy::new(truth, &found, 10).overall);
+//! println!("{}", ClassAccuracy::new(truth, &found, 10)?.overall);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -45,6 +45,14 @@ pub enum Error {
         /// The data set's name.
         data: String,
     },
+    /// There is not one found class for each expected one.
+    #[error("{found} classes found for {expected} images, expected one for each")]
+    Counts {
+        /// The number of classes found.
+        found: usize,
+        /// The number of images.
+        expected: usize,
+    },
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -61,8 +69,14 @@ pub struct ClassAccuracy {
 
 impl ClassAccuracy {
     /// Compares the classes that images should be of with those found for them.
-    #[must_use]
-    pub fn new(expected: &[u8], found: &[u8], classes: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the lists differ in length, or are empty.
+    pub fn new(expected: &[u8], found: &[u8], classes: usize) -> Result<Self> {
+        if expected.len() != found.len() || found.is_empty() {
+            return Err(Error::Counts { found: found.len(), expected: expected.len() });
+        }
         let part = |class: Option<usize>| {
             let of_class = std::iter::zip(expected, found)
                 .filter(|(expected, _)| class.is_none_or(|class| usize::from(**expected) == class));
@@ -71,10 +85,10 @@ impl ClassAccuracy {
             });
             (all > 0.0).then_some(right / all)
         };
-        Self {
-            overall: part(None).unwrap_or(f64::NAN),
+        Ok(Self {
+            overall: part(None).unwrap_or_default(),
             by_class: (0..classes).map(|class| part(Some(class))).collect(),
-        }
+        })
     }
 }
 
@@ -161,14 +175,15 @@ mod tests {
         let (train, test) = Corpus::mnist().unwrap().into_splits();
         let test = test.unwrap();
         let found = nearest_classes(&train, &test.images()[..300 * 784], &Device::Cpu).unwrap();
-        let accuracy = ClassAccuracy::new(&test.labels().unwrap()[..300], &found, 10);
+        let accuracy = ClassAccuracy::new(&test.labels().unwrap()[..300], &found, 10).unwrap();
         assert_eq!((accuracy.overall * 300.0).round(), 296.0);
     }
 
     #[test]
     fn accuracy_counts_each_class() {
-        let accuracy = ClassAccuracy::new(&[0, 0, 1, 1], &[0, 1, 1, 1], 3);
+        let accuracy = ClassAccuracy::new(&[0, 0, 1, 1], &[0, 1, 1, 1], 3).unwrap();
         assert_eq!(accuracy.overall, 0.75);
         assert_eq!(accuracy.by_class, [Some(0.5), Some(1.0), None]);
+        assert!(matches!(ClassAccuracy::new(&[0], &[], 3), Err(Error::Counts { found: 0, expected: 1 })));
     }
 }

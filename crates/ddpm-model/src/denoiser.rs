@@ -66,19 +66,22 @@ impl Denoiser {
     ///
     /// # Errors
     ///
-    /// If a configuration is not valid, or a weight is missing or of another shape.
+    /// If a configuration is not valid, or the weights are not exactly those that it lists.
     pub fn new(
         config: &DenoiserConfig,
         schedule: &ScheduleConfig,
         weights: HashMap<String, Tensor>,
     ) -> Result<Self> {
         config.validate()?;
+        check_weights(config, &weights)?;
         let schedule = NoiseSchedule::new(schedule)?;
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let steps = schedule.num_train_timesteps();
         let network = TensorNetwork::new(config, steps, &weights, dtype, &device)?;
-        let cpu = if device.is_cpu() && dtype == DType::F32 {
+        // Variables change under a copy, so a network in training predicts with tensors.
+        let constant = !weights.values().any(Tensor::is_variable);
+        let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
             let values = |parameter: crate::Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
             let weights = config.parameters().into_iter().map(values).collect::<candle_core::Result<_>>()?;
             Some(Cpu { network: CpuNetwork::new(config, steps), weights })
@@ -146,11 +149,14 @@ impl Denoiser {
         let batch = x_t.dim(0)?;
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); batch];
         let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
+        if !guidance.is_finite() {
+            return Err(Error::GuidanceScale { found: guidance });
+        }
+        if guidance != 1.0 && self.config.num_classes == 0 {
+            return Err(Error::Guidance { found: guidance });
+        }
         let mut raw = self.forward_rows(x_t, t, labels)?;
         if guidance != 1.0 {
-            if self.config.num_classes == 0 {
-                return Err(Error::Guidance { found: guidance });
-            }
             let null = self.forward_rows(x_t, t, &nulls)?;
             raw = (&null + ((raw - &null)? * guidance)?)?;
         }
@@ -200,5 +206,26 @@ impl Denoiser {
             Some(&found) => Err(Error::Class { found, last: self.config.num_classes.saturating_sub(1) }),
             None => Ok(()),
         }
+    }
+}
+
+/// The weights are those of the configuration, by name and shape, and no others.
+fn check_weights(config: &DenoiserConfig, weights: &HashMap<String, Tensor>) -> Result<()> {
+    let parameters = config.parameters();
+    for parameter in &parameters {
+        let found = weights.get(&parameter.name).map(Tensor::dims);
+        if found != Some(&parameter.shape) {
+            let found = found.map_or("missing".to_owned(), |shape| format!("{shape:?}"));
+            let expected = format!("{:?}", parameter.shape);
+            return Err(Error::Weight { name: parameter.name.clone(), found, expected });
+        }
+    }
+    let known = |name: &&String| parameters.iter().any(|parameter| parameter.name == **name);
+    match weights.keys().filter(|name| !known(name)).min() {
+        Some(name) => {
+            let (found, expected) = ("there".to_owned(), "no such weight".to_owned());
+            Err(Error::Weight { name: name.clone(), found, expected })
+        }
+        None => Ok(()),
     }
 }

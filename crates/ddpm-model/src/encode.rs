@@ -14,7 +14,7 @@ pub enum WeightType {
     /// Exact.
     #[default]
     F32,
-    /// Half the size; the pictures differ by less than a grey level.
+    /// Half the size, with a relative error of 2⁻¹¹ in each weight.
     F16,
 }
 

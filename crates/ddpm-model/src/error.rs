@@ -65,6 +65,22 @@ pub enum Error {
         /// The number of the model.
         expected: usize,
     },
+    /// The weights given are not those of the configuration.
+    #[error("weight `{name}` is {found}, expected {expected}")]
+    Weight {
+        /// The weight's name.
+        name: String,
+        /// Its shape, or that it is missing.
+        found: String,
+        /// The shape that the configuration asks for, or none.
+        expected: String,
+    },
+    /// The guidance scale is not finite.
+    #[error("guidance is {found}, expected a finite number")]
+    GuidanceScale {
+        /// The guidance scale given.
+        found: f64,
+    },
     /// Guidance was asked of a model that has no classes.
     #[error("guidance {found} needs a class-conditional model, and this one has no classes")]
     Guidance {
@@ -144,6 +160,14 @@ pub enum Error {
         path: PathBuf,
         /// What the parser says.
         source: safetensors::SafeTensorError,
+    },
+    /// The denoiser's configuration is not valid.
+    #[error("{}: {source}", path.display())]
+    Denoiser {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// The scheduler's configuration is not valid.
     #[error("{}: {source}", path.display())]

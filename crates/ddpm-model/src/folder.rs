@@ -18,11 +18,11 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::ScheduleConfig;
 use safetensors::SafeTensors;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     Denoiser, DenoiserConfig, Error, Result, WeightType, encode_json, encode_tensors,
-    files::{replace_dir, sibling, write_atomic},
+    files::{replace_dir, temporary_beside, write_atomic},
 };
 
 const INDEX: &str = "model_index.json";
@@ -41,12 +41,11 @@ impl ModelFiles {
     pub const REQUIRED: [&'static str; 4] = [INDEX, SCHEDULER, CONFIG, WEIGHTS];
 }
 
-#[derive(Serialize, Deserialize)]
+/// What is read of the index; the other entries only say where the parts come from.
+#[derive(Deserialize)]
 struct Index {
     #[serde(rename = "_class_name")]
     class_name: String,
-    denoiser: [String; 2],
-    scheduler: [String; 2],
 }
 
 /// Reads a model folder.
@@ -88,7 +87,7 @@ pub fn read_model_from<'a>(
         .map_err(|source| Error::Scheduler { path, source })?;
     let (path, bytes) = file(CONFIG)?;
     let config: DenoiserConfig = parse(&path, &bytes)?;
-    config.validate()?;
+    config.validate().map_err(|source| Error::Denoiser { path, source: Box::new(source) })?;
     let (path, bytes) = file(WEIGHTS)?;
     Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, &config, device)?)
 }
@@ -100,36 +99,29 @@ pub fn read_model_from<'a>(
 ///
 /// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
-    let occupied = folder.exists() && !folder.join(INDEX).exists();
-    if occupied && fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_some()) {
-        let source = io::Error::new(io::ErrorKind::AlreadyExists, "exists and holds no model");
+    let is_model = || {
+        let index = fs::read(folder.join(INDEX)).unwrap_or_default();
+        serde_json::from_slice::<Index>(&index).is_ok_and(|index| index.class_name == PIPELINE)
+    };
+    let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    if folder.exists() && !is_empty() && !is_model() {
+        let source = io::Error::new(io::ErrorKind::AlreadyExists, "exists and holds no model of this kind");
         return Err(Error::Write { path: folder.to_owned(), source });
     }
-    let temporary = sibling(folder, "tmp");
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(|source| Error::Write { path: temporary.clone(), source })?;
-    }
-    let index = Index {
-        class_name: PIPELINE.to_owned(),
-        denoiser: ["ddpm_model", "Denoiser"].map(str::to_owned),
-        scheduler: ["diffusers", "DDPMScheduler"].map(str::to_owned),
-    };
-    let write = || {
-        write_atomic(&temporary.join(INDEX), &encode_json(&temporary.join(INDEX), &index)?)?;
-        let schedule = denoiser.schedule().config().to_diffusers_json()?;
-        write_atomic(&temporary.join(SCHEDULER), schedule.as_bytes())?;
-        write_atomic(&temporary.join(CONFIG), &encode_json(&temporary.join(CONFIG), denoiser.config())?)?;
-        let path = temporary.join(WEIGHTS);
-        write_atomic(&path, &encode_tensors(&path, denoiser.weights(), weight_type)?)?;
-        write_atomic(&temporary.join(CARD), card.as_bytes())?;
-        replace_dir(&temporary, folder)
-    };
-    let written = write();
-    if written.is_err() {
-        // Best effort: the error that matters is the first.
-        drop(fs::remove_dir_all(&temporary));
-    }
-    written
+    // Removed with all that is in it, unless it takes the model's place.
+    let temporary = temporary_beside(folder)?;
+    let path = |name| temporary.path().join(name);
+    let index = serde_json::json!({
+        "_class_name": PIPELINE,
+        "denoiser": ["ddpm_model", "Denoiser"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    });
+    write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
+    write_atomic(&path(SCHEDULER), denoiser.schedule().config().to_diffusers_json()?.as_bytes())?;
+    write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
+    write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
+    write_atomic(&path(CARD), card.as_bytes())?;
+    replace_dir(temporary, folder)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {

@@ -37,6 +37,16 @@ impl SampleConfig {
 }
 
 impl Denoiser {
+    /// x_T of the images with these indices: the noise from which they are sampled, [N, pixels].
+    ///
+    /// # Errors
+    ///
+    /// If the tensor library fails.
+    pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Tensor> {
+        let (rng, shape) = (AddressedRng::new(config.seed), [self.config().pixels()]);
+        Ok(rng.normal(Purpose::SampleStart, images, 0, &shape, DType::F32, self.device())?)
+    }
+
     /// Samples the images with these indices and classes: [N, pixels] on the scale [−1, 1].
     ///
     /// Image 17 of a seed is the same picture whichever others are asked for with it. All images are in
@@ -59,8 +69,7 @@ impl Denoiser {
             None => Timesteps::all(schedule),
         };
         let rng = AddressedRng::new(config.seed);
-        let shape = [self.config().pixels()];
-        let x_t = rng.normal(Purpose::SampleStart, images, 0, &shape, DType::F32, self.device())?;
+        let x_t = self.start(config, images)?;
         let model = |x_t: &Tensor, t: usize| {
             self.predict(x_t, t, labels, config.guidance).map_err(candle_core::Error::wrap)
         };

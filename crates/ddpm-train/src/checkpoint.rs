@@ -1,6 +1,6 @@
 //! Checkpoints that survive a crash: complete and verified, or not there.
 //!
-//! A checkpoint is written to `step-N.tmp/`, made durable, and renamed to `step-N/`. It holds
+//! A checkpoint is written to a hidden folder, made durable, and renamed to `step-N/`. It holds
 //! `state.safetensors`, `state.json`, and `manifest.json` with the SHA-256 of both.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_model::{WeightType, encode_json, encode_tensors, replace_dir, write_atomic};
+use ddpm_model::{WeightType, encode_json, encode_tensors, replace_dir, temporary_beside, write_atomic};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -40,18 +40,20 @@ pub(crate) struct Progress {
 /// Writes a checkpoint and removes the oldest ones.
 pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
     let to = folder.join(format!("step-{:08}", progress.step));
-    let temporary = to.with_extension("tmp");
-    let path = temporary.join(TENSORS);
+    let temporary = temporary_beside(&to)?;
+    let path = temporary.path().join(TENSORS);
     let tensors =
         encode_tensors(&path, trainer.state()?.iter().map(|(name, tensor)| (name, tensor)), WeightType::F32)?;
-    let state = encode_json(&temporary.join(STATE), progress)?;
+    let state = encode_json(&temporary.path().join(STATE), progress)?;
     let manifest: BTreeMap<&str, String> =
         [(TENSORS, digest(&tensors)), (STATE, digest(&state))].into_iter().collect();
-    remove(&temporary)?;
     write_atomic(&path, &tensors)?;
-    write_atomic(&temporary.join(STATE), &state)?;
-    write_atomic(&temporary.join(MANIFEST), &encode_json(&temporary.join(MANIFEST), &manifest)?)?;
-    replace_dir(&temporary, &to)?;
+    write_atomic(&temporary.path().join(STATE), &state)?;
+    write_atomic(
+        &temporary.path().join(MANIFEST),
+        &encode_json(&temporary.path().join(MANIFEST), &manifest)?,
+    )?;
+    replace_dir(temporary, &to)?;
     let old = list(folder)?;
     for path in old.iter().rev().skip(KEEP) {
         remove(path)?;
@@ -59,8 +61,13 @@ pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) ->
     Ok(())
 }
 
-/// Restores the newest checkpoint that verifies, if its configuration and data are those of now.
-pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, images_sha256: &str) -> Result<Progress> {
+/// Restores the newest checkpoint that verifies, if its configuration and data are those of now, and says
+/// how many newer ones were damaged.
+pub(crate) fn restore(
+    folder: &Path,
+    trainer: &mut Trainer<'_>,
+    images_sha256: &str,
+) -> Result<(Progress, usize)> {
     let mut damaged = 0;
     for path in list(folder)?.into_iter().rev() {
         let Some((progress, tensors)) = read(&path)? else {
@@ -80,7 +87,7 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, images_sha256: &
             };
             Ok(Tensor::from_raw_buffer(view.data(), DType::F32, shape, &Device::Cpu)?)
         })?;
-        return Ok(progress);
+        return Ok((progress, damaged));
     }
     Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }

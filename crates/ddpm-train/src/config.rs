@@ -38,9 +38,9 @@ pub struct TrainConfig {
 /// A named set of training options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// The built-in model: about eight minutes on two cores.
+    /// The built-in model, within ten minutes on two cores.
     Reproduce,
-    /// A first look in less than a minute.
+    /// A first look.
     Quick,
     /// Short runs whose results are compared.
     Compare,
@@ -79,7 +79,7 @@ impl TrainConfig {
         let check = |option, found: f64, good: bool, expected| {
             if good { Ok(()) } else { Err(Error::Config { option, found, expected }) }
         };
-        check("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
+        check("epochs", self.epochs as f64, (1..=1_000_000).contains(&self.epochs), "1 to 1000000")?;
         let rate = self.learning_rate;
         check("learning_rate", rate, rate > 0.0 && rate <= 1.0, "above 0, at most 1")?;
         let unit = |x: f64| (0.0..1.0).contains(&x);
@@ -120,7 +120,7 @@ impl TrainConfig {
         if step < warmup {
             return self.learning_rate * (step + 1.0) / warmup;
         }
-        let progress = (step - warmup) / (total - warmup).max(1.0);
+        let progress = ((step - warmup) / (total - warmup).max(1.0)).min(1.0);
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
         self.learning_rate * (FLOOR + (1.0 - FLOOR) * cosine)
     }

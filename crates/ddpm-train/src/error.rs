@@ -58,7 +58,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder has a training run already.
-    #[error("{}: holds a training run; continue it with --resume or replace it with --overwrite", path.display())]
+    #[error("{}: holds a training run already; resume it, overwrite it, or train elsewhere", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,

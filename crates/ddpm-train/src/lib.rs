@@ -7,11 +7,11 @@
 //! ```no_run
 //! use candle_core::Device;
 //! use ddpm_data::Corpus;
-//! use ddpm_train::{Preset, TrainConfig, run};
+//! use ddpm_train::{Preset, Start, TrainConfig, run};
 //!
 //! let corpus = Corpus::mnist()?;
 //! let config = TrainConfig::preset(Preset::Quick, corpus.train());
-//! let outcome = run(&config, &corpus, "runs/mine".as_ref(), Default::default(), &Device::Cpu, |_| Ok(()))?;
+//! let outcome = run(&config, &corpus, "runs/mine".as_ref(), Start::Fresh, &Device::Cpu, |_| Ok(()))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

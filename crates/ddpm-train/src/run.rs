@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/metrics.jsonl          the log
 //! DIR/checkpoints/step-N/    the last two checkpoints
+//! DIR/model/, DIR/previews/  for the caller to write; removed with the others by [`Start::Overwrite`]
 //! ```
 
 use std::{fs, path::Path, time::Instant};
@@ -34,6 +35,13 @@ pub enum Start {
 /// What an observer is told. An error that it returns ends the run.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The run goes on from a checkpoint.
+    Resumed {
+        /// Steps so far.
+        step: u64,
+        /// How many newer checkpoints were passed over, because they do not match their manifest.
+        damaged: usize,
+    },
     /// A step was taken.
     Step {
         /// Steps so far.
@@ -78,7 +86,7 @@ pub struct Outcome {
 
 /// Steps between lines of the log.
 const LOG_STEPS: u64 = 50;
-/// Held-out images that are looked at after each epoch: their standard error is below a percent.
+/// Held-out images that are looked at after each epoch, a hundred for each of twenty timesteps.
 const HELD_OUT: usize = 2000;
 
 /// Trains in `folder`, logging as it goes, with a checkpoint after each epoch.
@@ -106,7 +114,9 @@ pub fn run(
         config: config.clone(),
     };
     if start == Start::Resume {
-        progress = checkpoint::restore(&checkpoints, &mut trainer, data.images_sha256())?;
+        let (found, damaged) = checkpoint::restore(&checkpoints, &mut trainer, data.images_sha256())?;
+        observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
+        progress = found;
     }
     let mut log = Log::open(&folder.join("metrics.jsonl"), progress.step)?;
     let (started, before) = (Instant::now(), progress.seconds);
@@ -151,6 +161,8 @@ pub fn run(
             progress = Progress { step, seconds, ..progress };
             checkpoint::save(&checkpoints, &trainer, &progress)?;
             observe(Event::Epoch { record: &record, denoiser: &denoiser }).map_err(Error::Observer)?;
+            // What is done between epochs is no slowness of the steps that follow.
+            last_seconds = before + started.elapsed().as_secs_f64();
         }
     }
     let images = total * config.batch_size as u64;
@@ -206,6 +218,10 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
+    let checkpoints = folder.join("checkpoints");
+    if start == Start::Resume && !folder.exists() {
+        return Err(Error::NoCheckpoint { path: checkpoints, damaged: 0 });
+    }
     fs::create_dir_all(folder).map_err(io(folder))?;
     let path = folder.join(".lock");
     let lock = fs::File::create(&path).map_err(io(&path))?;
@@ -214,13 +230,17 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
         Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_owned() }),
         Err(fs::TryLockError::Error(source)) => return Err(Error::Io { path, source }),
     }
-    let (log, checkpoints) = (folder.join("metrics.jsonl"), folder.join("checkpoints"));
+    let log = folder.join("metrics.jsonl");
     match start {
+        // A folder that is no run keeps whatever it has by these names.
+        Start::Overwrite if !log.exists() && !checkpoints.exists() => {}
         Start::Fresh if log.exists() || checkpoints.exists() => {
             return Err(Error::Occupied { path: folder.to_owned() });
         }
         Start::Overwrite => {
-            checkpoint::remove(&checkpoints)?;
+            for name in ["checkpoints", "previews", "model"] {
+                checkpoint::remove(&folder.join(name))?;
+            }
             if log.exists() {
                 fs::remove_file(&log).map_err(io(&log))?;
             }

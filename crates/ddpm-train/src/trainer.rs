@@ -6,7 +6,7 @@ use ddpm_data::{DataSet, Epochs};
 use ddpm_model::{Denoiser, initial_weights};
 
 use crate::{
-    Result, TrainConfig,
+    Error, Result, TrainConfig,
     engine::{Batch, Engine, gather, loss, upload},
     optimizer::StepSize,
 };
@@ -90,7 +90,7 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// The steps of an epoch; images that do not fill a batch wait for the next one.
+    /// The steps of an epoch; images left over are not seen in it.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
         self.epochs.steps_per_epoch() as u64
@@ -148,6 +148,9 @@ impl<'a> Trainer<'a> {
 /// If the data does not fit the network or the tensor library fails.
 pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, limit: usize) -> Result<f64> {
     config.validate(data)?;
+    if limit == 0 {
+        return Err(Error::Config { option: "limit", found: 0.0, expected: "at least 1" });
+    }
     let images = upload(data, denoiser.device())?;
     let schedule = denoiser.schedule();
     let weights = config.loss.weights(schedule, config.denoiser.output_type)?;

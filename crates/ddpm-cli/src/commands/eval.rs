@@ -11,7 +11,7 @@ use crate::{
     model, output,
 };
 
-/// Real test images by which the ruler itself is measured.
+/// Real test images, at most, by which the ruler itself is measured.
 const REAL: usize = 1000;
 const RULER: &str = "the class of the nearest training image";
 
@@ -33,8 +33,9 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         data.cols(),
         data.classes().unwrap_or(0)
     );
-    let sampling = options.sampling.config(common.seed, &denoiser);
-    let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser), options.per_class);
+    let sampling = options.sampling.config(common.seed, &denoiser)?;
+    let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class);
+    ensure!(!job.images.is_empty(), "no images were asked for; see --per-class and --classes");
     let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
     let bar = output::progress(common, job.images.len() as u64, template)?;
     let pixels = job.run(&denoiser, &bar)?;
@@ -45,12 +46,15 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         .map(|&label| u8::try_from(label).context("a class above 255 fits in no byte"))
         .collect::<Result<_>>()?;
     let accuracy =
-        ClassAccuracy::new(&expected, &nearest_classes(data, &pixels, &device)?, config.num_classes);
+        ClassAccuracy::new(&expected, &nearest_classes(data, &pixels, &device)?, config.num_classes)?;
     let real = match corpus.test().and_then(|test| Some((test, test.labels()?))) {
         Some((test, labels)) => {
-            let count = labels.len().min(REAL);
-            let found = nearest_classes(data, &test.images()[..count * test.image_size()], &device)?;
-            Some(ClassAccuracy::new(&labels[..count], &found, config.num_classes).overall)
+            // Evenly over the set, whose parts may differ: the first half of MNIST is the harder one.
+            let stride = labels.len().div_ceil(REAL).max(1);
+            let images = test.images().chunks(test.image_size()).step_by(stride).collect::<Vec<_>>().concat();
+            let labels: Vec<u8> = labels.iter().copied().step_by(stride).collect();
+            let found = nearest_classes(data, &images, &device)?;
+            Some(ClassAccuracy::new(&labels, &found, config.num_classes)?.overall)
         }
         None => None,
     };

@@ -1,6 +1,6 @@
 //! A list of images to sample, and the sampling of it in parts.
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use ddpm_core::NoiseMode;
 use ddpm_data::to_pixel;
 use ddpm_model::{Denoiser, SampleConfig, Sampler};
@@ -85,23 +85,36 @@ pub(crate) fn grey_levels(images: &candle_core::Tensor) -> candle_core::Result<V
 
 impl Sampling {
     /// The sampler's configuration for a model.
-    pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> SampleConfig {
+    pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let default = SampleConfig::ancestral(seed, denoiser);
+        ensure!(
+            self.sampler == SamplerName::Ddpm || self.noise.is_none(),
+            "--noise is an option of the sampler ddpm; ddim takes --eta"
+        );
+        ensure!(
+            self.sampler == SamplerName::Ddim || self.eta.is_none(),
+            "--eta is an option of the sampler ddim; ddpm takes --noise"
+        );
         let sampler = match (self.sampler, self.noise) {
-            (SamplerName::Ddim, _) => Sampler::Ddim(self.eta),
+            (SamplerName::Ddim, _) => Sampler::Ddim(self.eta.unwrap_or(0.0)),
             (SamplerName::Ddpm, None) => default.sampler,
             (SamplerName::Ddpm, Some(NoiseName::Posterior)) => Sampler::Ddpm(NoiseMode::Posterior),
             (SamplerName::Ddpm, Some(NoiseName::Beta)) => Sampler::Ddpm(NoiseMode::Beta),
             (SamplerName::Ddpm, Some(NoiseName::None)) => Sampler::Ddpm(NoiseMode::None),
         };
-        SampleConfig { sampler, num_inference_steps: self.steps, guidance: self.guidance, ..default }
+        let num_inference_steps = self.steps;
+        Ok(SampleConfig { sampler, num_inference_steps, guidance: self.guidance, ..default })
     }
 
     /// The classes asked for, or all of the model.
-    pub(crate) fn classes(&self, denoiser: &Denoiser) -> Vec<u32> {
-        match &self.classes {
-            Some(list) => list.0.clone(),
-            None => (0..).take(denoiser.config().num_classes).collect(),
+    pub(crate) fn classes(&self, denoiser: &Denoiser) -> Result<Vec<u32>> {
+        let count = denoiser.config().num_classes;
+        let Some(list) = &self.classes else { return Ok((0..).take(count).collect()) };
+        ensure!(count > 0, "--classes needs a class-conditional model, and this one has no classes");
+        // The model would take its null class, too.
+        match list.0.iter().find(|&&class| class as usize >= count) {
+            Some(class) => bail!("class {class}, but the model has classes 0 to {}", count - 1),
+            None => Ok(list.0.clone()),
         }
     }
 }

@@ -14,19 +14,15 @@ use serde_json::json;
 
 use super::job::{Job, grey_levels};
 use crate::{
-    args::{Common, Format, NoiseName, Sample, SamplerName},
+    args::{Common, Format, Sample},
     model, output, picture,
 };
 
-/// Images that a picture shows at most; `idx` and `safetensors` take any number.
-const PICTURE_LIMIT: usize = 2000;
+/// Images beyond which no picture is tried; `idx` and `safetensors` take any number.
+const PICTURE_LIMIT: usize = 10_000;
 
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     let sampling = &options.sampling;
-    ensure!(
-        sampling.sampler == SamplerName::Ddpm || sampling.noise.is_none_or(|n| n == NoiseName::Posterior),
-        "--noise is an option of the sampler ddpm; ddim takes --eta"
-    );
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
@@ -35,11 +31,11 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     output::verbose(common, &format!("{count} images, {:?}", job.config));
     let files = match options.format {
         Format::Gif => {
-            ensure_picture(count)?;
+            ensure_picture(&job, &denoiser, picture::GIF_TILE_SIDE)?;
             vec![(out, animation(&job, &denoiser)?)]
         }
         Format::Png => {
-            ensure_picture(count)?;
+            ensure_picture(&job, &denoiser, picture::PNG_TILE_SIDE)?;
             let pixels = run_job(&job, &denoiser, common)?;
             let picture = job.picture(&denoiser, &pixels, picture::PNG_TILE_SIDE)?;
             vec![(out, picture::encode_png(&picture)?)]
@@ -74,8 +70,8 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
 }
 
 fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
-    let config = options.sampling.config(common.seed, denoiser);
-    let classes = options.sampling.classes(denoiser);
+    let config = options.sampling.config(common.seed, denoiser)?;
+    let classes = options.sampling.classes(denoiser)?;
     let mut job = match options.number {
         Some(number) if denoiser.config().num_classes == 0 => Job::new(config, vec![0; number]),
         Some(number) => Job::new(config, classes.iter().copied().cycle().take(number).collect()),
@@ -98,11 +94,11 @@ fn run_job(job: &Job, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
     Ok(pixels)
 }
 
-/// The grid at each step, from noise to images.
+/// The grid as it starts, as pure noise, and after each step.
 fn animation(job: &Job, denoiser: &Denoiser) -> Result<Vec<u8>> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
-    let mut states = Vec::new();
+    let mut states = vec![grey_levels(&denoiser.start(&job.config, &job.images)?)?];
     denoiser.sample(&job.config, &job.images, &job.labels, |step| {
         states.push(grey_levels(step.x_t)?);
         Ok(())
@@ -133,12 +129,13 @@ fn byte_labels(job: &Job) -> Result<Vec<u8>> {
     job.labels.iter().map(|&label| u8::try_from(label).context("a class above 255 fits in no byte")).collect()
 }
 
-fn ensure_picture(count: usize) -> Result<()> {
-    ensure!(
-        count <= PICTURE_LIMIT,
-        "{count} images are too many for a picture, which shows {PICTURE_LIMIT} at most; use --format idx or safetensors"
-    );
-    Ok(())
+/// Fails before anything is sampled if the picture would be too large: draws it with blank tiles.
+fn ensure_picture(job: &Job, denoiser: &Denoiser, tile_side: usize) -> Result<()> {
+    let count = job.images.len();
+    let advice = || format!("{count} images do not fit in a picture; use --format idx or safetensors");
+    ensure!(count <= PICTURE_LIMIT, advice());
+    let blank = vec![0; count * denoiser.config().pixels()];
+    job.picture(denoiser, &blank, tile_side).map(|_| ()).with_context(advice)
 }
 
 fn default_out(format: Format) -> PathBuf {

@@ -1,9 +1,8 @@
 //! `ddpm-cli train`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
-use ddpm_core::PredictionType;
+use anyhow::Result;
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, WeightType, write_atomic, write_model};
 use ddpm_train::{Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
@@ -11,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::job::Job;
 use crate::{
-    args::{Common, LossName, NetworkName, PredictionName, PresetName, Train, WeightTypeName},
+    args::{Common, LossName, NetworkName, PresetName, Train, WeightTypeName},
     output, picture,
 };
 
@@ -32,15 +31,18 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let mut seen_first_step = false;
     let outcome = ddpm_train::run(&config, &corpus, &options.out, start, &device, |event| {
         match event {
+            Event::Resumed { step, damaged } => {
+                output::verbose(common, &format!("resumed after step {step}"));
+                if damaged > 0 {
+                    output::warning(&format!("{damaged} newer checkpoints are damaged and were passed over"));
+                }
+            }
             Event::Step { step, total, loss } => {
                 if !seen_first_step {
                     // A resumed run starts its clock here, not at zero images.
                     bar.set_length(total * images_per_step);
                     bar.set_position((step - 1) * images_per_step);
                     bar.reset_eta();
-                    if start == Start::Overwrite && step == 1 {
-                        remove_old_previews(&previews)?;
-                    }
                     seen_first_step = true;
                 }
                 bar.set_position(step * images_per_step);
@@ -95,22 +97,13 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
         Some(LossName::MinSnr) => config.loss = Loss::MinSnr,
         None => {}
     }
-    match options.prediction {
-        Some(PredictionName::Epsilon) => config.schedule.prediction_type = PredictionType::Epsilon,
-        Some(PredictionName::Sample) => config.schedule.prediction_type = PredictionType::Sample,
-        Some(PredictionName::VPrediction) => config.schedule.prediction_type = PredictionType::VPrediction,
-        None => {}
+    if let Some(output) = options.output {
+        config.denoiser.output_type = output.into();
+    }
+    if let Some(prediction) = options.prediction {
+        config.schedule.prediction_type = prediction.into();
     }
     config
-}
-
-fn remove_old_previews(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| folder.display().to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Five images of each class, the same noise after each epoch.
@@ -136,8 +129,7 @@ fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
     let loss = |loss: Option<f64>| loss.map_or("none".to_owned(), |loss| format!("{loss:.5}"));
     format!(
         "# Denoising diffusion model of {name}\n\n\
-         A class-conditional model ({parameters} parameters, {rows}×{cols} pixels, {classes} classes) of linear \
-         layers and SiLU, trained by DDPM (Ho et al. 2020) with {steps} steps.\n\n\
+         {kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained by DDPM (Ho et al. 2020) with {steps} steps.\n\n\
          | | |\n| --- | --- |\n\
          | training images | {images} of {name} |\n\
          | seed | {seed} |\n\
@@ -149,7 +141,10 @@ fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
         parameters = config.denoiser.parameter_count(),
         rows = config.denoiser.rows,
         cols = config.denoiser.cols,
-        classes = config.denoiser.num_classes,
+        kind = match config.denoiser.num_classes {
+            0 => "An unconditional model".to_owned(),
+            classes => format!("A class-conditional model of {classes} classes"),
+        },
         steps = config.schedule.num_train_timesteps,
         images = corpus.train().len(),
         seed = config.seed,

@@ -108,7 +108,7 @@ impl AddressedRng {
         }
         let each = out.len().checked_div(indices.len()).unwrap_or(0);
         if each * indices.len() != out.len() {
-            return Err(Error::ImageIndices { found: indices.len(), batch: out.len() });
+            return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
         }
         out.par_chunks_mut(each)
             .zip(indices)

@@ -85,6 +85,9 @@ fn q_sample_takes_one_timestep_for_each_image() {
     }
     let wrong = schedule.q_sample(&x_start, &[1, 2], &eps);
     assert!(matches!(wrong, Err(Error::TimestepBatch { found: 2, batch: 3 })));
+    let one_noise_for_all = eps.narrow(0, 0, 1).unwrap();
+    let wrong = schedule.q_sample(&x_start, &[1, 2, 3], &one_noise_for_all);
+    assert!(matches!(wrong, Err(Error::Shapes { .. })));
     let wrong = schedule.q_sample(&x_start, &[20], &eps);
     assert!(matches!(wrong, Err(Error::TimestepRange { found: 20, last: 19 })));
 }

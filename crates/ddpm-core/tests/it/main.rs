@@ -1,5 +1,12 @@
 //! Integration tests of `ddpm-core`: everything here goes through the public API.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::integer_division,
+    reason = "a test may panic, and its numbers are small"
+)]
+
 mod diffusers;
 mod identities;
 mod oracle;

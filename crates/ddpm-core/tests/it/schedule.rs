@@ -21,6 +21,9 @@ fn configurations_outside_their_range_are_refused_with_the_value() {
     assert!(matches!(refused(|c| c.beta_end = f64::NAN), Error::Beta { name: "beta_end", .. }));
     assert!(matches!(refused(|c| c.beta_end = 1e-4), Error::FallingBetas { .. }));
     assert!(matches!(refused(|c| c.clip_sample_range = -1.0), Error::ClipRange { .. }));
+    assert!(matches!(refused(|c| c.beta_start = 1e-17), Error::NoiseLevel { t: 0, .. }));
+    let vanishing = refused(|c| (c.num_train_timesteps, c.beta_end) = (2000, 0.99));
+    assert!(matches!(vanishing, Error::NoiseLevel { found: 0.0, .. }));
     assert_eq!(
         refused(|c| c.beta_end = 1.5).to_string(),
         "beta_end is 1.5, expected a number strictly between 0 and 1"

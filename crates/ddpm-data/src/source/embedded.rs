@@ -35,7 +35,7 @@ impl Corpus {
     /// [`Error::Checksum`](crate::Error::Checksum) or an error of the IDX
     /// reader if the files that were compiled in are not MNIST.
     pub fn mnist() -> Result<Self> {
-        Self::new("mnist", DataSet::mnist_train()?, Some(DataSet::mnist_test()?))
+        Self::new("MNIST", DataSet::mnist_train()?, Some(DataSet::mnist_test()?))
     }
 }
 
@@ -46,7 +46,7 @@ impl DataSet {
     /// # Errors
     /// As [`Corpus::mnist`].
     pub fn mnist_train() -> Result<Self> {
-        load("mnist/train", TRAIN_IMAGES, TRAIN_LABELS, &MNIST_TRAIN)
+        load("MNIST/train", TRAIN_IMAGES, TRAIN_LABELS, &MNIST_TRAIN)
     }
 
     /// The 10,000 test images of the built-in MNIST, without unpacking the
@@ -55,7 +55,7 @@ impl DataSet {
     /// # Errors
     /// As [`Corpus::mnist`].
     pub fn mnist_test() -> Result<Self> {
-        load("mnist/test", TEST_IMAGES, TEST_LABELS, &MNIST_TEST)
+        load("MNIST/test", TEST_IMAGES, TEST_LABELS, &MNIST_TEST)
     }
 }
 

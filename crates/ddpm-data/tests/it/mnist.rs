@@ -20,7 +20,7 @@ fn mnist_is_mnist() {
         assert_eq!(set.classes(), Some(10));
         assert_eq!(set.images().len(), set.len() * 784);
     }
-    assert_eq!((corpus.name(), train.name(), test.name()), ("mnist", "mnist/train", "mnist/test"));
+    assert_eq!((corpus.name(), train.name(), test.name()), ("MNIST", "MNIST/train", "MNIST/test"));
     assert_eq!(corpus.commit(), None);
     assert_eq!(train.labels().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(test.labels().unwrap()[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
@@ -50,6 +50,6 @@ fn digests_are_those_of_the_canonical_files() {
 fn mnist_is_a_source() {
     let config = HubConfig::new("http://127.0.0.1:9", "unused");
     let corpus = "mnist".parse::<Source>().unwrap().load(&config).unwrap();
-    assert_eq!(corpus.name(), "mnist");
+    assert_eq!(corpus.name(), "MNIST");
     assert_eq!(corpus.train().len(), 60_000);
 }

@@ -2,7 +2,7 @@
 //! and chosen when the program runs, so that they give the same bits on all of them; only the matrix
 //! products of the `gemm` crate depend on the instruction set.
 //!
-//! This is the one module of the workspace with `unsafe` code: the call of `gemm`.
+//! This is the one module of the libraries with `unsafe` code: the call of `gemm`.
 
 use gemm::Parallelism;
 use pulp::Arch;
@@ -163,13 +163,14 @@ pub(super) fn silu(x: &[f32], out: &mut [f32]) {
 
 /// ∂x = ∂out · s(1 + x(1 − s)) with s = sigmoid(x), written or added.
 pub(super) fn silu_gradient(x: &[f32], upstream: &[f32], gradient: &mut [f32], more: bool) {
-    let keep = if more { 1.0 } else { 0.0 };
     let pieces = gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(upstream.par_chunks(CHUNK));
     pieces.for_each(|((gradient, x), upstream)| {
         Arch::new().dispatch(|| {
             for ((gradient, &x), &upstream) in gradient.iter_mut().zip(x).zip(upstream) {
                 let s = sigmoid(x);
-                *gradient = keep * *gradient + upstream * (s * (1.0 + x * (1.0 - s)));
+                // A choice of numbers, not of branches: the loop stays vector code.
+                let before = if more { *gradient } else { 0.0 };
+                *gradient = before + upstream * (s * (1.0 + x * (1.0 - s)));
             }
         });
     });
@@ -227,6 +228,8 @@ pub fn adamw_ema(
     second: &mut [f32],
     ema: &mut [f32],
 ) {
+    let len = weight.len();
+    assert!([gradient.len(), first.len(), second.len(), ema.len()] == [len; 4]);
     let AdamwEma { first: [b1, c1], second: [b2, c2], eps, keep, rate, second_scale, ema: [d, e] } = step;
     weight
         .par_chunks_mut(CHUNK)

@@ -61,8 +61,18 @@ fn a_folder_that_is_no_model_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("thesis.txt"), "precious").unwrap();
     let error = write_model(folder.path(), &denoiser(&small_mlp()), WeightType::F32, "").unwrap_err();
-    assert!(error.to_string().contains("exists and holds no model"), "{error}");
+    assert!(error.to_string().contains("exists and holds no model of this kind"), "{error}");
     assert_eq!(fs::read_to_string(folder.path().join("thesis.txt")).unwrap(), "precious");
+}
+
+#[test]
+fn a_model_of_another_kind_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("model_index.json");
+    fs::write(&index, r#"{"_class_name": "StableDiffusionPipeline"}"#).unwrap();
+    let error = write_model(folder.path(), &denoiser(&small_mlp()), WeightType::F32, "").unwrap_err();
+    assert!(error.to_string().contains("holds no model of this kind"), "{error}");
+    assert!(fs::read_to_string(index).unwrap().contains("StableDiffusion"));
 }
 
 /// Writes a good model, spoils it, and returns the error of reading it, which must name the file.
@@ -105,6 +115,8 @@ fn files_of_another_kind_are_named() {
     assert!(error.to_string().contains("beta_end is 1.7"), "{error}");
     let error = spoilt("denoiser/config.json", replace("\"rows\"", "\"row\""));
     assert!(error.to_string().contains("unknown field `row`"), "{error}");
+    let error = spoilt("denoiser/config.json", replace("\"rows\": 3", "\"rows\": 65"));
+    assert!(error.to_string().contains("`rows` is 65"), "{error}");
 }
 
 #[test]

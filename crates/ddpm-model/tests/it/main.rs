@@ -1,5 +1,12 @@
 //! Integration tests of `ddpm-model`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::integer_division,
+    reason = "a test may panic, and its numbers are small"
+)]
+
 mod cpu;
 mod folder;
 mod gradients;

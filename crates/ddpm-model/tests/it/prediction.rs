@@ -87,6 +87,8 @@ fn bad_arguments_are_refused() {
     assert!(matches!(failed, Err(Error::Class { found: 6, last: 4 })));
     let failed = denoiser.predict(&x_t, 20, &[1, 2], 1.0);
     assert!(matches!(failed, Err(Error::Core(ddpm_core::Error::TimestepRange { found: 20, .. }))));
+    let failed = denoiser.predict(&x_t, 3, &[1, 2], f64::NAN);
+    assert!(matches!(failed, Err(Error::GuidanceScale { .. })));
     let unconditional = DenoiserConfig { num_classes: 0, ..small_mlp() };
     let failed = crate::denoiser(&unconditional).predict(&x_t, 3, &[0, 0], 2.0);
     assert!(matches!(failed, Err(Error::Guidance { .. })));
@@ -112,4 +114,41 @@ fn initial_weights_depend_on_the_seed_alone_and_have_the_intended_spread() {
     let values = bits_to_f32(&bits(&one[name]));
     let variance = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64;
     assert!((variance * 512.0 - 1.0).abs() < 0.01, "{variance}");
+}
+
+#[test]
+fn an_empty_batch_gives_an_empty_prediction() {
+    let x_t = images(&small_mlp(), 0);
+    assert_eq!(denoiser(&small_mlp()).predict(&x_t, 3, &[], 1.0).unwrap().dims(), [0, 12]);
+}
+
+/// What is trained on changes; a prediction must see it.
+#[test]
+fn a_denoiser_over_variables_predicts_with_their_present_values() {
+    let config = small_mlp();
+    let vars: Vec<_> = crate::weights(&config, candle_core::DType::F32)
+        .into_iter()
+        .map(|(name, weight)| (name, candle_core::Var::from_tensor(&weight).unwrap()))
+        .collect();
+    let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
+    let x_t = images(&config, 2);
+    let predict = || bits(&denoiser.predict(&x_t, 3, &[1, 2], 1.0).unwrap());
+    let before = predict();
+    for (_, var) in &vars {
+        var.set(&(var.as_tensor() * 1.5).unwrap()).unwrap();
+    }
+    assert_ne!(before, predict());
+}
+
+#[test]
+fn weights_that_are_not_those_of_the_configuration_are_named() {
+    let weights = crate::weights(&small_mlp(), candle_core::DType::F32);
+    let build = |weights| Denoiser::new(&small_mlp(), &ScheduleConfig::mnist20(), weights).unwrap_err();
+    let mut missing = weights.clone();
+    missing.remove("input.bias");
+    assert_eq!(build(missing).to_string(), "weight `input.bias` is missing, expected [16]");
+    let mut more = weights.clone();
+    more.insert("extra".to_owned(), weights["input.bias"].clone());
+    assert_eq!(build(more).to_string(), "weight `extra` is there, expected no such weight");
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use candle_core::Device;
 use ddpm_data::{Corpus, DataSet};
-use ddpm_train::{Error, Result, Start, TrainConfig, run};
+use ddpm_train::{Error, Event, Result, Start, TrainConfig, run};
 use tempfile::{TempDir, tempdir};
 
 use crate::{bits, config, corpus, images, is_epoch, labelled, labels, names, train, train_until};
@@ -28,16 +28,21 @@ fn flip_a_byte(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The steps that a resumed run takes.
-fn resumed_steps(folder: &Path) -> Result<Vec<u64>> {
-    let mut steps = Vec::new();
+/// The step after which a run is resumed, and the number of damaged checkpoints that it is told of. All
+/// further steps must be taken.
+fn resumed_after(folder: &Path) -> Result<(u64, usize)> {
+    let (mut steps, mut found) = (Vec::new(), None);
     run(&config(), corpus(), folder, Start::Resume, &Device::Cpu, |event| {
-        if let ddpm_train::Event::Step { step, .. } = event {
-            steps.push(step);
+        match event {
+            Event::Resumed { step, damaged } => assert!(found.replace((step, damaged)).is_none()),
+            Event::Step { step, .. } => steps.push(step),
+            _ => {}
         }
         Ok(())
     })?;
-    Ok(steps)
+    let found = found.unwrap();
+    assert!(steps.iter().copied().eq(found.0 + 1..=30), "after {found:?}: {steps:?}");
+    Ok(found)
 }
 
 #[test]
@@ -75,7 +80,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_older_one() {
     for (what, damage) in damages {
         let folder = stopped();
         damage(&checkpoint(folder.path(), 20));
-        assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(11..=30), "{what}");
+        assert_eq!(resumed_after(folder.path()).unwrap(), (10, 1), "{what}");
         // The damaged one was written anew: the run can be resumed from it, and is the same.
         assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"], "{what}");
         fs::remove_dir_all(checkpoint(folder.path(), 30)).unwrap();
@@ -90,7 +95,7 @@ fn if_all_checkpoints_are_damaged_their_number_is_told_and_they_are_left() {
     for step in [10, 20] {
         flip_a_byte(&checkpoint(folder.path(), step).join("state.safetensors"), 999);
     }
-    let error = resumed_steps(folder.path()).unwrap_err();
+    let error = resumed_after(folder.path()).unwrap_err();
     assert!(matches!(&error, Error::NoCheckpoint { damaged: 2, .. }), "{error}");
     assert!(error.to_string().contains("checkpoints") && error.to_string().contains("2 damaged"), "{error}");
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010", "step-00000020"]);
@@ -108,21 +113,22 @@ fn copy_as(folder: &Path, name: &str) {
 #[test]
 fn what_an_interrupted_save_leaves_is_no_checkpoint() {
     let folder = stopped();
-    // Complete in itself, but not renamed yet.
-    copy_as(folder.path(), "step-00000030.tmp");
-    fs::write(folder.path().join("checkpoints/notes.txt"), "mine").unwrap();
-    assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(21..=30));
-    let left = names(&folder.path().join("checkpoints"));
-    assert_eq!(left, ["notes.txt", "step-00000020", "step-00000030"]);
+    // Complete in themselves, but not renamed.
+    for name in [".tmp-a1b2c3", "step-00000030.tmp", "step-00000030.old"] {
+        copy_as(folder.path(), name);
+    }
+    assert_eq!(resumed_after(folder.path()).unwrap(), (20, 0));
 }
 
-/// A damaged checkpoint is moved away before its successor takes its place, and a crash may come between.
+/// Each would take the room of a checkpoint for ever.
 #[test]
-fn what_was_moved_away_is_removed_when_its_successor_comes() {
+fn what_an_interrupted_save_leaves_is_removed_when_the_run_goes_on() {
     let folder = stopped();
-    copy_as(folder.path(), "step-00000030.old");
-    assert!(resumed_steps(folder.path()).unwrap().into_iter().eq(21..=30));
-    assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"]);
+    copy_as(folder.path(), ".tmp-a1b2c3");
+    fs::write(folder.path().join("checkpoints/notes.txt"), "mine").unwrap();
+    resumed_after(folder.path()).unwrap();
+    let left = names(&folder.path().join("checkpoints"));
+    assert_eq!(left, ["notes.txt", "step-00000020", "step-00000030"]);
 }
 
 /// The error of resuming with another configuration.

@@ -77,8 +77,9 @@ fn options_out_of_range_are_named_with_the_value_found() {
         change(&mut config.adamw);
     }
     type Spoil = fn(&mut TrainConfig);
-    let cases: [(&str, Spoil); 17] = [
+    let cases: [(&str, Spoil); 18] = [
         ("`epochs` is 0", |c| c.epochs = 0),
+        ("`epochs` is 18446744073709552000", |c| c.epochs = u64::MAX),
         ("`learning_rate` is 0", |c| c.learning_rate = 0.0),
         ("`learning_rate` is -1", |c| c.learning_rate = -1.0),
         ("`learning_rate` is 1.5", |c| c.learning_rate = 1.5),

@@ -27,7 +27,7 @@ fn a_fresh_run_does_not_touch_an_older_one() {
     let before = log();
     let error = train(&config(), folder.path(), Start::Fresh).unwrap_err();
     assert!(matches!(&error, Error::Occupied { path } if path == folder.path()), "{error}");
-    assert!(error.to_string().contains("--resume") && error.to_string().contains("--overwrite"), "{error}");
+    assert!(error.to_string().contains("resume") && error.to_string().contains("overwrite"), "{error}");
     assert_eq!(log(), before);
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"]);
 }

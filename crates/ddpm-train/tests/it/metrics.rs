@@ -114,6 +114,7 @@ fn an_observer_hears_of_every_step_and_epoch_with_what_the_log_says() {
                 steps.push(step);
                 losses.extend(loss.filter(|_| step == 50 || step == 60));
             }
+            Event::Resumed { .. } => return Err("a fresh run is not resumed".into()),
             Event::Epoch { record, denoiser } => {
                 assert_eq!(denoiser.config(), &small_batches().denoiser);
                 epochs.push(record.clone());

@@ -94,13 +94,16 @@ impl Hub {
         let address = HubAddress::new(owner, name, revision)?;
         let mut repository = Repository::new(self, RepoTypeAny::Dataset, &address);
         let (train, test) = layout::read(&mut repository, &address)?;
-        if owner.eq_ignore_ascii_case("ylecun") && name.eq_ignore_ascii_case("mnist") {
+        let is_mnist = owner.eq_ignore_ascii_case("ylecun") && name.eq_ignore_ascii_case("mnist");
+        if is_mnist {
             MNIST_TRAIN.verify(&train)?;
             if let Some(test) = &test {
                 MNIST_TEST.verify(test)?;
             }
         }
-        let corpus = Corpus::new(format!("{owner}/{name}"), train, test)?;
+        // Verified to be the same images, so it goes by the same name as the built-in set.
+        let title = if is_mnist { "MNIST".to_owned() } else { format!("{owner}/{name}") };
+        let corpus = Corpus::new(title, train, test)?;
         Ok(corpus.at_commit(repository.revision().to_owned()))
     }
 

@@ -1,0 +1,163 @@
+//! `--help`, and who speaks on which stream.
+
+use tempfile::tempdir;
+
+use crate::{ddpm, json, run, stdout, with_model, write_data};
+
+const COMMON: [&str; 8] = [
+    "--device",
+    "--threads",
+    "--seed",
+    "--json",
+    "-v, --verbose",
+    "-q, --quiet",
+    "-h, --help",
+    "[default: cpu]",
+];
+const SAMPLING: [&str; 7] =
+    ["--model", "--classes", "--sampler", "--steps", "--noise", "--eta", "--guidance"];
+
+#[test]
+fn every_command_explains_each_of_its_options() {
+    let folder = tempdir().unwrap();
+    let own: [(&str, &[&str]); 5] = [
+        (
+            "sample",
+            &[
+                "--per-class",
+                "-n, --number",
+                "--shard",
+                "--format",
+                "-o, --out",
+                "hf://OWNER/NAME",
+                "safetensors",
+            ],
+        ),
+        (
+            "train",
+            &[
+                "--data",
+                "--preset",
+                "-o, --out",
+                "--resume",
+                "--overwrite",
+                "--dtype",
+                "--epochs",
+                "--batch-size",
+                "--learning-rate",
+                "--output",
+                "--network",
+                "--loss",
+                "--prediction",
+                "reproduce",
+                "min_snr",
+                "v_prediction",
+                "runs/train",
+                "hf://datasets/OWNER/NAME",
+            ],
+        ),
+        ("eval", &["--data", "--per-class", "hf://datasets/OWNER/NAME"]),
+        ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
+        ("info", &["--model", "hf://OWNER/NAME"]),
+    ];
+    for (command, own) in own {
+        for flag in ["--help", "-h"] {
+            let help = stdout(&run(folder.path(), &[command, flag]));
+            let sampling = if matches!(command, "sample" | "eval") { &SAMPLING[..] } else { &[] };
+            for word in [own, sampling, &COMMON].concat() {
+                assert!(help.contains(word), "{command} {flag} does not mention {word}: {help}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_program_lists_its_commands_and_its_exit_codes() {
+    let folder = tempdir().unwrap();
+    let help = stdout(&run(folder.path(), &["--help"]));
+    for word in
+        ["sample", "train", "eval", "data", "info", "Exit codes: 0 done, 1 failed, 2 wrong command line"]
+    {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let version = stdout(&run(folder.path(), &["--version"]));
+    assert_eq!(version.trim(), format!("ddpm-cli {}", env!("CARGO_PKG_VERSION")));
+}
+
+/// The commands on a model and a data set that are there.
+const COMMANDS: [&[&str]; 5] = [
+    &["sample", "--model", "model", "-n", "2"],
+    &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out", "run", "--overwrite"],
+    &["eval", "--model", "model", "--data", "data", "--per-class", "1"],
+    &["data", "--data", "data"],
+    &["info", "--model", "model"],
+];
+
+#[test]
+fn quiet_commands_say_nothing() {
+    let folder = with_model();
+    for command in COMMANDS {
+        let assert = run(folder.path(), &[command, &["-q"]].concat());
+        assert!(assert.get_output().stdout.is_empty(), "{command:?}");
+        assert!(assert.get_output().stderr.is_empty(), "{command:?}");
+    }
+}
+
+#[test]
+fn commands_speak_on_standard_output_and_not_on_standard_error() {
+    let folder = with_model();
+    for command in COMMANDS {
+        let assert = run(folder.path(), command);
+        assert!(!assert.get_output().stdout.is_empty(), "{command:?}");
+        assert!(assert.get_output().stderr.is_empty(), "{command:?}");
+    }
+}
+
+/// `json` checks that there is one line, and that it is an object.
+#[test]
+fn json_is_one_object_on_standard_output_whether_quiet_or_verbose() {
+    let folder = with_model();
+    for command in COMMANDS {
+        for flag in [&[][..], &["-q"], &["-v"]] {
+            json(folder.path(), &[command, flag].concat());
+        }
+    }
+}
+
+#[test]
+fn verbose_commands_say_more_on_standard_error() {
+    let folder = with_model();
+    for command in &COMMANDS[..2] {
+        let assert = run(folder.path(), &[command, &["-v"][..]].concat());
+        let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert!(error.contains("seed: 1"), "{command:?}: {error}");
+    }
+}
+
+#[test]
+fn common_options_may_stand_before_the_command() {
+    let folder = with_model();
+    let file = |args: &[&str]| {
+        run(folder.path(), args);
+        std::fs::read(folder.path().join("out.png")).unwrap()
+    };
+    let sample = ["sample", "--model", "model", "-n", "2", "-o", "out.png"];
+    let before = file(&[&["--seed", "5", "-q"], &sample[..]].concat());
+    assert!(before == file(&[&sample[..], &["--seed", "5", "-q"]].concat()));
+    assert!(before != file(&sample));
+}
+
+/// A reader such as `head` may go away before the result comes.
+#[cfg(unix)]
+#[test]
+fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let mut command = std::process::Command::new(ddpm(folder.path(), &[]).get_program());
+    let output = command.args(["data", "--data", "data"]).current_dir(folder.path()).stdout(full).output();
+    let output = output.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("cannot write to standard output"), "{error}");
+}

@@ -1,0 +1,177 @@
+//! Integration tests of `ddpm-cli`: everything here runs the program.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod built_in;
+mod evaluation;
+mod formats;
+mod help;
+mod refusals;
+mod reproducible;
+mod resume;
+mod training;
+mod unlabelled;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use assert_cmd::{Command, assert::Assert, cargo::cargo_bin};
+use ddpm_data::idx::{encode_images, encode_labels};
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+
+const SIDE: usize = 8;
+const CLASSES: usize = 3;
+const TRAIN: usize = 96;
+const TEST: usize = 24;
+const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
+
+/// The program in a folder, without what the surroundings may tell it and without a network.
+fn ddpm(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(cargo_bin!("ddpm-cli"));
+    for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "HF_ENDPOINT", "HF_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.join("no-hub"));
+    command.current_dir(folder).args(args);
+    command
+}
+
+/// Runs the program, which must succeed.
+fn run(folder: &Path, args: &[&str]) -> Assert {
+    ddpm(folder, args).assert().success()
+}
+
+/// Runs the program, which must fail with this exit code and say nothing on standard output; returns what
+/// it says on standard error.
+fn fail(folder: &Path, code: i32, args: &[&str]) -> String {
+    let assert = ddpm(folder, args).assert();
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert_eq!(assert.get_output().status.code(), Some(code), "{args:?}: {error}");
+    assert!(assert.get_output().stdout.is_empty(), "{args:?}");
+    error
+}
+
+/// What a successful run prints on standard output.
+fn stdout(assert: &Assert) -> String {
+    String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+}
+
+/// The one JSON object that a command prints with `--json`.
+fn json(folder: &Path, args: &[&str]) -> Value {
+    let text = stdout(&run(folder, &[args, &["--json"]].concat()));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert!(value.is_object(), "{text}");
+    value
+}
+
+/// The keys of a JSON object, sorted.
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// Images of three classes: a bright bar at one of three heights, under a little grey.
+fn pixels(count: usize) -> Vec<u8> {
+    let pixel = |i: usize| {
+        let (image, row) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE).div_euclid(SIDE));
+        let grey = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0] & 31;
+        if row.div_euclid(3) == image % CLASSES { 220 + grey } else { grey }
+    };
+    (0..count * SIDE * SIDE).map(pixel).collect()
+}
+
+fn labels(count: usize) -> Vec<u8> {
+    (0..count).map(|image| u8::try_from(image % CLASSES).unwrap()).collect()
+}
+
+/// A data set in the folder `data`: 96 images to train on and 24 to test on.
+fn write_data(folder: &Path, labelled: bool) {
+    let data = folder.join("data");
+    fs::create_dir(&data).unwrap();
+    for (split, count) in [("train", TRAIN), ("t10k", TEST)] {
+        let images = encode_images(SIDE, SIDE, &pixels(count)).unwrap();
+        fs::write(data.join(format!("{split}-images-idx3-ubyte")), images).unwrap();
+        if labelled {
+            let labels = encode_labels(&labels(count)).unwrap();
+            fs::write(data.join(format!("{split}-labels-idx1-ubyte")), labels).unwrap();
+        }
+    }
+}
+
+/// A finished run of two epochs, in memory so that nothing stays on disk.
+struct Trained {
+    /// Every file but the checkpoints, by its path in the run's folder.
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    stdout: String,
+    stderr: String,
+}
+
+static LABELLED: LazyLock<Trained> = LazyLock::new(|| Trained::new(true));
+static UNLABELLED: LazyLock<Trained> = LazyLock::new(|| Trained::new(false));
+
+impl Trained {
+    fn new(labelled: bool) -> Self {
+        let folder = tempdir().unwrap();
+        write_data(folder.path(), labelled);
+        let assert = run(
+            folder.path(),
+            &["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "run", "--json"],
+        );
+        let mut files = BTreeMap::new();
+        collect(&folder.path().join("run"), Path::new(""), &mut files);
+        let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        Self { files, stdout: stdout(&assert), stderr }
+    }
+
+    /// A folder that holds the data set as `data` and the trained model as `model`.
+    fn folder(&self, labelled: bool) -> TempDir {
+        let folder = tempdir().unwrap();
+        write_data(folder.path(), labelled);
+        for (path, bytes) in &self.files {
+            if path.starts_with("model") {
+                let path = folder.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
+        }
+        folder
+    }
+}
+
+fn collect(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for name in names(&root.join(below)) {
+        let path = below.join(name);
+        if root.join(&path).is_dir() {
+            if !path.starts_with("checkpoints") {
+                collect(root, &path, files);
+            }
+        } else {
+            files.insert(path.clone(), fs::read(root.join(path)).unwrap());
+        }
+    }
+}
+
+/// A folder with the labelled data set as `data` and a model that was trained on it as `model`.
+fn with_model() -> TempDir {
+    LABELLED.folder(true)
+}
+
+/// A folder with the unlabelled data set as `data` and a model that was trained on it as `model`.
+fn with_unlabelled_model() -> TempDir {
+    UNLABELLED.folder(false)
+}

@@ -1,0 +1,279 @@
+//! What is refused: with which exit code, and what the message says.
+
+use std::{fs, path::Path};
+
+use tempfile::tempdir;
+
+use crate::{WEIGHTS, fail, names, with_model, write_data};
+
+/// A command that fails with exit code 1: the message is one line, which contains all of `parts`, and
+/// nothing is left behind.
+fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
+    let before = names(folder);
+    let error = fail(folder, 1, args);
+    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
+    for part in parts {
+        assert!(error.contains(part), "{args:?}: no `{part}` in {error}");
+    }
+    assert_eq!(names(folder), before, "{args:?} leaves something behind");
+}
+
+/// A wrong command line: the message contains all of `parts`.
+fn usage(args: &[&str], parts: &[&str]) {
+    let folder = tempdir().unwrap();
+    let error = fail(folder.path(), 2, args);
+    for part in parts {
+        assert!(error.contains(part), "{args:?}: no `{part}` in {error}");
+    }
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
+    usage(&[], &["sample", "train", "eval", "data", "info"]);
+    usage(&["draw"], &["draw"]);
+    usage(&["sample", "--frobnicate"], &["--frobnicate"]);
+    usage(&["sample", "--device", "tpu"], &["`tpu`", "expected cpu, cuda, cuda:N or metal"]);
+    usage(&["sample", "--device", "cuda:x"], &["`cuda:x`", "expected cpu, cuda, cuda:N or metal"]);
+    for classes in ["", "3-", "a", "5-3", "1,,2", "256"] {
+        usage(&["sample", "--classes", classes], &[classes, "expected classes such as 0-9 or 3,5,7"]);
+    }
+    for threads in ["0", "1025", "two"] {
+        usage(&["info", "--threads", threads], &[threads, "expected 1 to 1024"]);
+    }
+    for shard in ["0/3", "4/3", "1", "1/0"] {
+        usage(&["sample", "--shard", shard], &[shard, "expected I/K with I from 1 to K"]);
+    }
+    usage(&["sample", "--format", "bmp"], &["bmp", "png", "gif", "idx", "safetensors"]);
+    usage(&["sample", "--sampler", "euler"], &["euler", "ddpm", "ddim"]);
+    usage(&["sample", "--noise", "pink"], &["pink", "posterior", "beta", "none"]);
+    usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--number"]);
+    usage(&["sample", "-v", "-q"], &["--verbose", "--quiet"]);
+    usage(&["sample", "--seed", "x"], &["--seed"]);
+    usage(&["train", "--loss", "mse"], &["mse", "epsilon", "sample", "v_prediction", "min_snr"]);
+    usage(&["train", "--preset", "slow"], &["slow", "reproduce", "quick", "compare"]);
+    usage(&["train", "--data", "hf://a/b"], &["hf://a/b", "expected hf://datasets/OWNER/NAME"]);
+    usage(&["data", "--data", "hf://datasets/mnist"], &["hf://datasets/mnist", "hf://datasets/OWNER/NAME"]);
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_this_build_lacks_names_the_feature() {
+    let folder = tempdir().unwrap();
+    refused(folder.path(), &["info", "--device", "cuda"], &["cuda", "--features cuda"]);
+    refused(folder.path(), &["sample", "--device", "cuda:1"], &["`cuda:1`", "--features cuda"]);
+    #[cfg(not(feature = "metal"))]
+    refused(folder.path(), &["train", "--device", "metal"], &["metal", "--features metal"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let folder = with_model();
+    for command in ["sample", "eval", "info"] {
+        let expected = ["nowhere", "no such model folder", "hf://OWNER/NAME", "built-in"];
+        refused(folder.path(), &[command, "--model", "nowhere"], &expected);
+    }
+    refused(folder.path(), &["sample", "--model", "data"], &["model_index.json", "a model folder holds"]);
+}
+
+#[test]
+fn a_malformed_address_of_the_hub_is_shown_with_the_right_form() {
+    let folder = tempdir().unwrap();
+    for address in ["hf://mnist", "hf://datasets/a/b", "hf://a/b@", "hf://../b", "hf://"] {
+        let expected = [address, "expected hf://OWNER/NAME"];
+        refused(folder.path(), &["sample", "--model", address], &expected);
+    }
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn offline_a_model_of_the_hub_is_not_looked_for() {
+    let folder = tempdir().unwrap();
+    let error = fail(folder.path(), 1, &["sample", "--model", "hf://someone/something"]);
+    assert!(error.contains("someone/something") && error.contains("HF_HUB_OFFLINE"), "{error}");
+}
+
+#[test]
+fn data_that_is_not_there_is_named() {
+    let folder = tempdir().unwrap();
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    for command in ["data", "train"] {
+        refused(folder.path(), &[command, "--data", "nowhere"], &["nowhere"]);
+        let expected = ["empty", "train-images-idx3-ubyte"];
+        refused(folder.path(), &[command, "--data", "empty"], &expected);
+    }
+    write_data(folder.path(), true);
+    let labels = folder.path().join("data/train-labels-idx1-ubyte");
+    fs::write(&labels, &fs::read(&labels).unwrap()[..50]).unwrap();
+    refused(folder.path(), &["data", "--data", "data"], &["train-labels-idx1-ubyte", "50", "104"]);
+}
+
+/// Changes a file of a good model; every command that reads the model must then name the file.
+fn spoilt(file: &str, spoil: impl FnOnce(Vec<u8>) -> Vec<u8>, parts: &[&str]) {
+    let folder = with_model();
+    let path = folder.path().join("model").join(file);
+    fs::write(&path, spoil(fs::read(&path).unwrap())).unwrap();
+    for command in ["sample", "eval", "info"] {
+        refused(folder.path(), &[command, "--model", "model"], &[&[file], parts].concat());
+    }
+}
+
+fn replace(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Vec<u8> {
+    move |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(from), "{text}");
+        text.replace(from, to).into_bytes()
+    }
+}
+
+#[test]
+fn a_file_of_a_model_that_is_broken_is_named() {
+    spoilt(WEIGHTS, |bytes| bytes[..bytes.len() - 4].to_vec(), &[]);
+    spoilt(WEIGHTS, |_| Vec::new(), &[]);
+    spoilt("model_index.json", replace("DdpmPipeline", "OtherPipeline"), &["OtherPipeline"]);
+    spoilt("denoiser/config.json", replace("\"rows\"", "\"row\""), &["row"]);
+    spoilt("scheduler/scheduler_config.json", replace("0.7", "1.7"), &["beta_end", "1.7"]);
+}
+
+#[test]
+fn a_file_of_a_model_with_a_number_out_of_range_is_named() {
+    spoilt("denoiser/config.json", replace("\"rows\": 8", "\"rows\": 800"), &["`rows` is 800", "1 to 64"]);
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration_are_named_the_same_each_time() {
+    let folder = with_model();
+    let path = folder.path().join("model/denoiser/config.json");
+    fs::write(&path, replace("\"rows\": 8", "\"rows\": 9")(fs::read(&path).unwrap())).unwrap();
+    // Input, output and its bias do not fit: which of them is named must not be left to chance.
+    let messages: Vec<String> =
+        (0..6).map(|_| fail(folder.path(), 1, &["info", "--model", "model"])).collect();
+    assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
+    assert!(messages[0].contains(WEIGHTS) && messages[0].contains("64") && messages[0].contains("72"));
+}
+
+#[test]
+fn a_missing_file_of_a_model_is_named() {
+    for file in ddpm_model::ModelFiles::REQUIRED {
+        let folder = with_model();
+        fs::remove_file(folder.path().join("model").join(file)).unwrap();
+        refused(folder.path(), &["info", "--model", "model"], &[file]);
+    }
+}
+
+#[test]
+fn a_class_out_of_range_names_the_range() {
+    let folder = with_model();
+    for command in ["sample", "eval"] {
+        for classes in ["7", "0-5"] {
+            let args = [command, "--model", "model", "--data", "data", "--classes", classes];
+            let args = if command == "sample" { [&args[..3], &args[5..]].concat() } else { args.to_vec() };
+            refused(folder.path(), &args, &["classes 0 to 2"]);
+        }
+    }
+}
+
+/// The first class that is not one stands for "no class" inside of the model.
+#[test]
+fn the_class_after_the_last_one_is_out_of_range_too() {
+    let folder = with_model();
+    refused(folder.path(), &["sample", "--model", "model", "--classes", "3"], &["class 3", "0 to 2"]);
+}
+
+#[test]
+fn numbers_that_do_not_work_are_named_with_their_range() {
+    let folder = with_model();
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["--steps", "0"], &["0 inference steps", "expected 1 to 20"]),
+        (&["--steps", "21"], &["21 inference steps", "expected 1 to 20"]),
+        (&["--sampler", "ddim", "--eta", "1.5"], &["eta is 1.5", "0", "1"]),
+        (&["--sampler", "ddim", "--eta", "nan"], &["eta is NaN"]),
+        (&["-n", "0"], &["no images", "-n"]),
+        (&["--per-class", "0"], &["no images", "--per-class"]),
+        (&["-n", "1", "--shard", "1/2"], &["no images", "--shard"]),
+        (&["--format", "png", "-n", "5000"], &["5000 images do not fit", "--format idx"]),
+        (&["--format", "gif", "-n", "2001"], &["2001 images do not fit", "--format idx"]),
+    ];
+    for (options, parts) in cases {
+        refused(folder.path(), &[&["sample", "--model", "model"], options].concat(), parts);
+    }
+}
+
+#[test]
+fn guidance_that_is_no_number_is_refused() {
+    let folder = with_model();
+    for guidance in ["nan", "inf"] {
+        let args = ["sample", "--model", "model", "-n", "1", "--guidance", guidance];
+        refused(folder.path(), &args, &["guidance"]);
+    }
+}
+
+#[test]
+fn a_number_of_images_beyond_all_memory_is_refused() {
+    let folder = with_model();
+    let jobs = [
+        ["sample", "-n", "18446744073709551615"],
+        ["sample", "-n", "4611686018427387904"],
+        ["sample", "--per-class", "6148914691236517206"],
+        ["eval", "--per-class", "6148914691236517206"],
+    ];
+    for job in jobs {
+        let rest = if job[0] == "sample" { ["--format", "idx"] } else { ["--data", "data"] };
+        refused(folder.path(), &[&job[..], &["--model", "model"], &rest].concat(), &["images"]);
+    }
+}
+
+#[test]
+fn options_of_another_sampler_are_refused() {
+    let folder = with_model();
+    let sample = ["sample", "--model", "model"];
+    let eval = ["eval", "--model", "model", "--data", "data"];
+    for command in [&sample[..], &eval] {
+        for options in [&["--sampler", "ddim", "--noise", "none"][..], &["--sampler", "ddpm", "--eta", "0.5"]]
+        {
+            refused(folder.path(), &[command, options].concat(), &[options[2]]);
+        }
+    }
+}
+
+#[test]
+fn training_options_that_do_not_work_are_named() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    for (option, value, parts) in [
+        ("--epochs", "0", ["`epochs` is 0", "expected 1"]),
+        ("--batch-size", "0", ["a batch of 0", "expected 1 to 96"]),
+        ("--batch-size", "97", ["a batch of 97", "expected 1 to 96"]),
+        ("--learning-rate", "0", ["`learning_rate` is 0", "above 0"]),
+        ("--learning-rate", "nan", ["`learning_rate` is NaN", "above 0"]),
+    ] {
+        refused(folder.path(), &["train", "--data", "data", "--out", "run", option, value], &parts);
+    }
+}
+
+#[test]
+fn a_number_of_epochs_that_cannot_be_counted_is_refused() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let args = ["train", "--data", "data", "--out", "run", "--epochs", "18446744073709551615"];
+    refused(folder.path(), &args, &["epochs"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_and_leaves_nothing() {
+    let folder = with_model();
+    fs::write(folder.path().join("file"), "").unwrap();
+    fs::create_dir(folder.path().join("taken")).unwrap();
+    for format in ["png", "gif", "safetensors"] {
+        let sample = ["sample", "--model", "model", "-n", "1", "--format", format, "-o"];
+        for out in ["file/out", "taken"] {
+            refused(folder.path(), &[&sample[..], &[out]].concat(), &[out, "cannot write"]);
+        }
+    }
+    let sample = ["sample", "--model", "model", "-n", "1", "--format", "idx", "-o", "file/out"];
+    refused(folder.path(), &sample, &["file/out-images-idx3-ubyte", "cannot write"]);
+    refused(folder.path(), &["data", "--data", "data", "-o", "file/data.png"], &["file/data.png"]);
+    let train = ["train", "--data", "data", "--batch-size", "16", "--out", "file/run"];
+    refused(folder.path(), &train, &["file/run"]);
+    assert!(names(&folder.path().join("taken")).is_empty());
+}

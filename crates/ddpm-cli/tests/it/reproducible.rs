@@ -1,0 +1,114 @@
+//! An image follows from the seed, its index and its class, and from nothing else.
+
+use std::{fs, path::Path};
+
+use crate::{CLASSES, SIDE, run, with_model};
+
+const PIXELS: usize = SIDE * SIDE;
+
+/// The pixels that `sample` draws with these options.
+fn pixels(folder: &Path, options: &[&str]) -> Vec<u8> {
+    let out = ["sample", "--model", "model", "--format", "idx", "-q", "-o", "out"];
+    run(folder, &[&out[..], options].concat());
+    fs::read(folder.join("out-images-idx3-ubyte")).unwrap()[16..].to_vec()
+}
+
+#[test]
+fn the_same_command_gives_the_same_file() {
+    let folder = with_model();
+    for format in ["png", "gif", "idx", "safetensors"] {
+        let file = |out: &str| {
+            run(folder.path(), &["sample", "--model", "model", "--format", format, "-q", "-o", out]);
+            let name = if format == "idx" { format!("{out}-images-idx3-ubyte") } else { out.to_owned() };
+            fs::read(folder.path().join(name)).unwrap()
+        };
+        assert!(file("one") == file("two"), "{format}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let folder = with_model();
+    // More images than the network sees at a time.
+    for options in [&["-n", "130"][..], &["-n", "7", "--guidance", "2"], &["-n", "7", "--sampler", "ddim"]] {
+        let with = |threads| pixels(folder.path(), &[options, &["--threads", threads]].concat());
+        let one = with("1");
+        assert!(one == with("2") && one == with("3"), "{options:?}");
+        assert!(one == pixels(folder.path(), options), "{options:?} with all cores");
+    }
+}
+
+#[test]
+fn the_parts_of_a_job_are_the_whole() {
+    let folder = with_model();
+    for job in [&["-n", "20"][..], &["--per-class", "5"], &["-n", "2"]] {
+        let whole = pixels(folder.path(), job);
+        let labels = || fs::read(folder.path().join("out-labels-idx1-ubyte")).unwrap()[8..].to_vec();
+        let whole_labels = labels();
+        let (mut parts, mut part_labels) = (Vec::new(), Vec::new());
+        for shard in ["1/3", "2/3", "3/3"] {
+            // Two images cannot be divided into three parts: the first is empty, which is an error.
+            if job == ["-n", "2"] && shard == "1/3" {
+                continue;
+            }
+            parts.extend(pixels(folder.path(), &[job, &["--shard", shard]].concat()));
+            part_labels.extend(labels());
+        }
+        assert!(parts == whole && part_labels == whole_labels, "{job:?}");
+    }
+}
+
+#[test]
+fn an_image_is_the_same_alone_and_among_others() {
+    let folder = with_model();
+    let many = pixels(folder.path(), &["-n", "60"]);
+    assert_eq!(pixels(folder.path(), &["-n", "1"]), many[..PIXELS]);
+    assert_eq!(pixels(folder.path(), &["-n", "7"]), many[..7 * PIXELS]);
+    let last = pixels(folder.path(), &["-n", "60", "--shard", "60/60"]);
+    assert_eq!(last, many[59 * PIXELS..]);
+}
+
+#[test]
+fn images_differ_from_each_other() {
+    let folder = with_model();
+    let many = pixels(folder.path(), &["-n", "30"]);
+    let mut images: Vec<&[u8]> = many.chunks(PIXELS).collect();
+    images.sort_unstable();
+    images.dedup();
+    assert_eq!(images.len(), 30);
+}
+
+/// Each option that is to change the images does.
+#[test]
+fn every_option_of_sampling_has_an_effect() {
+    let folder = with_model();
+    let job = ["-n", "4"];
+    let base = pixels(folder.path(), &job);
+    for options in [
+        &["--seed", "2"][..],
+        &["--noise", "none"],
+        &["--noise", "beta"],
+        &["--steps", "10"],
+        &["--guidance", "3"],
+        &["--sampler", "ddim"],
+        &["--classes", "1"],
+    ] {
+        assert!(pixels(folder.path(), &[&job[..], options].concat()) != base, "{options:?}");
+    }
+    assert!(pixels(folder.path(), &[&job[..], &["--noise", "posterior"]].concat()) == base, "the default");
+    assert!(pixels(folder.path(), &[&job[..], &["--seed", "1"]].concat()) == base, "the default");
+    let ddim = |eta| pixels(folder.path(), &[&job[..], &["--sampler", "ddim", "--eta", eta]].concat());
+    assert!(ddim("0") != ddim("0.5") && ddim("0.5") != ddim("1"));
+}
+
+#[test]
+fn classes_are_drawn_in_the_order_given() {
+    let folder = with_model();
+    let labels = |options: &[&str]| {
+        pixels(folder.path(), options);
+        fs::read(folder.path().join("out-labels-idx1-ubyte")).unwrap()[8..].to_vec()
+    };
+    assert_eq!(labels(&["--classes", "2,0-1", "--per-class", "2"]), [2, 2, 0, 0, 1, 1]);
+    assert_eq!(labels(&["--classes", "1,2", "-n", "5"]), [1, 2, 1, 2, 1]);
+    assert_eq!(labels(&[]).len(), 5 * CLASSES);
+}

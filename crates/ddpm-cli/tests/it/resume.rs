@@ -1,0 +1,183 @@
+//! Runs that are repeated, interrupted, continued or replaced.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use assert_cmd::cargo::cargo_bin;
+use tempfile::tempdir;
+
+use crate::{LABELLED, WEIGHTS, fail, json, names, run, with_model, write_data};
+
+const TRAIN: [&str; 9] = ["train", "--data", "data", "--batch-size", "16", "--epochs", "6", "--out", "run"];
+
+fn weights(run: &Path) -> Vec<u8> {
+    fs::read(run.join("model").join(WEIGHTS)).unwrap()
+}
+
+/// Two threads in the run here, whatever the machine has in the one that is compared with.
+#[test]
+fn the_same_command_gives_the_same_model() {
+    for threads in ["1", "2"] {
+        let folder = with_model();
+        let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "again", "-q"];
+        run(folder.path(), &[&args[..], &["--threads", threads]].concat());
+        let same = weights(&folder.path().join("again")) == LABELLED.files[&Path::new("model").join(WEIGHTS)];
+        assert!(same, "with {threads} threads");
+        for file in ["previews/epoch-002.png", "model/denoiser/config.json"] {
+            let bytes = fs::read(folder.path().join("again").join(file)).unwrap();
+            assert!(bytes == LABELLED.files[Path::new(file)], "{file} with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_another_model() {
+    let folder = with_model();
+    let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--seed", "2", "-q"];
+    run(folder.path(), &[&args[..], &["--out", "other"]].concat());
+    assert!(weights(&folder.path().join("other")) != LABELLED.files[&Path::new("model").join(WEIGHTS)]);
+}
+
+/// A process that is ended with the test, whatever happens.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Starts the run, waits until there is a checkpoint, and ends the process without warning.
+fn kill_after_first_checkpoint(folder: &Path) {
+    let program = std::process::Command::new(cargo_bin!("ddpm-cli"))
+        .args(TRAIN)
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut program = Running(program.unwrap());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !folder.join("run/checkpoints/step-00000006").exists() {
+        assert!(Instant::now() < deadline, "no checkpoint after two minutes");
+        assert!(program.0.try_wait().unwrap().is_none(), "the run ended without a checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    program.0.kill().unwrap();
+    program.0.wait().unwrap();
+    assert!(!folder.join("run/model").exists(), "the run was over before it was killed");
+}
+
+#[test]
+fn a_run_that_was_killed_is_resumed_to_the_same_model() {
+    let (folder, whole) = (tempdir().unwrap(), tempdir().unwrap());
+    for folder in [&folder, &whole] {
+        write_data(folder.path(), true);
+    }
+    kill_after_first_checkpoint(folder.path());
+    let resumed = json(folder.path(), &[&TRAIN[..], &["--resume"]].concat());
+    let expected = json(whole.path(), &TRAIN);
+    for key in ["steps", "images", "train_loss", "test_loss", "epochs"] {
+        assert_eq!(resumed[key], expected[key], "{key}");
+    }
+    let (folder, whole) = (folder.path().join("run"), whole.path().join("run"));
+    assert!(weights(&folder) == weights(&whole));
+    assert_eq!(names(&folder.join("model")), names(&whole.join("model")));
+    let checkpoints =
+        |run: &Path| names(&run.join("checkpoints")).into_iter().filter(|n| n.starts_with("step-"));
+    assert!(checkpoints(&folder).eq(checkpoints(&whole)));
+    let preview = "previews/epoch-006.png";
+    assert!(fs::read(folder.join(preview)).unwrap() == fs::read(whole.join(preview)).unwrap());
+}
+
+/// A folder with data and a finished run of one epoch.
+fn finished() -> (tempfile::TempDir, Vec<&'static str>) {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let args = vec!["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--out", "run", "-q"];
+    run(folder.path(), &args);
+    (folder, args)
+}
+
+#[test]
+fn resuming_a_finished_run_writes_the_same_model_again() {
+    let (folder, args) = finished();
+    let before = weights(&folder.path().join("run"));
+    fs::remove_dir_all(folder.path().join("run/model")).unwrap();
+    run(folder.path(), &[&args[..], &["--resume"]].concat());
+    assert!(weights(&folder.path().join("run")) == before);
+}
+
+#[test]
+fn an_occupied_folder_is_left_alone_and_the_way_out_is_told() {
+    let (folder, args) = finished();
+    let before = weights(&folder.path().join("run"));
+    let error = fail(folder.path(), 1, &args);
+    assert!(error.contains("--resume") && error.contains("--overwrite") && error.contains("run"), "{error}");
+    assert!(weights(&folder.path().join("run")) == before);
+}
+
+#[test]
+fn overwriting_replaces_the_run_and_its_previews() {
+    let (folder, args) = finished();
+    let before = weights(&folder.path().join("run"));
+    fs::write(folder.path().join("run/previews/epoch-030.png"), "of an older, longer run").unwrap();
+    run(folder.path(), &[&args[..], &["--overwrite", "--seed", "2"]].concat());
+    assert!(weights(&folder.path().join("run")) != before);
+    assert_eq!(names(&folder.path().join("run/previews")), ["epoch-001.png"]);
+    assert_eq!(names(&folder.path().join("run/checkpoints")), ["step-00000001"]);
+}
+
+#[test]
+fn resuming_with_other_options_names_the_option() {
+    let (folder, args) = finished();
+    let error = fail(folder.path(), 1, &[&args[..], &["--resume", "--seed", "2"]].concat());
+    assert!(error.contains("`seed`") && error.contains("step-00000001"), "{error}");
+    let error = fail(folder.path(), 1, &[&args[..], &["--resume", "--learning-rate", "0.5"]].concat());
+    assert!(error.contains("`learning_rate`") && error.contains("0.5"), "{error}");
+}
+
+#[test]
+fn resuming_without_a_checkpoint_says_so_and_what_to_do() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let error = fail(folder.path(), 1, &[&TRAIN[..], &["--resume"]].concat());
+    assert!(error.contains("run") && error.contains("no complete checkpoint"), "{error}");
+    assert!(error.contains("without --resume") || error.contains("--overwrite"), "{error}");
+}
+
+/// A name that was mistyped.
+#[test]
+fn resuming_where_there_is_nothing_makes_no_folder() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    fail(folder.path(), 1, &[&TRAIN[..], &["--resume"]].concat());
+    assert_eq!(names(folder.path()), ["data"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_older_one_is_used() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out", "run", "-q"];
+    run(folder.path(), &args);
+    let before = weights(&folder.path().join("run"));
+    let manifest = folder.path().join("run/checkpoints/step-00000002/manifest.json");
+    fs::write(&manifest, "{}").unwrap();
+    let assert = run(folder.path(), &[&args[..], &["--resume"]].concat());
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(error.contains("warning") && error.contains("damaged"), "{error}");
+    assert!(weights(&folder.path().join("run")) == before);
+    assert!(fs::read(&manifest).unwrap().len() > 100, "the checkpoint was written anew");
+}
+
+#[test]
+fn resume_and_overwrite_exclude_each_other() {
+    let folder = tempdir().unwrap();
+    let error = fail(folder.path(), 2, &["train", "--resume", "--overwrite"]);
+    assert!(error.contains("--resume") && error.contains("--overwrite"), "{error}");
+}

@@ -1,0 +1,177 @@
+//! `train` and `data`: what they say and what they leave.
+
+use std::{fs, path::Path};
+
+use candle_core::Device;
+use ddpm_model::read_model;
+use ddpm_train::Record;
+use serde_json::Value;
+
+use crate::{CLASSES, LABELLED, TEST, TRAIN, fail, json, keys, names, run, stdout, with_model};
+
+#[test]
+fn data_describes_a_data_set() {
+    let folder = with_model();
+    let data = json(folder.path(), &["data", "--data", "data"]);
+    let expected = [
+        "classes",
+        "cols",
+        "mean",
+        "name",
+        "revision",
+        "rows",
+        "source",
+        "std",
+        "test",
+        "test_images_sha256",
+        "test_labels_sha256",
+        "train",
+        "train_images_sha256",
+        "train_labels_sha256",
+    ];
+    assert_eq!(keys(&data), expected);
+    assert_eq!((&data["train"], &data["test"]), (&TRAIN.into(), &TEST.into()));
+    assert_eq!((&data["rows"], &data["cols"], &data["classes"]), (&8.into(), &8.into(), &CLASSES.into()));
+    assert_eq!(
+        (&data["name"], &data["source"], &data["revision"]),
+        (&"data".into(), &"data".into(), &Value::Null)
+    );
+    assert_eq!(data["train_images_sha256"].as_str().map(str::len), Some(64));
+    let mean = data["mean"].as_f64().unwrap();
+    assert!((-0.35..-0.25).contains(&mean), "a third of the pixels is bright: {mean}");
+    let text = stdout(&run(folder.path(), &["data", "--data", "data"]));
+    assert!(
+        text.contains("train_images_sha256") && text.contains("classes") && text.contains("96"),
+        "{text}"
+    );
+}
+
+#[test]
+fn data_knows_the_built_in_mnist() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = json(folder.path(), &["data"]);
+    assert_eq!(
+        (&data["train"], &data["test"], &data["classes"]),
+        (&60_000.into(), &10_000.into(), &10.into())
+    );
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn train_tells_its_result_as_one_json_object() {
+    assert_eq!(LABELLED.stdout.lines().count(), 1, "{}", LABELLED.stdout);
+    let result: Value = serde_json::from_str(&LABELLED.stdout).unwrap();
+    let expected = [
+        "batch_size",
+        "epochs",
+        "images",
+        "images_per_second",
+        "model",
+        "parameters",
+        "preset",
+        "seconds",
+        "seed",
+        "steps",
+        "test_loss",
+        "train_loss",
+    ];
+    assert_eq!(keys(&result), expected);
+    assert_eq!(
+        (&result["epochs"], &result["steps"], &result["images"]),
+        (&2.into(), &12.into(), &192.into())
+    );
+    assert_eq!((&result["seed"], &result["preset"]), (&1.into(), &"reproduce".into()));
+    assert_eq!(Path::new(result["model"].as_str().unwrap()), Path::new("run").join("model"));
+    assert!(result["train_loss"].as_f64().unwrap() > 0.0 && result["test_loss"].as_f64().unwrap() > 0.0);
+    assert!(LABELLED.stderr.is_empty(), "no progress where there is no terminal: {}", LABELLED.stderr);
+}
+
+#[test]
+fn train_leaves_a_model_a_log_and_previews() {
+    let files: Vec<String> =
+        LABELLED.files.keys().map(|path| path.to_str().unwrap().replace('\\', "/")).collect();
+    let expected = [
+        ".lock",
+        "metrics.jsonl",
+        "model/README.md",
+        "model/denoiser/config.json",
+        "model/denoiser/diffusion_pytorch_model.safetensors",
+        "model/model_index.json",
+        "model/scheduler/scheduler_config.json",
+        "previews/epoch-001.png",
+        "previews/epoch-002.png",
+    ];
+    assert_eq!(files, expected);
+    let file = |name: &str| &LABELLED.files[Path::new(name)];
+    let log = String::from_utf8(file("metrics.jsonl").clone()).unwrap();
+    let records: Vec<Record> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.iter().map(Record::step).collect::<Vec<_>>(), [6, 6, 12, 12]);
+    for preview in ["previews/epoch-001.png", "previews/epoch-002.png"] {
+        assert!(image::load_from_memory(file(preview)).unwrap().width() > 200);
+    }
+    assert!(file("previews/epoch-001.png") != file("previews/epoch-002.png"));
+    let card = String::from_utf8(file("model/README.md").clone()).unwrap();
+    assert!(card.contains("8×8") && card.contains("3 classes") && card.contains("96"), "{card}");
+}
+
+#[test]
+fn the_model_can_be_read_and_its_result_is_that_of_the_log() {
+    let folder = with_model();
+    let denoiser = read_model(&folder.path().join("model"), &Device::Cpu).unwrap();
+    let config = denoiser.config();
+    assert_eq!((config.rows, config.cols, config.num_classes), (8, 8, CLASSES));
+    let result: Value = serde_json::from_str(&LABELLED.stdout).unwrap();
+    assert_eq!(result["parameters"], config.parameter_count());
+    let info = json(folder.path(), &["info", "--model", "model"]);
+    assert_eq!(keys(&info), ["denoiser", "device", "features", "model", "parameters", "schedule", "version"]);
+    assert_eq!(info["parameters"], config.parameter_count());
+    assert_eq!(info["denoiser"], serde_json::to_value(config).unwrap());
+    assert_eq!(info["schedule"]["num_train_timesteps"], 20);
+    let text = stdout(&run(folder.path(), &["info", "--model", "model"]));
+    assert!(text.contains("8×8, 3 classes") && text.contains("20 steps"), "{text}");
+}
+
+/// The options of a run as `--verbose` tells them, from a run that ends before its first step.
+fn configured(options: &[&str]) -> String {
+    let folder = with_model();
+    // A folder that is occupied: the options are told before.
+    fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
+    fail(folder.path(), 1, &[&["train", "--data", "data", "--out", "run", "-v"], options].concat())
+}
+
+#[test]
+fn options_of_train_change_the_preset() {
+    let options = ["--preset", "quick", "--epochs", "7", "--batch-size", "9", "--learning-rate", "0.25"];
+    let text = configured(&[&options[..], &["--loss", "min_snr", "--prediction", "v_prediction"]].concat());
+    for expected in
+        ["epochs: 7", "batch_size: 9", "learning_rate: 0.25", "loss: MinSnr", "prediction_type: VPrediction"]
+    {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let epochs = ["reproduce", "quick", "compare"].map(|preset| {
+        let text = configured(&["--preset", preset]);
+        text.lines().find(|line| line.contains("epochs:")).unwrap().to_owned()
+    });
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
+}
+
+#[test]
+fn the_plain_network_is_the_original_recipe() {
+    let text = configured(&["--network", "plain"]);
+    assert!(text.contains("Plain {") && text.contains("loss: Epsilon"), "{text}");
+    assert!(text.contains("output_type: Epsilon"), "{text}");
+    let text = configured(&["--network", "plain", "--loss", "sample"]);
+    assert!(text.contains("loss: Sample"), "{text}");
+    assert!(configured(&["--network", "mlp"]).contains("output_type: Sample"));
+}
+
+#[test]
+fn sixteen_bit_weights_are_half_the_size() {
+    let folder = with_model();
+    let args = ["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--dtype", "f16", "-q"];
+    run(folder.path(), &[&args[..], &["--out", "half"]].concat());
+    let size = |model: &str| fs::metadata(folder.path().join(model).join(crate::WEIGHTS)).unwrap().len();
+    let (full, half) = (size("model"), size("half/model"));
+    assert!(half * 2 < full + full.div_euclid(100), "{half} and {full}");
+    run(folder.path(), &["sample", "--model", "half/model", "-q"]);
+}
