@@ -1,6 +1,6 @@
 //! A network together with its schedule: what a sampler calls.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, Purpose, ScheduleConfig};
@@ -15,7 +15,6 @@ use crate::{DenoiserConfig, Error, Init, Result, cpu::CpuNetwork, network::Tenso
 pub const MICRO_BATCH: usize = 50;
 
 /// A denoising network and the schedule for which it was trained.
-#[derive(Debug)]
 pub struct Denoiser {
     config: DenoiserConfig,
     schedule: NoiseSchedule,
@@ -26,7 +25,6 @@ pub struct Denoiser {
     cpu: Option<Cpu>,
 }
 
-#[derive(Debug)]
 struct Cpu {
     network: CpuNetwork,
     weights: Vec<Vec<f32>>,
@@ -206,6 +204,18 @@ impl Denoiser {
             Some(&found) => Err(Error::Class { found, last: self.config.num_classes.saturating_sub(1) }),
             None => Ok(()),
         }
+    }
+}
+
+/// Without the weights, which are millions.
+impl fmt::Debug for Denoiser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, schedule, device, .. } = self;
+        f.debug_struct("Denoiser")
+            .field("config", config)
+            .field("schedule", schedule.config())
+            .field("device", device)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use crate::{Error, Result};
 
+/// How the names of temporary files and folders begin. They are removed unless the program is killed.
+pub const TEMPORARY: &str = ".tmp-";
+
 /// Writes a file by way of a temporary one in the same folder, which is created if it is missing.
 ///
 /// # Errors
@@ -27,7 +30,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         // Temporary files are private; a result is as readable as the user's mask lets any new file be.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".tmp-").tempfile_in(folder)?;
+        let mut file = builder.prefix(TEMPORARY).tempfile_in(folder)?;
         io::Write::write_all(&mut file, bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -48,7 +51,7 @@ pub fn temporary_beside(path: &Path) -> Result<TempDir> {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        builder.prefix(".tmp-").tempdir_in(folder)
+        builder.prefix(TEMPORARY).tempdir_in(folder)
     };
     create().map_err(|source| Error::Write { path: path.to_owned(), source })
 }

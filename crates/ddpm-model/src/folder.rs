@@ -21,7 +21,7 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::{
-    Denoiser, DenoiserConfig, Error, Result, WeightType, encode_json, encode_tensors,
+    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType, encode_json, encode_tensors,
     files::{replace_dir, temporary_beside, write_atomic},
 };
 
@@ -92,13 +92,12 @@ pub fn read_model_from<'a>(
     Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, &config, device)?)
 }
 
-/// Writes a model folder, replacing a model that stands there. A folder that holds something else is
-/// refused.
+/// Checks that [`write_model`] would not refuse a folder for what it holds.
 ///
 /// # Errors
 ///
-/// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
-pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
+/// If the folder exists, is not empty, and is no model of this kind.
+pub fn check_writable(folder: &Path) -> Result<()> {
     let is_model = || {
         let index = fs::read(folder.join(INDEX)).unwrap_or_default();
         serde_json::from_slice::<Index>(&index).is_ok_and(|index| index.class_name == PIPELINE)
@@ -108,6 +107,17 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
         let source = io::Error::new(io::ErrorKind::AlreadyExists, "exists and holds no model of this kind");
         return Err(Error::Write { path: folder.to_owned(), source });
     }
+    Ok(())
+}
+
+/// Writes a model folder, replacing a model that stands there. A folder that holds something else is
+/// refused.
+///
+/// # Errors
+///
+/// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
+pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
+    check_writable(folder)?;
     // Removed with all that is in it, unless it takes the model's place.
     let temporary = temporary_beside(folder)?;
     let path = |name| temporary.path().join(name);
@@ -138,28 +148,27 @@ fn decode_weights(
     let path = path.to_owned();
     let file = SafeTensors::deserialize(bytes)
         .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
-    let mut expected: HashMap<String, Vec<usize>> =
-        config.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
     let mut weights = HashMap::new();
-    for (name, view) in file.iter() {
-        let Some(shape) = expected.remove(name) else {
-            return Err(Error::UnexpectedTensor { path, name: name.to_owned() });
+    for Parameter { name, shape: expected, .. } in config.parameters() {
+        let Ok(view) = file.tensor(&name) else {
+            return Err(Error::MissingTensor { path, name, expected });
         };
         let dtype = DType::try_from(view.dtype()).ok().filter(|dtype| dtype.is_float());
-        let Some(dtype) = dtype.filter(|_| view.shape() == shape) else {
+        let Some(dtype) = dtype.filter(|_| view.shape() == expected) else {
+            let found = format!("{:?} {:?}", view.dtype(), view.shape());
             return Err(Error::TensorMismatch {
                 path,
-                name: name.to_owned(),
-                found: format!("{:?} {:?}", view.dtype(), view.shape()),
-                expected: format!("floats {shape:?}"),
+                name,
+                found,
+                expected: format!("floats {expected:?}"),
             });
         };
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?;
-        weights.insert(name.to_owned(), tensor.to_dtype(DType::F32)?.to_device(device)?);
+        let tensor = Tensor::from_raw_buffer(view.data(), dtype, &expected, &Device::Cpu)?;
+        weights.insert(name, tensor.to_dtype(DType::F32)?.to_device(device)?);
     }
     // The smallest name, so that the message does not depend on the order of a hash map.
-    match expected.into_iter().min() {
-        Some((name, expected)) => Err(Error::MissingTensor { path, name, expected }),
+    match file.names().into_iter().filter(|name| !weights.contains_key(*name)).min() {
+        Some(name) => Err(Error::UnexpectedTensor { path, name: name.to_owned() }),
         None => Ok(weights),
     }
 }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_model::{WeightType, encode_json, encode_tensors, replace_dir, temporary_beside, write_atomic};
+use ddpm_model::{
+    TEMPORARY, WeightType, encode_json, encode_tensors, replace_dir, temporary_beside, write_atomic,
+};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,6 +35,8 @@ pub(crate) struct Progress {
     pub(crate) seconds: f64,
     /// The SHA-256 of the training images.
     pub(crate) images_sha256: String,
+    /// The SHA-256 of their labels.
+    pub(crate) labels_sha256: Option<String>,
     /// The configuration.
     pub(crate) config: TrainConfig,
 }
@@ -61,20 +65,16 @@ pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) ->
     Ok(())
 }
 
-/// Restores the newest checkpoint that verifies, if its configuration and data are those of now, and says
+/// Restores the newest checkpoint that verifies, if its configuration and data are those of `now`, and says
 /// how many newer ones were damaged.
-pub(crate) fn restore(
-    folder: &Path,
-    trainer: &mut Trainer<'_>,
-    images_sha256: &str,
-) -> Result<(Progress, usize)> {
+pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) -> Result<(Progress, usize)> {
     let mut damaged = 0;
     for path in list(folder)?.into_iter().rev() {
         let Some((progress, tensors)) = read(&path)? else {
             damaged += 1;
             continue;
         };
-        check_same(&path, &progress, trainer.config(), images_sha256)?;
+        check_same(&path, &progress, now)?;
         let path = path.join(TENSORS);
         let file = SafeTensors::deserialize(&tensors)
             .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
@@ -128,17 +128,23 @@ fn read(path: &Path) -> Result<Option<(Progress, Vec<u8>)>> {
     Ok(Some((progress, tensors)))
 }
 
-fn check_same(path: &Path, saved: &Progress, now: &TrainConfig, images_sha256: &str) -> Result<()> {
+fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     let differs = |key: &str, saved: String, now: String| {
         Err(Error::OtherConfig { path: path.to_owned(), key: key.to_owned(), saved, now })
     };
-    if saved.images_sha256 != images_sha256 {
-        return differs("training images (SHA-256)", saved.images_sha256.clone(), images_sha256.to_owned());
+    let labels = |progress: &Progress| progress.labels_sha256.clone().unwrap_or_else(|| "none".to_owned());
+    for (key, saved, now) in [
+        ("training images (SHA-256)", saved.images_sha256.clone(), now.images_sha256.clone()),
+        ("training labels (SHA-256)", labels(saved), labels(now)),
+    ] {
+        if saved != now {
+            return differs(key, saved, now);
+        }
     }
     let map = |config: &TrainConfig| -> Result<serde_json::Value> {
         serde_json::to_value(config).map_err(|source| Error::Json { path: path.to_owned(), source })
     };
-    let (saved, now) = (map(&saved.config)?, map(now)?);
+    let (saved, now) = (map(&saved.config)?, map(&now.config)?);
     for (key, value) in saved.as_object().into_iter().flatten() {
         if now[key] != *value {
             return differs(key, value.to_string(), now[key].to_string());
@@ -149,6 +155,18 @@ fn check_same(path: &Path, saved: &Progress, now: &TrainConfig, images_sha256: &
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Removes what a run that was killed while it wrote has left in a folder.
+pub(crate) fn remove_temporary(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let temporary = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
+        if temporary && path.is_dir() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a folder if it is there.

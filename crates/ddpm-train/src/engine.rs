@@ -267,6 +267,7 @@ mod tests {
 
     /// The same steps from the same weights by kernels and by tensors, for every kind of output.
     #[test]
+    #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
     fn kernels_and_tensors_train_alike() {
         let pixels: Vec<u8> = (0..40 * 30_usize).map(|i| (i * 37 % 256) as u8).collect();
         let images = Images::new("test", 5, 6, pixels).unwrap();

@@ -105,16 +105,21 @@ pub fn run(
 ) -> Result<Outcome> {
     let data = corpus.train();
     let mut trainer = Trainer::new(config, data, device)?;
+    if let Some(test) = corpus.test() {
+        // Rather now than after the first epoch.
+        config.validate(test)?;
+    }
     let _lock = prepare(folder, start)?;
     let checkpoints = folder.join("checkpoints");
     let mut progress = Progress {
         step: 0,
         seconds: 0.0,
         images_sha256: data.images_sha256().to_owned(),
+        labels_sha256: data.labels_sha256().map(str::to_owned),
         config: config.clone(),
     };
     if start == Start::Resume {
-        let (found, damaged) = checkpoint::restore(&checkpoints, &mut trainer, data.images_sha256())?;
+        let (found, damaged) = checkpoint::restore(&checkpoints, &mut trainer, &progress)?;
         observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
         progress = found;
     }
@@ -153,6 +158,9 @@ pub fn run(
             let denoiser = trainer.ema_denoiser()?;
             let test_loss =
                 corpus.test().map(|test| held_out_loss(&denoiser, config, test, HELD_OUT)).transpose()?;
+            if let Some(loss) = test_loss.filter(|loss| !loss.is_finite()) {
+                return Err(Error::Diverged { step, loss });
+            }
             let train_loss = of_epoch.take()?;
             let epoch = step.checked_div(per_epoch).unwrap_or(0);
             let seconds = before + started.elapsed().as_secs_f64();
@@ -245,6 +253,7 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
                 fs::remove_file(&log).map_err(io(&log))?;
             }
         }
+        Start::Resume if checkpoints.exists() => checkpoint::remove_temporary(&checkpoints)?,
         Start::Fresh | Start::Resume => {}
     }
     Ok(lock)

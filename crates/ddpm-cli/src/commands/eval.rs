@@ -34,8 +34,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         data.classes().unwrap_or(0)
     );
     let sampling = options.sampling.config(common.seed, &denoiser)?;
-    let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class);
-    ensure!(!job.images.is_empty(), "no images were asked for; see --per-class and --classes");
+    let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class)?;
     let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
     let bar = output::progress(common, job.images.len() as u64, template)?;
     let pixels = job.run(&denoiser, &bar)?;

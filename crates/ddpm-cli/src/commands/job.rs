@@ -14,6 +14,10 @@ use crate::{
 /// Images of a part; memory does not grow with the job beyond the finished pixels.
 const PART: usize = 500;
 
+/// Images of a job at most, over all its shards: the list of them must fit in memory, and the pixels of a
+/// shard.
+const LIMIT: usize = 20_000_000;
+
 /// Which images to sample: their indices and their classes.
 pub(crate) struct Job {
     pub(crate) config: SampleConfig,
@@ -23,22 +27,32 @@ pub(crate) struct Job {
 
 impl Job {
     /// `per_class` images of each class, class by class. A model without classes gets as many images as if
-    /// it had ten.
+    /// it had ten. None and too many are an error.
     pub(crate) fn per_class(
         config: SampleConfig,
         denoiser: &Denoiser,
         classes: &[u32],
         per_class: usize,
-    ) -> Self {
-        let labels = match denoiser.config().num_classes {
-            0 => vec![0; 10 * per_class],
-            _ => classes.iter().flat_map(|&class| std::iter::repeat_n(class, per_class)).collect(),
-        };
-        Self::new(config, labels)
+    ) -> Result<Self> {
+        let classes = if denoiser.config().num_classes == 0 { &[0; 10] } else { classes };
+        check_count(classes.len().saturating_mul(per_class))?;
+        let labels = classes.iter().flat_map(|&class| std::iter::repeat_n(class, per_class));
+        Ok(Self::new(config, labels.collect()))
     }
 
-    /// An image of each class in `labels`.
-    pub(crate) fn new(config: SampleConfig, labels: Vec<u32>) -> Self {
+    /// `number` images, going round the classes. None and too many are an error.
+    pub(crate) fn in_turn(
+        config: SampleConfig,
+        denoiser: &Denoiser,
+        classes: &[u32],
+        number: usize,
+    ) -> Result<Self> {
+        let classes = if denoiser.config().num_classes == 0 { &[0] } else { classes };
+        check_count(number)?;
+        Ok(Self::new(config, classes.iter().copied().cycle().take(number).collect()))
+    }
+
+    fn new(config: SampleConfig, labels: Vec<u32>) -> Self {
         Self { config, images: (0..labels.len() as u64).collect(), labels }
     }
 
@@ -76,6 +90,12 @@ impl Job {
         }
         picture::labelled_grid(&columns, rows, cols, scale)
     }
+}
+
+fn check_count(count: usize) -> Result<()> {
+    ensure!(count > 0, "no images were asked for; see --per-class, -n and --classes");
+    ensure!(count <= LIMIT, "{count} images are too many, expected {LIMIT} at most");
+    Ok(())
 }
 
 /// Images on the scale [−1, 1] as grey levels.

@@ -57,9 +57,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
             vec![(out, encode_safetensors(&job, &denoiser, &pixels)?)]
         }
     };
-    for (path, bytes) in &files {
-        write_atomic(path, bytes)?;
-    }
+    write_all(&files)?;
     let seconds = started.elapsed().as_secs_f64();
     let names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
     let json = json!({
@@ -69,20 +67,34 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
+/// Writes all files, or leaves none that was not there.
+fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+    let existed: Vec<bool> = files.iter().map(|(path, _)| path.exists()).collect();
+    for (i, (path, bytes)) in files.iter().enumerate() {
+        if let Err(error) = write_atomic(path, bytes) {
+            for ((path, _), _) in std::iter::zip(files, &existed).take(i).filter(|(_, existed)| !**existed) {
+                // The first error is the one to tell.
+                drop(std::fs::remove_file(path));
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
 fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
     let mut job = match options.number {
-        Some(number) if denoiser.config().num_classes == 0 => Job::new(config, vec![0; number]),
-        Some(number) => Job::new(config, classes.iter().copied().cycle().take(number).collect()),
-        None => Job::per_class(config, denoiser, &classes, options.per_class),
+        Some(number) => Job::in_turn(config, denoiser, &classes, number)?,
+        None => Job::per_class(config, denoiser, &classes, options.per_class)?,
     };
     if let Some(shard) = options.shard {
         let range = shard.range(job.images.len());
         job.images = job.images[range.clone()].to_vec();
         job.labels = job.labels[range].to_vec();
     }
-    ensure!(!job.images.is_empty(), "no images were asked for; see --per-class, -n and --shard");
+    ensure!(!job.images.is_empty(), "this part of the job has no images: there are fewer images than parts");
     Ok(job)
 }
 

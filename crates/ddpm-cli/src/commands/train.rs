@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use ddpm_data::{Corpus, HubConfig};
-use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, WeightType, write_atomic, write_model};
-use ddpm_train::{Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
+use ddpm_model::{
+    Denoiser, DenoiserConfig, SampleConfig, WeightType, check_writable, write_atomic, write_model,
+};
+use ddpm_train::{Error, Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 
 use super::job::Job;
@@ -24,7 +26,11 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };
-    let previews = options.out.join("previews");
+    let (previews, folder) = (options.out.join("previews"), options.out.join("model"));
+    if start != Start::Overwrite {
+        // Rather now than after hours of training.
+        check_writable(&folder)?;
+    }
     let images_per_step = config.batch_size as u64;
     let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
     let bar = output::progress(common, 0, template)?;
@@ -59,15 +65,25 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
             }
         }
         Ok(())
-    })?;
+    })
+    .map_err(with_advice)?;
     bar.finish_and_clear();
-    let folder = options.out.join("model");
     let dtype = match options.dtype {
         WeightTypeName::F32 => WeightType::F32,
         WeightTypeName::F16 => WeightType::F16,
     };
     write_model(&folder, &outcome.denoiser, dtype, &card(&corpus, &config, &outcome))?;
     finish(options, common, &config, &outcome, &folder)
+}
+
+/// Names the flags that help.
+fn with_advice(error: Error) -> anyhow::Error {
+    let advice = match error {
+        Error::Occupied { .. } => "give --resume to go on, --overwrite to begin again, or another --out",
+        Error::NoCheckpoint { .. } => "begin without --resume, with --overwrite if there is a run",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}; {advice}")
 }
 
 fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
@@ -109,7 +125,7 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
 /// Five images of each class, the same noise after each epoch.
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
-    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5);
+    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5)?;
     let pixels = job.run(denoiser, &ProgressBar::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
 }

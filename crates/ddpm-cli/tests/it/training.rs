@@ -163,6 +163,7 @@ fn the_plain_network_is_the_original_recipe() {
     let text = configured(&["--network", "plain", "--loss", "sample"]);
     assert!(text.contains("loss: Sample"), "{text}");
     assert!(configured(&["--network", "mlp"]).contains("output_type: Sample"));
+    assert!(configured(&["--output", "v_prediction"]).contains("output_type: VPrediction"));
 }
 
 #[test]

@@ -47,12 +47,25 @@ fn a_run_that_did_not_come_to_a_checkpoint_occupies_its_folder_too() {
 fn overwriting_leaves_nothing_of_the_older_run() {
     let (folder, fresh) = (tempdir().unwrap(), tempdir().unwrap());
     train(&config(), folder.path(), Start::Fresh).unwrap();
+    for name in ["model", "previews"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
     let shorter = TrainConfig { epochs: 1, ..config() };
     let outcome = train(&shorter, folder.path(), Start::Overwrite).unwrap();
     let expected = train(&shorter, fresh.path(), Start::Fresh).unwrap();
     assert_eq!(bits(outcome.denoiser.weights()), bits(expected.denoiser.weights()));
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010"]);
     assert_eq!(records(folder.path()).len(), records(fresh.path()).len());
+    assert_eq!(names(folder.path()), names(fresh.path()));
+}
+
+#[test]
+fn overwriting_a_folder_that_holds_no_run_keeps_what_is_there() {
+    let folder = tempdir().unwrap();
+    fs::create_dir(folder.path().join("model")).unwrap();
+    fs::write(folder.path().join("model/thesis.txt"), "precious").unwrap();
+    train(&config(), folder.path(), Start::Overwrite).unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("model/thesis.txt")).unwrap(), "precious");
 }
 
 #[test]
