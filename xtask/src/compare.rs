@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::compare_report::markdown;
-use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Noise, Training};
+use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Training, Way};
 use crate::phases::{Phase, Phases, in_words};
 use crate::process;
 use crate::provenance::Provenance;
@@ -140,11 +140,11 @@ pub(crate) fn compare(
         let grid = format!("compare-{name}.png");
         let out = staging.add(&grid, &format!("images of {name}, sampled with posterior noise"));
         let count = Count::PerClass(SHOWN_PER_CLASS);
-        phases.run(&format!("draw {grid}"), || ddpm.sample(&model, count, Noise::Posterior, &out))?;
-        let judge = |noise| ddpm.evaluate(&model, source.argument(), JUDGED_PER_CLASS, noise);
-        let evaluation = phases.run(&format!("evaluate {name}"), || judge(Noise::Posterior))?;
+        phases.run(&format!("draw {grid}"), || ddpm.sample(&model, count, Way::Default, &out))?;
+        let judge = |way| ddpm.evaluate(&model, source.argument(), JUDGED_PER_CLASS, way);
+        let evaluation = phases.run(&format!("evaluate {name}"), || judge(Way::Default))?;
         let evaluation_without_noise =
-            phases.run(&format!("evaluate {name} without noise"), || judge(Noise::None))?;
+            phases.run(&format!("evaluate {name} without noise"), || judge(Way::NoNoise))?;
         models.push(Outcome { candidate, grid, training, evaluation, evaluation_without_noise });
     }
 

@@ -75,9 +75,10 @@ fn reading(comparison: &Comparison<'_>) -> String {
     let evaluation = &best.evaluation;
     let mut sentences = vec![format!(
         "*Class accuracy* is the share of {} generated images that the ruler ({}) puts into the class that was \
-         asked for; the same ruler is right about {} of the real images held out.",
+         asked for, sampled with guidance {}; the same ruler is right about {} of the real images held out.",
         evaluation.samples,
         evaluation.ruler,
+        evaluation.guidance,
         percent(evaluation.real_accuracy)
     )];
     if let Some(classes) = comparison.data.classes.filter(|&classes| classes > 0) {

@@ -48,25 +48,32 @@ pub(crate) struct Evaluation {
     pub(crate) class_accuracy_by_class: Vec<Option<f64>>,
     /// The accuracy of the same ruler on real images that it has not seen.
     pub(crate) real_accuracy: f64,
+    /// The guidance scale of sampling.
+    pub(crate) guidance: f64,
     /// How the class of an image is told.
     pub(crate) ruler: String,
     #[serde(flatten)]
     pub(crate) more: More,
 }
 
-/// The noise added in sampling.
+/// A way of sampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Noise {
-    Posterior,
-    None,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    /// As `ddpm-cli` samples by itself: posterior noise, and guidance.
+    Default,
+    /// Posterior noise, without guidance.
+    NoGuidance,
+    /// With guidance, without added noise.
+    NoNoise,
 }
 
-impl Noise {
-    fn argument(self) -> &'static str {
+impl Way {
+    fn arguments(self) -> &'static [&'static str] {
         match self {
-            Noise::Posterior => "posterior",
-            Noise::None => "none",
+            Way::Default => &["--noise", "posterior"],
+            Way::NoGuidance => &["--noise", "posterior", "--guidance", "1"],
+            Way::NoNoise => &["--noise", "none"],
         }
     }
 }
@@ -109,7 +116,7 @@ impl Ddpm<'_> {
     }
 
     /// Draws images with a model into one PNG or GIF, as the name of `out` says.
-    pub(crate) fn sample(&self, model: &Path, count: Count, noise: Noise, out: &Path) -> Result<()> {
+    pub(crate) fn sample(&self, model: &Path, count: Count, way: Way, out: &Path) -> Result<()> {
         let format = if out.extension().is_some_and(|e| e == "gif") { "gif" } else { "png" };
         let (flag, number) = match count {
             Count::PerClass(number) => ("--per-class", number),
@@ -117,7 +124,7 @@ impl Ddpm<'_> {
         };
         let mut command = self.command("sample");
         command.arg("--model").arg(self.relative(model)).args([flag, &number.to_string()]);
-        command.args(["--noise", noise.argument(), "--format", format]);
+        command.args(way.arguments()).args(["--format", format]);
         command.arg("-o").arg(self.relative(out));
         let _: Value = self.json(self.with_settings(&mut command))?;
         Ok(())
@@ -129,11 +136,11 @@ impl Ddpm<'_> {
         model: &Path,
         source: &str,
         per_class: u32,
-        noise: Noise,
+        way: Way,
     ) -> Result<Evaluation> {
         let mut command = self.command("eval");
         command.arg("--model").arg(self.relative(model)).args(["--data", source]);
-        command.args(["--per-class", &per_class.to_string(), "--noise", noise.argument()]);
+        command.args(["--per-class", &per_class.to_string()]).args(way.arguments());
         self.json(self.with_settings(&mut command))
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Noise, Training};
+use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Training, Way};
 use crate::install;
 use crate::loss_plot::loss_svg;
 use crate::phases::{Phase, Phases, in_words};
@@ -55,8 +55,8 @@ struct Metrics<'a> {
     provenance: &'a Provenance,
     data: &'a DataSet,
     training: &'a Training,
-    /// By sampling noise; empty if the images have no labels.
-    evaluation: &'a BTreeMap<Noise, Evaluation>,
+    /// By way of sampling; empty if the images have no labels.
+    evaluation: &'a BTreeMap<Way, Evaluation>,
     phases: &'a [Phase],
     total_seconds: f64,
     files: &'a [ResultFile],
@@ -109,13 +109,13 @@ pub(crate) fn reproduce(
         (Count::InAll(SHOWN_WITHOUT_LABELS), format!("{SHOWN_WITHOUT_LABELS} images"))
     };
     let pictures = [
-        (format!("results-{name}.png"), Noise::Posterior, "sampled with posterior noise"),
-        (format!("results-{name}-no-noise.png"), Noise::None, "sampled without added noise"),
-        (format!("denoising-{name}.gif"), Noise::Posterior, "from pure noise to the result, step by step"),
+        (format!("results-{name}.png"), Way::Default, "sampled with posterior noise and guidance"),
+        (format!("results-{name}-no-noise.png"), Way::NoNoise, "sampled with guidance, without added noise"),
+        (format!("denoising-{name}.gif"), Way::Default, "from pure noise to the result, step by step"),
     ];
-    for (file, noise, how) in pictures {
+    for (file, way, how) in pictures {
         let out = staging.add(&file, &format!("{shown}, {how}"));
-        phases.run(&format!("draw {file}"), || ddpm.sample(&model, count, noise, &out))?;
+        phases.run(&format!("draw {file}"), || ddpm.sample(&model, count, way, &out))?;
     }
     let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of held-out images over epochs");
     phases.run("draw the loss curve", || {
@@ -123,10 +123,14 @@ pub(crate) fn reproduce(
         Ok(std::fs::write(&out, loss_svg(&log, &format!("Training on {}", data.name))?)?)
     })?;
     let mut evaluation = BTreeMap::new();
-    for (noise, phase) in [(Noise::Posterior, "evaluate"), (Noise::None, "evaluate without noise")] {
+    for (way, phase) in [
+        (Way::Default, "evaluate"),
+        (Way::NoGuidance, "evaluate without guidance"),
+        (Way::NoNoise, "evaluate without noise"),
+    ] {
         if labelled {
-            let judge = || ddpm.evaluate(&model, source, JUDGED_PER_CLASS, noise);
-            evaluation.insert(noise, phases.run(phase, judge)?);
+            let judge = || ddpm.evaluate(&model, source, JUDGED_PER_CLASS, way);
+            evaluation.insert(way, phases.run(phase, judge)?);
         }
     }
 
@@ -168,7 +172,7 @@ fn summary(
     files: &[ResultFile],
     phases: &Phases,
     training: &Training,
-    evaluation: &BTreeMap<Noise, Evaluation>,
+    evaluation: &BTreeMap<Way, Evaluation>,
 ) -> String {
     let mut lines = vec![format!(
         "Done in {}, of which training took {} ({:.0} images/s).",
@@ -176,14 +180,19 @@ fn summary(
         in_words(training.seconds),
         training.images_per_second
     )];
-    if let (Some(with), Some(without)) = (evaluation.get(&Noise::Posterior), evaluation.get(&Noise::None)) {
+    let accuracy = |way| Some(evaluation.get(&way)?.class_accuracy * 100.0);
+    if let (Some(by_default), Some(no_guidance), Some(no_noise), Some(judged)) = (
+        accuracy(Way::Default),
+        accuracy(Way::NoGuidance),
+        accuracy(Way::NoNoise),
+        evaluation.get(&Way::Default),
+    ) {
         lines.push(format!(
-            "Class accuracy of {} images: {:.1} %, without added noise {:.1} %; real images: {:.1} % ({}).",
-            with.samples,
-            with.class_accuracy * 100.0,
-            without.class_accuracy * 100.0,
-            with.real_accuracy * 100.0,
-            with.ruler
+            "Class accuracy of {} images: {by_default:.1} %, without guidance {no_guidance:.1} %, without added \
+             noise {no_noise:.1} %; real images: {:.1} % ({}).",
+            judged.samples,
+            judged.real_accuracy * 100.0,
+            judged.ruler
         ));
     }
     lines.push(format!("{}/", results.display()));

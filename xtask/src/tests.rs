@@ -72,6 +72,9 @@ fn the_full_run_writes_all_results() {
             format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
             format!("eval {model} --data mnist --per-class 100 --noise posterior --seed 1 --threads 2 --json"),
+            format!(
+                "eval {model} --data mnist --per-class 100 --noise posterior --guidance 1 --seed 1 --threads 2 --json"
+            ),
             format!("eval {model} --data mnist --per-class 100 --noise none --seed 1 --threads 2 --json"),
         ]
     );
@@ -82,10 +85,10 @@ fn the_full_run_writes_all_results() {
     assert_eq!(metrics["machine"]["architecture"], std::env::consts::ARCH);
     assert_eq!(metrics["data"]["train"], 60000, "fields without a meaning here are kept");
     assert_eq!(metrics["training"]["parameters"], 1000);
-    assert_eq!(metrics["evaluation"]["posterior"]["class_accuracy"], 0.9);
-    assert_eq!(metrics["evaluation"]["none"]["class_accuracy_by_class"][1], Value::Null);
+    assert_eq!(metrics["evaluation"]["default"]["class_accuracy"], 0.9);
+    assert_eq!(metrics["evaluation"]["no_noise"]["class_accuracy_by_class"][1], Value::Null);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
-    assert_eq!(phases.len(), 8);
+    assert_eq!(phases.len(), 9);
     assert_eq!((phases[0], phases[1]), (&"data".into(), &"train".into()));
     assert_eq!(metrics["files"].as_array().unwrap().len(), 5);
 

@@ -81,9 +81,10 @@ pub(crate) struct Sampling {
     /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise [default: 0]
     #[arg(long)]
     pub(crate) eta: Option<f64>,
-    /// Guidance scale: above 1 exaggerates the class at twice the time
-    #[arg(long, value_name = "W", default_value_t = 1.0)]
-    pub(crate) guidance: f64,
+    /// Guidance scale: 1 is none and takes half the time, more is truer to the class and less varied
+    /// [default: 2 if the model has classes]
+    #[arg(long, value_name = "W")]
+    pub(crate) guidance: Option<f64>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -147,12 +147,7 @@ impl Denoiser {
         let batch = x_t.dim(0)?;
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); batch];
         let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
-        if !guidance.is_finite() {
-            return Err(Error::GuidanceScale { found: guidance });
-        }
-        if guidance != 1.0 && self.config.num_classes == 0 {
-            return Err(Error::Guidance { found: guidance });
-        }
+        self.check_guidance(guidance)?;
         let mut raw = self.forward_rows(x_t, t, labels)?;
         if guidance != 1.0 {
             let null = self.forward_rows(x_t, t, &nulls)?;
@@ -193,6 +188,17 @@ impl Denoiser {
             },
         );
         Ok(Tensor::from_vec(out, (batch, pixels), &self.device)?)
+    }
+
+    /// A finite scale, and none for a model without classes.
+    pub(crate) fn check_guidance(&self, guidance: f64) -> Result<()> {
+        if !guidance.is_finite() {
+            return Err(Error::GuidanceScale { found: guidance });
+        }
+        if guidance != 1.0 && self.config.num_classes == 0 {
+            return Err(Error::Guidance { found: guidance });
+        }
+        Ok(())
     }
 
     /// One class for each of `batch` images, each a class of the model or the null class.

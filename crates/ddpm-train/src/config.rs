@@ -52,8 +52,8 @@ impl TrainConfig {
     pub fn preset(preset: Preset, data: &DataSet) -> Self {
         let epochs = match preset {
             Preset::Reproduce => 30,
-            Preset::Quick => 2,
-            Preset::Compare => 6,
+            Preset::Quick => 3,
+            Preset::Compare => 4,
         };
         Self {
             seed: 1,

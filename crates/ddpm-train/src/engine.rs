@@ -8,11 +8,12 @@ use ddpm_data::{DataSet, to_model_scale};
 use ddpm_model::{
     Denoiser, DenoiserConfig, Parameter,
     cpu::{CpuNetwork, Workspace},
+    initial_weights,
 };
 use rayon::prelude::*;
 
 use crate::{
-    Result,
+    Result, TrainConfig,
     optimizer::{HostAdamW, StepSize, TensorAdamW},
 };
 
@@ -40,17 +41,32 @@ pub(crate) enum Engine {
 impl Engine {
     /// The kernels on a CPU, tensors elsewhere.
     pub(crate) fn new(
-        config: &DenoiserConfig,
+        config: &TrainConfig,
         schedule: &NoiseSchedule,
-        weights: HashMap<String, Tensor>,
         data: &DataSet,
-        batch: usize,
         device: &Device,
     ) -> Result<Self> {
         if device.is_cpu() {
-            return Ok(Self::Cpu(Box::new(CpuEngine::new(config, schedule, &weights, batch)?)));
+            Self::cpu(config, schedule)
+        } else {
+            Self::tensor(config, schedule, data, device)
         }
-        Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, &weights, data, device)?)))
+    }
+
+    fn cpu(config: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
+        let weights = initial_weights(&config.denoiser, config.seed, &Device::Cpu)?;
+        Ok(Self::Cpu(Box::new(CpuEngine::new(&config.denoiser, schedule, &weights, config.batch_size)?)))
+    }
+
+    /// Tensors, on any device.
+    pub(crate) fn tensor(
+        config: &TrainConfig,
+        schedule: &NoiseSchedule,
+        data: &DataSet,
+        device: &Device,
+    ) -> Result<Self> {
+        let weights = initial_weights(&config.denoiser, config.seed, device)?;
+        Ok(Self::Tensor(Box::new(TensorEngine::new(&config.denoiser, schedule, &weights, data, device)?)))
     }
 
     /// Takes a step and returns its loss, a scalar.
@@ -260,10 +276,10 @@ pub(crate) fn loss(
 mod tests {
     use ddpm_core::ScheduleConfig;
     use ddpm_data::{Images, Labels};
-    use ddpm_model::{Network, initial_weights};
+    use ddpm_model::Network;
 
     use super::*;
-    use crate::{AdamWConfig, Loss};
+    use crate::{AdamWConfig, Loss, Preset};
 
     /// The same steps from the same weights by kernels and by tensors, for every kind of output.
     #[test]
@@ -278,12 +294,11 @@ mod tests {
         for output_type in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
             let network = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
             let config = DenoiserConfig { output_type, network, ..DenoiserConfig::mlp(5, 6, 3) };
-            let weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
             let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();
-            let mut kernels =
-                Engine::Cpu(Box::new(CpuEngine::new(&config, &schedule, &weights, 16).unwrap()));
-            let tensors = TensorEngine::new(&config, &schedule, &weights, &data, &Device::Cpu).unwrap();
-            let mut tensors = Engine::Tensor(Box::new(tensors));
+            let config =
+                TrainConfig { batch_size: 16, denoiser: config, ..TrainConfig::preset(Preset::Quick, &data) };
+            let mut kernels = Engine::cpu(&config, &schedule).unwrap();
+            let mut tensors = Engine::tensor(&config, &schedule, &data, &Device::Cpu).unwrap();
             for step in 0..8 {
                 let t: Vec<usize> = (0..16).map(|i| (i * 3 + step as usize) % 20).collect();
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, Purpose};
 use ddpm_data::{DataSet, Epochs};
-use ddpm_model::{Denoiser, initial_weights};
+use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
@@ -32,12 +32,30 @@ impl<'a> Trainer<'a> {
     ///
     /// If the configuration is not valid or does not fit the data, or the tensor library fails.
     pub fn new(config: &TrainConfig, data: &'a DataSet, device: &Device) -> Result<Self> {
+        Self::on(config, data, device, Engine::new)
+    }
+
+    /// [`Trainer::new`], but with tensors and autograd on a CPU too, where kernels are faster: to measure
+    /// by how much.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::new`].
+    pub fn with_tensors(config: &TrainConfig, data: &'a DataSet, device: &Device) -> Result<Self> {
+        Self::on(config, data, device, Engine::tensor)
+    }
+
+    fn on(
+        config: &TrainConfig,
+        data: &'a DataSet,
+        device: &Device,
+        engine: impl FnOnce(&TrainConfig, &NoiseSchedule, &DataSet, &Device) -> Result<Engine>,
+    ) -> Result<Self> {
         config.validate(data)?;
         let schedule = NoiseSchedule::new(&config.schedule)?;
         let epochs = Epochs::new(data.len(), config.batch_size, config.seed)?;
-        let weights = initial_weights(&config.denoiser, config.seed, device)?;
         Ok(Self {
-            engine: Engine::new(&config.denoiser, &schedule, weights, data, config.batch_size, device)?,
+            engine: engine(config, &schedule, data, device)?,
             weights: config.loss.weights(&schedule, config.denoiser.output_type)?,
             rng: AddressedRng::new(config.seed),
             config: config.clone(),

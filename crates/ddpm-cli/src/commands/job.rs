@@ -123,7 +123,8 @@ impl Sampling {
             (SamplerName::Ddpm, Some(NoiseName::None)) => Sampler::Ddpm(NoiseMode::None),
         };
         let num_inference_steps = self.steps;
-        Ok(SampleConfig { sampler, num_inference_steps, guidance: self.guidance, ..default })
+        let guidance = self.guidance.unwrap_or(default.guidance);
+        Ok(SampleConfig { sampler, num_inference_steps, guidance, ..default })
     }
 
     /// The classes asked for, or all of the model.

@@ -94,7 +94,10 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
         job.images = job.images[range.clone()].to_vec();
         job.labels = job.labels[range].to_vec();
     }
-    ensure!(!job.images.is_empty(), "this part of the job has no images: there are fewer images than parts");
+    ensure!(
+        !job.images.is_empty(),
+        "this part has no images: --shard asks for more parts than there are images"
+    );
     Ok(job)
 }
 

@@ -26,8 +26,16 @@ fn nearest(folder: &Path, file: &str) -> Vec<usize> {
 fn eval_has_the_documented_keys() {
     let folder = with_model();
     let result = json(folder.path(), &EVAL);
-    let expected =
-        ["class_accuracy", "class_accuracy_by_class", "model", "real_accuracy", "ruler", "samples", "seed"];
+    let expected = [
+        "class_accuracy",
+        "class_accuracy_by_class",
+        "guidance",
+        "model",
+        "real_accuracy",
+        "ruler",
+        "samples",
+        "seed",
+    ];
     assert_eq!(keys(&result), expected);
     assert_eq!((&result["samples"], &result["seed"]), (&(6 * CLASSES).into(), &1.into()));
     assert_eq!(result["model"], "model");

@@ -89,5 +89,5 @@ fn a_run_without_labels_is_not_resumed_with_labels() {
     run(folder.path(), &[&args[..], &["--data", "data"]].concat());
     let other = labelled.path().join("data").display().to_string();
     let error = fail(folder.path(), 1, &[&args[..], &["--resume", "--data", &other]].concat());
-    assert!(error.contains("`denoiser`"), "{error}");
+    assert!(error.contains("training labels") && error.contains("none"), "{error}");
 }
