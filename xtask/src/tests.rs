@@ -179,7 +179,16 @@ fn the_comparison_tables_every_model() {
     let root = folder();
     let report = xtask(root.path(), &["compare", "--epochs", "4"]).unwrap();
     let results = root.path().join("results");
-    let models = ["mlp-epsilon", "mlp-sample", "mlp-v_prediction", "mlp-min_snr", "plain-epsilon"];
+    let models = [
+        "mlp-epsilon",
+        "mlp-sample",
+        "mlp-v_prediction",
+        "mlp-min_snr",
+        "mlp-raw-epsilon",
+        "mlp-raw-v_prediction",
+        "plain-raw-epsilon",
+        "plain-sample",
+    ];
     assert_eq!(names(&results).len(), models.len() + 2);
     for model in models {
         assert!(results.join(format!("compare-{model}.png")).exists(), "{model}");
@@ -200,9 +209,9 @@ fn the_comparison_tables_every_model() {
     let trainings: Vec<_> = calls(root.path()).into_iter().filter(|call| call.starts_with("train")).collect();
     assert_eq!(
         trainings[3],
-        "train --data mnist --preset compare --out runs/compare/mlp-min_snr --seed 1 --network mlp --prediction epsilon --loss min_snr --overwrite --epochs 4 --json"
+        "train --data mnist --preset compare --out runs/compare/mlp-min_snr --seed 1 --network mlp --output sample --prediction epsilon --loss min_snr --overwrite --epochs 4 --json"
     );
-    assert!(trainings[4].contains("--network plain --prediction epsilon --loss epsilon"));
+    assert!(trainings[6].contains("--network plain --output epsilon --prediction epsilon --loss epsilon"));
     let json = json(&results.join("compare.json"));
     assert_eq!(json["models"][2]["loss"], "v_prediction");
     assert_eq!(json["models"][4]["evaluation_without_noise"]["class_accuracy"], 0.99);
