@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 /// Images of each class in a grid.
 const SHOWN_PER_CLASS: u32 = 5;
 /// Images of each class that are drawn and judged.
-const JUDGED_PER_CLASS: u32 = 100;
+const JUDGED_PER_CLASS: u32 = 50;
 
 /// Train small models that differ in one choice each, and write a table of how well they do.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,13 +45,15 @@ pub(crate) struct Candidate {
     pub(crate) loss: &'static str,
 }
 
-/// First the spaces of loss with raw output x₀, then raw outputs of ε and v, then the same for the original
-/// recipe, whose literal form is `plain-raw-epsilon`.
-const CANDIDATES: [Candidate; 8] = [
-    Candidate::new("mlp", "sample", "epsilon", "epsilon", "mlp-epsilon"),
+/// First each prediction by conversion from raw output x₀, then other spaces of loss, then raw outputs of ε
+/// and v, then the same for the original recipe, whose literal form is `plain-raw-epsilon`.
+const CANDIDATES: [Candidate; 10] = [
+    Candidate::new("mlp", "sample", "epsilon", "sample", "mlp-epsilon"),
     Candidate::new("mlp", "sample", "sample", "sample", "mlp-sample"),
-    Candidate::new("mlp", "sample", "v_prediction", "v_prediction", "mlp-v_prediction"),
-    Candidate::new("mlp", "sample", "epsilon", "min_snr", "mlp-min_snr"),
+    Candidate::new("mlp", "sample", "v_prediction", "sample", "mlp-v_prediction"),
+    Candidate::new("mlp", "sample", "epsilon", "min_snr", "mlp-loss-min_snr"),
+    Candidate::new("mlp", "sample", "v_prediction", "v_prediction", "mlp-loss-v_prediction"),
+    Candidate::new("mlp", "sample", "epsilon", "epsilon", "mlp-loss-epsilon"),
     Candidate::new("mlp", "epsilon", "epsilon", "epsilon", "mlp-raw-epsilon"),
     Candidate::new("mlp", "v_prediction", "v_prediction", "v_prediction", "mlp-raw-v_prediction"),
     Candidate::new("plain", "epsilon", "epsilon", "epsilon", "plain-raw-epsilon"),

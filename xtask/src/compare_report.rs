@@ -133,8 +133,8 @@ fn grids(comparison: &Comparison<'_>) -> String {
 fn described(model: &Outcome) -> String {
     let candidate = &model.candidate;
     format!(
-        "`{}` with raw output `{}` and loss `{}`",
-        candidate.network, candidate.raw_output, candidate.loss
+        "`{}` with raw output `{}`, prediction `{}` and loss `{}`",
+        candidate.network, candidate.raw_output, candidate.prediction, candidate.loss
     )
 }
 

@@ -183,7 +183,9 @@ fn the_comparison_tables_every_model() {
         "mlp-epsilon",
         "mlp-sample",
         "mlp-v_prediction",
-        "mlp-min_snr",
+        "mlp-loss-min_snr",
+        "mlp-loss-v_prediction",
+        "mlp-loss-epsilon",
         "mlp-raw-epsilon",
         "mlp-raw-v_prediction",
         "plain-raw-epsilon",
@@ -209,10 +211,10 @@ fn the_comparison_tables_every_model() {
     let trainings: Vec<_> = calls(root.path()).into_iter().filter(|call| call.starts_with("train")).collect();
     assert_eq!(
         trainings[3],
-        "train --data mnist --preset compare --out runs/compare/mlp-min_snr --seed 1 --network mlp --output sample --prediction epsilon --loss min_snr --overwrite --epochs 4 --json"
+        "train --data mnist --preset compare --out runs/compare/mlp-loss-min_snr --seed 1 --network mlp --output sample --prediction epsilon --loss min_snr --overwrite --epochs 4 --json"
     );
-    assert!(trainings[6].contains("--network plain --output epsilon --prediction epsilon --loss epsilon"));
+    assert!(trainings[8].contains("--network plain --output epsilon --prediction epsilon --loss epsilon"));
     let json = json(&results.join("compare.json"));
-    assert_eq!(json["models"][2]["loss"], "v_prediction");
+    assert_eq!(json["models"][4]["loss"], "v_prediction");
     assert_eq!(json["models"][4]["evaluation_without_noise"]["class_accuracy"], 0.99);
 }
