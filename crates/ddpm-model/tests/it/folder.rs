@@ -139,7 +139,10 @@ fn weights_that_do_not_fit_the_configuration_are_named() {
     let error = change("\"width\": 16", "\"width\": 17");
     assert!(matches!(error, Error::TensorMismatch { .. }), "{error}");
     let error = change("\"blocks\": 2", "\"blocks\": 3").to_string();
-    assert!(error.contains("no tensor `blocks.2.condition.bias`, expected one of shape [24]"), "{error}");
+    assert!(
+        error.contains("no tensor `blocks.2.condition.weight`, expected one of shape [24, 8]"),
+        "{error}"
+    );
     let error = change("\"blocks\": 2", "\"blocks\": 1").to_string();
     assert!(error.contains("unexpected tensor `blocks.1."), "{error}");
 }
