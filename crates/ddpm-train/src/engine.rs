@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::{DataSet, to_model_scale};
 use ddpm_model::{
-    Denoiser, DenoiserConfig, Parameter,
+    Denoiser, Parameter,
     cpu::{CpuNetwork, Workspace},
     initial_weights,
 };
@@ -54,8 +54,7 @@ impl Engine {
     }
 
     fn cpu(config: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
-        let weights = initial_weights(&config.denoiser, config.seed, &Device::Cpu)?;
-        Ok(Self::Cpu(Box::new(CpuEngine::new(&config.denoiser, schedule, &weights, config.batch_size)?)))
+        Ok(Self::Cpu(Box::new(CpuEngine::new(config, schedule)?)))
     }
 
     /// Tensors, on any device.
@@ -65,8 +64,7 @@ impl Engine {
         data: &DataSet,
         device: &Device,
     ) -> Result<Self> {
-        let weights = initial_weights(&config.denoiser, config.seed, device)?;
-        Ok(Self::Tensor(Box::new(TensorEngine::new(&config.denoiser, schedule, &weights, data, device)?)))
+        Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?)))
     }
 
     /// Takes a step and returns its loss, a scalar.
@@ -121,12 +119,9 @@ pub(crate) struct CpuEngine {
 }
 
 impl CpuEngine {
-    fn new(
-        config: &DenoiserConfig,
-        schedule: &NoiseSchedule,
-        weights: &HashMap<String, Tensor>,
-        batch: usize,
-    ) -> Result<Self> {
+    fn new(train: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
+        let (config, batch) = (&train.denoiser, train.batch_size);
+        let weights = initial_weights(config, train.seed, &Device::Cpu)?;
         let parameters = config.parameters();
         let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
         let values = values.collect::<candle_core::Result<_>>()?;
@@ -213,13 +208,9 @@ pub(crate) struct TensorEngine {
 }
 
 impl TensorEngine {
-    fn new(
-        config: &DenoiserConfig,
-        schedule: &NoiseSchedule,
-        weights: &HashMap<String, Tensor>,
-        data: &DataSet,
-        device: &Device,
-    ) -> Result<Self> {
+    fn new(train: &TrainConfig, schedule: &NoiseSchedule, data: &DataSet, device: &Device) -> Result<Self> {
+        let config = &train.denoiser;
+        let weights = initial_weights(config, train.seed, device)?;
         // In the order of the layers, not of the hash map, so that every run is alike.
         let var = |p: Parameter| Ok((p.name.clone(), Var::from_tensor(&weights[&p.name])?));
         let vars: Vec<(String, Var)> = config.parameters().into_iter().map(var).collect::<Result<_>>()?;
@@ -276,7 +267,7 @@ pub(crate) fn loss(
 mod tests {
     use ddpm_core::ScheduleConfig;
     use ddpm_data::{Images, Labels};
-    use ddpm_model::Network;
+    use ddpm_model::{DenoiserConfig, Network};
 
     use super::*;
     use crate::{AdamWConfig, Loss, Preset};

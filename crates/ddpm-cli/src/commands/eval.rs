@@ -1,6 +1,6 @@
 //! `ddpm-cli eval`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ddpm_data::HubConfig;
 use ddpm_eval::{ClassAccuracy, nearest_classes};
 use serde_json::json;
@@ -35,15 +35,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     );
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class)?;
-    let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
-    let bar = output::progress(common, job.images.len() as u64, template)?;
-    let pixels = job.run(&denoiser, &bar)?;
-    bar.finish_and_clear();
-    let expected: Vec<u8> = job
-        .labels
-        .iter()
-        .map(|&label| u8::try_from(label).context("a class above 255 fits in no byte"))
-        .collect::<Result<_>>()?;
+    let (pixels, expected) = (job.run_with_progress(&denoiser, common)?, job.byte_labels()?);
     let accuracy =
         ClassAccuracy::new(&expected, &nearest_classes(data, &pixels, &device)?, config.num_classes)?;
     let real = match corpus.test().and_then(|test| Some((test, test.labels()?))) {

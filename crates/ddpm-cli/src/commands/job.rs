@@ -1,13 +1,14 @@
 //! A list of images to sample, and the sampling of it in parts.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ddpm_core::NoiseMode;
 use ddpm_data::to_pixel;
 use ddpm_model::{Denoiser, SampleConfig, Sampler};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{NoiseName, SamplerName, Sampling},
+    args::{Common, NoiseName, SamplerName, Sampling},
+    output,
     picture::{self, Column},
 };
 
@@ -65,6 +66,21 @@ impl Job {
             bar.inc(images.len() as u64);
         }
         Ok(pixels)
+    }
+
+    /// [`Job::run`] with a progress bar.
+    pub(crate) fn run_with_progress(&self, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
+        let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
+        let bar = output::progress(common, self.images.len() as u64, template)?;
+        let pixels = self.run(denoiser, &bar)?;
+        bar.finish_and_clear();
+        Ok(pixels)
+    }
+
+    /// The classes as they are stored in files.
+    pub(crate) fn byte_labels(&self) -> Result<Vec<u8>> {
+        let byte = |&label: &u32| u8::try_from(label).context("a class above 255 fits in no byte");
+        self.labels.iter().map(byte).collect()
     }
 
     /// A picture of the images: a column for each class, or a plain grid without classes.

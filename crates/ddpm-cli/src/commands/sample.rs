@@ -36,24 +36,24 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
         }
         Format::Png => {
             ensure_picture(&job, &denoiser, picture::PNG_TILE_SIDE)?;
-            let pixels = run_job(&job, &denoiser, common)?;
+            let pixels = job.run_with_progress(&denoiser, common)?;
             let picture = job.picture(&denoiser, &pixels, picture::PNG_TILE_SIDE)?;
             vec![(out, picture::encode_png(&picture)?)]
         }
         Format::Idx => {
-            let pixels = run_job(&job, &denoiser, common)?;
+            let pixels = job.run_with_progress(&denoiser, common)?;
             let config = denoiser.config();
             let mut files = vec![(
                 with_suffix(&out, "-images-idx3-ubyte"),
                 encode_images(config.rows, config.cols, &pixels)?,
             )];
             if config.num_classes > 0 {
-                files.push((with_suffix(&out, "-labels-idx1-ubyte"), encode_labels(&byte_labels(&job)?)?));
+                files.push((with_suffix(&out, "-labels-idx1-ubyte"), encode_labels(&job.byte_labels()?)?));
             }
             files
         }
         Format::Safetensors => {
-            let pixels = run_job(&job, &denoiser, common)?;
+            let pixels = job.run_with_progress(&denoiser, common)?;
             vec![(out, encode_safetensors(&job, &denoiser, &pixels)?)]
         }
     };
@@ -101,14 +101,6 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     Ok(job)
 }
 
-fn run_job(job: &Job, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
-    let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
-    let bar = output::progress(common, job.images.len() as u64, template)?;
-    let pixels = job.run(denoiser, &bar)?;
-    bar.finish_and_clear();
-    Ok(pixels)
-}
-
 /// The grid as it starts, as pure noise, and after each step.
 fn animation(job: &Job, denoiser: &Denoiser) -> Result<Vec<u8>> {
     const STEP_MS: u32 = 90;
@@ -133,15 +125,11 @@ fn encode_safetensors(job: &Job, denoiser: &Denoiser, pixels: &[u8]) -> Result<V
     let (count, config) = (job.images.len(), denoiser.config());
     let mut tensors = HashMap::new();
     tensors.insert("images", TensorView::new(Dtype::U8, vec![count, config.rows, config.cols], pixels)?);
-    let labels = byte_labels(job)?;
+    let labels = job.byte_labels()?;
     if config.num_classes > 0 {
         tensors.insert("labels", TensorView::new(Dtype::U8, vec![count], &labels)?);
     }
     Ok(serialize(tensors, None)?)
-}
-
-fn byte_labels(job: &Job) -> Result<Vec<u8>> {
-    job.labels.iter().map(|&label| u8::try_from(label).context("a class above 255 fits in no byte")).collect()
 }
 
 /// Fails before anything is sampled if the picture would be too large: draws it with blank tiles.
