@@ -29,6 +29,83 @@ pub enum Error {
         /// The last beta.
         beta_end: f64,
     },
+    /// The list of betas is not one for each timestep.
+    #[error("{found} trained_betas, expected {expected}, one for each of num_train_timesteps")]
+    BetaCount {
+        /// The length of the list.
+        found: usize,
+        /// T.
+        expected: usize,
+    },
+    /// A beta of a list is not strictly between 0 and 1.
+    #[error("trained_betas[{t}] is {found}, expected a number strictly between 0 and 1")]
+    TrainedBeta {
+        /// Its place.
+        t: usize,
+        /// The value found.
+        found: f64,
+    },
+    /// The schedule ends in pure noise, where a prediction of ε says nothing about the image.
+    #[error("rescale_betas_zero_snr with prediction_type epsilon, expected sample or v_prediction: nothing \
+             of the image is left at the last timestep, so ε does not tell what it was")]
+    ZeroSnrEpsilon,
+    /// The quantile of dynamic thresholding is none.
+    #[error("dynamic_thresholding_ratio is {found}, expected 0 to 1")]
+    ThresholdingRatio {
+        /// The value found.
+        found: f64,
+    },
+    /// The upper limit of dynamic thresholding is too small.
+    #[error("sample_max_value is {found}, expected at least 1")]
+    SampleMaxValue {
+        /// The value found.
+        found: f64,
+    },
+    /// A noise level of a list is not below the one before it, or not positive and finite.
+    #[error("sigma {found} at position {position}, expected positive, finite and strictly falling values")]
+    Sigma {
+        /// The value found.
+        found: f64,
+        /// Its position in the list.
+        position: usize,
+    },
+    /// The strength of image-to-image is outside its range.
+    #[error("strength is {found}, expected above 0 and at most 1")]
+    Strength {
+        /// The value found.
+        found: f64,
+    },
+    /// An option of a sampler is outside its range.
+    #[error("{option} is {found}, expected {expected}")]
+    SamplerOption {
+        /// Which option.
+        option: &'static str,
+        /// The value found.
+        found: f64,
+        /// The values that work.
+        expected: &'static str,
+    },
+    /// A learnt variance was asked of a network that has none.
+    #[error("noise mode learned_range with another variance_type, expected variance_type learned_range")]
+    NoLearnedVariance,
+    /// A list of variances is not one for each step.
+    #[error("{found} variances for {expected} timesteps, expected one for each")]
+    VarianceCount {
+        /// The length of the list.
+        found: usize,
+        /// The number of timesteps.
+        expected: usize,
+    },
+    /// The network does not put out what the schedule's variance type asks for.
+    #[error("a network output of shape {found:?} for images of shape {image:?}, expected {expected}")]
+    NetworkOutput {
+        /// The shape of the output.
+        found: Vec<usize>,
+        /// The shape of the images.
+        image: Vec<usize>,
+        /// The shape that was expected.
+        expected: &'static str,
+    },
     /// The range to which x₀ is clipped is not positive.
     #[error("clip_sample_range is {found}, expected a positive number")]
     ClipRange {
@@ -114,12 +191,6 @@ pub enum Error {
         /// The size of the batch.
         batch: usize,
     },
-    /// η of DDIM is outside its range.
-    #[error("eta is {found}, expected 0 (deterministic) to 1 (ancestral)")]
-    Eta {
-        /// The value found.
-        found: f64,
-    },
     /// A scheduler file is not the JSON that was expected.
     #[error("scheduler configuration: {source}")]
     SchedulerJson {
@@ -128,14 +199,16 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A scheduler file asks for something that is not implemented.
-    #[error("scheduler option `{option}` is {found}, supported: {expected}")]
+    #[error("scheduler option `{option}` of {class} is {found}, supported: {expected}")]
     SchedulerOption {
+        /// The scheduler's class.
+        class: &'static str,
         /// The option's key.
-        option: &'static str,
+        option: String,
         /// The value found, as JSON.
         found: String,
         /// The values that work.
-        expected: &'static str,
+        expected: String,
     },
     /// The tensor library failed, for example because shapes do not fit.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 //! posterior, samplers, and a random number generator that is addressed instead of drawn from.
 //!
 //! The crate holds no network, reads no file and prints nothing. A network enters as a closure
-//! `FnMut(&Tensor, usize) -> candle_core::Result<Tensor>` that predicts ε, x₀ or v.
+//! `FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>` that predicts ε, x₀ or v.
 //!
 //! # Notation
 //!
@@ -35,29 +35,37 @@
 //! let x_start = sampler::ddpm(
 //!     &schedule,
 //!     &timesteps,
-//!     NoiseMode::Posterior,
+//!     &NoiseMode::Posterior,
 //!     x_t,
-//!     |x_t, t| x_t * (1.0 - schedule.alphas_cumprod()[t]).sqrt(),
-//!     |x_t, t| rng.normal_like(Purpose::SampleStep, &images, t, x_t),
+//!     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(),
+//!     |x_t, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x_t),
 //!     |_step| Ok(()),
 //! )?;
 //! assert_eq!(x_start.dims(), &[4, 784]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod betas;
+mod config;
 mod error;
+pub mod likelihood;
+mod linear;
 mod prediction;
 mod process;
 mod random;
 pub mod sampler;
 mod schedule;
-mod scheduler_config;
+mod scheduler;
+mod step_search;
 mod timesteps;
 
+pub use config::{BetaSchedule, Compat, ScheduleConfig, VarianceType};
 pub use error::{Error, Result};
 pub use prediction::PredictionType;
 pub use process::Posterior;
 pub use random::{AddressedRng, Purpose};
 pub use sampler::{NoiseMode, Step};
-pub use schedule::{BetaSchedule, NoiseSchedule, PosteriorStep, ScheduleConfig, VarianceType};
-pub use timesteps::{TimestepSpacing, Timesteps};
+pub use schedule::{NoiseSchedule, PosteriorStep, ScheduleWarning};
+pub use scheduler::{FinalSigma, Sampler, Scheduler, SchedulerConfig};
+pub use step_search::StepCosts;
+pub use timesteps::{Timestep, TimestepSpacing, Timesteps};

@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{NoiseSchedule, Result, process::combine};
+use crate::{NoiseSchedule, Result, linear::weighted_sum, process::combine};
 
 /// The quantity that a prediction stands for. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +44,21 @@ impl PredictionType {
             (Self::VPrediction, Self::Epsilon) => (noise, signal),
             (Self::VPrediction, Self::Sample) => (signal, -noise),
         }
+    }
+}
+
+impl PredictionType {
+    /// Reads `prediction`, which is of this kind, as one of the kind `to` at the noise level ᾱ of `x_t`.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes differ.
+    pub fn convert(self, to: Self, prediction: &Tensor, x_t: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+        if self == to {
+            return Ok(prediction.clone());
+        }
+        let (a, b) = self.conversion(to, alpha_bar);
+        weighted_sum(&[(a, x_t), (b, prediction)])
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, NoiseSchedule, PosteriorStep, Result};
+use crate::{Error, NoiseSchedule, PosteriorStep, Result, linear::weighted_sum};
 
 /// q(xₜ₋₁ given xₜ, x₀), a normal distribution with one variance for each image.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ pub(crate) fn combine(
         })
         .collect::<Result<Vec<_>>>()?;
     if let [(ca, cb)] = pairs[..] {
-        return Ok(((a * ca)? + (b * cb)?)?);
+        return weighted_sum(&[(ca, a), (cb, b)]);
     }
     let (ca, cb): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
     let column = |values: Vec<f64>| -> candle_core::Result<Tensor> {

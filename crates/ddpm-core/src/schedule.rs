@@ -1,82 +1,6 @@
 //! The noise schedule: how much noise each step adds, and all tables that follow from it, in f64.
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, PredictionType, Result, TimestepSpacing};
-
-/// How βₜ runs over t. The names are those of diffusers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BetaSchedule {
-    /// Evenly spaced from `beta_start` to `beta_end` (Ho et al. 2020, section 4).
-    Linear,
-}
-
-/// The variance of a reverse step where the network does not learn it (Ho et al. 2020, section 3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum VarianceType {
-    /// β̃ₜ, the posterior's variance: right if the data is a single point.
-    FixedSmall,
-    /// βₜ: right if the data is standard normal.
-    FixedLarge,
-}
-
-/// All that defines a schedule and how a network trained with it is to be read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// T, the number of steps from data to noise; 2 to 10,000.
-    pub num_train_timesteps: usize,
-    /// How β runs from `beta_start` to `beta_end`.
-    pub beta_schedule: BetaSchedule,
-    /// β of the first step (t = 0), strictly between 0 and 1.
-    pub beta_start: f64,
-    /// β of the last step (t = T − 1), strictly between 0 and 1.
-    pub beta_end: f64,
-    /// What the network's prediction means.
-    pub prediction_type: PredictionType,
-    /// The variance of a reverse step.
-    pub variance_type: VarianceType,
-    /// Whether the predicted x₀ is clipped to ±`clip_sample_range` at each step.
-    pub clip_sample: bool,
-    /// The largest magnitude in x₀; 1 for images in [−1, 1].
-    pub clip_sample_range: f64,
-    /// Which steps are taken if fewer than T are asked for.
-    pub timestep_spacing: TimestepSpacing,
-}
-
-impl ScheduleConfig {
-    /// T = 20, β linear from 0.001 to 0.7: what this project trains on MNIST.
-    ///
-    /// ᾱ falls to 5.4e-5, so the prior is reached; β₁ leaves about 4 grey levels of noise in x₀.
-    #[must_use]
-    pub fn mnist20() -> Self {
-        Self::linear(20, 0.001, 0.7)
-    }
-
-    /// T = 1000, β linear from 1e-4 to 0.02: the schedule of Ho et al. 2020, section 4.
-    #[must_use]
-    pub fn ho2020() -> Self {
-        Self::linear(1000, 1e-4, 0.02)
-    }
-
-    fn linear(num_train_timesteps: usize, beta_start: f64, beta_end: f64) -> Self {
-        Self {
-            num_train_timesteps,
-            beta_schedule: BetaSchedule::Linear,
-            beta_start,
-            beta_end,
-            prediction_type: PredictionType::Epsilon,
-            variance_type: VarianceType::FixedSmall,
-            clip_sample: true,
-            clip_sample_range: 1.0,
-            timestep_spacing: TimestepSpacing::Trailing,
-        }
-    }
-}
+use crate::{Error, Result, ScheduleConfig, betas};
 
 /// A validated schedule with its tables, each of length T, indexed by the 0-based t, in f64.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,49 +25,55 @@ pub struct PosteriorStep {
     pub beta: f64,
 }
 
+/// ᾱ at T − 1 above which the start of sampling, pure noise, is visibly not what training ended with. That
+/// of Stable Diffusion is 0.0047, which Lin et al. 2023 found to keep images from being dark or bright.
+const PRIOR: f64 = 0.01;
+
+/// Something about a schedule that is allowed and probably not meant.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleWarning {
+    /// Training ends with images that are still seen through the noise, and sampling starts without them. A
+    /// schedule for many steps that is used with few is an example.
+    #[error("alphas_cumprod is {alpha_cumprod:.3} at the last timestep, so sampling does not start where the \
+             forward process ends; expected at most 0.01")]
+    PriorNotReached {
+        /// ᾱ at T − 1.
+        alpha_cumprod: f64,
+    },
+}
+
 impl NoiseSchedule {
     /// Computes the tables.
     ///
     /// # Errors
     ///
-    /// If T, a β or the clip range is outside its range, `beta_end < beta_start`, or so much or so little
-    /// noise is added that ᾱ is 0 or 1 in f64.
+    /// If an option is outside its range, options contradict each other (ε cannot be predicted where there is
+    /// nothing but noise, so `rescale_betas_zero_snr` needs another prediction), or so much or so little noise
+    /// is added that ᾱ is 0 or 1 in f64.
     pub fn new(config: &ScheduleConfig) -> Result<Self> {
-        let &ScheduleConfig { num_train_timesteps: found, beta_start, beta_end, .. } = config;
-        if !(2..=10_000).contains(&found) {
-            return Err(Error::TimestepCount { found });
-        }
-        for (name, found) in [("beta_start", beta_start), ("beta_end", beta_end)] {
-            // Also refuses NaN, which no comparison would catch the other way round.
-            if !(found > 0.0 && found < 1.0) {
-                return Err(Error::Beta { name, found });
-            }
-        }
-        if beta_end < beta_start {
-            return Err(Error::FallingBetas { beta_start, beta_end });
-        }
-        let clip = config.clip_sample_range;
-        if !(clip > 0.0 && clip.is_finite()) {
-            return Err(Error::ClipRange { found: clip });
-        }
-        let last = (found - 1) as f64;
-        let betas: Vec<f64> = match config.beta_schedule {
-            BetaSchedule::Linear => {
-                (0..found).map(|t| beta_start + (beta_end - beta_start) * t as f64 / last).collect()
-            }
-        };
-        let mut alphas_cumprod_prev = vec![1.0];
-        let mut alphas_cumprod = Vec::with_capacity(found);
-        for beta in &betas {
-            let next = alphas_cumprod.last().copied().unwrap_or(1.0) * (1.0 - beta);
-            alphas_cumprod.push(next);
-        }
-        if let Some((t, &found)) = alphas_cumprod.iter().enumerate().find(|(_, a)| !(**a > 0.0 && **a < 1.0))
-        {
+        config.validate()?;
+        let betas = betas::betas(config);
+        let alphas_cumprod = betas::alphas_cumprod(&betas);
+        let last = betas.len() - 1;
+        let valid = |t: usize, a: f64| a < 1.0 && (a > 0.0 || t == last && config.rescale_betas_zero_snr);
+        if let Some((t, &found)) = alphas_cumprod.iter().enumerate().find(|&(t, &a)| !valid(t, a)) {
             return Err(Error::NoiseLevel { t, found });
         }
-        alphas_cumprod_prev.extend_from_slice(&alphas_cumprod[..found - 1]);
-        Ok(Self { config: config.clone(), betas, alphas_cumprod, alphas_cumprod_prev })
+        Ok(Self::from_tables(config.clone(), betas, alphas_cumprod))
+    }
+
+    fn from_tables(config: ScheduleConfig, betas: Vec<f64>, alphas_cumprod: Vec<f64>) -> Self {
+        let mut alphas_cumprod_prev = vec![1.0];
+        alphas_cumprod_prev.extend_from_slice(&alphas_cumprod[..alphas_cumprod.len() - 1]);
+        Self { config, betas, alphas_cumprod, alphas_cumprod_prev }
+    }
+
+    /// The same schedule with another ᾱ at T − 1.
+    pub(crate) fn with_terminal(self, alpha_cumprod: f64) -> Self {
+        let (mut alphas_cumprod, last) = (self.alphas_cumprod, self.betas.len() - 1);
+        alphas_cumprod[last] = alpha_cumprod;
+        Self::from_tables(self.config, self.betas, alphas_cumprod)
     }
 
     /// The configuration from which the schedule was made.
@@ -176,7 +106,7 @@ impl NoiseSchedule {
         &self.alphas_cumprod_prev
     }
 
-    /// The signal-to-noise ratio ᾱₜ/(1 − ᾱₜ) at step `t`.
+    /// The signal-to-noise ratio ᾱₜ/(1 − ᾱₜ) at step `t`; 0 at the end of a rescaled schedule.
     ///
     /// # Errors
     ///
@@ -218,6 +148,13 @@ impl NoiseSchedule {
         self.posterior_steps().map(|step| step.x_t_coef).collect()
     }
 
+    /// Something about the schedule that is allowed and probably not meant.
+    #[must_use]
+    pub fn warning(&self) -> Option<ScheduleWarning> {
+        let alpha_cumprod = self.alphas_cumprod[self.alphas_cumprod.len() - 1];
+        (alpha_cumprod > PRIOR).then_some(ScheduleWarning::PriorNotReached { alpha_cumprod })
+    }
+
     fn posterior_steps(&self) -> impl Iterator<Item = PosteriorStep> {
         std::iter::zip(&self.alphas_cumprod, &self.alphas_cumprod_prev)
             .map(|(&alpha_bar, &prev)| PosteriorStep::between(alpha_bar, prev))
@@ -250,7 +187,7 @@ impl NoiseSchedule {
 
 impl PosteriorStep {
     /// From the noise level ᾱ to the cleaner level ᾱ_prev.
-    fn between(alpha_bar: f64, alpha_bar_prev: f64) -> Self {
+    pub(crate) fn between(alpha_bar: f64, alpha_bar_prev: f64) -> Self {
         let alpha = alpha_bar / alpha_bar_prev;
         let (beta, noise) = (1.0 - alpha, 1.0 - alpha_bar);
         Self {

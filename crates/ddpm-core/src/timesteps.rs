@@ -17,15 +17,83 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
-/// A validated list of timesteps, strictly descending, each below T. After the last one comes x₀.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timesteps(Vec<usize>);
+/// One noise level at which a network is asked: a timestep of the schedule, or a point between two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timestep {
+    t: f64,
+    alpha_cumprod: f64,
+}
+
+impl Timestep {
+    /// The number of the timestep, 0 to T − 1; whole unless the list was made from noise levels.
+    #[must_use]
+    pub fn t(self) -> f64 {
+        self.t
+    }
+
+    /// The whole timestep that is nearest, for a network that knows no others.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "t lies between 0 and T")]
+    pub fn index(self) -> usize {
+        self.t.round() as usize
+    }
+
+    /// ᾱ, the signal power left at this noise level.
+    #[must_use]
+    pub fn alpha_cumprod(self) -> f64 {
+        self.alpha_cumprod
+    }
+
+    /// σ = √((1−ᾱ)/ᾱ), the noise level of Karras et al. 2022 (arXiv 2206.00364), whose images are xₜ/√ᾱ.
+    #[must_use]
+    pub fn sigma(self) -> f64 {
+        sigma(self.alpha_cumprod)
+    }
+
+    /// λ = ½ ln(ᾱ/(1−ᾱ)), half the logarithm of the signal-to-noise ratio (Lu et al. 2022,
+    /// arXiv 2206.00927). It grows while an image is denoised.
+    #[must_use]
+    pub fn half_log_snr(self) -> f64 {
+        -self.sigma().ln()
+    }
+
+    pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
+        Self { t, alpha_cumprod }
+    }
+}
+
+pub(crate) fn sigma(alpha_cumprod: f64) -> f64 {
+    ((1.0 - alpha_cumprod) / alpha_cumprod).sqrt()
+}
+
+/// A validated list of timesteps, strictly descending, and the noise level at which it ends: none, that
+/// is x₀, unless said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timesteps {
+    list: Vec<Timestep>,
+    /// ᾱ after the last step.
+    last: f64,
+}
+
+/// One step of a sampler, from one noise level to the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transition {
+    pub(crate) index: usize,
+    pub(crate) from: Timestep,
+    /// ᾱ of the level to which the step leads.
+    pub(crate) to: f64,
+    pub(crate) is_last: bool,
+    /// The number by which the noise of this step is asked for.
+    pub(crate) draw: usize,
+}
 
 impl Timesteps {
     /// All T steps.
     #[must_use]
     pub fn all(schedule: &NoiseSchedule) -> Self {
-        Self((0..schedule.num_train_timesteps()).rev().collect())
+        let numbered = schedule.alphas_cumprod().iter().enumerate().rev();
+        let list = numbered.map(|(t, &alpha_cumprod)| Timestep { t: t as f64, alpha_cumprod }).collect();
+        Self { list, last: 1.0 }
     }
 
     /// `num_inference_steps` of the schedule's steps, spread by its `timestep_spacing`.
@@ -33,32 +101,23 @@ impl Timesteps {
     /// ```
     /// # use ddpm_core::{NoiseSchedule, ScheduleConfig, Timesteps};
     /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
-    /// assert_eq!(Timesteps::spaced(&schedule, 4)?.as_slice(), &[19, 14, 9, 4]);
+    /// assert_eq!(Timesteps::spaced(&schedule, 4)?.indices(), [19, 14, 9, 4]);
     /// # Ok::<(), ddpm_core::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// If `num_inference_steps` is 0 or above T.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::integer_division,
-        reason = "values lie between 0 and T, and leading spacing is defined by the floor"
-    )]
+    /// If `num_inference_steps` is 0 or above T, or `steps_offset` leads beyond the schedule.
+    #[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
     pub fn spaced(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
         let (total, n) = (schedule.num_train_timesteps(), num_inference_steps);
-        if n == 0 || n > total {
-            return Err(Error::InferenceSteps { found: n, num_train_timesteps: total });
-        }
-        // Rounding half to even, as numpy does, so that the steps are those of diffusers.
-        let round = |x: f64| x.round_ties_even() as usize;
-        let list = match schedule.config().timestep_spacing {
-            TimestepSpacing::Leading => (0..n).rev().map(|i| i * (total / n)).collect(),
-            TimestepSpacing::Trailing => {
-                let stride = total as f64 / n as f64;
-                (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
+        check_count(schedule, n)?;
+        let config = schedule.config();
+        let list = match config.timestep_spacing {
+            TimestepSpacing::Leading => {
+                (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect()
             }
+            TimestepSpacing::Trailing => trailing(total, n),
             // numpy's linspace of one point is its start, 0, from where nothing can be sampled.
             TimestepSpacing::Linspace if n == 1 => vec![total - 1],
             TimestepSpacing::Linspace => {
@@ -76,9 +135,6 @@ impl Timesteps {
     /// If the list is empty, not strictly descending, or has a value that is not below T.
     pub fn explicit(schedule: &NoiseSchedule, list: Vec<usize>) -> Result<Self> {
         let total = schedule.num_train_timesteps();
-        if list.is_empty() {
-            return Err(Error::NoTimesteps);
-        }
         let mut bound = total;
         for (position, &found) in list.iter().enumerate() {
             if found >= bound {
@@ -86,24 +142,176 @@ impl Timesteps {
             }
             bound = found;
         }
-        Ok(Self(list))
+        let timestep = |t: usize| Timestep { t: t as f64, alpha_cumprod: schedule.alphas_cumprod()[t] };
+        Self::new(list.into_iter().map(timestep).collect())
+    }
+
+    /// Noise levels σ of one's own (see [`Timestep::sigma`]), falling. Their timesteps lie between those of
+    /// the schedule, by interpolation of ln σ, so this is for networks that take a fraction as t.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, one is not positive and finite, or they do not fall.
+    pub fn from_sigmas(schedule: &NoiseSchedule, sigmas: &[f64]) -> Result<Self> {
+        let mut bound = f64::INFINITY;
+        for (position, &found) in sigmas.iter().enumerate() {
+            if !(found > 0.0 && found < bound) {
+                return Err(Error::Sigma { found, position });
+            }
+            bound = found;
+        }
+        Self::new(sigmas.iter().map(|&sigma| schedule.at_sigma(sigma)).collect())
+    }
+
+    /// The spacing of Karras et al. 2022 (arXiv 2206.00364, eq. 5) between the largest and the smallest σ of
+    /// the schedule, with ρ = 7:
+    ///
+    /// ```text
+    /// σᵢ = (σ_max^(1/ρ) + i/(n−1) · (σ_min^(1/ρ) − σ_max^(1/ρ)))^ρ,   i = 0 … n−1
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If `num_inference_steps` is 0 or above T, or the schedule ends at a signal-to-noise ratio of zero,
+    /// where σ is infinite.
+    pub fn karras(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
+        check_count(schedule, num_inference_steps)?;
+        let alphas_cumprod = schedule.alphas_cumprod();
+        let (min, max) = (sigma(alphas_cumprod[0]), sigma(alphas_cumprod[alphas_cumprod.len() - 1]));
+        Self::from_sigmas(schedule, &karras_sigmas(max, min, num_inference_steps))
+    }
+
+    /// The same steps, ending at the smallest noise level of the schedule instead of x₀
+    /// (`set_alpha_to_one: false` and `final_sigmas_type: "sigma_min"` of diffusers).
+    #[must_use]
+    pub fn ending_at_sigma_min(self, schedule: &NoiseSchedule) -> Self {
+        Self { last: schedule.alphas_cumprod()[0], ..self }
+    }
+
+    /// The last steps only, for a start from a partly noised image (image-to-image): `strength` 1 is all of
+    /// them, 0.3 the last 30 %, rounded down but never none.
+    ///
+    /// Noise the image to the first of them: `schedule.q_sample(&image, &[timesteps.first().index()], &eps)`.
+    ///
+    /// # Errors
+    ///
+    /// If `strength` is not above 0 and at most 1.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the length")]
+    pub fn strength(mut self, strength: f64) -> Result<Self> {
+        if !(strength > 0.0 && strength <= 1.0) {
+            return Err(Error::Strength { found: strength });
+        }
+        let left = ((self.len() as f64 * strength) as usize).max(1);
+        self.list.drain(..self.list.len() - left);
+        Ok(self)
+    }
+
+    /// Checks nothing but that there is a step.
+    pub(crate) fn new(list: Vec<Timestep>) -> Result<Self> {
+        if list.is_empty() { Err(Error::NoTimesteps) } else { Ok(Self { list, last: 1.0 }) }
     }
 
     /// The timesteps, noisiest first.
     #[must_use]
-    pub fn as_slice(&self) -> &[usize] {
-        &self.0
+    pub fn as_slice(&self) -> &[Timestep] {
+        &self.list
+    }
+
+    /// The whole timesteps nearest to the list's.
+    #[must_use]
+    pub fn indices(&self) -> Vec<usize> {
+        self.list.iter().map(|timestep| timestep.index()).collect()
+    }
+
+    /// The first timestep, the noisiest.
+    #[must_use]
+    pub fn first(&self) -> Timestep {
+        self.list[0]
     }
 
     /// The number of steps; at least 1.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
-    /// Each timestep with the one that follows it in sampling; `None` stands for x₀.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        self.0.iter().enumerate().map(|(i, &t)| (t, self.0.get(i + 1).copied()))
+    /// ᾱ after the last step: 1, that of x₀, unless the list ends before.
+    #[must_use]
+    pub fn last_alpha_cumprod(&self) -> f64 {
+        self.last
     }
+
+    /// Where a step ends, as a level at which a network can be asked.
+    pub(crate) fn level_after(&self, schedule: &NoiseSchedule, step: Transition) -> Timestep {
+        self.list.get(step.index + 1).copied().unwrap_or_else(|| schedule.at_sigma(sigma(step.to)))
+    }
+
+    /// The steps from each level to the next.
+    pub(crate) fn transitions(&self) -> impl DoubleEndedIterator<Item = Transition> {
+        // The timestep itself is the draw, so that a shorter list draws the same noise at the same level.
+        // Between whole timesteps two might share one; there the place in the list is distinct.
+        let whole = self.list.iter().all(|timestep| timestep.t.fract() == 0.0);
+        self.list.iter().enumerate().map(move |(index, &from)| {
+            let is_last = index + 1 == self.list.len();
+            let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod);
+            let draw = if whole { from.index() } else { self.list.len() - 1 - index };
+            Transition { index, from, to, is_last, draw }
+        })
+    }
+}
+
+impl NoiseSchedule {
+    /// The timestep at σ, by linear interpolation of ln σ over t; at the ends, the first and the last one.
+    pub(crate) fn at_sigma(&self, sigma_found: f64) -> Timestep {
+        let table = self.alphas_cumprod();
+        // The first timestep that is noisier.
+        let above = table.partition_point(|&alpha| sigma(alpha) <= sigma_found);
+        let t = match above {
+            0 => 0.0,
+            above if above == table.len() => (above - 1) as f64,
+            above => {
+                let (low, high) = (sigma(table[above - 1]).ln(), sigma(table[above]).ln());
+                (above - 1) as f64 + (sigma_found.ln() - low) / (high - low)
+            }
+        };
+        Timestep { t, alpha_cumprod: 1.0 / (1.0 + sigma_found * sigma_found) }
+    }
+
+    /// The timestep `t`.
+    ///
+    /// # Errors
+    ///
+    /// If `t` is not below T.
+    pub fn timestep(&self, t: usize) -> Result<Timestep> {
+        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_bar(t)? })
+    }
+}
+
+pub(crate) fn check_count(schedule: &NoiseSchedule, found: usize) -> Result<()> {
+    let num_train_timesteps = schedule.num_train_timesteps();
+    if found == 0 || found > num_train_timesteps {
+        return Err(Error::InferenceSteps { found, num_train_timesteps });
+    }
+    Ok(())
+}
+
+/// Rounds half to even, as numpy does, so that the steps are those of diffusers.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "values lie between 0 and T")]
+pub(crate) fn round(x: f64) -> usize {
+    x.round_ties_even() as usize
+}
+
+/// `total` − 1 down in strides of `total`/n.
+pub(crate) fn trailing(total: usize, n: usize) -> Vec<usize> {
+    let stride = total as f64 / n as f64;
+    (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
+}
+
+/// Karras et al. 2022, eq. 5.
+pub(crate) fn karras_sigmas(max: f64, min: f64, n: usize) -> Vec<f64> {
+    const RHO: f64 = 7.0;
+    let (max_root, min_root) = (max.powf(1.0 / RHO), min.powf(1.0 / RHO));
+    let last = n.saturating_sub(1).max(1) as f64;
+    (0..n).map(|i| (max_root + i as f64 / last * (min_root - max_root)).powf(RHO)).collect()
 }

@@ -1,9 +1,12 @@
-//! DDIM, Song et al. 2021 (arXiv 2010.02502).
+//! DDIM, Song et al. 2021 (arXiv 2010.02502), and its inverse.
 
 use candle_core::Tensor;
 
-use super::{Step, predict_x_start};
-use crate::{Error, NoiseSchedule, PredictionType, Result, Timesteps};
+use super::{Step, predict};
+use crate::{
+    Compat, Error, NoiseSchedule, PosteriorStep, PredictionType, Result, Timestep, Timesteps,
+    linear::weighted_sum, timesteps::Transition,
+};
 
 /// Samples by the non-Markovian process of Song et al. 2021, eq. 12 and 16:
 ///
@@ -24,27 +27,107 @@ pub fn ddim(
     timesteps: &Timesteps,
     eta: f64,
     mut x_t: Tensor,
-    mut model: impl FnMut(&Tensor, usize) -> candle_core::Result<Tensor>,
+    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     mut observe: impl FnMut(Step<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     if !(0.0..=1.0).contains(&eta) {
-        return Err(Error::Eta { found: eta });
+        let expected = "0 (deterministic) to 1 (ancestral)";
+        return Err(Error::SamplerOption { option: "eta", found: eta, expected });
     }
-    for (index, (t, prev)) in timesteps.steps().enumerate() {
-        let x_start = predict_x_start(schedule, &x_t, t, &mut model)?;
-        let Some(prev) = prev else {
-            x_t = x_start.clone();
-            observe(Step { index, total: timesteps.len(), t, x_t: &x_t, x_start: &x_start })?;
-            break;
+    let compat = schedule.config().compat;
+    for step in timesteps.transitions() {
+        let prediction = predict(schedule, &x_t, step.from, &mut model)?;
+        let (from, to) = (step.from.alpha_cumprod(), target(schedule, timesteps, step)?);
+        let variance = eta * eta * PosteriorStep::between(from, to).variance;
+        let drawn = if variance > 0.0 { Some(noise(&x_t, step.draw)?) } else { None };
+        // ε̂ belongs to the clipped x̂₀; in diffusers it does not.
+        let of_eps = match compat {
+            Compat::Exact => &prediction.x_start,
+            Compat::Diffusers => &prediction.unclipped,
         };
-        let eps = schedule.convert(PredictionType::Sample, PredictionType::Epsilon, &x_start, &x_t, &[t])?;
-        let alpha_bar_prev = schedule.alpha_bar(prev)?;
-        let variance = eta * eta * schedule.posterior_step(t, Some(prev))?.variance;
-        let direction = (1.0 - alpha_bar_prev - variance).max(0.0).sqrt();
-        let mean = ((&x_start * alpha_bar_prev.sqrt())? + (eps * direction)?)?;
-        x_t = if variance > 0.0 { (mean + (noise(&x_t, t)? * variance.sqrt())?)? } else { mean };
-        observe(Step { index, total: timesteps.len(), t, x_t: &x_t, x_start: &x_start })?;
+        let direction = (1.0 - to - variance).max(0.0).sqrt();
+        let (x_t_factor, eps_factor) = PredictionType::Sample.conversion(PredictionType::Epsilon, from);
+        let mut terms = Vec::with_capacity(4);
+        terms.push((to.sqrt(), &prediction.x_start));
+        if direction > 0.0 {
+            terms.push((direction * x_t_factor, &x_t));
+            terms.push((direction * eps_factor, of_eps));
+        }
+        terms.extend(drawn.as_ref().map(|noise| (variance.sqrt(), noise)));
+        x_t = weighted_sum(&terms)?;
+        let (index, total, timestep) = (step.index, timesteps.len(), step.from);
+        observe(Step { index, total, timestep, x_t: &x_t, x_start: &prediction.x_start })?;
     }
     Ok(x_t)
+}
+
+/// ᾱ to which a step leads: that of the next timestep, or in diffusers of t − ⌊T/n⌋.
+#[allow(clippy::integer_division, reason = "diffusers' own floor")]
+fn target(schedule: &NoiseSchedule, timesteps: &Timesteps, step: Transition) -> Result<f64> {
+    match schedule.config().compat {
+        Compat::Exact => Ok(step.to),
+        Compat::Diffusers => {
+            let stride = schedule.num_train_timesteps() / timesteps.len();
+            match step.from.index().checked_sub(stride) {
+                Some(prev) => schedule.alpha_bar(prev),
+                None => Ok(timesteps.last_alpha_cumprod()),
+            }
+        }
+    }
+}
+
+/// Encodes an image as the noise from which [`ddim`] with η = 0 makes it (Song et al. 2021, section 5.4): the
+/// same steps in the opposite direction.
+///
+/// Each step of `ddim` from t to s is solved for xₜ, given x_s, by iterating
+///
+/// ```text
+/// xₜ ← √(1−ᾱₜ)/√(1−ᾱ_s) · (x_s − √ᾱ_s x̂₀(xₜ)) + √ᾱₜ x̂₀(xₜ)
+/// ```
+///
+/// `iterations` times. With 1 the network is asked at x_s in place of xₜ, the usual approximation, whose error
+/// falls with the number of steps; each more one reduces the error of a step by the factor by which the network
+/// contracts, so a few make the round trip exact to rounding (Pan et al. 2023, AIDI, arXiv 2309.04907).
+///
+/// `x_start` is [B, …], a clean image; the result is on the level of the first timestep of the list. The observer
+/// sees the level reached and x̂₀ there; steps are counted in the order taken. From x₀ itself (the last step of
+/// `ddim`, which ends without noise) nothing can be solved for: there, x̂₀ is the image and ε̂ is the network's.
+///
+/// # Errors
+///
+/// If `iterations` is 0, the network or the observer fails, or the shapes do not fit.
+pub fn ddim_inverse(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    iterations: usize,
+    x_start: Tensor,
+    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+) -> Result<Tensor> {
+    if iterations == 0 {
+        return Err(Error::SamplerOption { option: "iterations", found: 0.0, expected: "1 or more" });
+    }
+    let mut x = x_start;
+    for (index, step) in timesteps.transitions().rev().enumerate() {
+        let (timestep, to) = (step.from, step.to);
+        let (signal, noise) = (timestep.alpha_cumprod().sqrt(), (1.0 - timestep.alpha_cumprod()).sqrt());
+        let mut guess = x.clone();
+        let mut predicted = predict(schedule, &guess, timestep, &mut model)?.x_start;
+        for iteration in 0..iterations {
+            if iteration > 0 {
+                predicted = predict(schedule, &guess, timestep, &mut model)?.x_start;
+            }
+            guess = if to < 1.0 {
+                let ratio = noise / (1.0 - to).sqrt();
+                weighted_sum(&[(ratio, &x), (signal - ratio * to.sqrt(), &predicted)])?
+            } else {
+                // ε̂ = (guess − signal x̂₀)/noise, put beside the image itself.
+                weighted_sum(&[(signal, &x), (1.0, &guess), (-signal, &predicted)])?
+            };
+        }
+        x = guess;
+        observe(Step { index, total: timesteps.len(), timestep, x_t: &x, x_start: &predicted })?;
+    }
+    Ok(x)
 }

@@ -3,11 +3,14 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Step, predict_x_start};
-use crate::{NoiseSchedule, Result, Timesteps, VarianceType};
+use super::{Prediction, Step, predict};
+use crate::{
+    Compat, Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, VarianceType,
+    linear::weighted_sum, timesteps::Transition,
+};
 
 /// The noise that an ancestral step adds to the posterior's mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoiseMode {
     /// Variance β̃ₜ, the posterior's ("fixed small").
@@ -16,13 +19,42 @@ pub enum NoiseMode {
     Beta,
     /// None: each step goes to the mean. Sharper, and much less varied, than the distribution learnt.
     None,
+    /// As the network says, with a second output v in [−1, 1] beside its prediction (Nichol & Dhariwal 2021,
+    /// arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule whose
+    /// `variance_type` is `LearnedRange`.
+    LearnedRange,
+    /// A variance for each timestep of the list, in its order; see
+    /// [`optimal_variances`](crate::likelihood::optimal_variances).
+    Variances(Vec<f64>),
 }
 
 impl From<VarianceType> for NoiseMode {
     fn from(variance: VarianceType) -> Self {
         match variance {
-            VarianceType::FixedSmall => Self::Posterior,
-            VarianceType::FixedLarge => Self::Beta,
+            VarianceType::FixedSmall | VarianceType::FixedSmallLog => Self::Posterior,
+            VarianceType::FixedLarge | VarianceType::FixedLargeLog => Self::Beta,
+            VarianceType::LearnedRange => Self::LearnedRange,
+        }
+    }
+}
+
+impl NoiseMode {
+    /// Whether the mode fits the schedule and the list.
+    pub(crate) fn check(&self, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Result<()> {
+        match self {
+            Self::LearnedRange if schedule.config().variance_type != VarianceType::LearnedRange => {
+                Err(Error::NoLearnedVariance)
+            }
+            Self::Variances(list) if list.len() != timesteps.len() => {
+                Err(Error::VarianceCount { found: list.len(), expected: timesteps.len() })
+            }
+            Self::Variances(list) => match list.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
+                Some(&found) => {
+                    Err(Error::SamplerOption { option: "a variance", found, expected: "0 or more" })
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 }
@@ -38,31 +70,93 @@ impl From<VarianceType> for NoiseMode {
 ///
 /// # Errors
 ///
-/// If the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the mode does not fit, the network, the noise source or the observer fails, or the shapes do not fit.
 pub fn ddpm(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
-    mode: NoiseMode,
+    mode: &NoiseMode,
+    x_t: Tensor,
+    model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    observe: impl FnMut(Step<'_>) -> Result<()>,
+) -> Result<Tensor> {
+    mode.check(schedule, timesteps)?;
+    walk(schedule, timesteps, mode, schedule.config().compat, x_t, model, noise, observe)
+}
+
+/// [`ddpm`] with or without diffusers' deviations.
+#[allow(clippy::too_many_arguments, reason = "those of a sampler, and one")]
+pub(super) fn walk(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    mode: &NoiseMode,
+    compat: Compat,
     mut x_t: Tensor,
-    mut model: impl FnMut(&Tensor, usize) -> candle_core::Result<Tensor>,
+    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     mut observe: impl FnMut(Step<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    for (index, (t, prev)) in timesteps.steps().enumerate() {
-        let x_start = predict_x_start(schedule, &x_t, t, &mut model)?;
-        let step = schedule.posterior_step(t, prev)?;
-        let variance = match mode {
-            _ if prev.is_none() => 0.0,
-            NoiseMode::Posterior => step.variance,
-            NoiseMode::Beta => step.beta,
-            NoiseMode::None => 0.0,
+    for step in timesteps.transitions() {
+        let prediction = predict(schedule, &x_t, step.from, &mut model)?;
+        let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+        let added = match deviation(mode, step, &posterior, &prediction, compat)? {
+            Deviation::None => None,
+            Deviation::Same(sigma) => Some((sigma, noise(&x_t, step.draw)?)),
+            Deviation::Each(sigma) => Some((1.0, (noise(&x_t, step.draw)? * sigma)?)),
         };
-        let mean = match prev {
-            None => x_start.clone(),
-            Some(_) => ((&x_start * step.x_start_coef)? + (&x_t * step.x_t_coef)?)?,
-        };
-        x_t = if variance > 0.0 { (mean + (noise(&x_t, t)? * variance.sqrt())?)? } else { mean };
-        observe(Step { index, total: timesteps.len(), t, x_t: &x_t, x_start: &x_start })?;
+        let x_start = prediction.x_start;
+        let mut terms = Vec::with_capacity(3);
+        terms.push((posterior.x_start_coef, &x_start));
+        terms.push((posterior.x_t_coef, &x_t));
+        terms.extend(added.as_ref().map(|(sigma, noise)| (*sigma, noise)));
+        x_t = if step.to == 1.0 && added.is_none() { x_start.clone() } else { weighted_sum(&terms)? };
+        let (index, total, timestep) = (step.index, timesteps.len(), step.from);
+        observe(Step { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
     }
     Ok(x_t)
+}
+
+enum Deviation {
+    None,
+    /// The same for each number of the images.
+    Same(f64),
+    /// One for each number, of the images' shape.
+    Each(Tensor),
+}
+
+/// σ of a step.
+fn deviation(
+    mode: &NoiseMode,
+    step: Transition,
+    posterior: &PosteriorStep,
+    prediction: &Prediction,
+    compat: Compat,
+) -> Result<Deviation> {
+    let silent = match compat {
+        Compat::Exact => step.is_last,
+        Compat::Diffusers => step.from.t() == 0.0,
+    };
+    // diffusers never lets it be 0, which shows where a last step adds noise.
+    let small = match compat {
+        Compat::Exact => posterior.variance,
+        Compat::Diffusers => posterior.variance.max(1e-20),
+    };
+    let variance = match mode {
+        _ if silent => 0.0,
+        NoiseMode::None => 0.0,
+        NoiseMode::Posterior => small,
+        NoiseMode::Beta => posterior.beta,
+        NoiseMode::Variances(list) => list[step.index],
+        NoiseMode::LearnedRange => {
+            let Some(v) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
+            return Ok(Deviation::Each((learned_log_variance(v, small, posterior.beta)? * 0.5)?.exp()?));
+        }
+    };
+    Ok(if variance > 0.0 { Deviation::Same(variance.sqrt()) } else { Deviation::None })
+}
+
+/// ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2 (Nichol & Dhariwal 2021, eq. 15).
+pub(crate) fn learned_log_variance(v: &Tensor, small: f64, large: f64) -> Result<Tensor> {
+    let (low, high) = (small.ln(), large.ln());
+    Ok(v.affine((high - low) / 2.0, f64::midpoint(low, high))?)
 }

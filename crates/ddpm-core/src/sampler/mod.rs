@@ -1,23 +1,53 @@
-//! Samplers: plain functions of a schedule, a list of timesteps, a start, a network, a noise source and
-//! an observer.
+//! Samplers: plain functions of a schedule, a list of timesteps, options, a start, a network, a noise source
+//! and an observer.
+//!
+//! | function | | order | draws noise |
+//! | --- | --- | --- | --- |
+//! | [`ddpm`] | the ancestral sampler of Ho et al. 2020 | | yes |
+//! | [`ddim`] | Song et al. 2021, with any η; [`ddim_inverse`] goes back | 1 | if η > 0 |
+//! | [`dpm_solver_multistep`] | DPM-Solver++ 2M, and its SDE form | 2 | as SDE |
+//! | [`euler`], [`heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
+//! | [`euler_ancestral`] | k-diffusion's | | yes |
+//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 and more | no |
+//! | [`repaint`] | inpainting, Lugmayr et al. 2022 | | yes |
 //!
 //! All take
-//! - `x_t`, the start, shape [B, …]: standard normal noise for a sample from scratch;
-//! - `model(x_t, t)`, which returns a prediction of the kind that the schedule's `prediction_type` names,
-//!   of the shape of `x_t`;
-//! - `noise(x_t, t)`, which returns standard normal noise of the shape of `x_t` for the step from `t`; it
-//!   is called only where noise is added;
+//! - `x_t`, the start, shape [B, …]: standard normal noise for a sample from scratch. It is always on the scale
+//!   of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, also where the literature scales by 1/√ᾱ, so that one
+//!   network serves all samplers;
+//! - `model(x_t, timestep)`, which returns a prediction of the kind that the schedule's `prediction_type`
+//!   names, of the shape of `x_t` (twice as wide in dimension 1 if the variance is learnt);
+//! - `noise(x_t, draw)`, which returns standard normal noise of the shape of `x_t`. It is called only where
+//!   noise is added, with a number that is distinct for each draw of a run: the timestep, if those of the list
+//!   are whole;
 //! - `observe(step)`, called after each step, for previews and progress; an error it returns ends the run.
+//!
+//! What a network is told about its images, a class or a mask for example, it captures. [`guided`] makes one
+//! network of two.
 
 mod ddim;
 mod ddpm;
+mod dpm_solver;
+mod euler;
+mod guidance;
+mod heun;
+mod interpolate;
+mod repaint;
+mod uni_pc;
 
-use candle_core::Tensor;
+use candle_core::{D, DType, Tensor};
 
-pub use ddim::ddim;
+pub use ddim::{ddim, ddim_inverse};
 pub use ddpm::{NoiseMode, ddpm};
+pub use dpm_solver::{DpmSolver, SolverType, dpm_solver_multistep};
+pub use euler::{Churn, euler, euler_ancestral};
+pub use guidance::{Guidance, guided};
+pub use heun::heun;
+pub use interpolate::{interpolate, slerp};
+pub use repaint::{RePaint, repaint};
+pub use uni_pc::{Bh, UniPc, uni_pc};
 
-use crate::{NoiseSchedule, PredictionType, Result};
+use crate::{Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType};
 
 /// What an observer sees after a step.
 #[derive(Debug)]
@@ -27,26 +57,96 @@ pub struct Step<'a> {
     /// The number of steps of the run.
     pub total: usize,
     /// The timestep from which the step was taken.
-    pub t: usize,
+    pub timestep: Timestep,
     /// The image after the step; x₀ itself after the last.
     pub x_t: &'a Tensor,
     /// The network's prediction of x₀ at this step, clipped if the schedule says so.
     pub x_start: &'a Tensor,
 }
 
-/// The network's prediction at `t`, read as x₀ and clipped if the schedule says so.
+/// A prediction, read as x₀, and what the network says about the variance, if it does.
+pub(crate) struct Prediction {
+    pub(crate) x_start: Tensor,
+    /// In [−1, 1]: where ln σ² lies between ln β̃ and ln β.
+    pub(crate) variance: Option<Tensor>,
+    /// x₀ before it was clipped.
+    unclipped: Tensor,
+}
+
+/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
+pub(crate) fn predict(
+    schedule: &NoiseSchedule,
+    x_t: &Tensor,
+    timestep: Timestep,
+    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+) -> Result<Prediction> {
+    let config = schedule.config();
+    let output = model(x_t, timestep)?;
+    let (prediction, variance) = match config.variance_type {
+        VarianceType::LearnedRange => split(&output, x_t)?,
+        _ => (output, None),
+    };
+    let to = PredictionType::Sample;
+    let unclipped = config.prediction_type.convert(to, &prediction, x_t, timestep.alpha_cumprod())?;
+    if unclipped.dims() != x_t.dims() {
+        let (found, image) = (unclipped.dims().to_vec(), x_t.dims().to_vec());
+        return Err(Error::NetworkOutput { found, image, expected: "the same shape" });
+    }
+    let x_start = if config.thresholding {
+        threshold(&unclipped, config.dynamic_thresholding_ratio, config.sample_max_value)?
+    } else if config.clip_sample {
+        unclipped.clamp(-config.clip_sample_range, config.clip_sample_range)?
+    } else {
+        unclipped.clone()
+    };
+    Ok(Prediction { x_start, variance, unclipped })
+}
+
+/// Only x₀ of [`predict`].
 fn predict_x_start(
     schedule: &NoiseSchedule,
     x_t: &Tensor,
-    t: usize,
-    model: &mut impl FnMut(&Tensor, usize) -> candle_core::Result<Tensor>,
+    timestep: Timestep,
+    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
 ) -> Result<Tensor> {
-    let config = schedule.config();
-    let prediction = model(x_t, t)?;
-    let x_start = schedule.convert(config.prediction_type, PredictionType::Sample, &prediction, x_t, &[t])?;
-    if config.clip_sample {
-        let range = config.clip_sample_range;
-        return Ok(x_start.clamp(-range, range)?);
+    Ok(predict(schedule, x_t, timestep, model)?.x_start)
+}
+
+/// The two halves of dimension 1.
+fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    let fits = match (output.dims(), x_t.dims()) {
+        ([b, w, rest @ ..], [image_b, image_w, image_rest @ ..]) => {
+            b == image_b && *w == 2 * image_w && rest == image_rest
+        }
+        _ => false,
+    };
+    if !fits {
+        let (found, image) = (output.dims().to_vec(), x_t.dims().to_vec());
+        let expected = "twice the width in dimension 1, for variance_type learned_range";
+        return Err(Error::NetworkOutput { found, image, expected });
     }
-    Ok(x_start)
+    let width = x_t.dim(1)?;
+    let half = |start| output.narrow(1, start, width)?.contiguous();
+    Ok((half(0)?, Some(half(width)?)))
+}
+
+/// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): clips each image to ±s and
+/// divides it by s, where s is the `ratio`-quantile of its magnitudes, between 1 and `max`.
+fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
+    let magnitudes = x_start.flatten_from(1)?.abs()?;
+    // Half precision is too coarse for a quantile.
+    let dtype = if x_start.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let (sorted, _) = magnitudes.to_dtype(dtype)?.contiguous()?.sort_last_dim(true)?;
+    // Linear interpolation between the two neighbours, as numpy and PyTorch have it.
+    let last = sorted.dim(D::Minus1)? - 1;
+    let place = ratio * last as f64;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the last index")]
+    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    let at = |index: usize| sorted.narrow(1, index, 1);
+    let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
+    let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?;
+    let mut shape = vec![1; x_start.rank()];
+    shape[0] = x_start.dim(0)?;
+    let s = s.reshape(shape)?.broadcast_as(x_start.shape())?.contiguous()?;
+    Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
 }

@@ -1,24 +1,21 @@
 //! Golden traces of diffusers, every intermediate xₜ: `fixtures/README.md` says how they were made.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, ScheduleConfig, TimestepSpacing, Timesteps, sampler,
+    NoiseMode, NoiseSchedule, PredictionType, ScheduleConfig, Timestep, TimestepSpacing, Timesteps, sampler,
 };
 
-use crate::{largest_difference, schedule, values};
+use crate::{largest_difference, schedule, tensor_of, values};
 
 const BYTES: &[u8] = include_bytes!("../../../../fixtures/schedulers.safetensors");
 
 fn tensor(name: &str) -> Tensor {
-    let file = safetensors::SafeTensors::deserialize(BYTES).unwrap();
-    let view = file.tensor(name).unwrap_or_else(|_| panic!("fixture has no {name}"));
-    let dtype = DType::try_from(view.dtype()).unwrap();
-    Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu).unwrap()
+    tensor_of(BYTES, name)
 }
 
 /// The model function of the fixture.
-fn model(x: &Tensor, t: usize) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * (t as f64).sin())?.tanh()
+fn model(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
 }
 
 #[test]
@@ -60,12 +57,12 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
         let reference = tensor(&format!("trace/{name}/{kind}/x"));
         let steps: Vec<i64> = tensor(&format!("trace/{name}/{kind}/timesteps")).to_vec1().unwrap();
         let timesteps = Timesteps::spaced(&schedule, steps.len()).unwrap();
-        let ours: Vec<i64> = timesteps.as_slice().iter().map(|&t| t as i64).collect();
+        let ours: Vec<i64> = timesteps.indices().into_iter().map(|t| t as i64).collect();
         assert_eq!(ours, steps, "{name}");
         let noise = tensor(&format!("noise/steps{}", steps.len())).to_dtype(dtype).unwrap();
         let x_t = tensor("noise/x_T").to_dtype(dtype).unwrap();
         let noise = |_: &Tensor, t: usize| {
-            let step = timesteps.as_slice().iter().position(|&other| other == t).unwrap();
+            let step = timesteps.indices().into_iter().position(|other| other == t).unwrap();
             Ok(noise.get(step)?)
         };
         let observe = |step: ddpm_core::Step<'_>| {
@@ -73,9 +70,9 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
             worst = worst.max(largest_difference(&values(step.x_t), &expected));
             Ok(())
         };
-        match *sampler {
+        match sampler {
             Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, model, noise, observe),
-            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, eta, x_t, model, noise, observe),
+            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, model, noise, observe),
         }
         .unwrap();
     }

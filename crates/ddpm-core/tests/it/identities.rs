@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timesteps,
+    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timestep,
+    Timesteps,
     sampler,
 };
 
@@ -127,8 +128,8 @@ fn conversions_there_and_back_return_any_prediction() {
 }
 
 /// A network for the comparison of samplers: any smooth function will do.
-fn network(x: &Tensor, t: usize) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * (t as f64).sin())?.tanh()
+fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
             };
             let x = normal(9, 4, DType::F64);
             let ancestral =
-                sampler::ddpm(&schedule, &timesteps, NoiseMode::Posterior, x.clone(), network, noise, |_| {
+                sampler::ddpm(&schedule, &timesteps, &NoiseMode::Posterior, x.clone(), network, noise, |_| {
                     Ok(())
                 });
             let ddim = sampler::ddim(&schedule, &timesteps, 1.0, x, network, noise, |_| Ok(()));
@@ -162,7 +163,7 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
         let x = sampler::ddpm(
             &schedule,
             &timesteps,
-            mode,
+            &mode,
             normal(1, 2, DType::F32),
             |x, _| x * 3.0,
             |x, t| {
@@ -170,7 +171,7 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
                 Ok(x.ones_like()?)
             },
             |step| {
-                seen.push((step.index, step.total, step.t));
+                seen.push((step.index, step.total, step.timestep.index()));
                 assert!(values(step.x_start).iter().all(|x| x.abs() <= 1.0));
                 Ok(())
             },
@@ -209,5 +210,5 @@ fn an_observers_error_ends_the_run() {
         |x, _| Ok(x.zeros_like()?),
         |_| Ok(()),
     );
-    assert!(matches!(eta, Err(Error::Eta { .. })));
+    assert!(matches!(eta, Err(Error::SamplerOption { option: "eta", .. })));
 }

@@ -8,11 +8,16 @@
 )]
 
 mod diffusers;
+mod golden;
 mod identities;
+mod likelihood;
 mod oracle;
 mod schedule;
+mod scheduler_config;
+mod solvers;
+mod step_search;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ddpm_core::{NoiseSchedule, ScheduleConfig};
 
 fn schedule(change: impl FnOnce(&mut ScheduleConfig)) -> NoiseSchedule {
@@ -21,8 +26,16 @@ fn schedule(change: impl FnOnce(&mut ScheduleConfig)) -> NoiseSchedule {
     NoiseSchedule::new(&config).unwrap()
 }
 
+/// A tensor of a safetensors file.
+fn tensor_of(bytes: &[u8], name: &str) -> Tensor {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let view = file.tensor(name).unwrap_or_else(|_| panic!("fixture has no {name}"));
+    let dtype = DType::try_from(view.dtype()).unwrap();
+    Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu).unwrap()
+}
+
 fn values(tensor: &Tensor) -> Vec<f64> {
-    let tensor = tensor.to_device(&Device::Cpu).unwrap().to_dtype(candle_core::DType::F64).unwrap();
+    let tensor = tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 

@@ -5,7 +5,7 @@
 //! E[x₀ given xₜ] = μ + √ᾱ s² / (ᾱ s² + 1 − ᾱ) · (xₜ − √ᾱ μ).
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timesteps, sampler};
+use ddpm_core::{AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, sampler};
 
 use crate::{largest_difference, schedule, values};
 
@@ -22,13 +22,13 @@ fn fine_schedule(prediction_type: PredictionType) -> NoiseSchedule {
 }
 
 /// The best prediction of x₀, handed over as the kind that the schedule expects.
-fn oracle(schedule: &NoiseSchedule) -> impl Fn(&Tensor, usize) -> candle_core::Result<Tensor> + '_ {
-    |x_t, t| {
-        let alpha_bar = schedule.alphas_cumprod()[t];
+fn oracle(schedule: &NoiseSchedule) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + '_ {
+    |x_t, timestep| {
+        let alpha_bar = timestep.alpha_cumprod();
         let gain = alpha_bar.sqrt() * DEVIATION.powi(2) / (alpha_bar * DEVIATION.powi(2) + 1.0 - alpha_bar);
         let x_start = ((x_t - alpha_bar.sqrt() * MEAN)? * gain)? + MEAN;
         let to = schedule.config().prediction_type;
-        schedule.convert(PredictionType::Sample, to, &x_start?, x_t, &[t]).map_err(candle_core::Error::wrap)
+        PredictionType::Sample.convert(to, &x_start?, x_t, alpha_bar).map_err(candle_core::Error::wrap)
     }
 }
 
@@ -59,7 +59,7 @@ fn ancestral_sampling_recovers_mean_and_variance_with_either_variance() {
         for mode in [NoiseMode::Posterior, NoiseMode::Beta] {
             let timesteps = Timesteps::all(&schedule);
             let sampled =
-                sampler::ddpm(&schedule, &timesteps, mode, x.clone(), oracle(&schedule), noise, |_| Ok(()));
+                sampler::ddpm(&schedule, &timesteps, &mode, x.clone(), oracle(&schedule), noise, |_| Ok(()));
             check_moments(&values(&sampled.unwrap()), 0.004);
         }
     }
@@ -73,7 +73,7 @@ fn ancestral_sampling_without_noise_collapses() {
     let timesteps = Timesteps::all(&schedule);
     let no_noise = |_: &Tensor, t: usize| panic!("noise was drawn at {t}");
     let sampled =
-        sampler::ddpm(&schedule, &timesteps, NoiseMode::None, x, oracle(&schedule), no_noise, |_| Ok(()));
+        sampler::ddpm(&schedule, &timesteps, &NoiseMode::None, x, oracle(&schedule), no_noise, |_| Ok(()));
     let samples = values(&sampled.unwrap());
     let mean = samples.iter().sum::<f64>() / samples.len() as f64;
     let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / samples.len() as f64;

@@ -1,0 +1,134 @@
+//! Euler's method on the equation of Karras et al. 2022 (EDM, arXiv 2206.00364), and the ancestral sampler of
+//! k-diffusion.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{NoiseMode, Step, ddpm, predict_x_start};
+use crate::{
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum,
+    timesteps::{Transition, sigma},
+};
+
+/// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2): σ is raised to σ(1+γ) with
+/// γ = min(`s_churn`/n, √2 − 1), where σ lies from `s_tmin` to `s_tmax`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Churn {
+    /// The amount, over all steps; 0 for none.
+    pub s_churn: f64,
+    /// The smallest σ to which noise is added.
+    pub s_tmin: f64,
+    /// The largest.
+    pub s_tmax: f64,
+    /// The deviation of the noise; a little above 1 makes up for detail that is lost.
+    pub s_noise: f64,
+}
+
+impl Churn {
+    /// No noise: the deterministic solver.
+    pub const NONE: Self = Self { s_churn: 0.0, s_tmin: 0.0, s_tmax: f64::INFINITY, s_noise: 1.0 };
+
+    pub(super) fn check(&self) -> Result<()> {
+        for (option, found) in [("s_churn", self.s_churn), ("s_tmin", self.s_tmin), ("s_noise", self.s_noise)]
+        {
+            if !(found >= 0.0 && found.is_finite()) {
+                return Err(Error::SamplerOption { option, found, expected: "0 or more" });
+            }
+        }
+        if self.s_tmax >= self.s_tmin {
+            return Ok(());
+        }
+        Err(Error::SamplerOption { option: "s_tmax", found: self.s_tmax, expected: "at least s_tmin" })
+    }
+
+    /// The level and the image from which the step is taken. The network is asked at that level, so its
+    /// timestep lies between two of the schedule.
+    pub(super) fn apply(
+        &self,
+        schedule: &NoiseSchedule,
+        x_t: &Tensor,
+        step: Transition,
+        steps: usize,
+        noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    ) -> Result<(Tensor, Timestep)> {
+        let sigma = step.from.sigma();
+        let gamma = (self.s_churn / steps as f64).min(2.0_f64.sqrt() - 1.0);
+        if gamma == 0.0 || !sigma.is_finite() || sigma < self.s_tmin || sigma > self.s_tmax {
+            return Ok((x_t.clone(), step.from));
+        }
+        let raised = schedule.at_sigma(sigma * (1.0 + gamma));
+        let signal = raised.alpha_cumprod().sqrt();
+        let added = sigma * (gamma * (2.0 + gamma)).sqrt() * self.s_noise;
+        let noise = noise(x_t, step.draw)?;
+        let x_t = weighted_sum(&[
+            (signal / step.from.alpha_cumprod().sqrt(), x_t),
+            (signal * added, &noise),
+        ])?;
+        Ok((x_t, raised))
+    }
+}
+
+/// Samples with Euler's method on dx̃/dσ = (x̃ − x̂₀)/σ with x̃ = x/√ᾱ (Karras et al. 2022, eq. 3), after raising
+/// the noise as `churn` says.
+///
+/// Without churn it is DDIM with η = 0, in other words. Arguments as in the [module](super).
+///
+/// # Errors
+///
+/// If an option is out of range, the network, the noise source or the observer fails, or the shapes do not fit.
+pub fn euler(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    churn: &Churn,
+    mut x_t: Tensor,
+    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+) -> Result<Tensor> {
+    churn.check()?;
+    for step in timesteps.transitions() {
+        let (from_x, from) = churn.apply(schedule, &x_t, step, timesteps.len(), &mut noise)?;
+        let x_start = predict_x_start(schedule, &from_x, from, &mut model)?;
+        x_t = euler_step(&from_x, &x_start, from, step.to)?;
+        let (index, total, timestep) = (step.index, timesteps.len(), step.from);
+        observe(Step { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
+    }
+    Ok(x_t)
+}
+
+/// √ᾱ_to (x̂₀ + σ_to ε̂), where ε̂ = (x̃ − x̂₀)/σ is the derivative at the start.
+pub(super) fn euler_step(x_t: &Tensor, x_start: &Tensor, from: Timestep, to: f64) -> Result<Tensor> {
+    if to == 1.0 {
+        return Ok(x_start.clone());
+    }
+    let (of_x_t, of_x_start) =
+        PredictionType::Sample.conversion(PredictionType::Epsilon, from.alpha_cumprod());
+    let (signal, slope) = (to.sqrt(), to.sqrt() * sigma(to));
+    weighted_sum(&[(slope * of_x_t, x_t), (signal + slope * of_x_start, x_start)])
+}
+
+/// Samples with the ancestral form of Euler's method (k-diffusion, `sample_euler_ancestral`): a step down to
+/// σ_down, below the next level σ′, and noise of deviation σ_up back up to it,
+///
+/// ```text
+/// σ_up² = σ′² (σ² − σ′²)/σ²,   σ_down² = σ′² − σ_up²
+/// ```
+///
+/// σ_up² is the variance of the posterior, on the scale x/√ᾱ, so this *is* [`ddpm`](super::ddpm()) with the
+/// posterior's noise, and that is how it is computed. Arguments as in the
+/// [module](super).
+///
+/// # Errors
+///
+/// If the network, the noise source or the observer fails, or the shapes do not fit.
+pub fn euler_ancestral(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    x_t: Tensor,
+    model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    observe: impl FnMut(Step<'_>) -> Result<()>,
+) -> Result<Tensor> {
+    // Its class in diffusers does not have the deviations of DDPM's.
+    ddpm::walk(schedule, timesteps, &NoiseMode::Posterior, Compat::Exact, x_t, model, noise, observe)
+}

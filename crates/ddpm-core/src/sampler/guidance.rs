@@ -1,0 +1,59 @@
+//! Classifier-free guidance, Ho & Salimans 2022 (arXiv 2207.12598).
+
+use candle_core::Tensor;
+use std::ops::RangeInclusive;
+
+use crate::{Timestep, linear::weighted_sum};
+
+/// How much a conditional prediction is exaggerated, and at which timesteps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guidance {
+    scale: f64,
+    interval: RangeInclusive<f64>,
+}
+
+impl Guidance {
+    /// Guidance at all timesteps. `scale` is that of diffusers, which is the paper's 1 + w: 1 is none.
+    #[must_use]
+    pub fn new(scale: f64) -> Self {
+        Self { scale, interval: 0.0..=f64::INFINITY }
+    }
+
+    /// Guidance at the timesteps t of an interval only, both ends included; elsewhere the prediction is the
+    /// conditional one alone, and costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724: guidance harms at
+    /// high noise and is of no use at low noise).
+    #[must_use]
+    pub fn within(self, interval: RangeInclusive<f64>) -> Self {
+        Self { interval, ..self }
+    }
+
+    /// The scale at a timestep: 1 outside the interval.
+    #[must_use]
+    pub fn scale_at(&self, timestep: Timestep) -> f64 {
+        if self.interval.contains(&timestep.t()) { self.scale } else { 1.0 }
+    }
+}
+
+/// One network of two, a conditional and an unconditional one (Ho & Salimans 2022, eq. 6):
+///
+/// ```text
+/// prediction = unconditional + scale · (conditional − unconditional)
+/// ```
+///
+/// It holds for ε, x₀ and v alike, since they are affine functions of each other. With scale 1 the second
+/// network is not asked.
+pub fn guided(
+    guidance: &Guidance,
+    mut conditional: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    mut unconditional: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor> {
+    move |x_t, timestep| {
+        let with = conditional(x_t, timestep)?;
+        let scale = guidance.scale_at(timestep);
+        if scale == 1.0 {
+            return Ok(with);
+        }
+        let without = unconditional(x_t, timestep)?;
+        weighted_sum(&[(1.0 - scale, &without), (scale, &with)]).map_err(candle_core::Error::wrap)
+    }
+}

@@ -1,0 +1,294 @@
+//! `scheduler_config.json` of diffusers, read and written.
+//!
+//! One description of each class serves both directions, so what is read is what is written.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use super::{FinalSigma, Sampler, SchedulerConfig};
+use crate::{
+    Error, NoiseMode, Result, ScheduleConfig, TimestepSpacing, VarianceType,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+
+const CLASSES: &str = "\"DDPMScheduler\", \"DDIMScheduler\", \"DPMSolverMultistepScheduler\", \
+     \"EulerDiscreteScheduler\", \"EulerAncestralDiscreteScheduler\", \"HeunDiscreteScheduler\", \
+     \"UniPCMultistepScheduler\"";
+
+/// Options that files have for other classes, and that mean nothing to those that go by σ.
+const OF_OTHERS: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
+
+impl SchedulerConfig {
+    /// Reads the `scheduler_config.json` of one of the diffusers classes `DDPMScheduler`, `DDIMScheduler`,
+    /// `DPMSolverMultistepScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
+    /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. Options that are absent have that class's
+    /// defaults.
+    ///
+    /// ```
+    /// # use ddpm_core::SchedulerConfig;
+    /// let json = r#"{ "_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": true }"#;
+    /// let error = SchedulerConfig::from_diffusers_json(json).unwrap_err();
+    /// assert!(error.to_string().contains("`use_beta_sigmas` of EulerDiscreteScheduler is true"));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the text is not such a file, or has an option or a value that this crate does not implement;
+    /// the error names it.
+    pub fn from_diffusers_json(json: &str) -> Result<Self> {
+        // Python writes infinity, the default of `lambda_min_clipped`, as a word that is not JSON.
+        let map: Map<String, Value> = serde_json::from_str(&json.replace("-Infinity", "null"))?;
+        let found = map.get("_class_name").cloned().unwrap_or_default();
+        let Some(mut config) = found.as_str().and_then(defaults) else {
+            let (class, option) = ("a scheduler", "_class_name".to_owned());
+            let (found, expected) = (found.to_string(), CLASSES.to_owned());
+            return Err(Error::SchedulerOption { class, option, found, expected });
+        };
+        let mut codec = Codec { class: class_name(&config.sampler), reading: true, map };
+        codec.map.remove("_class_name");
+        describe(&mut codec, &mut config)?;
+        if let Some((option, found)) = codec.map.into_iter().next() {
+            let (class, found) = (codec.class, found.to_string());
+            return Err(Error::SchedulerOption { class, option, found, expected: "no such option".to_owned() });
+        }
+        Ok(config)
+    }
+
+    /// The `scheduler_config.json` with which a scheduler of diffusers does the same; it ends with a new line.
+    ///
+    /// # Errors
+    ///
+    /// If the sampler has an option for which diffusers has none: DDPM with no noise or variances of one's own,
+    /// churn. (η of DDIM is an argument in diffusers and not in the file.)
+    pub fn to_diffusers_json(&self) -> Result<String> {
+        let class = class_name(&self.sampler);
+        let refuse = |option: &str, found: String, expected: &str| {
+            let (option, expected) = (option.to_owned(), expected.to_owned());
+            Err(Error::SchedulerOption { class, option, found, expected })
+        };
+        match &self.sampler {
+            Sampler::Ddpm(mode) if *mode != NoiseMode::from(self.schedule.variance_type) => {
+                return refuse("noise mode", format!("{mode:?}"), "that of variance_type");
+            }
+            Sampler::Euler(churn) | Sampler::Heun(churn) if *churn != Churn::NONE => {
+                return refuse("churn", format!("{churn:?}"), "none");
+            }
+            _ => {}
+        }
+        let mut codec = Codec { class, reading: false, map: Map::new() };
+        codec.map.insert("_class_name".to_owned(), class.into());
+        describe(&mut codec, &mut self.clone())?;
+        Ok(serde_json::to_string_pretty(&codec.map)? + "\n")
+    }
+}
+
+fn class_name(sampler: &Sampler) -> &'static str {
+    match sampler {
+        Sampler::Ddpm(_) => "DDPMScheduler",
+        Sampler::Ddim(_) => "DDIMScheduler",
+        Sampler::DpmSolverMultistep(_) => "DPMSolverMultistepScheduler",
+        Sampler::Euler(_) => "EulerDiscreteScheduler",
+        Sampler::EulerAncestral => "EulerAncestralDiscreteScheduler",
+        Sampler::Heun(_) => "HeunDiscreteScheduler",
+        Sampler::UniPc(_) => "UniPCMultistepScheduler",
+    }
+}
+
+/// The defaults of a class.
+fn defaults(class: &str) -> Option<SchedulerConfig> {
+    let sampler = match class {
+        "DDPMScheduler" => Sampler::Ddpm(NoiseMode::Posterior),
+        "DDIMScheduler" => Sampler::Ddim(0.0),
+        "DPMSolverMultistepScheduler" => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+        "EulerDiscreteScheduler" => Sampler::Euler(Churn::NONE),
+        "EulerAncestralDiscreteScheduler" => Sampler::EulerAncestral,
+        "HeunDiscreteScheduler" => Sampler::Heun(Churn::NONE),
+        "UniPCMultistepScheduler" => Sampler::UniPc(UniPc::order_2()),
+        _ => return None,
+    };
+    let mut schedule = ScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..ScheduleConfig::ho2020() };
+    match sampler {
+        Sampler::Ddpm(_) | Sampler::Ddim(_) => schedule.timestep_spacing = TimestepSpacing::Leading,
+        Sampler::Heun(_) => (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012),
+        _ => {}
+    }
+    schedule.clip_sample = matches!(sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
+    Some(SchedulerConfig::new(schedule, sampler))
+}
+
+/// The options of the class, all of them.
+fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
+    let SchedulerConfig { schedule, sampler, use_karras_sigmas, final_sigma, other } = config;
+    codec.keep("_diffusers_version", other);
+    codec.field("num_train_timesteps", &mut schedule.num_train_timesteps)?;
+    codec.field("beta_schedule", &mut schedule.beta_schedule)?;
+    codec.field("beta_start", &mut schedule.beta_start)?;
+    codec.field("beta_end", &mut schedule.beta_end)?;
+    codec.field("trained_betas", &mut schedule.trained_betas)?;
+    codec.field("prediction_type", &mut schedule.prediction_type)?;
+    codec.field("timestep_spacing", &mut schedule.timestep_spacing)?;
+    codec.field("steps_offset", &mut schedule.steps_offset)?;
+    if !matches!(sampler, Sampler::Heun(_)) {
+        codec.field("rescale_betas_zero_snr", &mut schedule.rescale_betas_zero_snr)?;
+    }
+    match sampler {
+        Sampler::Ddpm(mode) => {
+            codec.clipping(schedule)?;
+            codec.thresholding(schedule)?;
+            codec.field("variance_type", &mut schedule.variance_type)?;
+            *mode = schedule.variance_type.into();
+        }
+        Sampler::Ddim(_) => {
+            codec.clipping(schedule)?;
+            codec.thresholding(schedule)?;
+            let mut set_alpha_to_one = *final_sigma == FinalSigma::Zero;
+            codec.field("set_alpha_to_one", &mut set_alpha_to_one)?;
+            *final_sigma = if set_alpha_to_one { FinalSigma::Zero } else { FinalSigma::SigmaMin };
+        }
+        Sampler::DpmSolverMultistep(options) => {
+            codec.thresholding(schedule)?;
+            codec.field("solver_order", &mut options.solver_order)?;
+            let mut algorithm = if options.sde { "sde-dpmsolver++" } else { "dpmsolver++" }.to_owned();
+            codec.field("algorithm_type", &mut algorithm)?;
+            options.sde = algorithm == "sde-dpmsolver++";
+            if !options.sde && algorithm != "dpmsolver++" {
+                let supported = "\"dpmsolver++\", \"sde-dpmsolver++\"";
+                return Err(codec.error("algorithm_type", &algorithm.into(), supported));
+            }
+            codec.field("solver_type", &mut options.solver_type)?;
+            codec.field("lower_order_final", &mut options.lower_order_final)?;
+            codec.field("euler_at_final", &mut options.euler_at_final)?;
+            // Null means that the network puts out no variance.
+            let learned = schedule.variance_type == VarianceType::LearnedRange;
+            let mut variance_type = learned.then_some(VarianceType::LearnedRange);
+            codec.field("variance_type", &mut variance_type)?;
+            schedule.variance_type = variance_type.unwrap_or(VarianceType::FixedSmall);
+            codec.only("lambda_min_clipped", &[Value::Null])?;
+            codec.only("use_lu_lambdas", &[false.into()])?;
+            codec.flow()?;
+        }
+        Sampler::Euler(_) => {
+            codec.only("interpolation_type", &["linear".into()])?;
+            codec.only("timestep_type", &["discrete".into()])?;
+        }
+        Sampler::EulerAncestral => {}
+        Sampler::Heun(_) => codec.clipping(schedule)?,
+        Sampler::UniPc(options) => {
+            codec.thresholding(schedule)?;
+            codec.field("solver_order", &mut options.solver_order)?;
+            codec.field("solver_type", &mut options.solver_type)?;
+            codec.field("lower_order_final", &mut options.lower_order_final)?;
+            codec.only("predict_x0", &[true.into()])?;
+            codec.only("disable_corrector", &[json!([])])?;
+            codec.only("solver_p", &[Value::Null])?;
+            codec.only("shift_terminal", &[Value::Null])?;
+            codec.flow()?;
+        }
+    }
+    match sampler {
+        Sampler::Ddpm(_) | Sampler::Ddim(_) => return Ok(()),
+        Sampler::EulerAncestral => {}
+        _ => {
+            codec.field("use_karras_sigmas", use_karras_sigmas)?;
+            codec.only("use_exponential_sigmas", &[false.into()])?;
+            codec.only("use_beta_sigmas", &[false.into()])?;
+        }
+    }
+    if !matches!(sampler, Sampler::EulerAncestral | Sampler::Heun(_)) {
+        codec.field("final_sigmas_type", final_sigma)?;
+    }
+    if matches!(sampler, Sampler::Euler(_) | Sampler::UniPc(_)) {
+        codec.only("sigma_min", &[Value::Null])?;
+        codec.only("sigma_max", &[Value::Null])?;
+    }
+    for option in OF_OTHERS {
+        codec.keep(option, other);
+    }
+    if codec.reading && codec.map.get("clip_sample") == Some(&false.into()) {
+        codec.keep("clip_sample", other);
+    }
+    Ok(())
+}
+
+/// Takes options out of a map, or puts them in.
+struct Codec {
+    class: &'static str,
+    reading: bool,
+    map: Map<String, Value>,
+}
+
+impl Codec {
+    fn error(&self, option: &str, found: &Value, expected: &str) -> Error {
+        let (option, found, expected) = (option.to_owned(), found.to_string(), expected.to_owned());
+        Error::SchedulerOption { class: self.class, option, found, expected }
+    }
+
+    /// An option that is implemented.
+    fn field<T: Serialize + DeserializeOwned>(&mut self, option: &str, value: &mut T) -> Result<()> {
+        if !self.reading {
+            self.map.insert(option.to_owned(), serde_json::to_value(value)?);
+        } else if let Some(found) = self.map.remove(option) {
+            *value = T::deserialize(&found)
+                .map_err(|source| self.error(option, &found, &source.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// An option of which only these values are implemented. The first is diffusers' default, and is not
+    /// written.
+    fn only(&mut self, option: &str, supported: &[Value]) -> Result<()> {
+        match self.map.remove(option) {
+            Some(found) if !supported.contains(&found) => {
+                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
+                Err(self.error(option, &found, &list.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry that is written back as it is.
+    fn keep(&mut self, option: &str, other: &mut Map<String, Value>) {
+        let (from, to) = if self.reading { (&mut self.map, other) } else { (other, &mut self.map) };
+        if let Some(value) = from.remove(option) {
+            to.insert(option.to_owned(), value);
+        }
+    }
+
+    fn clipping(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+        self.field("clip_sample", &mut schedule.clip_sample)?;
+        self.field("clip_sample_range", &mut schedule.clip_sample_range)
+    }
+
+    fn thresholding(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+        self.field("thresholding", &mut schedule.thresholding)?;
+        self.field("dynamic_thresholding_ratio", &mut schedule.dynamic_thresholding_ratio)?;
+        self.field("sample_max_value", &mut schedule.sample_max_value)
+    }
+
+    /// Flow matching, of which there is nothing here.
+    fn flow(&mut self) -> Result<()> {
+        self.only("use_flow_sigmas", &[false.into()])?;
+        self.only("flow_shift", &[json!(1.0), json!(1)])?;
+        self.only("use_dynamic_shifting", &[false.into()])?;
+        self.only("time_shift_type", &["exponential".into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BetaSchedule;
+
+    /// Whoever adds a β schedule must say how diffusers names it: this reads all names back.
+    #[test]
+    fn names_of_beta_schedules_are_those_of_diffusers() {
+        for (name, value) in [
+            ("linear", BetaSchedule::Linear),
+            ("scaled_linear", BetaSchedule::ScaledLinear),
+            ("squaredcos_cap_v2", BetaSchedule::SquaredcosCapV2),
+            ("sigmoid", BetaSchedule::Sigmoid),
+        ] {
+            assert_eq!(serde_json::to_value(value).unwrap(), Value::from(name));
+        }
+    }
+}

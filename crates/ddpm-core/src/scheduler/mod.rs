@@ -1,0 +1,188 @@
+//! A schedule with a sampler, as diffusers' `scheduler_config.json` describes one.
+
+mod json;
+mod spacing;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Compat, NoiseMode, NoiseSchedule, Result, ScheduleConfig, Step, Timestep, Timesteps,
+    sampler::{self, Churn, DpmSolver, UniPc},
+};
+
+/// A sampler with its options: one of the functions of [`sampler`], as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Sampler {
+    /// [`sampler::ddpm`], `DDPMScheduler`.
+    Ddpm(NoiseMode),
+    /// [`sampler::ddim`] with this η, `DDIMScheduler`.
+    Ddim(f64),
+    /// [`sampler::dpm_solver_multistep`], `DPMSolverMultistepScheduler`.
+    DpmSolverMultistep(DpmSolver),
+    /// [`sampler::euler`], `EulerDiscreteScheduler`.
+    Euler(Churn),
+    /// [`sampler::euler_ancestral`], `EulerAncestralDiscreteScheduler`.
+    EulerAncestral,
+    /// [`sampler::heun`], `HeunDiscreteScheduler`.
+    Heun(Churn),
+    /// [`sampler::uni_pc`], `UniPCMultistepScheduler`.
+    UniPc(UniPc),
+}
+
+impl Sampler {
+    /// Runs it; arguments as in [`sampler`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the function.
+    pub fn run(
+        &self,
+        schedule: &NoiseSchedule,
+        timesteps: &Timesteps,
+        x_t: Tensor,
+        model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+        noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+        observe: impl FnMut(Step<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        use sampler::{ddim, ddpm, dpm_solver_multistep, euler, euler_ancestral, heun, uni_pc};
+        match self {
+            Self::Ddpm(mode) => ddpm(schedule, timesteps, mode, x_t, model, noise, observe),
+            Self::Ddim(eta) => ddim(schedule, timesteps, *eta, x_t, model, noise, observe),
+            Self::DpmSolverMultistep(options) => {
+                dpm_solver_multistep(schedule, timesteps, options, x_t, model, noise, observe)
+            }
+            Self::Euler(churn) => euler(schedule, timesteps, churn, x_t, model, noise, observe),
+            Self::EulerAncestral => euler_ancestral(schedule, timesteps, x_t, model, noise, observe),
+            Self::Heun(churn) => heun(schedule, timesteps, churn, x_t, model, noise, observe),
+            Self::UniPc(options) => uni_pc(schedule, timesteps, options, x_t, model, observe),
+        }
+    }
+}
+
+/// The noise level at which a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigma {
+    /// None: x₀.
+    Zero,
+    /// That of t = 0.
+    SigmaMin,
+}
+
+/// What a `scheduler_config.json` says. Read one with [`SchedulerConfig::from_diffusers_json`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulerConfig {
+    /// The schedule, and how the network is read.
+    pub schedule: ScheduleConfig,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Whether the noise levels are spaced as by [`Timesteps::karras`].
+    pub use_karras_sigmas: bool,
+    /// Where a run ends.
+    pub final_sigma: FinalSigma,
+    /// `_diffusers_version` and options of other classes that mean nothing to this one, which diffusers leaves
+    /// in files when one scheduler is made from another: kept to be written back.
+    other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl SchedulerConfig {
+    /// A schedule with a sampler, ending at x₀.
+    #[must_use]
+    pub fn new(schedule: ScheduleConfig, sampler: Sampler) -> Self {
+        let other = serde_json::Map::new();
+        Self { schedule, sampler, use_karras_sigmas: false, final_sigma: FinalSigma::Zero, other }
+    }
+}
+
+/// A validated schedule with a sampler.
+///
+/// ```
+/// # use candle_core::{DType, Device};
+/// # use ddpm_core::{AddressedRng, Purpose, Scheduler, SchedulerConfig};
+/// let json = r#"{ "_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": true }"#;
+/// let scheduler = Scheduler::new(&SchedulerConfig::from_diffusers_json(json)?)?;
+/// let timesteps = scheduler.timesteps(10)?;
+/// let (rng, images) = (AddressedRng::new(1), [0, 1]);
+/// let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[16], DType::F32, &Device::Cpu)?;
+/// let x_start = scheduler.sample(
+///     &timesteps,
+///     x_t,
+///     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(), // the network
+///     |x_t, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x_t),
+///     |step| Ok(assert_eq!(step.total, 10)),
+/// )?;
+/// assert_eq!(x_start.dims(), &[2, 16]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    config: SchedulerConfig,
+    schedule: NoiseSchedule,
+}
+
+/// What diffusers' classes by σ put for an ᾱ of 0.
+const DIFFUSERS_TERMINAL: f64 = 1.0 / 16_777_216.0;
+
+impl Scheduler {
+    /// Computes the tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`NoiseSchedule::new`].
+    pub fn new(config: &SchedulerConfig) -> Result<Self> {
+        let mut schedule = NoiseSchedule::new(&config.schedule)?;
+        let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
+        let ScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
+        if by_sigma && rescale_betas_zero_snr && compat == Compat::Diffusers {
+            schedule = schedule.with_terminal(DIFFUSERS_TERMINAL);
+        }
+        Ok(Self { config: config.clone(), schedule })
+    }
+
+    /// The configuration from which it was made.
+    #[must_use]
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
+    /// The schedule.
+    #[must_use]
+    pub fn schedule(&self) -> &NoiseSchedule {
+        &self.schedule
+    }
+
+    /// `num_inference_steps` timesteps, spaced as diffusers' class of the same name does. The classes differ,
+    /// even where `timestep_spacing` is the same: those of Euler and Heun take fractions of a timestep with
+    /// linspace, and those of DPM-Solver and UniPC leave one more step between the last timestep and x₀.
+    /// [`Timesteps::spaced`] is the same for all samplers.
+    ///
+    /// # Errors
+    ///
+    /// If `num_inference_steps` is 0 or above T, or the class's rule gives no descending list.
+    pub fn timesteps(&self, num_inference_steps: usize) -> Result<Timesteps> {
+        let timesteps = spacing::timesteps(&self.config, &self.schedule, num_inference_steps)?;
+        Ok(match self.config.final_sigma {
+            FinalSigma::Zero => timesteps,
+            FinalSigma::SigmaMin => timesteps.ending_at_sigma_min(&self.schedule),
+        })
+    }
+
+    /// Runs the sampler; arguments as in [`sampler`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the sampler.
+    pub fn sample(
+        &self,
+        timesteps: &Timesteps,
+        x_t: Tensor,
+        model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+        noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+        observe: impl FnMut(Step<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        self.config.sampler.run(&self.schedule, timesteps, x_t, model, noise, observe)
+    }
+}

@@ -1,0 +1,5 @@
+//! Step search (stub that the likelihood author replaces).
+
+/// Stub.
+#[derive(Debug)]
+pub struct StepCosts;
