@@ -73,6 +73,9 @@ pub(crate) struct Sampling {
     /// The number of steps [default: all of the model's schedule]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
+    /// The timesteps themselves, falling, such as 19,14,9,4 (`eval --likelihood` finds the best ones)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "steps")]
+    pub(crate) timesteps: Option<Vec<usize>>,
     /// The noise that ddpm adds at each step [default: as the model's schedule says]
     ///
     /// `none` gives the cleanest images and far less variety.
@@ -85,6 +88,9 @@ pub(crate) struct Sampling {
     /// [default: 2 if the model has classes]
     #[arg(long, value_name = "W")]
     pub(crate) guidance: Option<f64>,
+    /// The timesteps at which there is guidance, such as 5-15; fewer take less time [default: all]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) guidance_interval: Option<Interval>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -183,8 +189,24 @@ pub(crate) struct Info {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SamplerName {
+    /// Ancestral sampling
     Ddpm,
+    /// DDIM, deterministic unless --eta says otherwise
     Ddim,
+    /// DPM-Solver++ 2M
+    #[value(name = "dpmpp-2m")]
+    DpmPp2m,
+    /// DPM-Solver++ 2M with noise
+    #[value(name = "dpmpp-2m-sde")]
+    DpmPp2mSde,
+    /// Euler's method of EDM, the same as ddim
+    Euler,
+    /// Euler's method with noise, the same as ddpm with posterior noise
+    EulerAncestral,
+    /// Heun's method of EDM; asks the network twice a step
+    Heun,
+    /// UniPC of order 2
+    Unipc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -258,6 +280,21 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
 }
 
+/// From one timestep to another, both included, such as `5-15`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interval(pub(crate) u32, pub(crate) u32);
+
+impl FromStr for Interval {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once('-')
+            .and_then(|(first, last)| Some(Self(first.parse().ok()?, last.parse().ok()?)))
+            .filter(|interval| interval.0 <= interval.1)
+            .ok_or_else(|| format!("`{text}`: expected FIRST-LAST, such as 5-15"))
+    }
+}
+
 /// Classes in the order given, such as `0-9` or `3,5,7-8`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClassList(pub(crate) Vec<u32>);
@@ -313,7 +350,7 @@ impl FromStr for Shard {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Args, ClassList, Shard};
+    use super::{Args, ClassList, Interval, Shard};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -325,6 +362,14 @@ mod tests {
         assert_eq!("0-3,7".parse::<ClassList>().unwrap().0, [0, 1, 2, 3, 7]);
         for wrong in ["", "3-", "5-3", "a", "1,,2", "300"] {
             assert!(wrong.parse::<ClassList>().unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_read() {
+        assert_eq!("5-15".parse::<Interval>().unwrap(), Interval(5, 15));
+        for wrong in ["", "5", "9-5", "a-b", "-1-3"] {
+            assert!(wrong.parse::<Interval>().unwrap_err().contains(wrong), "{wrong}");
         }
     }
 

@@ -45,9 +45,11 @@ pub enum Error {
         /// The value found.
         found: f64,
     },
-    /// The schedule ends in pure noise, where a prediction of ε says nothing about the image.
-    #[error("rescale_betas_zero_snr with prediction_type epsilon, expected sample or v_prediction: nothing \
-             of the image is left at the last timestep, so ε does not tell what it was")]
+    /// The schedule ends in pure noise, where ε says nothing about the image.
+    #[error(
+        "rescale_betas_zero_snr with a network for epsilon, expected sample or v_prediction: nothing of \
+             the image is left at the last timestep, so ε does not tell what it was"
+    )]
     ZeroSnrEpsilon,
     /// The quantile of dynamic thresholding is none.
     #[error("dynamic_thresholding_ratio is {found}, expected 0 to 1")]
@@ -209,6 +211,57 @@ pub enum Error {
         found: String,
         /// The values that work.
         expected: String,
+    },
+    /// A reverse step of variance 0, whose bound on the likelihood is infinite.
+    #[error("the variance of step {position} is 0, expected above 0: without it the bound is infinite")]
+    NoVariance {
+        /// The position of its timestep in the list.
+        position: usize,
+    },
+    /// A list of timesteps ends before x₀, whose likelihood is asked for.
+    #[error("the timesteps end at alphas_cumprod {alpha_cumprod}, expected 1, an image without noise")]
+    EndsBeforeXStart {
+        /// ᾱ after the last step.
+        alpha_cumprod: f64,
+    },
+    /// A value of an image is not one of 256 levels.
+    #[error("a value of {found} in an image, expected one of the 256 levels 2g/255 - 1")]
+    Level {
+        /// The value found.
+        found: f64,
+    },
+    /// An estimate over no images.
+    #[error("no images were added, expected at least one")]
+    NoImages,
+    /// A table does not have the right length.
+    #[error("{found} values of {table}, expected {expected}, one for each timestep")]
+    TableLength {
+        /// The table.
+        table: &'static str,
+        /// Its length.
+        found: usize,
+        /// The number of timesteps.
+        expected: usize,
+    },
+    /// A value of a table is outside its range.
+    #[error("{table} is {found} at position {index}, expected {expected}")]
+    TableValue {
+        /// The table.
+        table: &'static str,
+        /// The place in it.
+        index: usize,
+        /// The value found.
+        found: f64,
+        /// The values that work.
+        expected: &'static str,
+    },
+    /// A bound is not over each timestep of the schedule.
+    #[error("a bound over {found} timesteps, expected all {expected} of the schedule")]
+    NotAllTimesteps {
+        /// The number of its timesteps.
+        found: usize,
+        /// T.
+        expected: usize,
     },
     /// The tensor library failed, for example because shapes do not fit.
     #[error(transparent)]

@@ -67,5 +67,5 @@ pub use random::{AddressedRng, Purpose};
 pub use sampler::{NoiseMode, Step};
 pub use schedule::{NoiseSchedule, PosteriorStep, ScheduleWarning};
 pub use scheduler::{FinalSigma, Sampler, Scheduler, SchedulerConfig};
-pub use step_search::StepCosts;
+pub use step_search::{StepCostEstimator, StepCosts};
 pub use timesteps::{Timestep, TimestepSpacing, Timesteps};

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::{Error, Result};
 
 /// Numbers that one thread takes at a time: a piece of each tensor stays in its cache.
-const PIECE: usize = 1 << 15;
+const PIECE: usize = 1 << 16;
 
 /// Σ factor · tensor, over one or more tensors of the same shape. The factors are rounded once, to the
 /// tensors' type; the terms are added from the first to the last.
@@ -14,32 +14,34 @@ const PIECE: usize = 1 << 15;
 /// On a CPU this reads each tensor once and writes the result once. Elsewhere, and where a gradient is wanted,
 /// it is the same sum by tensor operations.
 pub(crate) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
+    weighted_sum_within(terms, f64::INFINITY)
+}
+
+/// [`weighted_sum`], clipped to ±`range`.
+pub(crate) fn weighted_sum_within(terms: &[(f64, &Tensor)], range: f64) -> Result<Tensor> {
     let (first_factor, first) = terms[0];
     for (_, tensor) in terms {
         if tensor.dims() != first.dims() {
             return Err(Error::Shapes { first: first.dims().to_vec(), second: tensor.dims().to_vec() });
         }
     }
-    if let Some(sum) = on_cpu::<f32>(terms)? {
+    if let Some(sum) = on_cpu::<f32>(terms, range)? {
         return Ok(sum);
     }
-    if let Some(sum) = on_cpu::<f64>(terms)? {
+    if let Some(sum) = on_cpu::<f64>(terms, range)? {
         return Ok(sum);
     }
     let mut sum = (first * first_factor)?;
     for &(factor, tensor) in &terms[1..] {
         sum = (sum + (tensor * factor)?)?;
     }
-    Ok(sum)
+    if range.is_finite() { Ok(sum.clamp(-range, range)?) } else { Ok(sum) }
 }
 
 /// Nothing unless all tensors are contiguous, of type `T`, on the CPU, and without a gradient.
-fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)]) -> Result<Option<Tensor>> {
+fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<Tensor>> {
     let plain = |tensor: &Tensor| {
-        tensor.device().is_cpu()
-            && tensor.dtype() == T::DTYPE
-            && tensor.is_contiguous()
-            && !tensor.track_op()
+        tensor.device().is_cpu() && tensor.dtype() == T::DTYPE && tensor.is_contiguous() && !tensor.track_op()
     };
     if !terms.iter().all(|(_, tensor)| plain(tensor)) {
         return Ok(None);
@@ -64,6 +66,20 @@ fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)]) -> Result<Option<Tensor>> {
             }
             first = false;
         }
+        if range.is_finite() {
+            let (low, high) = (T::from_f64(-range), T::from_f64(range));
+            // Written so that NaN stays NaN.
+            let clip = |x: T| {
+                if x < low {
+                    low
+                } else if x > high {
+                    high
+                } else {
+                    x
+                }
+            };
+            sum.iter_mut().for_each(|sum| *sum = clip(*sum));
+        }
     });
     Ok(Some(Tensor::from_vec(sum, shape, &Device::Cpu)?))
 }
@@ -85,10 +101,23 @@ mod tests {
         for dtype in [DType::F32, DType::F64] {
             let [a, b, c] = terms(dtype);
             let fast = weighted_sum(&[(0.3, &a), (-1.7, &b), (1e-3, &c)]).unwrap();
-            let slow = ((((&a * 0.3).unwrap() + (&b * -1.7).unwrap()).unwrap()) + (&c * 1e-3).unwrap()).unwrap();
+            let slow =
+                ((((&a * 0.3).unwrap() + (&b * -1.7).unwrap()).unwrap()) + (&c * 1e-3).unwrap()).unwrap();
             let bits = |x: Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>();
             assert_eq!(bits(fast).unwrap(), bits(slow).unwrap());
         }
+    }
+
+    #[test]
+    fn clipping_is_candles_clamp_and_keeps_nan() {
+        let [a, b, _] = terms(DType::F32);
+        let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let clipped = weighted_sum_within(&[(1.0, &a), (-2.0, &b)], 50.0).unwrap();
+        let sum = weighted_sum(&[(1.0, &a), (-2.0, &b)]).unwrap();
+        assert_eq!(values(clipped), values(sum.clamp(-50.0, 50.0).unwrap()));
+        let nan = Tensor::new(&[f32::NAN, 2.0, -2.0, 0.5], &Device::Cpu).unwrap();
+        let clipped = values(weighted_sum_within(&[(1.0, &nan)], 1.0).unwrap());
+        assert!(clipped[0].is_nan() && clipped[1..] == [1.0, -1.0, 0.5]);
     }
 
     #[test]

@@ -35,8 +35,10 @@ const PRIOR: f64 = 0.01;
 pub enum ScheduleWarning {
     /// Training ends with images that are still seen through the noise, and sampling starts without them. A
     /// schedule for many steps that is used with few is an example.
-    #[error("alphas_cumprod is {alpha_cumprod:.3} at the last timestep, so sampling does not start where the \
-             forward process ends; expected at most 0.01")]
+    #[error(
+        "alphas_cumprod is {alpha_cumprod:.3} at the last timestep, so sampling does not start where the \
+             forward process ends; expected at most 0.01"
+    )]
     PriorNotReached {
         /// ᾱ at T − 1.
         alpha_cumprod: f64,

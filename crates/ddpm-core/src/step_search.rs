@@ -1,5 +1,264 @@
-//! Step search (stub that the likelihood author replaces).
+//! The best n timesteps for a trained network, by dynamic programming (Watson et al. 2021).
 
-/// Stub.
-#[derive(Debug)]
-pub struct StepCosts;
+use std::f64::consts::LN_2;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, NoiseSchedule, Result, Timestep, Timesteps,
+    likelihood::{Bound, Levels, Moments, check_mse, floored, host, noised, optimal_variances, prior_bits},
+    sampler::predict,
+    timesteps::check_count,
+};
+
+/// What any list of timesteps costs a network in bits per dimension: its variational bound with
+/// [`optimal_variances`], which is a sum over the steps t → s of the list (Watson et al. 2021, arXiv 2106.03802):
+///
+/// ```text
+/// bound = prior(first) + Σ cost(t, s) + decoder(last)
+///
+/// prior(t)   = ½ [ᾱₜ (E x₀² − 1) − ln(1−ᾱₜ)] / ln 2
+/// cost(t, s) = ½ log₂ (1 + mse(t) · (snr(s) − snr(t))),   snr = ᾱ/(1−ᾱ)
+/// decoder(t) = E −log₂ p(x₀ given xₜ),  p of variance mse(t)
+/// ```
+///
+/// The cost is that of the optimal variance, ½ log₂(σ*²/β̃): the factor c²/β̃ of the squared error in it is the
+/// difference of the two signal-to-noise ratios (Kingma et al. 2021, arXiv 2107.00630).
+///
+/// It belongs to one network and one schedule, and is made once, by a [`StepCostEstimator`]; serde saves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepCosts {
+    mse: Vec<f64>,
+    decoder_bits_per_dim: Vec<f64>,
+    mean_square: f64,
+}
+
+impl StepCosts {
+    /// From numbers: the mean of (x₀ − x̂₀)² at each t = 0 … T − 1, the bits per dimension of a step from t to
+    /// x₀ with that variance, and the mean of x₀², all over images and dimensions.
+    ///
+    /// # Errors
+    ///
+    /// If the tables differ in length, an error or the mean of x₀² is negative, or a number is not finite.
+    pub fn new(mse: Vec<f64>, decoder_bits_per_dim: Vec<f64>, mean_square: f64) -> Result<Self> {
+        let costs = Self { mse, decoder_bits_per_dim, mean_square };
+        costs.check(costs.mse.len())?;
+        Ok(costs)
+    }
+
+    /// Also after reading from a file.
+    fn check(&self, expected: usize) -> Result<()> {
+        let (mse, decoder) = (&self.mse, &self.decoder_bits_per_dim);
+        for (table, found) in [("mse", mse.len()), ("decoder_bits_per_dim", decoder.len())] {
+            if found != expected {
+                return Err(Error::TableLength { table, found, expected });
+            }
+        }
+        mse.iter().enumerate().try_for_each(|(t, &mse)| check_mse(t, mse))?;
+        if let Some((index, &found)) = decoder.iter().enumerate().find(|(_, bits)| !bits.is_finite()) {
+            let table = "decoder_bits_per_dim";
+            return Err(Error::TableValue { table, index, found, expected: "a finite number" });
+        }
+        if !(self.mean_square >= 0.0 && self.mean_square.is_finite()) {
+            let (table, found) = ("mean_square", self.mean_square);
+            return Err(Error::TableValue { table, index: 0, found, expected: "0 or more" });
+        }
+        Ok(())
+    }
+
+    /// The list of `n` timesteps with the smallest bound, and that bound in bits per dimension. Where two lists
+    /// are equal, the one whose timesteps are smaller, from the first on.
+    ///
+    /// Both ends are free: a list may start below T − 1, if the images are gone there already, and end above 0.
+    /// Takes T²/2 logarithms, n T²/2 additions and n T numbers of memory.
+    ///
+    /// # Errors
+    ///
+    /// If `n` is 0 or above T, or the costs are not of T timesteps.
+    pub fn best(&self, schedule: &NoiseSchedule, n: usize) -> Result<(Timesteps, f64)> {
+        check_count(schedule, n)?;
+        self.check(schedule.num_train_timesteps())?;
+        let alphas_cumprod = schedule.alphas_cumprod();
+        let snr: Vec<f64> = alphas_cumprod.iter().map(|&alpha_bar| alpha_bar / (1.0 - alpha_bar)).collect();
+        let (list, bits) = best_list(
+            n,
+            &self.decoder_bits_per_dim,
+            |t, s| 0.5 * (self.mse[t] * (snr[s] - snr[t])).ln_1p() / LN_2,
+            |t| prior_bits(alphas_cumprod[t], self.mean_square),
+        );
+        Ok((Timesteps::explicit(schedule, list)?, bits))
+    }
+
+    /// The [`optimal_variances`] for a list, with which its bound is what [`StepCosts::best`] says. Between whole
+    /// timesteps the error is taken to be that of the nearest.
+    ///
+    /// # Errors
+    ///
+    /// If the list has a timestep that the costs do not have.
+    pub fn optimal_variances(&self, timesteps: &Timesteps) -> Result<Vec<f64>> {
+        let last = self.mse.len().saturating_sub(1);
+        let mse = |t: usize| self.mse.get(t).copied().ok_or(Error::TimestepRange { found: t, last });
+        let mse = timesteps.indices().into_iter().map(mse).collect::<Result<Vec<_>>>()?;
+        optimal_variances(timesteps, &mse)
+    }
+}
+
+impl Timesteps {
+    /// The best `num_inference_steps` of the schedule's steps for the network that `costs` was made with: one more
+    /// spacing, for any sampler. Made for [`sampler::ddpm`](crate::sampler::ddpm) with
+    /// [`StepCosts::optimal_variances`].
+    ///
+    /// ```
+    /// # use ddpm_core::{NoiseSchedule, ScheduleConfig, StepCosts, Timesteps};
+    /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    /// // A network whose error is a tenth of the noise: the image is known best from the least noisy step.
+    /// let mse: Vec<f64> = schedule.alphas_cumprod().iter().map(|alpha| 0.1 * (1.0 - alpha)).collect();
+    /// let decoder = mse.iter().map(|mse| 9.0 + 0.5 * mse.log2()).collect();
+    /// let costs = StepCosts::new(mse, decoder, 0.9)?;
+    /// assert_eq!(Timesteps::searched(&schedule, &costs, 3)?.len(), 3);
+    /// # Ok::<(), ddpm_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`StepCosts::best`].
+    pub fn searched(schedule: &NoiseSchedule, costs: &StepCosts, num_inference_steps: usize) -> Result<Self> {
+        Ok(costs.best(schedule, num_inference_steps)?.0)
+    }
+}
+
+/// The `n` descending numbers below `last.len()` with the smallest first(t₀) + Σ step(tᵢ, tᵢ₊₁) + last(tₙ₋₁).
+fn best_list(
+    n: usize,
+    last: &[f64],
+    step: impl Fn(usize, usize) -> f64,
+    first: impl Fn(usize) -> f64,
+) -> (Vec<usize>, f64) {
+    // ways[t·n + k] is the cheapest way from t with k more entries below it. Row by row, so that each step's cost
+    // is computed once.
+    let mut ways = vec![f64::INFINITY; last.len() * n];
+    for (t, &last) in last.iter().enumerate() {
+        let (below, row) = ways.split_at_mut(t * n);
+        row[0] = last;
+        for (s, from) in below.chunks(n).enumerate() {
+            let cost = step(t, s);
+            for (way, rest) in std::iter::zip(&mut row[1..n], from) {
+                *way = way.min(cost + rest);
+            }
+        }
+    }
+    // `min_by` takes the first of several that are equal.
+    let cheapest = |candidates: usize, cost: &dyn Fn(usize) -> f64| {
+        let costs = (0..candidates).map(|t| (t, cost(t)));
+        costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY))
+    };
+    let (mut t, total) = cheapest(last.len(), &|t| first(t) + ways[t * n + n - 1]);
+    let mut list = vec![t];
+    for k in (0..n - 1).rev() {
+        t = cheapest(t, &|s| step(t, s) + ways[s * n + k]).0;
+        list.push(t);
+    }
+    (list, total)
+}
+
+/// Makes the [`StepCosts`] of a network: a second pass over images, after a [`Bound`] over all timesteps, whose
+/// squared errors are the variances of this one.
+#[derive(Clone, Debug)]
+pub struct StepCostEstimator {
+    schedule: NoiseSchedule,
+    mse: Vec<f64>,
+    decoder: Vec<Moments>,
+    mean_square: Moments,
+}
+
+impl StepCostEstimator {
+    /// From a bound over [`Timesteps::all`], with any variances.
+    ///
+    /// # Errors
+    ///
+    /// If the bound's timesteps are others.
+    pub fn new(schedule: &NoiseSchedule, bound: &Bound) -> Result<Self> {
+        let all = Timesteps::all(schedule);
+        let levels = all.as_slice().iter().map(|timestep| (timestep.t(), timestep.alpha_cumprod()));
+        if !levels.eq(bound.steps.iter().map(|step| (step.t, step.alpha_cumprod))) {
+            return Err(Error::NotAllTimesteps { found: bound.steps.len(), expected: all.len() });
+        }
+        let mse: Vec<f64> = bound.steps.iter().rev().map(|step| step.mse).collect();
+        let decoder = vec![Moments::default(); mse.len()];
+        Ok(Self { schedule: schedule.clone(), mse, decoder, mean_square: Moments::default() })
+    }
+
+    /// Adds a batch of images; arguments and errors as [`BoundEstimator::add`](crate::likelihood::BoundEstimator::add).
+    ///
+    /// # Errors
+    ///
+    /// If the images are not of 8-bit levels, the network or the noise source fails, or the shapes do not fit.
+    pub fn add(
+        &mut self,
+        x_start: &Tensor,
+        mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+        mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    ) -> Result<()> {
+        let levels = Levels::of(x_start)?;
+        let mut decoder = Vec::with_capacity(self.mse.len());
+        for (step, &mse) in
+            std::iter::zip(Timesteps::all(&self.schedule).transitions(), self.mse.iter().rev())
+        {
+            let x_t = noised(x_start, step, &mut noise)?;
+            let means = host(&predict(&self.schedule, &x_t, step.from, &mut model)?.x_start)?;
+            decoder.push(levels.bits(&means, |_| floored(mse)));
+        }
+        self.mean_square.extend(&levels.mean_squares());
+        std::iter::zip(self.decoder.iter_mut().rev(), decoder).for_each(|(sum, bits)| sum.extend(&bits));
+        Ok(())
+    }
+
+    /// The costs over all images that were added.
+    ///
+    /// # Errors
+    ///
+    /// If there were none, or the network put out numbers that are not finite.
+    pub fn finish(&self) -> Result<StepCosts> {
+        if self.mean_square.count() == 0 {
+            return Err(Error::NoImages);
+        }
+        let decoder = self.decoder.iter().map(Moments::mean).collect();
+        StepCosts::new(self.mse.clone(), decoder, self.mean_square.mean())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AddressedRng, Purpose};
+
+    /// Small whole numbers, so that many lists cost the same and sums are exact.
+    #[test]
+    fn dynamic_programming_finds_the_first_of_the_cheapest_lists() {
+        const T: usize = 8;
+        let rng = AddressedRng::new(3);
+        let mut ties = 0;
+        for table in 0..50 {
+            let random =
+                |t: usize, s: usize| f64::from(rng.below(Purpose::Evaluation, table, T * t + s, 6)) - 2.0;
+            let last: Vec<f64> = (0..T).map(|t| random(t, 100)).collect();
+            let first = |t: usize| random(t, 200);
+            let cost = |list: &[usize]| {
+                let steps: f64 = list.windows(2).map(|pair| random(pair[0], pair[1])).sum();
+                first(list[0]) + steps + last[list[list.len() - 1]]
+            };
+            for n in 1..=T {
+                let subsets = (0_usize..1 << T).filter(|set| set.count_ones() as usize == n);
+                let lists = subsets.map(|set| (0..T).rev().filter(|t| set >> t & 1 == 1).collect::<Vec<_>>());
+                let mut lists: Vec<_> = lists.map(|list| (cost(&list), list)).collect();
+                lists.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+                ties += usize::from(lists.len() > 1 && lists[0].0 == lists[1].0);
+                let (list, total) = best_list(n, &last, random, first);
+                assert_eq!((total, list), lists[0], "table {table}, {n} of {T}");
+            }
+        }
+        assert!(ties > 50, "{ties}");
+    }
+}

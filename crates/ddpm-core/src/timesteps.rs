@@ -114,9 +114,7 @@ impl Timesteps {
         check_count(schedule, n)?;
         let config = schedule.config();
         let list = match config.timestep_spacing {
-            TimestepSpacing::Leading => {
-                (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect()
-            }
+            TimestepSpacing::Leading => (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect(),
             TimestepSpacing::Trailing => trailing(total, n),
             // numpy's linspace of one point is its start, 0, from where nothing can be sampled.
             TimestepSpacing::Linspace if n == 1 => vec![total - 1],

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, Purpose, ScheduleConfig};
+use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
 use rayon::prelude::*;
 
 use crate::{DenoiserConfig, Error, Init, Result, cpu::CpuNetwork, network::TensorNetwork};
@@ -73,6 +73,9 @@ impl Denoiser {
         config.validate()?;
         check_weights(config, &weights)?;
         let schedule = NoiseSchedule::new(schedule)?;
+        if schedule.config().rescale_betas_zero_snr && config.output_type == PredictionType::Epsilon {
+            return Err(ddpm_core::Error::ZeroSnrEpsilon.into());
+        }
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let steps = schedule.num_train_timesteps();

@@ -16,7 +16,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::ScheduleConfig;
+use ddpm_core::{NoiseMode, NoiseSchedule, Sampler, ScheduleConfig, SchedulerConfig, VarianceType};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -82,8 +82,7 @@ pub fn read_model_from<'a>(
         return Err(Error::Kind { path, key, found, expected: PIPELINE });
     }
     let (path, bytes) = file(SCHEDULER)?;
-    let schedule = ScheduleConfig::from_diffusers_json(&String::from_utf8_lossy(&bytes))
-        .and_then(|config| ddpm_core::NoiseSchedule::new(&config).map(|_| config))
+    let schedule = read_schedule(&String::from_utf8_lossy(&bytes))
         .map_err(|source| Error::Scheduler { path, source })?;
     let (path, bytes) = file(CONFIG)?;
     let config: DenoiserConfig = parse(&path, &bytes)?;
@@ -127,11 +126,35 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
         "scheduler": ["diffusers", "DDPMScheduler"],
     });
     write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
-    write_atomic(&path(SCHEDULER), denoiser.schedule().config().to_diffusers_json()?.as_bytes())?;
+    let schedule = denoiser.schedule().config().clone();
+    let sampler = Sampler::Ddpm(NoiseMode::from(schedule.variance_type));
+    let scheduler = SchedulerConfig::new(schedule, sampler).to_diffusers_json()?;
+    write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
     write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
     write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
     write_atomic(&path(CARD), card.as_bytes())?;
     replace_dir(temporary, folder)
+}
+
+/// The schedule of a `DDPMScheduler`. A file of another class asks for a sampler, which is not the model's to
+/// say here.
+fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
+    let config = SchedulerConfig::from_diffusers_json(json)?;
+    let refuse = |option: &str, found: String, expected: &str| ddpm_core::Error::SchedulerOption {
+        class: "a model folder",
+        option: option.to_owned(),
+        found,
+        expected: expected.to_owned(),
+    };
+    if !matches!(config.sampler, Sampler::Ddpm(_)) {
+        return Err(refuse("_class_name", format!("{:?}", config.sampler), "\"DDPMScheduler\""));
+    }
+    if config.schedule.variance_type == VarianceType::LearnedRange {
+        let found = "\"learned_range\"".to_owned();
+        return Err(refuse("variance_type", found, "a fixed one: these networks put out no variance"));
+    }
+    NoiseSchedule::new(&config.schedule)?;
+    Ok(config.schedule)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {

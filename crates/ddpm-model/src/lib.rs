@@ -38,4 +38,4 @@ pub use encode::{WeightType, encode_json, encode_tensors};
 pub use error::{Error, Result};
 pub use files::{TEMPORARY, replace_dir, temporary_beside, write_atomic};
 pub use folder::{ModelFiles, check_writable, read_model, read_model_from, write_model};
-pub use sample::{GUIDANCE, SampleConfig, Sampler};
+pub use sample::{GUIDANCE, SampleConfig, Steps};

@@ -1,30 +1,32 @@
 //! From seed and classes to images.
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, NoiseMode, Purpose, Step, Timesteps, sampler};
+use ddpm_core::{AddressedRng, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
 
 use crate::{Denoiser, Result};
 
-/// A sampler with its option.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Sampler {
-    /// Ancestral sampling with this noise.
-    Ddpm(NoiseMode),
-    /// DDIM with this η.
-    Ddim(f64),
+/// Which of the schedule's timesteps are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// All.
+    All,
+    /// This many, spread as the schedule says.
+    Spaced(usize),
+    /// These, descending: for example those of a step search.
+    List(Vec<usize>),
 }
 
 /// How to sample.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SampleConfig {
     /// The seed. An image depends on it, on its index, its class and the options here, and on nothing else.
     pub seed: u64,
     /// The sampler.
     pub sampler: Sampler,
-    /// The number of steps; all of the schedule's if none.
-    pub num_inference_steps: Option<usize>,
-    /// The guidance scale; 1 for none.
-    pub guidance: f64,
+    /// The timesteps.
+    pub steps: Steps,
+    /// The guidance.
+    pub guidance: Guidance,
 }
 
 /// The guidance scale of a model with classes, unless one says otherwise.
@@ -39,7 +41,7 @@ impl SampleConfig {
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
         let mode = denoiser.schedule().config().variance_type.into();
         let guidance = if denoiser.config().num_classes > 0 { GUIDANCE } else { 1.0 };
-        Self { seed, sampler: Sampler::Ddpm(mode), num_inference_steps: None, guidance }
+        Self { seed, sampler: Sampler::Ddpm(mode), steps: Steps::All, guidance: Guidance::new(guidance) }
     }
 }
 
@@ -71,22 +73,21 @@ impl Denoiser {
         observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()>,
     ) -> Result<Tensor> {
         let schedule = self.schedule();
-        let timesteps = match config.num_inference_steps {
-            Some(steps) => Timesteps::spaced(schedule, steps)?,
-            None => Timesteps::all(schedule),
+        let timesteps = match &config.steps {
+            Steps::All => Timesteps::all(schedule),
+            Steps::Spaced(steps) => Timesteps::spaced(schedule, *steps)?,
+            Steps::List(list) => Timesteps::explicit(schedule, list.clone())?,
         };
         let rng = AddressedRng::new(config.seed);
         let x_t = self.start(config, images)?;
-        let model = |x_t: &Tensor, t: usize| {
-            self.predict(x_t, t, labels, config.guidance).map_err(candle_core::Error::wrap)
+        let model = |x_t: &Tensor, timestep: Timestep| {
+            let scale = config.guidance.scale_at(timestep);
+            self.predict(x_t, timestep.index(), labels, scale).map_err(candle_core::Error::wrap)
         };
-        let noise = |x_t: &Tensor, t: usize| rng.normal_like(Purpose::SampleStep, images, t, x_t);
+        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SampleStep, images, draw, x_t);
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
-        self.check_guidance(config.guidance)?;
-        Ok(match config.sampler {
-            Sampler::Ddpm(mode) => sampler::ddpm(schedule, &timesteps, mode, x_t, model, noise, observe)?,
-            Sampler::Ddim(eta) => sampler::ddim(schedule, &timesteps, eta, x_t, model, noise, observe)?,
-        })
+        self.check_guidance(config.guidance.scale())?;
+        Ok(config.sampler.run(schedule, &timesteps, x_t, model, noise, observe)?)
     }
 }

@@ -49,7 +49,8 @@ impl Loss {
     ///
     /// # Errors
     ///
-    /// Never for a valid schedule.
+    /// If the raw output is ε and a timestep has a signal-to-noise ratio of 0, where an error of ε is none of
+    /// x₀.
     pub fn weights(self, schedule: &NoiseSchedule, output: PredictionType) -> Result<Vec<f64>> {
         let output = match output {
             PredictionType::Epsilon => Self::Epsilon,
@@ -59,7 +60,13 @@ impl Loss {
         (0..schedule.num_train_timesteps())
             .map(|t| {
                 let snr = schedule.snr(t)?;
-                Ok(self.sample_weight(snr) / output.sample_weight(snr))
+                let weight = match (self, output) {
+                    // The limits at a signal-to-noise ratio of 0, where the quotient is 0/0.
+                    (Self::Epsilon, Self::Epsilon) => 1.0,
+                    (Self::MinSnr, Self::Epsilon) => (MIN_SNR_GAMMA / snr).min(1.0),
+                    _ => self.sample_weight(snr) / output.sample_weight(snr),
+                };
+                if weight.is_finite() { Ok(weight) } else { Err(ddpm_core::Error::ZeroSnrEpsilon.into()) }
             })
             .collect()
     }

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let json = json!({
         "model": options.sampling.model,
         "seed": common.seed,
-        "guidance": job.config.guidance,
+        "guidance": job.config.guidance.scale(),
         "samples": job.images.len(),
         "class_accuracy": accuracy.overall,
         "class_accuracy_by_class": accuracy.by_class,

@@ -1,13 +1,16 @@
 //! A list of images to sample, and the sampling of it in parts.
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_core::NoiseMode;
+use ddpm_core::{
+    NoiseMode, Sampler,
+    sampler::{Churn, DpmSolver, Guidance, UniPc},
+};
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig, Sampler};
+use ddpm_model::{Denoiser, SampleConfig, Steps};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, NoiseName, SamplerName, Sampling},
+    args::{Common, Interval, NoiseName, SamplerName, Sampling},
     output,
     picture::{self, Column},
 };
@@ -131,16 +134,31 @@ impl Sampling {
             self.sampler == SamplerName::Ddim || self.eta.is_none(),
             "--eta is an option of the sampler ddim; ddpm takes --noise"
         );
-        let sampler = match (self.sampler, self.noise) {
-            (SamplerName::Ddim, _) => Sampler::Ddim(self.eta.unwrap_or(0.0)),
-            (SamplerName::Ddpm, None) => default.sampler,
-            (SamplerName::Ddpm, Some(NoiseName::Posterior)) => Sampler::Ddpm(NoiseMode::Posterior),
-            (SamplerName::Ddpm, Some(NoiseName::Beta)) => Sampler::Ddpm(NoiseMode::Beta),
-            (SamplerName::Ddpm, Some(NoiseName::None)) => Sampler::Ddpm(NoiseMode::None),
+        let sampler = match self.sampler {
+            SamplerName::Ddpm => match self.noise {
+                None => default.sampler,
+                Some(NoiseName::Posterior) => Sampler::Ddpm(NoiseMode::Posterior),
+                Some(NoiseName::Beta) => Sampler::Ddpm(NoiseMode::Beta),
+                Some(NoiseName::None) => Sampler::Ddpm(NoiseMode::None),
+            },
+            SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
+            SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+            SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
+            SamplerName::Euler => Sampler::Euler(Churn::NONE),
+            SamplerName::EulerAncestral => Sampler::EulerAncestral,
+            SamplerName::Heun => Sampler::Heun(Churn::NONE),
+            SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
         };
-        let num_inference_steps = self.steps;
-        let guidance = self.guidance.unwrap_or(default.guidance);
-        Ok(SampleConfig { sampler, num_inference_steps, guidance, ..default })
+        let steps = match (self.steps, &self.timesteps) {
+            (Some(steps), _) => Steps::Spaced(steps),
+            (None, Some(list)) => Steps::List(list.clone()),
+            (None, None) => Steps::All,
+        };
+        let mut guidance = self.guidance.map_or(default.guidance, Guidance::new);
+        if let Some(Interval(first, last)) = self.guidance_interval {
+            guidance = guidance.within(first.into()..=last.into());
+        }
+        Ok(SampleConfig { sampler, steps, guidance, ..default })
     }
 
     /// The classes asked for, or all of the model.

@@ -9,7 +9,10 @@ mod normal;
 mod philox;
 
 use candle_core::{DType, Device, Tensor};
+use pulp::Arch;
 use rayon::prelude::*;
+
+use normal::Fill;
 
 use crate::{Error, Result};
 
@@ -110,9 +113,10 @@ impl AddressedRng {
         if each * indices.len() != out.len() {
             return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
         }
-        out.par_chunks_mut(each)
-            .zip(indices)
-            .for_each(|(row, &index)| normal::fill(row, |block| self.block(purpose, index, step, block)));
+        out.par_chunks_mut(each).zip(indices).for_each(|(row, &index)| {
+            let words = |first| self.blocks(purpose, index, step, first);
+            Arch::new().dispatch(Fill { row, words });
+        });
         Ok(())
     }
 
@@ -122,7 +126,7 @@ impl AddressedRng {
     #[must_use]
     pub fn below(&self, purpose: Purpose, index: u64, step: usize, bound: u32) -> u32 {
         debug_assert!(bound > 0 && step <= LAST_STEP);
-        let [word, ..] = self.block(purpose, index, step, 0);
+        let [word, ..] = self.words(purpose, index, step);
         philox::high(word, bound)
     }
 
@@ -130,16 +134,26 @@ impl AddressedRng {
     #[must_use]
     pub fn uniform(&self, purpose: Purpose, index: u64, step: usize) -> f64 {
         debug_assert!(step <= LAST_STEP);
-        let [word, ..] = self.block(purpose, index, step, 0);
+        let [word, ..] = self.words(purpose, index, step);
         f64::from(word) / 2.0_f64.powi(32)
     }
 
-    /// The four words at an address.
+    /// The first four words at an address.
+    fn words(&self, purpose: Purpose, index: u64, step: usize) -> [u32; 4] {
+        self.blocks::<1>(purpose, index, step, 0).map(|[word]| word)
+    }
+
+    /// The words of `L` blocks at an address: number `first` and those that follow.
+    #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "words of an address; the step was checked")]
-    fn block(&self, purpose: Purpose, index: u64, step: usize, block: u32) -> [u32; 4] {
+    fn blocks<const L: usize>(&self, purpose: Purpose, index: u64, step: usize, first: u32) -> [[u32; L]; 4] {
         let purpose_and_step = (purpose as u32) << 24 | step as u32;
+        let mut numbers = [first; L];
+        for lane in 0..L {
+            numbers[lane] = first.wrapping_add(lane as u32);
+        }
         philox::philox4x32_10(
-            [block, purpose_and_step, index as u32, (index >> 32) as u32],
+            [numbers, [purpose_and_step; L], [index as u32; L], [(index >> 32) as u32; L]],
             [self.seed as u32, (self.seed >> 32) as u32],
         )
     }

@@ -7,18 +7,48 @@
 
 use std::f32::consts::{FRAC_PI_2, LN_2, SQRT_2};
 
-/// Fills `row` with standard normal numbers, four from each `block(i)` of random words.
-#[inline]
-pub(super) fn fill(row: &mut [f32], block: impl Fn(u32) -> [u32; 4]) {
-    for (chunk, i) in row.chunks_mut(4).zip(0..) {
-        let [a, b, c, d] = block(i);
-        let ([z0, z1], [z2, z3]) = (pair(a, b), pair(c, d));
-        chunk.copy_from_slice(&[z0, z1, z2, z3][..chunk.len()]);
+/// Blocks of random words that are turned into numbers side by side: two vectors of AVX2.
+pub(super) const LANES: usize = 16;
+
+/// Fills `row` with standard normal numbers, four from each block of random words. `words` returns the words of
+/// the blocks `first`, `first` + 1, ….
+///
+/// `pulp` compiles it for the vectors that the processor has. The numbers do not depend on them: all is plain
+/// arithmetic, number by number, and nothing is fused.
+pub(super) struct Fill<'a, W> {
+    pub(super) row: &'a mut [f32],
+    pub(super) words: W,
+}
+
+impl<W: Fn(u32) -> [[u32; LANES]; 4]> pulp::WithSimd for Fill<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for (chunk, first) in self.row.chunks_mut(4 * LANES).zip((0..).step_by(LANES)) {
+            let [a, b, c, d] = (self.words)(first);
+            let ([z0, z1], [z2, z3]) = (pairs(&a, &b), pairs(&c, &d));
+            let mut z = [[0.0; 4]; LANES];
+            for lane in 0..LANES {
+                z[lane] = [z0[lane], z1[lane], z2[lane], z3[lane]];
+            }
+            chunk.copy_from_slice(&z.as_flattened()[..chunk.len()]);
+        }
     }
 }
 
+/// [`pair`] in each lane.
+#[inline(always)]
+fn pairs(radius: &[u32; LANES], angle: &[u32; LANES]) -> [[f32; LANES]; 2] {
+    let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+    for lane in 0..LANES {
+        [first[lane], second[lane]] = pair(radius[lane], angle[lane]);
+    }
+    [first, second]
+}
+
 /// Two independent standard normal numbers from two words.
-#[inline]
+#[inline(always)]
 fn pair(radius: u32, angle: u32) -> [f32; 2] {
     // (0, 1], so that the logarithm is finite; the smallest gives 6.8 standard deviations.
     let uniform = radius as f32 * 2.0_f32.powi(-32) + 2.0_f32.powi(-33);
@@ -28,7 +58,7 @@ fn pair(radius: u32, angle: u32) -> [f32; 2] {
 }
 
 /// ln x for a positive normal number.
-#[inline]
+#[inline(always)]
 fn ln(x: f32) -> f32 {
     // x = m·2^e with m in [√½, √2).
     let shifted = x.to_bits().wrapping_sub((SQRT_2 * 0.5).to_bits());
@@ -53,7 +83,7 @@ fn ln(x: f32) -> f32 {
 }
 
 /// Sine and cosine of `word`/2³² of a turn.
-#[inline]
+#[inline(always)]
 fn sin_cos_turn(word: u32) -> (f32, f32) {
     // The nearest quarter turn and what is left, at most an eighth, are exact in whole numbers.
     let quarter = word.wrapping_add(1 << 29) >> 30;
@@ -68,8 +98,19 @@ fn sin_cos_turn(word: u32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::{fill, ln, pair, sin_cos_turn};
+    use pulp::Arch;
+
+    use super::{Fill, LANES, ln, pair, sin_cos_turn};
     use crate::random::philox::philox4x32_10;
+
+    fn blocks(seed: u32) -> impl Fn(u32) -> [[u32; LANES]; 4] {
+        move |first| {
+            philox4x32_10(
+                [std::array::from_fn(|lane| first + lane as u32), [0; LANES], [0; LANES], [0; LANES]],
+                [seed, 0],
+            )
+        }
+    }
 
     fn words() -> impl Iterator<Item = u32> {
         (0..=u32::MAX).step_by(9_973).chain([0, 1, 2, u32::MAX - 1, u32::MAX])
@@ -101,7 +142,7 @@ mod tests {
     #[test]
     fn a_million_numbers_are_standard_normal() {
         let mut z = vec![0.0_f32; 1_000_000];
-        fill(&mut z, |i| philox4x32_10([i, 0, 0, 0], [7, 0]));
+        Arch::new().dispatch(Fill { row: &mut z, words: blocks(7) });
         let n = z.len() as f64;
         let moment = |k: i32| z.iter().map(|&x| f64::from(x).powi(k)).sum::<f64>() / n;
         for (k, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
@@ -126,7 +167,7 @@ mod tests {
     #[test]
     fn neighbours_are_uncorrelated() {
         let mut z = vec![0.0_f32; 400_000];
-        fill(&mut z, |i| philox4x32_10([i, 0, 0, 0], [8, 0]));
+        Arch::new().dispatch(Fill { row: &mut z, words: blocks(8) });
         for lag in 1..=4 {
             let products = z.iter().zip(&z[lag..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
             let correlation = products.sum::<f64>() / (z.len() - lag) as f64;

@@ -35,17 +35,13 @@ pub fn ddim(
         let expected = "0 (deterministic) to 1 (ancestral)";
         return Err(Error::SamplerOption { option: "eta", found: eta, expected });
     }
-    let compat = schedule.config().compat;
     for step in timesteps.transitions() {
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
         let (from, to) = (step.from.alpha_cumprod(), target(schedule, timesteps, step)?);
         let variance = eta * eta * PosteriorStep::between(from, to).variance;
         let drawn = if variance > 0.0 { Some(noise(&x_t, step.draw)?) } else { None };
         // ε̂ belongs to the clipped x̂₀; in diffusers it does not.
-        let of_eps = match compat {
-            Compat::Exact => &prediction.x_start,
-            Compat::Diffusers => &prediction.unclipped,
-        };
+        let of_eps = prediction.unclipped.as_ref().unwrap_or(&prediction.x_start);
         let direction = (1.0 - to - variance).max(0.0).sqrt();
         let (x_t_factor, eps_factor) = PredictionType::Sample.conversion(PredictionType::Epsilon, from);
         let mut terms = Vec::with_capacity(4);

@@ -5,9 +5,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Step, predict_x_start};
-use crate::{
-    Error, NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition,
-};
+use crate::{Error, NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition};
 
 /// The options of [`dpm_solver_multistep`]. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{NoiseMode, Step, ddpm, predict_x_start};
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum,
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps,
+    linear::weighted_sum,
     timesteps::{Transition, sigma},
 };
 
@@ -60,10 +61,8 @@ impl Churn {
         let signal = raised.alpha_cumprod().sqrt();
         let added = sigma * (gamma * (2.0 + gamma)).sqrt() * self.s_noise;
         let noise = noise(x_t, step.draw)?;
-        let x_t = weighted_sum(&[
-            (signal / step.from.alpha_cumprod().sqrt(), x_t),
-            (signal * added, &noise),
-        ])?;
+        let x_t =
+            weighted_sum(&[(signal / step.from.alpha_cumprod().sqrt(), x_t), (signal * added, &noise)])?;
         Ok((x_t, raised))
     }
 }

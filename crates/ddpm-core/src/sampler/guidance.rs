@@ -27,6 +27,12 @@ impl Guidance {
         Self { interval, ..self }
     }
 
+    /// The scale within the interval.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// The scale at a timestep: 1 outside the interval.
     #[must_use]
     pub fn scale_at(&self, timestep: Timestep) -> f64 {

@@ -38,6 +38,7 @@ mod uni_pc;
 use candle_core::{D, DType, Tensor};
 
 pub use ddim::{ddim, ddim_inverse};
+pub(crate) use ddpm::learned_log_variance;
 pub use ddpm::{NoiseMode, ddpm};
 pub use dpm_solver::{DpmSolver, SolverType, dpm_solver_multistep};
 pub use euler::{Churn, euler, euler_ancestral};
@@ -47,7 +48,9 @@ pub use interpolate::{interpolate, slerp};
 pub use repaint::{RePaint, repaint};
 pub use uni_pc::{Bh, UniPc, uni_pc};
 
-use crate::{Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType};
+use crate::{
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, linear::weighted_sum_within,
+};
 
 /// What an observer sees after a step.
 #[derive(Debug)]
@@ -69,8 +72,8 @@ pub(crate) struct Prediction {
     pub(crate) x_start: Tensor,
     /// In [−1, 1]: where ln σ² lies between ln β̃ and ln β.
     pub(crate) variance: Option<Tensor>,
-    /// x₀ before it was clipped.
-    unclipped: Tensor,
+    /// x₀ before it was clipped, where diffusers takes ε̂ from that.
+    unclipped: Option<Tensor>,
 }
 
 /// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
@@ -86,19 +89,25 @@ pub(crate) fn predict(
         VarianceType::LearnedRange => split(&output, x_t)?,
         _ => (output, None),
     };
-    let to = PredictionType::Sample;
-    let unclipped = config.prediction_type.convert(to, &prediction, x_t, timestep.alpha_cumprod())?;
-    if unclipped.dims() != x_t.dims() {
-        let (found, image) = (unclipped.dims().to_vec(), x_t.dims().to_vec());
+    if prediction.dims() != x_t.dims() {
+        let (found, image) = (prediction.dims().to_vec(), x_t.dims().to_vec());
         return Err(Error::NetworkOutput { found, image, expected: "the same shape" });
     }
-    let x_start = if config.thresholding {
-        threshold(&unclipped, config.dynamic_thresholding_ratio, config.sample_max_value)?
-    } else if config.clip_sample {
-        unclipped.clamp(-config.clip_sample_range, config.clip_sample_range)?
-    } else {
-        unclipped.clone()
+    let to_x_start = |range: f64| match config.prediction_type {
+        PredictionType::Sample if range.is_infinite() => Ok(prediction.clone()),
+        PredictionType::Sample => weighted_sum_within(&[(1.0, &prediction)], range),
+        other => {
+            let (a, b) = other.conversion(PredictionType::Sample, timestep.alpha_cumprod());
+            weighted_sum_within(&[(a, x_t), (b, &prediction)], range)
+        }
     };
+    let x_start = if config.thresholding {
+        threshold(&to_x_start(f64::INFINITY)?, config.dynamic_thresholding_ratio, config.sample_max_value)?
+    } else {
+        to_x_start(if config.clip_sample { config.clip_sample_range } else { f64::INFINITY })?
+    };
+    let stale = config.compat == Compat::Diffusers && (config.thresholding || config.clip_sample);
+    let unclipped = if stale { Some(to_x_start(f64::INFINITY)?) } else { None };
     Ok(Prediction { x_start, variance, unclipped })
 }
 

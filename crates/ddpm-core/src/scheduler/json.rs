@@ -49,7 +49,12 @@ impl SchedulerConfig {
         describe(&mut codec, &mut config)?;
         if let Some((option, found)) = codec.map.into_iter().next() {
             let (class, found) = (codec.class, found.to_string());
-            return Err(Error::SchedulerOption { class, option, found, expected: "no such option".to_owned() });
+            return Err(Error::SchedulerOption {
+                class,
+                option,
+                found,
+                expected: "no such option".to_owned(),
+            });
         }
         Ok(config)
     }
@@ -106,7 +111,8 @@ fn defaults(class: &str) -> Option<SchedulerConfig> {
         "UniPCMultistepScheduler" => Sampler::UniPc(UniPc::order_2()),
         _ => return None,
     };
-    let mut schedule = ScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..ScheduleConfig::ho2020() };
+    let mut schedule =
+        ScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..ScheduleConfig::ho2020() };
     match sampler {
         Sampler::Ddpm(_) | Sampler::Ddim(_) => schedule.timestep_spacing = TimestepSpacing::Leading,
         Sampler::Heun(_) => (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012),
@@ -228,8 +234,8 @@ impl Codec {
         if !self.reading {
             self.map.insert(option.to_owned(), serde_json::to_value(value)?);
         } else if let Some(found) = self.map.remove(option) {
-            *value = T::deserialize(&found)
-                .map_err(|source| self.error(option, &found, &source.to_string()))?;
+            *value =
+                T::deserialize(&found).map_err(|source| self.error(option, &found, &source.to_string()))?;
         }
         Ok(())
     }

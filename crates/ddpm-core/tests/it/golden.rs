@@ -143,7 +143,8 @@ fn schedules_agree_with_numpy() {
         let mut json = about.clone();
         json["_class_name"] = "DDPMScheduler".into();
         json["prediction_type"] = "v_prediction".into();
-        let config: ScheduleConfig = SchedulerConfig::from_diffusers_json(&json.to_string()).unwrap().schedule;
+        let config: ScheduleConfig =
+            SchedulerConfig::from_diffusers_json(&json.to_string()).unwrap().schedule;
         let schedule = NoiseSchedule::new(&config).unwrap();
         for (table, ours) in [("betas", schedule.betas()), ("alphas_cumprod", schedule.alphas_cumprod())] {
             let expected = values(&tensor(&format!("schedule/{name}/{table}")));

@@ -3,8 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
     AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timestep,
-    Timesteps,
-    sampler,
+    Timesteps, sampler,
 };
 
 use crate::{largest_difference, schedule, values};
@@ -142,10 +141,15 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
                 AddressedRng::new(5).normal_like(Purpose::SampleStep, &[0, 1, 2, 3], t, x)
             };
             let x = normal(9, 4, DType::F64);
-            let ancestral =
-                sampler::ddpm(&schedule, &timesteps, &NoiseMode::Posterior, x.clone(), network, noise, |_| {
-                    Ok(())
-                });
+            let ancestral = sampler::ddpm(
+                &schedule,
+                &timesteps,
+                &NoiseMode::Posterior,
+                x.clone(),
+                network,
+                noise,
+                |_| Ok(()),
+            );
             let ddim = sampler::ddim(&schedule, &timesteps, 1.0, x, network, noise, |_| Ok(()));
             let difference = largest_difference(&values(&ancestral.unwrap()), &values(&ddim.unwrap()));
             assert!(difference < 1e-10, "{prediction_type:?} {timesteps:?}: {difference}");

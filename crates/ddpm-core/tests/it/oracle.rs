@@ -5,7 +5,9 @@
 //! E[x₀ given xₜ] = μ + √ᾱ s² / (ᾱ s² + 1 − ᾱ) · (xₜ − √ᾱ μ).
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, sampler};
+use ddpm_core::{
+    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, sampler,
+};
 
 use crate::{largest_difference, schedule, values};
 

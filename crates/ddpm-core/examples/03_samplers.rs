@@ -1,0 +1,149 @@
+//! All samplers on data whose best denoiser is known: a mixture of two normal distributions in one dimension.
+//!
+//! ```sh
+//! cargo run -p ddpm-core --example 03_samplers
+//! ```
+//!
+//! One sees how fast each deterministic sampler approaches the exact answer, that is its order, and how well
+//! each random one reproduces the data, also what is lost when DDPM leaves out its noise. No network is
+//! trained: any difference to the truth is the sampler's.
+
+#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseMode, NoiseSchedule, Purpose, Sampler, ScheduleConfig, Timestep, Timesteps,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+
+/// (weight, mean, deviation) of each part of the data.
+const MIXTURE: [(f64, f64, f64); 2] = [(0.3, -1.0, 0.2), (0.7, 0.6, 0.4)];
+const STEPS: [usize; 5] = [5, 10, 20, 50, 100];
+const SAMPLES: usize = 10_000;
+
+fn main() -> Result<()> {
+    // Clipping would be wrong here: the data has no bounds.
+    let schedule = NoiseSchedule::new(&ScheduleConfig { clip_sample: false, ..ScheduleConfig::ho2020() })?;
+    deterministic(&schedule)?;
+    random(&schedule)
+}
+
+/// Noised to ᾱ, the data is a mixture again: weight, mean and variance of each part.
+fn mixture_at(alpha_cumprod: f64) -> [(f64, f64, f64); 2] {
+    MIXTURE.map(|(weight, mean, deviation)| {
+        (weight, alpha_cumprod.sqrt() * mean, alpha_cumprod * deviation.powi(2) + 1.0 - alpha_cumprod)
+    })
+}
+
+/// ε̂ = −√(1−ᾱ) ∇ log q(xₜ), in closed form: what a perfectly trained network would say.
+fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    let parts = mixture_at(timestep.alpha_cumprod());
+    let score = |x: f64| {
+        let (mut density, mut slope) = (0.0, 0.0);
+        for (weight, mean, variance) in parts {
+            let part = weight * (-(x - mean).powi(2) / (2.0 * variance)).exp() / variance.sqrt();
+            density += part;
+            slope -= part * (x - mean) / variance;
+        }
+        slope / density
+    };
+    let eps = |x: f64| -(1.0 - timestep.alpha_cumprod()).sqrt() * score(x);
+    let all = x_t.flatten_all()?.to_vec1()?.into_iter().map(eps);
+    Tensor::from_iter(all, x_t.device())?.reshape(x_t.shape())
+}
+
+/// In one dimension the flow of probability keeps the order of points, so it maps quantiles to quantiles: the
+/// exact end of a path is known as well.
+fn deterministic(schedule: &NoiseSchedule) -> Result<()> {
+    let starts: Vec<f64> = (1..200).map(|i| -2.5 + 0.025 * f64::from(i)).collect();
+    let [first, last] = [999, 0].map(|t| schedule.alphas_cumprod()[t]);
+    let exact: Vec<f64> = starts.iter().map(|&x| quantile(cdf(x, first), last)).collect();
+    println!("Deterministic samplers: root mean square error against the exact flow from t = 999 to 0\n");
+    println!("{:38}{}   order", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
+    let dpm = DpmSolver { lower_order_final: false, ..DpmSolver::plus_plus_2m() };
+    let uni_pc = UniPc { lower_order_final: false, ..UniPc::order_2() };
+    for (name, sampler) in [
+        ("DDIM with eta 0, which is Euler's", Sampler::Ddim(0.0)),
+        ("DPM-Solver++ 2M", Sampler::DpmSolverMultistep(dpm)),
+        ("Heun (asks the network twice a step)", Sampler::Heun(Churn::NONE)),
+        ("UniPC-2", Sampler::UniPc(uni_pc)),
+    ] {
+        let mut errors = Vec::new();
+        for steps in STEPS {
+            let x_t = Tensor::new(starts.as_slice(), &Device::Cpu)?.unsqueeze(0)?;
+            let sampled = run(&sampler, schedule, &even(schedule, steps)?, x_t)?;
+            let squares: f64 = std::iter::zip(&sampled, &exact).map(|(a, b)| (a - b).powi(2)).sum();
+            errors.push((squares / exact.len() as f64).sqrt());
+        }
+        let order = (errors[3] / errors[4]).log2();
+        println!("{name:38}{}   {order:5.1}", errors.iter().map(|e| format!("{e:9.5}")).collect::<String>());
+    }
+    println!("\nOrder 1: twice the steps, half the error. Order 2: a quarter. UniPC's corrector adds one.");
+    Ok(())
+}
+
+fn even(schedule: &NoiseSchedule, steps: usize) -> Result<Timesteps> {
+    let (max, min) = (schedule.timestep(999)?.sigma().ln(), schedule.timestep(0)?.sigma().ln());
+    let sigmas: Vec<f64> = (0..steps).map(|i| (max + (min - max) * i as f64 / steps as f64).exp()).collect();
+    Ok(Timesteps::from_sigmas(schedule, &sigmas)?.ending_at_sigma_min(schedule))
+}
+
+/// All paths are one image of shape [1, n], whose noise is drawn at once.
+fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: Tensor) -> Result<Vec<f64>> {
+    let rng = AddressedRng::new(1);
+    let noise = |x_t: &Tensor, draw| rng.normal_like(Purpose::SampleStep, &[0], draw, x_t);
+    let sampled = sampler.run(schedule, timesteps, x_t, network, noise, |_step| Ok(()))?;
+    Ok(sampled.flatten_all()?.to_vec1()?)
+}
+
+/// Paths with noise have no exact end, but what they draw has an exact distribution.
+fn random(schedule: &NoiseSchedule) -> Result<()> {
+    println!("\nRandom samplers: Wasserstein distance between {SAMPLES} samples and the data, and the");
+    println!("width of the middle half of the samples\n");
+    println!("{:38}{}   middle half", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
+    let exact: Vec<f64> = (0..SAMPLES).map(|i| quantile((i as f64 + 0.5) / SAMPLES as f64, 1.0)).collect();
+    let rng = AddressedRng::new(2);
+    let x_t = rng.normal(Purpose::SampleStart, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
+    for (name, sampler) in [
+        ("DDPM, posterior variance", Sampler::Ddpm(NoiseMode::Posterior)),
+        ("DDPM, variance beta", Sampler::Ddpm(NoiseMode::Beta)),
+        ("DDPM, no noise", Sampler::Ddpm(NoiseMode::None)),
+        ("DDIM, eta 1", Sampler::Ddim(1.0)),
+        ("Heun with churn", Sampler::Heun(Churn { s_churn: 5.0, ..Churn::NONE })),
+        ("SDE-DPM-Solver++ 2M", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
+    ] {
+        let (mut line, mut half) = (String::new(), 0.0);
+        for steps in STEPS {
+            let timesteps = Timesteps::spaced(schedule, steps)?;
+            let mut sampled = run(&sampler, schedule, &timesteps, x_t.clone())?;
+            sampled.sort_by(f64::total_cmp);
+            let distances: f64 = std::iter::zip(&sampled, &exact).map(|(a, b)| (a - b).abs()).sum();
+            line += &format!("{:9.4}", distances / SAMPLES as f64);
+            half = sampled[7_500] - sampled[2_500];
+        }
+        println!("{name:38}{line}   {half:6.2}");
+    }
+    println!("{:83}   {:6.2}", "the data itself", exact[7_500] - exact[2_500]);
+    println!("\nAbout 0.01 is chance. DDIM with eta 1 is DDPM with the posterior's variance. Without noise");
+    println!("DDPM collapses, however many steps there are: all samples end at the same place.");
+    Ok(())
+}
+
+/// The part of the data, noised to ᾱ, that lies below x.
+fn cdf(x: f64, alpha_cumprod: f64) -> f64 {
+    let below = |(weight, mean, variance): (f64, f64, f64)| {
+        weight * 0.5 * (1.0 + libm::erf((x - mean) / (2.0 * variance).sqrt()))
+    };
+    mixture_at(alpha_cumprod).into_iter().map(below).sum()
+}
+
+/// Where that part is `p`, by bisection.
+fn quantile(p: f64, alpha_cumprod: f64) -> f64 {
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if cdf(middle, alpha_cumprod) < p { low = middle } else { high = middle }
+    }
+    f64::midpoint(low, high)
+}

@@ -1,0 +1,151 @@
+//! Samplers for a network that is not of this project: classes and guidance, a scheduler file of diffusers, a start
+//! from an image, and inpainting.
+//!
+//! ```sh
+//! cargo run -p ddpm-core --example 05_foreign_network
+//! ```
+//!
+//! `network.rs` holds the network, which takes images [B, 1, 16, 16], whole timesteps and classes as tensors and
+//! predicts v. Its images are random textures of which everything is known, so one sees beside each number that
+//! was sampled the one that it should be.
+
+#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+
+mod network;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use ddpm_core::{
+    AddressedRng, NoiseMode, Purpose, Sampler, Scheduler, SchedulerConfig, Timestep,
+    sampler::{self, Churn, Guidance, RePaint, UniPc},
+};
+use network::{CLASS_MEANS, DEVIATION, SIDE, SpectralNet, measure};
+
+/// As it lies beside the weights of a model, in scheduler/scheduler_config.json.
+const SCHEDULER_CONFIG: &str = r#"{
+  "_class_name": "DPMSolverMultistepScheduler",
+  "_diffusers_version": "0.30.0",
+  "beta_end": 0.02,
+  "beta_schedule": "linear",
+  "beta_start": 0.0001,
+  "num_train_timesteps": 1000,
+  "prediction_type": "v_prediction",
+  "timestep_spacing": "trailing"
+}"#;
+const IMAGES: u64 = 256;
+const STEPS: usize = 50;
+const BRIGHT: u32 = 1;
+const NONE: u32 = 2;
+
+fn main() -> Result<()> {
+    let config = SchedulerConfig::from_diffusers_json(SCHEDULER_CONFIG)?;
+    let scheduler = Scheduler::new(&config)?;
+    let alphas_cumprod = scheduler.schedule().alphas_cumprod();
+    let weights = VarBuilder::from_tensors(network::weights(alphas_cumprod)?, DType::F32, &Device::Cpu);
+    let network = SpectralNet::new(weights, alphas_cumprod.len())?;
+    guidance(&network, &scheduler)?;
+    samplers(&network, &config)?;
+    image_to_image(&network, &scheduler)?;
+    inpainting(&network, &scheduler)
+}
+
+/// The adapter: whatever the network wants beside xₜ is captured, and whatever form of t it wants is made here.
+fn of_class(
+    network: &SpectralNet,
+    class: u32,
+) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor> {
+    move |x_t, timestep| {
+        let batch = x_t.dim(0)?;
+        let t = Tensor::full(timestep.t().round(), batch, x_t.device())?.to_dtype(DType::U32)?;
+        network.forward(x_t, &t, &Tensor::full(class, batch, x_t.device())?)
+    }
+}
+
+fn normal(purpose: Purpose) -> Result<Tensor> {
+    let images: Vec<u64> = (0..IMAGES).collect();
+    Ok(AddressedRng::new(1).normal(purpose, &images, 0, &[1, SIDE, SIDE], DType::F32, &Device::Cpu)?)
+}
+
+fn noise(x_t: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
+    AddressedRng::new(1).normal_like(Purpose::SampleStep, &(0..IMAGES).collect::<Vec<_>>(), draw, x_t)
+}
+
+/// Two closures are one: prediction = none + scale · (class − none), which here moves the mean.
+fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
+    println!("Guidance                                mean  should be   deviation  should be");
+    for scale in [1.0, 2.0, 3.0] {
+        let guidance = Guidance::new(scale);
+        let model = sampler::guided(&guidance, of_class(network, BRIGHT), of_class(network, NONE));
+        let x_t = normal(Purpose::SampleStart)?;
+        let [mean, deviation, _] =
+            measure(&scheduler.sample(&scheduler.timesteps(STEPS)?, x_t, model, noise, |_step| Ok(()))?)?;
+        let expected = scale * CLASS_MEANS[BRIGHT as usize];
+        println!("  scale {scale:3}   {mean:32.3}   {expected:8.3}   {deviation:9.3}   {DEVIATION:8.3}");
+    }
+    println!("  The scale multiplies what tells the class from none: here its mean, and nothing else.\n");
+    Ok(())
+}
+
+fn samplers(network: &SpectralNet, config: &SchedulerConfig) -> Result<()> {
+    println!("Samplers, for the bright class          mean   deviation   neighbours   calls");
+    for (name, sampler) in [
+        ("as in the file", config.sampler.clone()),
+        ("DDPM", Sampler::Ddpm(NoiseMode::Posterior)),
+        ("DDIM", Sampler::Ddim(0.0)),
+        ("Euler", Sampler::Euler(Churn::NONE)),
+        ("Heun", Sampler::Heun(Churn::NONE)),
+        ("UniPC", Sampler::UniPc(UniPc::order_2())),
+    ] {
+        let scheduler = Scheduler::new(&SchedulerConfig::new(config.schedule.clone(), sampler))?;
+        let (mut calls, mut model) = (0, of_class(network, BRIGHT));
+        let counted = |x_t: &Tensor, timestep| {
+            calls += 1;
+            model(x_t, timestep)
+        };
+        let x_t = normal(Purpose::SampleStart)?;
+        let sampled = scheduler.sample(&scheduler.timesteps(STEPS)?, x_t, counted, noise, |_step| Ok(()))?;
+        let [mean, deviation, neighbours] = measure(&sampled)?;
+        println!("  {name:30}{mean:12.3}{deviation:12.3}{neighbours:13.3}{calls:8}");
+    }
+    let neighbours = network::neighbour_correlation();
+    println!("  {:30}{:12.3}{DEVIATION:12.3}{neighbours:13.3}", "should be", CLASS_MEANS[BRIGHT as usize]);
+    println!("  Short of that is what the last step, from t = 19, cannot know: the finest detail.\n");
+    Ok(())
+}
+
+fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
+    println!("Image to image    first t   correlation with the image  should be");
+    let images = network.draw(&normal(Purpose::Evaluation)?, NONE)?;
+    for strength in [0.1, 0.3, 0.5, 0.8] {
+        let timesteps = scheduler.timesteps(STEPS)?.strength(strength)?;
+        let first = timesteps.first();
+        let x_t = scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SampleStart)?)?;
+        let again = scheduler.sample(&timesteps, x_t, of_class(network, NONE), noise, |_step| Ok(()))?;
+        let expected = network::kept(first.alpha_cumprod());
+        let found = network::correlation(&images, &again)?;
+        println!("  strength {strength:3}   {:10}   {found:26.3}   {expected:8.3}", first.index());
+    }
+    println!("  The stronger, the less is left of the image; 1 would be a sample from scratch.\n");
+    Ok(())
+}
+
+/// The left half is known. Right of the border a pixel must go with its neighbour as anywhere else.
+fn inpainting(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
+    println!("Inpainting the right half                 correlation over the border  should be");
+    let known = network.draw(&normal(Purpose::Evaluation)?, NONE)?;
+    let half = Tensor::ones((IMAGES as usize, 1, SIDE, SIDE / 2), DType::F32, &Device::Cpu)?;
+    let mask = Tensor::cat(&[&half, &half.zeros_like()?], 3)?;
+    for (jump_length, jump_n_sample) in [(1, 1), (2, 5), (2, 10)] {
+        let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
+        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SampleStart)?);
+        let (schedule, model) = (scheduler.schedule(), of_class(network, NONE));
+        let painted = sampler::repaint(schedule, &timesteps, &options, x_t, model, noise, |_step| Ok(()))?;
+        let column = |at| painted.narrow(3, at, 1);
+        let found = network::correlation(&column(SIDE / 2 - 1)?, &column(SIDE / 2)?)?;
+        let expected = network::neighbour_correlation();
+        println!("  jumps of {jump_length}, {jump_n_sample:2} times   {found:37.3}   {expected:8.3}");
+    }
+    println!("  Without going back (1 time) the two halves do not fit well.");
+    Ok(())
+}

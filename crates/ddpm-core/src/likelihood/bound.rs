@@ -1,0 +1,192 @@
+//! The variational bound, estimated batch by batch.
+
+use std::f64::consts::LN_2;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, noised, prior_bits};
+use crate::{
+    Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
+    sampler::{Prediction, learned_log_variance, predict},
+    timesteps::Transition,
+};
+
+/// Estimates the [`Bound`] over any number of images, of which it keeps nothing but sums.
+#[derive(Clone, Debug)]
+pub struct BoundEstimator {
+    schedule: NoiseSchedule,
+    prior: Moments,
+    steps: Vec<StepEstimator>,
+    total: Moments,
+}
+
+#[derive(Clone, Debug)]
+struct StepEstimator {
+    step: Transition,
+    posterior: PosteriorStep,
+    variance: Variance,
+    bits: Moments,
+    mse: Moments,
+}
+
+/// σ² of a reverse step.
+#[derive(Clone, Copy, Debug)]
+enum Variance {
+    /// The same for each number of the images.
+    Same(f64),
+    /// Between two for each number of the images, as the network says.
+    Learned { small: f64, large: f64 },
+}
+
+impl BoundEstimator {
+    /// A bound for the reverse chain over `timesteps` with the variances of `mode`. The last step, which samples
+    /// without noise, has a variance here: that of [`NoiseMode::Posterior`], which would be 0, is the one of the
+    /// step before (as Ho et al. clip its logarithm), or β if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the mode does not fit or has a variance of 0, for which the bound is infinite, as [`NoiseMode::None`]
+    /// has, or the list does not end at x₀.
+    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &NoiseMode) -> Result<Self> {
+        mode.check(schedule, timesteps)?;
+        check_ends_at_x_start(timesteps)?;
+        let mut before = None;
+        let steps = timesteps.transitions().map(|step| {
+            let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+            let large = posterior.beta;
+            let small = if step.is_last { before.unwrap_or(large) } else { posterior.variance };
+            before = Some(small);
+            let variance = match mode {
+                NoiseMode::Posterior => Variance::Same(small),
+                NoiseMode::Beta => Variance::Same(large),
+                NoiseMode::None => Variance::Same(0.0),
+                NoiseMode::LearnedRange => Variance::Learned { small, large },
+                NoiseMode::Variances(list) => Variance::Same(list[step.index]),
+            };
+            match variance {
+                Variance::Same(0.0) => Err(Error::NoVariance { position: step.index }),
+                _ => Ok(StepEstimator {
+                    step,
+                    posterior,
+                    variance,
+                    bits: Moments::default(),
+                    mse: Moments::default(),
+                }),
+            }
+        });
+        let steps = steps.collect::<Result<_>>()?;
+        Ok(Self { schedule: schedule.clone(), prior: Moments::default(), steps, total: Moments::default() })
+    }
+
+    /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
+    /// timestep of the list, about xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with the noise `noise(x_start, draw)`. Other arguments
+    /// as in [`sampler`](crate::sampler).
+    ///
+    /// If it fails, nothing of the batch was added.
+    ///
+    /// # Errors
+    ///
+    /// If the images are not of 8-bit levels, the network or the noise source fails, or the shapes do not fit.
+    pub fn add(
+        &mut self,
+        x_start: &Tensor,
+        mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+        mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    ) -> Result<()> {
+        let levels = Levels::of(x_start)?;
+        let first = self.steps[0].step.from.alpha_cumprod();
+        let prior: Vec<f64> =
+            levels.mean_squares().into_iter().map(|square| prior_bits(first, square)).collect();
+        let mut total = prior.clone();
+        let mut terms = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let x_t = noised(x_start, step.step, &mut noise)?;
+            let prediction = predict(&self.schedule, &x_t, step.step.from, &mut model)?;
+            // [B, D]
+            let errors = (x_start - &prediction.x_start)?.sqr()?.reshape((prior.len(), ()))?;
+            let mse = host(&errors.mean(1)?)?;
+            let bits = if step.step.is_last {
+                step.decoder(&levels, &prediction)?
+            } else {
+                step.divergence(&errors, &mse, &prediction)?
+            };
+            std::iter::zip(&mut total, &bits).for_each(|(total, bits)| *total += bits);
+            terms.push((bits, mse));
+        }
+        self.prior.extend(&prior);
+        self.total.extend(&total);
+        for (step, (bits, mse)) in std::iter::zip(&mut self.steps, terms) {
+            step.bits.extend(&bits);
+            step.mse.extend(&mse);
+        }
+        Ok(())
+    }
+
+    /// The bound over all images that were added.
+    ///
+    /// # Errors
+    ///
+    /// If there were none.
+    pub fn finish(&self) -> Result<Bound> {
+        let images = self.total.count();
+        if images == 0 {
+            return Err(Error::NoImages);
+        }
+        let step = |step: &StepEstimator| BoundStep {
+            t: step.step.from.t(),
+            alpha_cumprod: step.step.from.alpha_cumprod(),
+            bits_per_dim: step.bits.estimate(),
+            mse: step.mse.mean(),
+        };
+        Ok(Bound {
+            images,
+            total_bits_per_dim: self.total.estimate(),
+            prior_bits_per_dim: self.prior.estimate(),
+            steps: self.steps.iter().map(step).collect(),
+        })
+    }
+}
+
+impl StepEstimator {
+    /// KL(q(x_prev given xₜ, x₀) ‖ p(x_prev given xₜ)) of each image in bits per dimension. The means differ by
+    /// c (x₀ − x̂₀), so with ρ = σ²/β̃ it is (Ho et al. 2020, eq. 8, with its constant)
+    ///
+    /// ```text
+    /// ½ [ln ρ + 1/ρ − 1 + c²/β̃ · (x₀ − x̂₀)²/ρ] / ln 2,   c²/β̃ = ᾱ_prev/(1−ᾱ_prev) − ᾱₜ/(1−ᾱₜ)
+    /// ```
+    fn divergence(&self, errors: &Tensor, mse: &[f64], prediction: &Prediction) -> Result<Vec<f64>> {
+        let weight = self.posterior.x_start_coef.powi(2) / self.posterior.variance;
+        let nats = match self.variance {
+            Variance::Same(variance) => {
+                let ratio = variance / self.posterior.variance;
+                let constant = ratio.ln() + 1.0 / ratio - 1.0;
+                mse.iter().map(|mse| constant + weight * mse / ratio).collect()
+            }
+            Variance::Learned { small, large } => {
+                let log_ratio = learned_log_variance(learned(prediction)?, 1.0, large / small)?;
+                let log_ratio = log_ratio.reshape(errors.shape())?;
+                let weighted = (errors * weight)? + 1.0;
+                let nats = ((log_ratio.neg()?.exp()? * weighted?)? + (log_ratio - 1.0)?)?;
+                host(&nats.mean(1)?)?
+            }
+        };
+        Ok(nats.into_iter().map(|nats: f64| 0.5 * nats / LN_2).collect())
+    }
+
+    /// −log₂ p(x₀ given xₜ) of each image per dimension.
+    fn decoder(&self, levels: &Levels, prediction: &Prediction) -> Result<Vec<f64>> {
+        let means = host(&prediction.x_start)?;
+        Ok(match self.variance {
+            Variance::Same(variance) => levels.bits(&means, |_| variance),
+            Variance::Learned { small, large } => {
+                let learned = learned(prediction)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+                let log_variance = host(&learned_log_variance(&learned, small, large)?)?;
+                levels.bits(&means, |i| log_variance[i].exp())
+            }
+        })
+    }
+}
+
+fn learned(prediction: &Prediction) -> Result<&Tensor> {
+    prediction.variance.as_ref().ok_or(Error::NoLearnedVariance)
+}

@@ -1,0 +1,89 @@
+//! The best variance of a reverse step, from data.
+
+use crate::{Error, PosteriorStep, Result, Timesteps};
+
+/// The smallest mean squared error that a variance is made of, so that none is 0.
+const SMALLEST: f64 = 1e-20;
+
+/// The one variance for each step of a list that makes the bound smallest (Analytic-DPM, Bao et al. 2022,
+/// arXiv 2201.06503), from the mean squared error of x̂₀ at each timestep, in the order of the list:
+///
+/// ```text
+/// σ*² = β̃ + c² mse(t),   mse(t) = E ‖x₀ − x̂₀(xₜ)‖² / d,   c = √ᾱ_prev β / (1−ᾱₜ)
+/// ```
+///
+/// It is the second moment of q(x_prev given xₜ, x₀) around the model's mean, so it is best for any network,
+/// a poor one as well. With it the mean of a step's KL term becomes ½ log₂(σ*²/β̃) bits per dimension. In the
+/// last step, to x₀, it is `mse(t)` itself (at least 1e-20), best for the density of x₀; for the probability of a
+/// level it is so if it is wide compared to a level's bin.
+///
+/// Bao et al. write it by the score (theorem 1), which is the same for a perfect network, of which
+/// mse(t) = (1−ᾱₜ)/ᾱₜ · (1 − (1−ᾱₜ) Γₜ):
+///
+/// ```text
+/// σ*² = β̃ + (√((1−ᾱₜ)/α) − √(1−ᾱ_prev−β̃))² (1 − (1−ᾱₜ) Γₜ),   Γₜ = E ‖∇ log q(xₜ)‖² / d
+/// ```
+///
+/// Their bounds for images in [−1, 1] (theorem 2), β̃ ≤ σ*² ≤ β̃ + c², say here that 0 ≤ mse(t) ≤ 1: a network
+/// that does not even beat a uniform grey breaks the upper one.
+///
+/// `mse` is [`Bound::mse`](super::Bound::mse); the result goes into
+/// [`NoiseMode::Variances`](crate::NoiseMode::Variances).
+///
+/// # Errors
+///
+/// If there is not one number for each timestep, or one is negative or not finite.
+pub fn optimal_variances(timesteps: &Timesteps, mse: &[f64]) -> Result<Vec<f64>> {
+    if mse.len() != timesteps.len() {
+        return Err(Error::TableLength { table: "mse", found: mse.len(), expected: timesteps.len() });
+    }
+    std::iter::zip(timesteps.transitions(), mse)
+        .map(|(step, &mse)| {
+            let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+            check_mse(step.index, mse)?;
+            Ok(posterior.variance + posterior.x_start_coef.powi(2) * floored(mse))
+        })
+        .collect()
+}
+
+/// A mean squared error that a variance can be made of.
+pub(crate) fn floored(mse: f64) -> f64 {
+    mse.max(SMALLEST)
+}
+
+/// Refuses NaN as well.
+pub(crate) fn check_mse(index: usize, found: f64) -> Result<()> {
+    if found >= 0.0 && found.is_finite() {
+        return Ok(());
+    }
+    Err(Error::TableValue { table: "mse", index, found, expected: "0 or more" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NoiseSchedule, ScheduleConfig};
+
+    #[test]
+    fn a_perfect_network_has_the_posterior_variance_and_never_none() {
+        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let timesteps = Timesteps::all(&schedule);
+        let found = optimal_variances(&timesteps, &[0.0; 20]).unwrap();
+        let posterior = schedule.posterior_variance();
+        for (found, t) in std::iter::zip(&found, timesteps.indices()) {
+            assert!((found - posterior[t]).abs() <= 2e-20 && *found > 0.0, "{t}: {found}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_no_errors_are_refused() {
+        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let timesteps = Timesteps::explicit(&schedule, vec![19, 5]).unwrap();
+        let few = optimal_variances(&timesteps, &[0.1]);
+        assert!(matches!(few, Err(Error::TableLength { found: 1, expected: 2, .. })));
+        for wrong in [-0.1, f64::NAN, f64::INFINITY] {
+            let found = optimal_variances(&timesteps, &[0.1, wrong]);
+            assert!(matches!(found, Err(Error::TableValue { index: 1, .. })));
+        }
+    }
+}

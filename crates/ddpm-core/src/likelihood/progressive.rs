@@ -1,0 +1,52 @@
+//! Progressive decoding: images as a receiver of the bound's code sees them sharpen.
+
+use candle_core::Tensor;
+
+use super::{check_ends_at_x_start, noised};
+use crate::{
+    NoiseSchedule, PosteriorStep, Result, Step, Timestep, Timesteps, linear::weighted_sum, sampler::predict,
+};
+
+/// Sends images from the noisiest step to the last (Ho et al. 2020, algorithms 3 and 4, figure 6). The sender
+/// knows x₀, [B, …], and draws
+///
+/// ```text
+/// x_first ~ q(x_first given x₀),   then x_prev ~ q(x_prev given xₜ, x₀),   at last x₀
+/// ```
+///
+/// The receiver knows xₜ and the network. Its estimate of the images is what `observe` sees as
+/// [`Step::x_start`], before a step is sent that leads to [`Step::x_t`].
+///
+/// The noise is that of [`BoundEstimator`](super::BoundEstimator) at the first step and independent of it
+/// later, where xₜ is a step from the one before; the estimates are distributed alike.
+///
+/// # Errors
+///
+/// If the list does not end at x₀, the network, the noise source or the observer fails, or the shapes do not fit.
+pub fn progressive_decoding(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    x_start: &Tensor,
+    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+) -> Result<()> {
+    check_ends_at_x_start(timesteps)?;
+    let steps: Vec<_> = timesteps.transitions().collect();
+    let mut x_t = noised(x_start, steps[0], &mut noise)?;
+    for (index, step) in steps.iter().enumerate() {
+        let estimate = predict(schedule, &x_t, step.from, &mut model)?.x_start;
+        let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+        x_t = match steps.get(index + 1) {
+            None => x_start.clone(),
+            // The noise at a level is numbered by the step that starts there, as at the first one.
+            Some(next) => weighted_sum(&[
+                (posterior.x_start_coef, x_start),
+                (posterior.x_t_coef, &x_t),
+                (posterior.variance.sqrt(), &noise(&x_t, next.draw)?),
+            ])?,
+        };
+        observe(Step { index, total: steps.len(), timestep: step.from, x_t: &x_t, x_start: &estimate })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! What a sampler costs beside the network: the built-in model, 50 images, every sampler, medians over rounds
+//! in which the samplers take turns.
+//!
+//! ```sh
+//! cargo bench -p ddpm-model --bench overhead
+//! ```
+
+use std::{
+    cell::Cell,
+    error::Error,
+    io::{self, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use candle_core::{Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseMode, Purpose, Sampler, Timesteps,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+use ddpm_model::{SampleConfig, read_model};
+
+const ROUNDS: usize = 21;
+const IMAGES: u64 = 50;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
+    let denoiser = read_model(&folder, &Device::Cpu)?;
+    let schedule = denoiser.schedule();
+    let timesteps = Timesteps::all(schedule);
+    let images: Vec<u64> = (0..IMAGES).collect();
+    let labels: Vec<u32> = (0..10).cycle().take(images.len()).collect();
+    let rng = AddressedRng::new(1);
+    let start = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
+
+    let samplers = [
+        ("ddpm", Sampler::Ddpm(NoiseMode::Posterior)),
+        ("ddim", Sampler::Ddim(0.0)),
+        ("dpmpp-2m", Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m())),
+        ("dpmpp-2m-sde", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
+        ("euler-ancestral", Sampler::EulerAncestral),
+        ("heun", Sampler::Heun(Churn::NONE)),
+        ("unipc", Sampler::UniPc(UniPc::order_2())),
+    ];
+    let mut times = vec![Vec::new(); samplers.len()];
+    for round in 0..=ROUNDS {
+        for ((_, sampler), times) in std::iter::zip(&samplers, &mut times) {
+            let (network, noise) = (Cell::new(Duration::ZERO), Cell::new(Duration::ZERO));
+            let timed = |spent: &Cell<Duration>, started: Instant| spent.set(spent.get() + started.elapsed());
+            let started = Instant::now();
+            sampler.run(
+                schedule,
+                &timesteps,
+                start.clone(),
+                |x_t: &Tensor, timestep| {
+                    let started = Instant::now();
+                    let prediction = denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                    timed(&network, started);
+                    prediction.map_err(candle_core::Error::wrap)
+                },
+                |x_t, draw| {
+                    let started = Instant::now();
+                    let drawn = rng.normal_like(Purpose::SampleStep, &images, draw, x_t);
+                    timed(&noise, started);
+                    drawn
+                },
+                |_| Ok(()),
+            )?;
+            let (all, network) = (started.elapsed().as_secs_f64(), network.get().as_secs_f64());
+            // The first round is not counted: threads start and memory is touched for the first time.
+            if round > 0 {
+                times.push([network, noise.get().as_secs_f64() / network, all / network - 1.0]);
+            }
+        }
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{IMAGES} images, {} steps, no guidance; beside the network's time:", timesteps.len())?;
+    writeln!(out, "{:16} {:>12} {:>12} {:>12}", "sampler", "network", "its noise", "in all")?;
+    for ((name, _), times) in std::iter::zip(&samplers, &times) {
+        let [network, noise, all] = [0, 1, 2].map(|i| median(times.iter().map(|time| time[i]).collect()));
+        let (milliseconds, noise, all) = (network * 1e3, noise * 100.0, all * 100.0);
+        writeln!(out, "{name:16} {milliseconds:>9.1} ms {noise:>10.2} % {all:>10.2} %")?;
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().div_euclid(2)).copied().unwrap_or(f64::NAN)
+}
