@@ -45,8 +45,8 @@ fn table(schedule: &NoiseSchedule) -> Result<()> {
         println!("{t:3}  {beta:6.4}   {alpha_cumprod:13.6}   {signal:6.4}   {noise:6.4}   {snr:8.3}   {bar}");
     }
     println!("\nsignal² + noise² = 1: data of variance 1 keeps it at every step, only its content changes.");
-    println!("Where the snr passes 1 there is as much noise as picture; there a sampler decides what it");
-    println!("draws.\n");
+    println!("Where the snr passes 1 there is as much noise as picture; there a sampler decides");
+    println!("what it draws.\n");
     Ok(())
 }
 

@@ -55,8 +55,8 @@ fn one_thing(schedule: &NoiseSchedule) -> Result<()> {
         }
         println!("{line}");
     }
-    println!("\nAll is rounding in f64. So a sampler may ask for any of them: prediction_type says which it");
-    println!("gets.\n");
+    println!("\nAll is rounding in f64. So a sampler may ask for any of them: prediction_type says");
+    println!("which it gets.\n");
     Ok(())
 }
 
@@ -71,20 +71,16 @@ fn errors(schedule: &NoiseSchedule) {
         let snr = alpha_cumprod / (1.0 - alpha_cumprod);
         println!("{t:3}   {snr:8.3}   {of_eps:16.4}   {of_x_start:5.4}   {of_v:9.4}");
     }
-    println!(
-        "\nThis is where they differ. ε says almost nothing about x₀ where there is only noise (t = 19:"
-    );
-    println!("the error is 136 times as large), and in return x₀ says little about ε at t = 0. An error in");
-    println!("v never grows, whichever of the two it is read as. Which one a network learns best is");
-    println!("another question: it depends on what its layers can put out.\n");
+    println!("\nThis is where they differ. ε says almost nothing about x₀ where there is only noise (at");
+    println!("t = 19 the error is 136 times as large), and in return x₀ says little about ε at t = 0. An");
+    println!("error in v never grows, whichever of the two it is read as. Which one a network learns best");
+    println!("is another question: it depends on what its layers can put out.\n");
 }
 
 /// q(xₜ₋₁ given xₜ, x₀) ∝ q(xₜ given xₜ₋₁) q(xₜ₋₁ given x₀), normalised on a grid, for one pixel.
 fn posterior(schedule: &NoiseSchedule) -> Result<()> {
     let (x_start, x_t) = (0.5, -0.8);
-    println!(
-        "The posterior of xₜ₋₁ for x₀ = {x_start} and xₜ = {x_t}: q_posterior, and Bayes' rule on a grid\n"
-    );
+    println!("The posterior of xₜ₋₁ given x₀ = {x_start} and xₜ = {x_t}, and Bayes' rule on a grid\n");
     println!("  t   mean         by the grid   deviation    by the grid   weight of x₀   weight of xₜ");
     let scalar = |value: f64| Tensor::new(&[value], &Device::Cpu);
     for t in STEPS.into_iter().skip(1) {

@@ -4,8 +4,8 @@
 //! cargo run --release -p ddpm-core --example 04_two_moons [two-moons.svg]
 //! ```
 //!
-//! One sees the loss fall for some seconds, a table that compares samples with held-out data, and a picture of
-//! them. All numbers come from seeds, the first weights as well, so every run is the same.
+//! One sees the loss fall for about twenty seconds, a table that compares samples with held-out data, and a
+//! picture of them. All numbers come from seeds, the first weights as well, so every run is the same.
 
 #![allow(clippy::print_stdout, reason = "an example speaks to its user")]
 
@@ -45,7 +45,8 @@ fn main() -> Result<()> {
     }
     report::compare(&panels, &moons(HELD_OUT)?)?;
     let mut paths = Vec::new();
-    sample(&network, &schedule, &Sampler::Ddim(0.0), 100, |x_t| Ok(paths.push(report::points(x_t)?)))?;
+    let keep = |x_t: &Tensor| report::points(x_t).map(|points| paths.push(points)).map_err(Into::into);
+    sample(&network, &schedule, &Sampler::Ddim(0.0), 100, keep)?;
     let path = env::args().nth(1).unwrap_or_else(|| "two-moons.svg".to_owned());
     report::draw(&path, &panels, &paths)?;
     println!("\n{path} shows them, and the paths that the points take.");

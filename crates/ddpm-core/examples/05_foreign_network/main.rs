@@ -1,5 +1,4 @@
-//! Samplers for a network that is not of this project: classes and guidance, a scheduler file of diffusers, a start
-//! from an image, and inpainting.
+//! Samplers for a network of somebody else: guidance, a scheduler file of diffusers, image to image, inpainting.
 //!
 //! ```sh
 //! cargo run -p ddpm-core --example 05_foreign_network
@@ -33,7 +32,7 @@ const SCHEDULER_CONFIG: &str = r#"{
   "prediction_type": "v_prediction",
   "timestep_spacing": "trailing"
 }"#;
-const IMAGES: u64 = 256;
+const IMAGES: u64 = 128;
 const STEPS: usize = 50;
 const BRIGHT: u32 = 1;
 const NONE: u32 = 2;
@@ -63,12 +62,12 @@ fn of_class(
 }
 
 fn normal(purpose: Purpose) -> Result<Tensor> {
-    let images: Vec<u64> = (0..IMAGES).collect();
+    let images = Vec::from_iter(0..IMAGES);
     Ok(AddressedRng::new(1).normal(purpose, &images, 0, &[1, SIDE, SIDE], DType::F32, &Device::Cpu)?)
 }
 
 fn noise(x_t: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
-    AddressedRng::new(1).normal_like(Purpose::SampleStep, &(0..IMAGES).collect::<Vec<_>>(), draw, x_t)
+    AddressedRng::new(1).normal_like(Purpose::SampleStep, &Vec::from_iter(0..IMAGES), draw, x_t)
 }
 
 /// Two closures are one: prediction = none + scale · (class − none), which here moves the mean.
@@ -77,9 +76,9 @@ fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     for scale in [1.0, 2.0, 3.0] {
         let guidance = Guidance::new(scale);
         let model = sampler::guided(&guidance, of_class(network, BRIGHT), of_class(network, NONE));
-        let x_t = normal(Purpose::SampleStart)?;
-        let [mean, deviation, _] =
-            measure(&scheduler.sample(&scheduler.timesteps(STEPS)?, x_t, model, noise, |_step| Ok(()))?)?;
+        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SampleStart)?);
+        let sampled = scheduler.sample(&timesteps, x_t, model, noise, |_step| Ok(()))?;
+        let [mean, deviation, _] = measure(&sampled)?;
         let expected = scale * CLASS_MEANS[BRIGHT as usize];
         println!("  scale {scale:3}   {mean:32.3}   {expected:8.3}   {deviation:9.3}   {DEVIATION:8.3}");
     }
@@ -122,8 +121,8 @@ fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
         let first = timesteps.first();
         let x_t = scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SampleStart)?)?;
         let again = scheduler.sample(&timesteps, x_t, of_class(network, NONE), noise, |_step| Ok(()))?;
-        let expected = network::kept(first.alpha_cumprod());
-        let found = network::correlation(&images, &again)?;
+        let (found, expected) =
+            (network::correlation(&images, &again)?, network::kept(first.alpha_cumprod()));
         println!("  strength {strength:3}   {:10}   {found:26.3}   {expected:8.3}", first.index());
     }
     println!("  The stronger, the less is left of the image; 1 would be a sample from scratch.\n");
@@ -134,16 +133,15 @@ fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
 fn inpainting(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     println!("Inpainting the right half                 correlation over the border  should be");
     let known = network.draw(&normal(Purpose::Evaluation)?, NONE)?;
-    let half = Tensor::ones((IMAGES as usize, 1, SIDE, SIDE / 2), DType::F32, &Device::Cpu)?;
-    let mask = Tensor::cat(&[&half, &half.zeros_like()?], 3)?;
-    for (jump_length, jump_n_sample) in [(1, 1), (2, 5), (2, 10)] {
+    let halves = known.chunk(2, 3)?;
+    let mask = Tensor::cat(&[halves[0].ones_like()?, halves[1].zeros_like()?], 3)?;
+    let expected = network::neighbour_correlation();
+    for (jump_length, jump_n_sample) in [(1, 1), (2, 3), (2, 8)] {
         let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
         let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SampleStart)?);
         let (schedule, model) = (scheduler.schedule(), of_class(network, NONE));
         let painted = sampler::repaint(schedule, &timesteps, &options, x_t, model, noise, |_step| Ok(()))?;
-        let column = |at| painted.narrow(3, at, 1);
-        let found = network::correlation(&column(SIDE / 2 - 1)?, &column(SIDE / 2)?)?;
-        let expected = network::neighbour_correlation();
+        let found = network::correlation(&painted.narrow(3, 7, 1)?, &painted.narrow(3, 8, 1)?)?;
         println!("  jumps of {jump_length}, {jump_n_sample:2} times   {found:37.3}   {expected:8.3}");
     }
     println!("  Without going back (1 time) the two halves do not fit well.");

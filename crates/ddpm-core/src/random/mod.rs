@@ -49,6 +49,9 @@ pub struct AddressedRng {
 /// The largest step that fits in an address.
 const LAST_STEP: usize = (1 << 24) - 1;
 
+/// Numbers, at least, for which it is worth waking a thread.
+const TASK: usize = 2048;
+
 impl AddressedRng {
     /// The random numbers of a seed.
     #[must_use]
@@ -113,9 +116,10 @@ impl AddressedRng {
         if each * indices.len() != out.len() {
             return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
         }
-        out.par_chunks_mut(each).zip(indices).for_each(|(row, &index)| {
-            let words = |first| self.blocks(purpose, index, step, first);
-            Arch::new().dispatch(Fill { row, words });
+        let rows = TASK.div_ceil(each);
+        let (purpose_and_step, key) = (Self::purpose_and_step(purpose, step), self.key());
+        out.par_chunks_mut(each * rows).zip(indices.par_chunks(rows)).for_each(|(rows, indices)| {
+            Arch::new().dispatch(Fill { rows, each, indices, purpose_and_step, key });
         });
         Ok(())
     }
@@ -139,23 +143,20 @@ impl AddressedRng {
     }
 
     /// The first four words at an address.
+    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
     fn words(&self, purpose: Purpose, index: u64, step: usize) -> [u32; 4] {
-        self.blocks::<1>(purpose, index, step, 0).map(|[word]| word)
+        let counter = [0, Self::purpose_and_step(purpose, step), index as u32, (index >> 32) as u32];
+        philox::philox4x32_10(counter.map(|word| [word]), self.key()).map(|[word]| word)
     }
 
-    /// The words of `L` blocks at an address: number `first` and those that follow.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "words of an address; the step was checked")]
-    fn blocks<const L: usize>(&self, purpose: Purpose, index: u64, step: usize, first: u32) -> [[u32; L]; 4] {
-        let purpose_and_step = (purpose as u32) << 24 | step as u32;
-        let mut numbers = [first; L];
-        for lane in 0..L {
-            numbers[lane] = first.wrapping_add(lane as u32);
-        }
-        philox::philox4x32_10(
-            [numbers, [purpose_and_step; L], [index as u32; L], [(index >> 32) as u32; L]],
-            [self.seed as u32, (self.seed >> 32) as u32],
-        )
+    #[allow(clippy::cast_possible_truncation, reason = "the step was checked")]
+    fn purpose_and_step(purpose: Purpose, step: usize) -> u32 {
+        (purpose as u32) << 24 | step as u32
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
+    fn key(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
     }
 }
 

@@ -7,32 +7,62 @@
 
 use std::f32::consts::{FRAC_PI_2, LN_2, SQRT_2};
 
-/// Blocks of random words that are turned into numbers side by side: two vectors of AVX2.
-pub(super) const LANES: usize = 16;
+use super::philox::philox4x32_10;
 
-/// Fills `row` with standard normal numbers, four from each block of random words. `words` returns the words of
-/// the blocks `first`, `first` + 1, ….
+/// Blocks of random words that are turned into numbers side by side: two vectors of AVX2.
+const LANES: usize = 16;
+
+/// Fills rows of equal length with standard normal numbers, one row for each index, four numbers from each block
+/// of random words. The counter of a block is its number in the row, `purpose_and_step`, and the index.
 ///
 /// `pulp` compiles it for the vectors that the processor has. The numbers do not depend on them: all is plain
 /// arithmetic, number by number, and nothing is fused.
-pub(super) struct Fill<'a, W> {
-    pub(super) row: &'a mut [f32],
-    pub(super) words: W,
+pub(super) struct Fill<'a> {
+    pub(super) rows: &'a mut [f32],
+    pub(super) each: usize,
+    pub(super) indices: &'a [u64],
+    pub(super) purpose_and_step: u32,
+    pub(super) key: [u32; 2],
 }
 
-impl<W: Fn(u32) -> [[u32; LANES]; 4]> pulp::WithSimd for Fill<'_, W> {
+impl pulp::WithSimd for Fill<'_> {
     type Output = ();
 
     #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        for (chunk, first) in self.row.chunks_mut(4 * LANES).zip((0..).step_by(LANES)) {
-            let [a, b, c, d] = (self.words)(first);
+        let Self { rows, each, indices, purpose_and_step, key } = self;
+        // Blocks are taken row by row, and a group of them may span several rows, which makes short rows fast.
+        let blocks = each.div_ceil(4);
+        let (mut row, mut block) = (0, 0);
+        while row < indices.len() {
+            let first = (row, block);
+            let [mut numbers, mut low, mut high] = [[0; LANES]; 3];
+            for lane in 0..LANES {
+                let index = indices[row.min(indices.len() - 1)];
+                (numbers[lane], low[lane], high[lane]) = (block as u32, index as u32, (index >> 32) as u32);
+                (row, block) = if block + 1 == blocks { (row + 1, 0) } else { (row, block + 1) };
+            }
+            let [a, b, c, d] = philox4x32_10([numbers, [purpose_and_step; LANES], low, high], key);
             let ([z0, z1], [z2, z3]) = (pairs(&a, &b), pairs(&c, &d));
             let mut z = [[0.0; 4]; LANES];
-            for lane in 0..LANES {
-                z[lane] = [z0[lane], z1[lane], z2[lane], z3[lane]];
+            for (lane, z) in z.iter_mut().enumerate() {
+                *z = [z0[lane], z1[lane], z2[lane], z3[lane]];
             }
-            chunk.copy_from_slice(&z.as_flattened()[..chunk.len()]);
+            if first.0 == row {
+                // All within one row, and none the last of it.
+                rows[row * each + 4 * first.1..][..4 * LANES].copy_from_slice(z.as_flattened());
+                continue;
+            }
+            let (mut row, mut block) = first;
+            for z in &z {
+                if row == indices.len() {
+                    break;
+                }
+                let left = (each - 4 * block).min(4);
+                rows[row * each + 4 * block..][..left].copy_from_slice(&z[..left]);
+                (row, block) = if block + 1 == blocks { (row + 1, 0) } else { (row, block + 1) };
+            }
         }
     }
 }
@@ -100,15 +130,29 @@ fn sin_cos_turn(word: u32) -> (f32, f32) {
 mod tests {
     use pulp::Arch;
 
-    use super::{Fill, LANES, ln, pair, sin_cos_turn};
-    use crate::random::philox::philox4x32_10;
+    use super::{Fill, ln, pair, philox4x32_10, sin_cos_turn};
+    fn filled(seed: u32, indices: &[u64], each: usize) -> Vec<f32> {
+        let mut rows = vec![0.0; indices.len() * each];
+        let fill = Fill { rows: &mut rows, each, indices, purpose_and_step: 0, key: [seed, 0] };
+        Arch::new().dispatch(fill);
+        rows
+    }
 
-    fn blocks(seed: u32) -> impl Fn(u32) -> [[u32; LANES]; 4] {
-        move |first| {
-            philox4x32_10(
-                [std::array::from_fn(|lane| first + lane as u32), [0; LANES], [0; LANES], [0; LANES]],
-                [seed, 0],
-            )
+    /// One number after the other, as the definition has it.
+    #[test]
+    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
+    fn groups_of_blocks_give_the_numbers_of_single_blocks_for_rows_of_any_length() {
+        for each in [1, 3, 4, 5, 63, 64, 65, 784] {
+            let indices = [0, 7, 1 << 40, 3, 9];
+            let expected = indices.iter().flat_map(|&index: &u64| {
+                let row = (0..each as u32).step_by(4).zip(0..).flat_map(move |(_, block)| {
+                    let counter = [block, 0, index as u32, (index >> 32) as u32].map(|word| [word]);
+                    let [[a], [b], [c], [d]] = philox4x32_10(counter, [5, 0]);
+                    [pair(a, b), pair(c, d)].concat()
+                });
+                row.take(each)
+            });
+            assert!(filled(5, &indices, each).into_iter().eq(expected), "{each}");
         }
     }
 
@@ -141,8 +185,7 @@ mod tests {
     /// Kolmogorov and Smirnov's test against quantiles known in closed form.
     #[test]
     fn a_million_numbers_are_standard_normal() {
-        let mut z = vec![0.0_f32; 1_000_000];
-        Arch::new().dispatch(Fill { row: &mut z, words: blocks(7) });
+        let z = filled(7, &[0], 1_000_000);
         let n = z.len() as f64;
         let moment = |k: i32| z.iter().map(|&x| f64::from(x).powi(k)).sum::<f64>() / n;
         for (k, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
@@ -166,8 +209,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_uncorrelated() {
-        let mut z = vec![0.0_f32; 400_000];
-        Arch::new().dispatch(Fill { row: &mut z, words: blocks(8) });
+        let z = filled(8, &[0], 400_000);
         for lag in 1..=4 {
             let products = z.iter().zip(&z[lag..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
             let correlation = products.sum::<f64>() / (z.len() - lag) as f64;

@@ -66,7 +66,7 @@ impl NoiseMode {
 /// ```
 ///
 /// where α = ᾱₜ/ᾱ_prev and β = 1 − α belong to the step actually taken, so any subset of timesteps is
-/// right. The last step lands on x̂₀ without noise. Arguments as in the [module](super).
+/// right. A step to x₀ lands on x̂₀ without noise. Arguments as in the [module](super).
 ///
 /// # Errors
 ///
@@ -133,7 +133,8 @@ fn deviation(
     compat: Compat,
 ) -> Result<Deviation> {
     let silent = match compat {
-        Compat::Exact => step.is_last,
+        // A step to x₀, or one of no length.
+        Compat::Exact => posterior.variance <= 0.0,
         Compat::Diffusers => step.from.t() == 0.0,
     };
     // diffusers never lets it be 0, which shows where a last step adds noise.

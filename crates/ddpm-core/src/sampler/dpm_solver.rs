@@ -138,6 +138,8 @@ impl Coefficients {
         let x_start = signal * (1.0 - decay);
         let slope = match options.solver_type {
             SolverType::Midpoint => x_start / 2.0,
+            // The limit of a step of no length.
+            SolverType::Heun if twice == 0.0 => 0.0,
             SolverType::Heun => signal * (1.0 - (1.0 - decay) / twice),
         };
         let (x_t, noise) = if options.sde { (ratio * e, sigma * (1.0 - decay).sqrt()) } else { (ratio, 0.0) };

@@ -142,7 +142,7 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
 /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): clips each image to ±s and
 /// divides it by s, where s is the `ratio`-quantile of its magnitudes, between 1 and `max`.
 fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
-    let magnitudes = x_start.flatten_from(1)?.abs()?;
+    let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
     // Half precision is too coarse for a quantile.
     let dtype = if x_start.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let (sorted, _) = magnitudes.to_dtype(dtype)?.contiguous()?.sort_last_dim(true)?;

@@ -187,32 +187,110 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
     }
 }
 
+/// By the rule itself, step by step, over timesteps of which no two are equally far apart: the next level is that of
+/// the list, never t − T/n.
 #[test]
-fn an_observers_error_ends_the_run() {
+fn the_previous_timestep_is_the_next_of_the_list() {
+    let schedule = schedule(|c| c.clip_sample = false);
+    let list = [19, 11, 9, 2];
+    let timesteps = Timesteps::explicit(&schedule, list.to_vec()).unwrap();
+    let start = normal(9, 4, DType::F64);
+    let mut x = values(&start);
+    for (i, &t) in list.iter().enumerate() {
+        let (to, at) = (list.get(i + 1).copied(), schedule.alphas_cumprod()[t]);
+        let next = to.map_or(1.0, |to| schedule.alphas_cumprod()[to]);
+        for x in &mut x {
+            let eps = (0.7 * *x + 0.1 * (t as f64).sin()).tanh();
+            let x_start = (*x - (1.0 - at).sqrt() * eps) / at.sqrt();
+            *x = next.sqrt() * x_start + (1.0 - next).sqrt() * eps;
+        }
+    }
+    let sampled =
+        sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), |_| Ok(()));
+    let difference = largest_difference(&values(&sampled.unwrap()), &x);
+    assert!(difference < 1e-10, "{difference}");
+}
+
+/// x̂₀ and ε̂ must make up xₜ, the clipped one as well.
+#[test]
+fn if_x_start_is_clipped_eps_is_derived_anew() {
     let schedule = schedule(|_| {});
-    let mut calls = 0;
-    let stopped = sampler::ddim(
-        &schedule,
-        &Timesteps::all(&schedule),
-        0.0,
-        normal(1, 1, DType::F32),
-        network,
-        |x, _| Ok(x.zeros_like()?),
-        |_| {
-            calls += 1;
-            Err(Error::NoTimesteps)
-        },
-    );
-    assert!(matches!(stopped, Err(Error::NoTimesteps)));
-    assert_eq!(calls, 1);
-    let eta = sampler::ddim(
-        &schedule,
-        &Timesteps::all(&schedule),
-        1.5,
-        normal(1, 1, DType::F32),
-        network,
-        |x, _| Ok(x.zeros_like()?),
-        |_| Ok(()),
-    );
-    assert!(matches!(eta, Err(Error::SamplerOption { option: "eta", .. })));
+    let timesteps = Timesteps::explicit(&schedule, vec![15, 6]).unwrap();
+    let start = (normal(9, 4, DType::F64) * 3.0).unwrap();
+    let (at, next) = (schedule.alphas_cumprod()[15], schedule.alphas_cumprod()[6]);
+    let mut clipped = 0;
+    let expected: Vec<f64> = values(&start)
+        .into_iter()
+        .map(|x| {
+            let eps = (0.7 * x + 0.1 * 15.0_f64.sin()).tanh();
+            let x_start = (x - (1.0 - at).sqrt() * eps) / at.sqrt();
+            clipped += usize::from(x_start.abs() > 1.0);
+            let x_start = x_start.clamp(-1.0, 1.0);
+            let eps = (x - at.sqrt() * x_start) / (1.0 - at).sqrt();
+            next.sqrt() * x_start + (1.0 - next).sqrt() * eps
+        })
+        .collect();
+    assert!(clipped > 0 && clipped < expected.len());
+    let mut first = Vec::new();
+    let observe = |step: ddpm_core::Step<'_>| {
+        if step.index == 0 {
+            first = values(step.x_t);
+        }
+        Ok(())
+    };
+    sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), observe).unwrap();
+    assert!(largest_difference(&first, &expected) < 1e-12);
+}
+
+/// Song et al. 2021, eq. 16, with the noise alone: what it adds is σ, and what it takes from the direction of ε̂ is left
+/// of 1 − ᾱ.
+#[test]
+fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
+    let schedule = schedule(|c| (c.prediction_type, c.clip_sample) = (PredictionType::Sample, false));
+    let timesteps = Timesteps::explicit(&schedule, vec![15, 6]).unwrap();
+    let (at, next) = (schedule.alphas_cumprod()[15], schedule.alphas_cumprod()[6]);
+    for eta in [0.25, 0.5, 1.0] {
+        let mut first = [0.0; 2];
+        for (drawn, first) in std::iter::zip([0.0, 1.0], &mut first) {
+            let observe = |step: ddpm_core::Step<'_>| {
+                if step.index == 0 {
+                    *first = values(step.x_t)[0];
+                }
+                Ok(())
+            };
+            // x̂₀ is 0, so that ε̂ is xₜ/√(1−ᾱₜ), here 1.
+            let x = Tensor::new(&[[(1.0 - at).sqrt()]], &Device::Cpu).unwrap();
+            let black = |x: &Tensor, _| x.zeros_like();
+            let noise = |x: &Tensor, _| Ok((x.zeros_like()? + drawn)?);
+            sampler::ddim(&schedule, &timesteps, eta, x, black, noise, observe).unwrap();
+        }
+        let sigma = eta * ((1.0 - next) / (1.0 - at)).sqrt() * (1.0 - at / next).sqrt();
+        assert!((first[1] - first[0] - sigma).abs() < 1e-14, "{eta}: {first:?}");
+        assert!((first[0] - (1.0 - next - sigma * sigma).sqrt()).abs() < 1e-14, "{eta}: {first:?}");
+    }
+}
+
+/// Saharia et al. 2022, section 2.3, image by image: the quantile lies between two magnitudes, and in [1, max].
+#[test]
+fn dynamic_thresholding_clips_to_a_quantile_of_each_image_and_divides_by_it() {
+    let run = |ratio: f64, max: f64| {
+        let schedule = schedule(|c| {
+            (c.prediction_type, c.thresholding) = (PredictionType::Sample, true);
+            (c.dynamic_thresholding_ratio, c.sample_max_value) = (ratio, max);
+        });
+        let timesteps = Timesteps::explicit(&schedule, vec![9]).unwrap();
+        let x_start = Tensor::new(&[[-4.0_f64, 1.0, 2.0, 0.5], [0.1, -0.2, 0.3, 0.4]], &Device::Cpu).unwrap();
+        let model = |_: &Tensor, _| Ok(x_start.clone());
+        let no_noise = |_: &Tensor, _| unreachable!();
+        values(
+            &sampler::ddim(&schedule, &timesteps, 0.0, x_start.clone(), model, no_noise, |_| Ok(())).unwrap(),
+        )
+    };
+    let second = [0.1, -0.2, 0.3, 0.4];
+    for (ratio, max, s) in
+        [(0.5, 9.0, 1.5), (0.75, 9.0, 2.5), (1.0, 9.0, 4.0), (0.75, 2.0, 2.0), (0.0, 9.0, 1.0)]
+    {
+        let first = [-4.0_f64, 1.0, 2.0, 0.5].map(|x| x.clamp(-s, s) / s);
+        assert!(largest_difference(&run(ratio, max), &[first, second].concat()) < 1e-14, "{ratio} {max}");
+    }
 }

@@ -7,15 +7,25 @@
     reason = "a test may panic, and its numbers are small"
 )]
 
+mod contract;
 mod diffusers;
+mod edges;
 mod golden;
+mod guidance;
 mod identities;
+mod image_to_image;
+mod independence;
+mod inverse;
 mod likelihood;
 mod oracle;
+mod repaint;
 mod schedule;
 mod scheduler_config;
+mod scheduler_refusals;
 mod solvers;
 mod step_search;
+mod tables;
+mod toy;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{NoiseSchedule, ScheduleConfig};

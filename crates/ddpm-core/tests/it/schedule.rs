@@ -1,4 +1,4 @@
-//! Validation, spacing, and the scheduler file.
+//! Validation and spacing; `tables` has the rest.
 
 use ddpm_core::{Error, NoiseSchedule, ScheduleConfig, TimestepSpacing, Timesteps};
 

@@ -1,0 +1,200 @@
+//! What every sampler promises its caller: how often it asks the network and the noise source, with what, and what
+//! its observer sees.
+
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    AddressedRng, Compat, Error, NoiseSchedule, PredictionType, Purpose, Sampler, Scheduler, SchedulerConfig,
+    Timestep, Timesteps, sampler::DpmSolver,
+};
+
+use crate::{
+    schedule,
+    toy::{NORMAL, fine_schedule, log_uniform, samplers},
+    values,
+};
+
+/// What a run asked for and showed.
+#[derive(Default)]
+struct Record {
+    asked: Vec<Timestep>,
+    draws: Vec<usize>,
+    /// index, total and timestep of each step.
+    seen: Vec<(usize, usize, Timestep)>,
+}
+
+/// A run on a few numbers; the last image that the observer sees must be the result.
+fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Record {
+    let mut record = Record::default();
+    let network = NORMAL.network(schedule);
+    let mut last = Vec::new();
+    let sampled = sampler.run(
+        schedule,
+        timesteps,
+        Tensor::new(&[[0.5_f64, -1.0, 2.0]], &Device::Cpu).unwrap(),
+        |x, timestep| {
+            record.asked.push(timestep);
+            network(x, timestep)
+        },
+        |x, draw| {
+            record.draws.push(draw);
+            AddressedRng::new(3).normal_like(Purpose::SampleStep, &[0], draw, x)
+        },
+        |step| {
+            record.seen.push((step.index, step.total, step.timestep));
+            assert_eq!(step.x_start.dims(), [1, 3]);
+            last = values(step.x_t);
+            Ok(())
+        },
+    );
+    assert_eq!(values(&sampled.unwrap()), last);
+    record
+}
+
+#[test]
+fn the_observer_sees_each_timestep_of_the_list_once_and_in_order() {
+    let schedule = schedule(|_| {});
+    for list in [vec![19, 12, 4, 3], vec![17, 0], vec![8]] {
+        let timesteps = Timesteps::explicit(&schedule, list.clone()).unwrap();
+        for (name, sampler) in samplers() {
+            let seen = record(&sampler, &schedule, &timesteps).seen;
+            let expected: Vec<_> = std::iter::zip(0.., timesteps.as_slice())
+                .map(|(index, &timestep)| (index, list.len(), timestep))
+                .collect();
+            assert_eq!(seen, expected, "{name} {list:?}");
+        }
+    }
+}
+
+#[test]
+fn the_network_is_asked_once_for_each_step_and_by_heun_twice_but_for_the_last() {
+    let schedule = schedule(|_| {});
+    for n in [1, 2, 7, 20] {
+        let timesteps = Timesteps::spaced(&schedule, n).unwrap();
+        for (name, sampler) in samplers() {
+            let asked = record(&sampler, &schedule, &timesteps).asked;
+            let expected = if matches!(sampler, Sampler::Heun(_)) { 2 * n - 1 } else { n };
+            assert_eq!(asked.len(), expected, "{name} in {n} steps");
+            // Churn asks at a level between the list's, and Heun at each but the first twice.
+            if !name.ends_with("churn") {
+                let mut levels = asked;
+                levels.dedup();
+                assert_eq!(levels, timesteps.as_slice(), "{name} in {n} steps");
+            }
+        }
+    }
+}
+
+/// 0 of a deterministic sampler, and otherwise one for each step that does not end at x₀.
+#[test]
+fn noise_is_drawn_only_where_it_is_added_and_by_the_number_of_the_timestep() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::explicit(&schedule, vec![19, 12, 4, 3]).unwrap();
+    for (name, sampler) in samplers() {
+        let expected: &[usize] = match name {
+            "ddim 0" | "euler" | "heun" => &[],
+            "euler with churn" | "heun with churn" => &[12, 4, 3], // σ is 136 at 19, above s_tmax
+            _ if name.starts_with("dpm") || name.starts_with("uni") => &[],
+            _ => &[19, 12, 4],
+        };
+        assert_eq!(record(&sampler, &schedule, &timesteps).draws, expected, "{name}");
+    }
+}
+
+fn assert_distinct(name: &str, draws: &[usize]) {
+    let distinct: BTreeSet<&usize> = draws.iter().collect();
+    assert_eq!(distinct.len(), draws.len(), "{name}: {draws:?}");
+}
+
+/// The same noise in two steps would correlate them. A network may be told the same timestep twice: levels beyond
+/// those of the schedule have the timestep of its ends, and diffusers rounds.
+#[test]
+fn no_two_draws_of_a_run_have_the_same_number() {
+    let schedule = fine_schedule(PredictionType::Sample);
+    let all = Timesteps::all(&schedule);
+    let beyond = Timesteps::from_sigmas(&schedule, &[400.0, 300.0, 200.0, 0.005, 0.004, 0.003]).unwrap();
+    let between = log_uniform(&schedule, [100.0, 0.1], 30);
+    for timesteps in [all, beyond, between] {
+        for (name, sampler) in samplers() {
+            assert_distinct(name, &record(&sampler, &schedule, &timesteps).draws);
+        }
+    }
+    let sampler = Sampler::DpmSolverMultistep(DpmSolver::sde_2m());
+    let mut config = SchedulerConfig::new(schedule.config().clone(), sampler.clone());
+    (config.use_karras_sigmas, config.schedule.compat) = (true, Compat::Diffusers);
+    let scheduler = Scheduler::new(&config).unwrap();
+    let rounded = scheduler.timesteps(50).unwrap();
+    assert_distinct("rounded Karras", &record(&sampler, scheduler.schedule(), &rounded).draws);
+}
+
+#[test]
+fn an_error_of_the_network_the_noise_or_the_observer_ends_the_run_at_once() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::all(&schedule);
+    let x = || Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
+    let network = NORMAL.network(&schedule);
+    let zeros = |x: &Tensor, _| Ok(x.zeros_like()?);
+    for (name, sampler) in samplers() {
+        let mut calls = 0;
+        let observed = sampler.run(&schedule, &timesteps, x(), &network, zeros, |_| {
+            calls += 1;
+            Err(Error::NoTimesteps)
+        });
+        assert!(matches!(observed, Err(Error::NoTimesteps)) && calls == 1, "{name}");
+        let failing = |_: &Tensor, _| candle_core::bail!("the network");
+        let failed = sampler.run(&schedule, &timesteps, x(), failing, zeros, |_| Ok(()));
+        assert!(failed.unwrap_err().to_string().contains("the network"), "{name}");
+        let draws = record(&sampler, &schedule, &timesteps).draws.len();
+        let failed =
+            sampler.run(&schedule, &timesteps, x(), &network, |_, _| Err(Error::NoTimesteps), |_| Ok(()));
+        assert_eq!(matches!(failed, Err(Error::NoTimesteps)), draws > 0, "{name}");
+    }
+}
+
+#[test]
+fn an_option_outside_its_range_is_refused_by_name() {
+    use ddpm_core::{
+        NoiseMode,
+        sampler::{Churn, UniPc},
+    };
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::all(&schedule);
+    let churn = |change: fn(&mut Churn)| {
+        let mut churn = Churn::NONE;
+        change(&mut churn);
+        churn
+    };
+    let variances = |value: f64| Sampler::Ddpm(NoiseMode::Variances(vec![value; 20]));
+    for (sampler, expected) in [
+        (Sampler::Ddim(-0.1), "eta is -0.1"),
+        (Sampler::Ddim(1.5), "eta is 1.5"),
+        (Sampler::Ddim(f64::NAN), "eta is NaN"),
+        (Sampler::Euler(churn(|c| c.s_churn = -1.0)), "s_churn is -1"),
+        (Sampler::Heun(churn(|c| c.s_noise = f64::INFINITY)), "s_noise is inf"),
+        (Sampler::Heun(churn(|c| c.s_tmin = f64::NAN)), "s_tmin is NaN"),
+        (Sampler::Euler(churn(|c| (c.s_tmin, c.s_tmax) = (2.0, 1.0))), "s_tmax is 1"),
+        (Sampler::Euler(churn(|c| c.s_tmax = f64::NAN)), "s_tmax is NaN"),
+        (
+            Sampler::DpmSolverMultistep(DpmSolver { solver_order: 3, ..DpmSolver::plus_plus_2m() }),
+            "solver_order is 3",
+        ),
+        (Sampler::UniPc(UniPc { solver_order: 0, ..UniPc::order_2() }), "solver_order is 0"),
+        (variances(-1.0), "a variance is -1"),
+        (variances(f64::NAN), "a variance is NaN"),
+        (Sampler::Ddpm(NoiseMode::Variances(vec![0.1; 19])), "19 variances for 20 timesteps"),
+        (Sampler::Ddpm(NoiseMode::LearnedRange), "learned_range"),
+    ] {
+        let x = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
+        let refused = sampler.run(
+            &schedule,
+            &timesteps,
+            x,
+            |_, _| panic!("the network was asked"),
+            |_, _| panic!("noise was drawn"),
+            |_| Ok(()),
+        );
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains(expected), "{sampler:?}: {message}");
+    }
+}

@@ -1,0 +1,218 @@
+//! Every sampler at the edges: few steps, few timesteps, no signal at the start, other ends, number types, layouts
+//! and shapes.
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Sampler, ScheduleConfig, Timestep,
+    Timesteps,
+};
+
+use crate::{
+    largest_difference, schedule,
+    toy::{NORMAL, fine_schedule, samplers},
+    values,
+};
+
+/// A network for any shape and type, whose answer is never exactly right.
+fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
+}
+
+fn normal(shape: &[usize], dtype: DType) -> Tensor {
+    let images: Vec<u64> = (0..shape[0] as u64).collect();
+    let rng = AddressedRng::new(8);
+    rng.normal(Purpose::SampleStart, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
+}
+
+fn noise(x: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
+    let images: Vec<u64> = (0..x.dim(0)? as u64).collect();
+    AddressedRng::new(9).normal_like(Purpose::SampleStep, &images, draw, x)
+}
+
+fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x: &Tensor) -> Tensor {
+    sampler.run(schedule, timesteps, x.clone(), network, noise, |_| Ok(())).unwrap()
+}
+
+fn assert_finite(name: &str, x: &Tensor) {
+    let x = values(x);
+    assert!(x.iter().all(|x| x.is_finite()), "{name}: {x:?}");
+}
+
+/// Whatever the method, a single step from any level to x₀ is x̂₀ itself.
+#[test]
+fn one_step_to_x_start_is_the_prediction() {
+    for zero_snr in [false, true] {
+        let schedule = schedule(|c| {
+            c.prediction_type = PredictionType::VPrediction;
+            c.rescale_betas_zero_snr = zero_snr;
+        });
+        for t in [19, 7, 0] {
+            let timesteps = Timesteps::explicit(&schedule, vec![t]).unwrap();
+            let x = normal(&[2, 3], DType::F64);
+            let at = timesteps.first();
+            let v = network(&x, at).unwrap();
+            let to = PredictionType::Sample;
+            let x_start = PredictionType::VPrediction.convert(to, &v, &x, at.alpha_cumprod()).unwrap();
+            let x_start = values(&x_start.clamp(-1.0, 1.0).unwrap());
+            for (name, sampler) in samplers().into_iter().filter(|(name, _)| !name.ends_with("churn")) {
+                let difference =
+                    largest_difference(&values(&run(&sampler, &schedule, &timesteps, &x)), &x_start);
+                assert!(difference < 1e-14, "{name} from {t}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_schedule_of_two_timesteps_samples_in_one_step_or_two() {
+    for zero_snr in [false, true] {
+        let schedule = schedule(|c| {
+            (c.num_train_timesteps, c.beta_start, c.beta_end) = (2, 0.5, 0.999);
+            c.prediction_type = PredictionType::Sample;
+            c.rescale_betas_zero_snr = zero_snr;
+        });
+        for n in [1, 2] {
+            let timesteps = Timesteps::spaced(&schedule, n).unwrap();
+            for (name, sampler) in samplers() {
+                assert_finite(name, &run(&sampler, &schedule, &timesteps, &normal(&[2, 3], DType::F32)));
+            }
+        }
+    }
+}
+
+/// From nothing but noise: the first step has an infinite length in the log-SNR. The result must be the limit of
+/// steps from ever less signal.
+#[test]
+fn a_start_without_any_signal_is_the_limit_of_ever_less_signal() {
+    let x = normal(&[2, 3], DType::F64);
+    let config = ScheduleConfig {
+        prediction_type: PredictionType::VPrediction,
+        rescale_betas_zero_snr: true,
+        ..ScheduleConfig::mnist20()
+    };
+    let limit = NoiseSchedule::new(&config).unwrap();
+    assert_eq!(limit.alphas_cumprod()[19], 0.0);
+    // The same betas but the last, which leaves ᾱ = 1e-14 in place of 0.
+    let mut betas = limit.betas().to_vec();
+    betas[19] = 1.0 - 1e-14 / limit.alphas_cumprod()[18];
+    let almost = ScheduleConfig { trained_betas: Some(betas), rescale_betas_zero_snr: false, ..config };
+    let almost = NoiseSchedule::new(&almost).unwrap();
+    for n in [1, 2, 5, 20] {
+        for (name, sampler) in samplers() {
+            // From no signal, Heun takes a first-order step, and B₁ is replaced by B₂.
+            if n > 1 && (matches!(sampler, Sampler::Heun(_)) || name == "uni-pc bh1") {
+                assert_finite(name, &run(&sampler, &limit, &Timesteps::spaced(&limit, n).unwrap(), &x));
+                continue;
+            }
+            let [limit, almost] = [&limit, &almost]
+                .map(|schedule| run(&sampler, schedule, &Timesteps::spaced(schedule, n).unwrap(), &x));
+            let difference = largest_difference(&values(&almost), &values(&limit));
+            // The multistep slope falls with 1/h only, and h is 17.
+            let tolerance = if name.contains("2M") || name.starts_with("uni") { 0.1 } else { 1e-5 };
+            assert!(difference < tolerance, "{name} in {n} steps: {difference}");
+        }
+    }
+}
+
+/// Every sampler, whatever its steps, for lists that end at σ of t = 0 in place of x₀, those that end in a step of
+/// no length included.
+#[test]
+fn runs_may_end_at_the_smallest_noise_level() {
+    let schedule = fine_schedule(PredictionType::Epsilon);
+    let karras = Timesteps::karras(&schedule, 20).unwrap();
+    let all = Timesteps::spaced(&schedule, 40).unwrap();
+    let to_0 = Timesteps::explicit(&schedule, (0..20).rev().map(|i| 50 * i).collect()).unwrap();
+    let one = Timesteps::explicit(&schedule, vec![500]).unwrap();
+    let nothing = Timesteps::explicit(&schedule, vec![0]).unwrap();
+    for timesteps in [karras, all, to_0, one, nothing] {
+        let timesteps = timesteps.ending_at_sigma_min(&schedule);
+        for (name, sampler) in samplers() {
+            let x = normal(&[2, 3], DType::F64);
+            let sampled =
+                sampler.run(&schedule, &timesteps, x.clone(), NORMAL.network(&schedule), noise, |_| Ok(()));
+            let sampled = values(&sampled.unwrap());
+            assert!(
+                sampled.iter().all(|x| x.abs() < 5.0),
+                "{name} from {:?}: {sampled:?}",
+                timesteps.first()
+            );
+            if timesteps.first().t() == 0.0 && !name.ends_with("churn") {
+                assert!(largest_difference(&sampled, &values(&x)) < 1e-12, "{name}: a step to where one is");
+            }
+        }
+    }
+}
+
+/// The noise of a last step that does not end at x₀ is added by all samplers alike.
+#[test]
+fn ddpm_and_ddim_with_eta_1_agree_where_a_run_ends_before_x_start() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::explicit(&schedule, vec![19, 9, 4]).unwrap().ending_at_sigma_min(&schedule);
+    let x = normal(&[2, 3], DType::F64);
+    let ddim = values(&run(&Sampler::Ddim(1.0), &schedule, &timesteps, &x));
+    for sampler in [Sampler::Ddpm(NoiseMode::Posterior), Sampler::EulerAncestral] {
+        let difference = largest_difference(&values(&run(&sampler, &schedule, &timesteps, &x)), &ddim);
+        assert!(difference < 1e-12, "{sampler:?}: {difference}");
+    }
+}
+
+#[test]
+fn half_precision_stays_near_f64() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::all(&schedule);
+    for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F16, 0.05), (DType::BF16, 0.3)] {
+        for (name, sampler) in samplers() {
+            let sampled = run(&sampler, &schedule, &timesteps, &normal(&[4, 5], dtype));
+            assert_eq!(sampled.dtype(), dtype, "{name}");
+            let exact = run(&sampler, &schedule, &timesteps, &normal(&[4, 5], DType::F64));
+            let difference = largest_difference(&values(&sampled), &values(&exact));
+            assert!(difference < tolerance, "{name} {dtype:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn views_in_another_layout_give_the_same_bits() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::spaced(&schedule, 6).unwrap();
+    let wide = normal(&[4, 6, 2], DType::F32);
+    for view in [wide.transpose(1, 2).unwrap(), wide.narrow(1, 2, 3).unwrap(), wide.narrow(0, 1, 2).unwrap()]
+    {
+        for (name, sampler) in samplers() {
+            let [strided, plain] = [&view, &view.contiguous().unwrap()]
+                .map(|x| values(&run(&sampler, &schedule, &timesteps, x)));
+            assert_eq!(strided, plain, "{name}");
+        }
+    }
+}
+
+/// With clipping and with dynamic thresholding, which looks at whole images.
+#[test]
+fn images_may_have_any_number_of_dimensions_and_a_batch_any_number_of_images() {
+    for thresholding in [false, true] {
+        let schedule = schedule(|c| (c.thresholding, c.sample_max_value) = (thresholding, 2.0));
+        let timesteps = Timesteps::spaced(&schedule, 4).unwrap();
+        for shape in [&[3][..], &[1, 4], &[2, 3, 4], &[2, 1, 3, 4], &[0, 4], &[0, 1, 3, 4]] {
+            for (name, sampler) in samplers() {
+                let sampled = run(&sampler, &schedule, &timesteps, &normal(shape, DType::F32));
+                assert_eq!(sampled.dims(), shape, "{name}");
+                assert_finite(name, &sampled);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_output_of_the_wrong_shape_is_refused_with_both_shapes() {
+    for prediction_type in [PredictionType::Sample, PredictionType::Epsilon] {
+        let schedule = schedule(|c| c.prediction_type = prediction_type);
+        let timesteps = Timesteps::spaced(&schedule, 3).unwrap();
+        for (name, sampler) in samplers() {
+            let x = normal(&[2, 3], DType::F32);
+            let wide = |x: &Tensor, _| Tensor::cat(&[x, x], 1);
+            let failed =
+                sampler.run(&schedule, &timesteps, x, wide, noise, |_| Ok(())).unwrap_err().to_string();
+            assert!(failed.contains("[2, 6]") && failed.contains("[2, 3]"), "{name}: {failed}");
+        }
+    }
+}

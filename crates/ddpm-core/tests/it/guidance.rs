@@ -1,0 +1,176 @@
+//! Classifier-free guidance.
+
+use std::cell::Cell;
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    NoiseMode, NoiseSchedule, PredictionType, Sampler, Timestep, Timesteps,
+    sampler::{self, Guidance, UniPc, guided},
+};
+
+use crate::{
+    largest_difference, schedule,
+    toy::{Mixture, fine_schedule, log_uniform, moments, noise, start},
+    values,
+};
+
+const ALL: [PredictionType; 3] =
+    [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
+
+fn with(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + timestep.t().sin())?.tanh()
+}
+
+fn without(x: &Tensor, _: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.2)? - 0.3)?.tanh()
+}
+
+fn point() -> Tensor {
+    Tensor::new(&[[0.5_f64, -1.0, 2.0]], &Device::Cpu).unwrap()
+}
+
+#[test]
+fn the_prediction_is_that_without_the_condition_and_so_often_the_difference() {
+    let schedule = schedule(|_| {});
+    let at = schedule.timestep(7).unwrap();
+    for scale in [-1.0, 0.0, 0.5, 1.0, 3.0, 7.5] {
+        let guidance = Guidance::new(scale);
+        let found = values(&guided(&guidance, with, without)(&point(), at).unwrap());
+        let (with, without) = (values(&with(&point(), at).unwrap()), values(&without(&point(), at).unwrap()));
+        let expected: Vec<f64> =
+            std::iter::zip(with, without).map(|(with, without)| without + scale * (with - without)).collect();
+        assert!(largest_difference(&found, &expected) < 1e-14, "{scale}");
+        assert_eq!(guidance.scale_at(at), scale);
+    }
+}
+
+/// Converting first and guiding then is the same as guiding first.
+#[test]
+fn guiding_eps_x_start_or_v_is_the_same() {
+    let schedule = schedule(|_| {});
+    let guidance = Guidance::new(4.0);
+    for t in [0, 7, 19] {
+        let at = schedule.timestep(t).unwrap();
+        let as_kind = |kind: PredictionType,
+                       network: fn(&Tensor, Timestep) -> candle_core::Result<Tensor>| {
+            move |x: &Tensor, at: Timestep| {
+                let x_start = network(x, at)?;
+                PredictionType::Sample
+                    .convert(kind, &x_start, x, at.alpha_cumprod())
+                    .map_err(candle_core::Error::wrap)
+            }
+        };
+        let [eps, x_start, v] = ALL.map(|kind| {
+            let output =
+                guided(&guidance, as_kind(kind, with), as_kind(kind, without))(&point(), at).unwrap();
+            values(&kind.convert(PredictionType::Sample, &output, &point(), at.alpha_cumprod()).unwrap())
+        });
+        assert!(
+            largest_difference(&eps, &x_start) < 1e-10 && largest_difference(&v, &x_start) < 1e-12,
+            "{t}"
+        );
+    }
+}
+
+/// How often each network is asked in a run over all of mnist20.
+fn calls(guidance: &Guidance) -> (usize, usize, Vec<f64>) {
+    let schedule = schedule(|_| {});
+    let (conditional, unconditional) = (Cell::new(0), Cell::new(0));
+    let model = guided(
+        guidance,
+        |x, at| {
+            conditional.set(conditional.get() + 1);
+            with(x, at)
+        },
+        |x, at| {
+            unconditional.set(unconditional.get() + 1);
+            without(x, at)
+        },
+    );
+    let no_noise = |_: &Tensor, draw: usize| panic!("noise was drawn at {draw}");
+    let sampled =
+        sampler::ddim(&schedule, &Timesteps::all(&schedule), 0.0, point(), model, no_noise, |_| Ok(()));
+    (conditional.get(), unconditional.get(), values(&sampled.unwrap()))
+}
+
+#[test]
+fn with_scale_one_or_outside_the_interval_only_the_conditional_network_is_asked() {
+    let (asked, not_asked, plain) = calls(&Guidance::new(1.0));
+    assert_eq!((asked, not_asked), (20, 0));
+    assert_eq!(calls(&Guidance::new(3.0)).1, 20);
+    // Both ends included.
+    assert_eq!(calls(&Guidance::new(3.0).within(5.0..=8.0)).1, 4);
+    let (_, never, outside) = calls(&Guidance::new(3.0).within(100.0..=200.0));
+    assert_eq!((never, outside), (0, plain));
+    let schedule = schedule(|_| {});
+    let guidance = Guidance::new(3.0).within(5.0..=8.0);
+    let scales = [4, 5, 8, 9].map(|t| guidance.scale_at(schedule.timestep(t).unwrap()));
+    assert_eq!(scales, [1.0, 3.0, 3.0, 1.0]);
+}
+
+const CONDITIONAL: Mixture = Mixture(&[(1.0, 0.4, 0.3)]);
+const UNCONDITIONAL: Mixture = Mixture(&[(1.0, -0.1, 0.6)]);
+
+/// ∇ log of the density p(xₜ given class)^s · p(xₜ)^(1−s), which is normal if both are.
+#[test]
+fn the_guided_score_is_that_of_the_tilted_normal_distribution() {
+    for kind in ALL {
+        let schedule = fine_schedule(kind);
+        for (scale, t) in [(0.5, 10), (2.0, 10), (2.0, 400), (5.0, 900)] {
+            let at = schedule.timestep(t).unwrap();
+            let alpha_cumprod = at.alpha_cumprod();
+            let guidance = Guidance::new(scale);
+            let mut model =
+                guided(&guidance, CONDITIONAL.network(&schedule), UNCONDITIONAL.network(&schedule));
+            let output = model(&point(), at).unwrap();
+            let eps = kind.convert(PredictionType::Epsilon, &output, &point(), alpha_cumprod).unwrap();
+            // The score is −ε̂/√(1−ᾱ).
+            let score: Vec<f64> =
+                values(&eps).iter().map(|eps| -eps / (1.0 - alpha_cumprod).sqrt()).collect();
+            // Precisions add, each with its power.
+            let (mut precision, mut weighted_mean) = (0.0, 0.0);
+            for (data, power) in [(CONDITIONAL, scale), (UNCONDITIONAL, 1.0 - scale)] {
+                let (_, mean, deviation) = data.0[0];
+                let of = power / (alpha_cumprod * deviation.powi(2) + 1.0 - alpha_cumprod);
+                (precision, weighted_mean) =
+                    (precision + of, weighted_mean + of * alpha_cumprod.sqrt() * mean);
+            }
+            let expected: Vec<f64> = values(&point()).iter().map(|x| weighted_mean - precision * x).collect();
+            let difference = largest_difference(&score, &expected);
+            assert!(difference < 1e-9, "{kind:?} {scale} {t}: {difference}");
+        }
+    }
+}
+
+/// If classes differ in their mean only, the tilted distributions of all levels belong to one distribution of data, so
+/// sampling gives it: N(m + s (m′ − m), deviation²).
+#[test]
+fn guided_samples_follow_the_tilted_distribution_of_shifted_classes() {
+    const OTHER: Mixture = Mixture(&[(1.0, -0.1, 0.3)]);
+    let schedule = fine_schedule(PredictionType::Epsilon);
+    let guidance = Guidance::new(3.0);
+    let expected = (-0.1 + 3.0 * (0.4 - -0.1), 0.3);
+    for sampler in [Sampler::UniPc(UniPc::order_2()), Sampler::Ddpm(NoiseMode::Posterior)] {
+        let n = if matches!(sampler, Sampler::UniPc(_)) { 40 } else { 150 };
+        let timesteps = log_uniform(&schedule, [157.0, 0.01], n);
+        let model = guided(&guidance, CONDITIONAL.network(&schedule), OTHER.network(&schedule));
+        let sampled = sampler.run(&schedule, &timesteps, start(1), model, noise(2), |_| Ok(())).unwrap();
+        let (mean, deviation) = moments(&values(&sampled));
+        assert!(
+            (mean - expected.0).abs() < 0.02 && (deviation - expected.1).abs() < 0.015,
+            "{mean} {deviation}"
+        );
+    }
+}
+
+#[test]
+fn a_network_that_fails_or_answers_in_another_shape_is_an_error() {
+    let at = NoiseSchedule::timestep(&schedule(|_| {}), 3).unwrap();
+    let guidance = Guidance::new(2.0);
+    let wide = |x: &Tensor, _| Tensor::cat(&[x, x], 1);
+    let failed = guided(&guidance, with, wide)(&point(), at).unwrap_err().to_string();
+    assert!(failed.contains("[1, 6]") && failed.contains("[1, 3]"), "{failed}");
+    let failing = |_: &Tensor, _| candle_core::bail!("no network");
+    assert!(guided(&guidance, with, failing)(&point(), at).unwrap_err().to_string().contains("no network"));
+    assert_eq!(guided(&guidance, with, without)(&point(), at).unwrap().dtype(), DType::F64);
+}

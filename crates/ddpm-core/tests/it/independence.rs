@@ -1,0 +1,97 @@
+//! An image is the same bits alone, in a batch, in another order and on any number of threads.
+
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{
+    AddressedRng, PredictionType, Purpose, Sampler, Step, Timestep, Timesteps,
+    sampler::{Guidance, RePaint, ddim_inverse, guided, repaint, slerp},
+};
+
+use crate::{schedule, toy::samplers, values};
+
+/// Elementwise, so that the network itself is no matter here.
+fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
+}
+
+/// Of a size of which 50 images are more than one piece of the sums that threads share.
+fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
+    let schedule = schedule(|c| {
+        c.prediction_type = PredictionType::VPrediction;
+        c.thresholding = true;
+        c.sample_max_value = 1.5;
+    });
+    let timesteps = Timesteps::spaced(&schedule, 4).unwrap();
+    let rng = AddressedRng::new(4);
+    let x = rng.normal(Purpose::SampleStart, images, 0, &[1, 40, 40], DType::F32, &Device::Cpu).unwrap();
+    let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SampleStep, images, draw, x);
+    sampler.run(&schedule, &timesteps, x, network, noise, |_: Step<'_>| Ok(())).unwrap()
+}
+
+fn on_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(job)
+}
+
+#[test]
+fn an_image_of_every_sampler_is_the_same_bits_alone_and_in_a_batch_of_fifty() {
+    let all: Vec<u64> = (0..50).collect();
+    for (name, sampler) in samplers() {
+        let batch = run(&sampler, &all);
+        for image in [0, 17, 49] {
+            let alone = run(&sampler, &[image as u64]);
+            assert_eq!(values(&batch.get(image).unwrap()), values(&alone), "{name}: image {image}");
+        }
+        let [last, first] =
+            [run(&sampler, &[49, 0]).get(0).unwrap(), run(&sampler, &[0, 49]).get(1).unwrap()];
+        assert_eq!(values(&last), values(&first), "{name}: another order");
+    }
+}
+
+#[test]
+fn every_sampler_gives_the_same_bits_on_one_thread_and_on_two() {
+    let all: Vec<u64> = (0..50).collect();
+    for (name, sampler) in samplers() {
+        let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || run(&sampler, &all))));
+        assert!(one == two, "{name}");
+    }
+}
+
+#[test]
+fn noise_is_the_same_bits_on_one_thread_and_on_two_and_in_every_shape() {
+    let draw = |shape: &[usize]| {
+        let images: Vec<u64> = (100..150).collect();
+        AddressedRng::new(7).normal(Purpose::SampleStep, &images, 3, shape, DType::F32, &Device::Cpu).unwrap()
+    };
+    let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || draw(&[784]))));
+    assert!(one == two);
+    assert!(one == values(&draw(&[1, 28, 28])));
+    // A narrower image has the first of the same numbers.
+    assert!(values(&draw(&[5])).chunks(5).zip(one.chunks(784)).all(|(few, many)| *few == many[..5]));
+}
+
+#[test]
+fn an_image_of_the_inverse_of_guidance_of_inpainting_and_of_slerp_is_the_same_alone() {
+    let schedule = schedule(|_| {});
+    let timesteps = Timesteps::spaced(&schedule, 6).unwrap();
+    let rng = AddressedRng::new(4);
+    let all: Vec<u64> = (0..50).collect();
+    let job = |images: &[u64]| {
+        let normal =
+            |step| rng.normal(Purpose::Evaluation, images, step, &[1600], DType::F32, &Device::Cpu).unwrap();
+        let x = normal(0);
+        let mask = normal(1).ge(0.0).unwrap().to_dtype(DType::F32).unwrap();
+        let options = RePaint { known: &x, mask: &mask, jump_length: 2, jump_n_sample: 2 };
+        let guidance = Guidance::new(2.0);
+        let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SampleStep, images, draw, x);
+        let model = guided(&guidance, network, |x: &Tensor, _| x * 0.5);
+        let painted = repaint(&schedule, &timesteps, &options, normal(2), model, noise, |_| Ok(())).unwrap();
+        let encoded = ddim_inverse(&schedule, &timesteps, 3, x.clone(), network, |_| Ok(())).unwrap();
+        let between = slerp(&x, &encoded, 0.3).unwrap();
+        [painted, encoded, between]
+    };
+    for (batch, alone) in std::iter::zip(job(&all), job(&[17])) {
+        assert_eq!(values(&batch.get(17).unwrap()), values(&alone));
+    }
+    for (one, two) in std::iter::zip(on_threads(1, || job(&all)), on_threads(2, || job(&all))) {
+        assert!(values(&one) == values(&two));
+    }
+}

@@ -1,0 +1,194 @@
+//! What a `scheduler_config.json` asks for and this crate does not have is refused, with the class, the option and the
+//! value; and so is what this crate has and diffusers does not.
+
+use ddpm_core::{
+    FinalSigma, NoiseMode, PredictionType, Sampler, ScheduleConfig, SchedulerConfig, VarianceType,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+
+const DDPM: &str = "DDPMScheduler";
+const DDIM: &str = "DDIMScheduler";
+const DPM: &str = "DPMSolverMultistepScheduler";
+const EULER: &str = "EulerDiscreteScheduler";
+const ANCESTRAL: &str = "EulerAncestralDiscreteScheduler";
+const HEUN: &str = "HeunDiscreteScheduler";
+const UNI_PC: &str = "UniPCMultistepScheduler";
+
+/// Class, option, value.
+const REFUSED: [(&str, &str, &str); 62] = [
+    (DPM, "algorithm_type", r#""dpmsolver""#),
+    (DPM, "algorithm_type", r#""sde-dpmsolver""#),
+    (DPM, "algorithm_type", "2"),
+    (DPM, "solver_order", "3"),
+    (DPM, "solver_type", r#""bh2""#),
+    (DPM, "solver_type", r#""logrho""#),
+    (DPM, "use_lu_lambdas", "true"),
+    (DPM, "use_flow_sigmas", "true"),
+    (DPM, "flow_shift", "3.0"),
+    (DPM, "use_dynamic_shifting", "true"),
+    (DPM, "time_shift_type", r#""linear""#),
+    (DPM, "lambda_min_clipped", "-5.1"),
+    (DPM, "use_exponential_sigmas", "true"),
+    (DPM, "use_beta_sigmas", "true"),
+    (DPM, "final_sigmas_type", r#""sigma_max""#),
+    (DPM, "variance_type", r#""learned""#),
+    (DPM, "prediction_type", r#""flow_prediction""#),
+    (DPM, "clip_sample", "true"),
+    (EULER, "interpolation_type", r#""log_linear""#),
+    (EULER, "timestep_type", r#""continuous""#),
+    (EULER, "sigma_min", "0.1"),
+    (EULER, "sigma_max", "80"),
+    (EULER, "use_exponential_sigmas", "true"),
+    (EULER, "use_beta_sigmas", "true"),
+    (EULER, "clip_sample", "true"),
+    (EULER, "thresholding", "true"),
+    (ANCESTRAL, "use_karras_sigmas", "true"),
+    (ANCESTRAL, "final_sigmas_type", r#""zero""#),
+    (HEUN, "use_exponential_sigmas", "true"),
+    (HEUN, "use_beta_sigmas", "true"),
+    (HEUN, "rescale_betas_zero_snr", "true"),
+    (HEUN, "beta_schedule", r#""exp""#),
+    (UNI_PC, "predict_x0", "false"),
+    (UNI_PC, "disable_corrector", "[0]"),
+    (UNI_PC, "solver_order", "3"),
+    (UNI_PC, "solver_type", r#""midpoint""#),
+    (UNI_PC, "solver_p", r#"{"_class_name":"DDIMScheduler"}"#),
+    (UNI_PC, "shift_terminal", "0.02"),
+    (UNI_PC, "sigma_min", "0.1"),
+    (UNI_PC, "use_flow_sigmas", "true"),
+    (UNI_PC, "flow_shift", "3.0"),
+    (UNI_PC, "use_beta_sigmas", "true"),
+    (DDPM, "variance_type", r#""learned""#),
+    (DDPM, "variance_type", "null"),
+    (DDPM, "beta_schedule", r#""laplace""#),
+    (DDPM, "prediction_type", r#""eps""#),
+    (DDPM, "timestep_spacing", r#""karras""#),
+    (DDPM, "use_karras_sigmas", "true"),
+    (DDIM, "variance_type", r#""fixed_small""#),
+    (DDIM, "eta", "0.5"),
+    // Unknown and wrongly typed ones.
+    (DDPM, "num_train_timestep", "1000"),
+    (EULER, "Beta_Start", "0.1"),
+    (DDPM, "num_train_timesteps", "1000.5"),
+    (DDPM, "num_train_timesteps", r#""1000""#),
+    (DDPM, "num_train_timesteps", "-1"),
+    (DDPM, "beta_start", r#""0.1""#),
+    (DDPM, "beta_end", "null"),
+    (DDPM, "trained_betas", "0.1"),
+    (DDPM, "trained_betas", r#"["a"]"#),
+    (DDIM, "set_alpha_to_one", "1"),
+    (DDIM, "steps_offset", "-1"),
+    (UNI_PC, "solver_order", "2.5"),
+];
+
+#[test]
+fn an_option_or_value_that_is_not_implemented_is_refused_by_class_option_and_value() {
+    for (class, option, value) in REFUSED {
+        let text = format!(r#"{{ "_class_name": "{class}", "{option}": {value} }}"#);
+        let message = match SchedulerConfig::from_diffusers_json(&text) {
+            Ok(config) => panic!("{class} {option} {value}: {config:?}"),
+            Err(error) => error.to_string(),
+        };
+        for part in [class, &format!("`{option}`"), &format!("is {value}, ")] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
+}
+
+#[test]
+fn what_would_be_supported_is_said() {
+    for (class, option, value, supported) in [
+        (DPM, "algorithm_type", r#""dpmsolver""#, r#""dpmsolver++", "sde-dpmsolver++""#),
+        (DPM, "use_lu_lambdas", "true", "false"),
+        (UNI_PC, "flow_shift", "3.0", "1.0"),
+        (EULER, "interpolation_type", r#""log_linear""#, r#""linear""#),
+        (DDPM, "variance_type", r#""learned""#, "`learned_range`"),
+        (DDPM, "beta_schedule", r#""laplace""#, "`squaredcos_cap_v2`"),
+        (DDPM, "unheard_of", "1", "no such option"),
+    ] {
+        let text = format!(r#"{{ "_class_name": "{class}", "{option}": {value} }}"#);
+        let message = SchedulerConfig::from_diffusers_json(&text).unwrap_err().to_string();
+        assert!(message.contains("supported: ") && message.contains(supported), "{message}");
+    }
+}
+
+#[test]
+fn a_file_without_a_known_class_or_without_json_is_refused() {
+    for (text, found) in [
+        ("{}", "null"),
+        (r#"{ "_class_name": 3 }"#, "3"),
+        (r#"{ "_class_name": "PNDMScheduler" }"#, r#""PNDMScheduler""#),
+        (r#"{ "_class_name": "FlowMatchEulerDiscreteScheduler" }"#, "FlowMatch"),
+    ] {
+        let message = SchedulerConfig::from_diffusers_json(text).unwrap_err().to_string();
+        assert!(message.contains("_class_name") && message.contains(found), "{message}");
+        assert!(message.contains(UNI_PC) && message.contains(DDPM), "{message}");
+    }
+    for text in ["", "[]", "null", "{ \"_class_name\": ", "3"] {
+        let message = SchedulerConfig::from_diffusers_json(text).unwrap_err().to_string();
+        assert!(message.starts_with("scheduler configuration: "), "{message}");
+    }
+}
+
+/// A scheduler of diffusers would do something else.
+#[test]
+fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
+    let plain = || ScheduleConfig {
+        clip_sample: false,
+        prediction_type: PredictionType::VPrediction,
+        ..ScheduleConfig::ho2020()
+    };
+    let churn = Churn { s_churn: 1.0, ..Churn::NONE };
+    let euler = || Sampler::Euler(Churn::NONE);
+    let new = |schedule: ScheduleConfig, sampler: Sampler| SchedulerConfig::new(schedule, sampler);
+    let clipped = || ScheduleConfig { clip_sample: true, ..plain() };
+    let thresholding = || ScheduleConfig { thresholding: true, ..plain() };
+    let learned = || ScheduleConfig { variance_type: VarianceType::LearnedRange, ..plain() };
+    let zero_snr = || ScheduleConfig { rescale_betas_zero_snr: true, ..plain() };
+    let changed = |sampler: Sampler, change: fn(&mut SchedulerConfig)| {
+        let mut config = new(plain(), sampler);
+        change(&mut config);
+        config
+    };
+    let karras = |sampler| changed(sampler, |config| config.use_karras_sigmas = true);
+    let ending = |sampler| changed(sampler, |config| config.final_sigma = FinalSigma::SigmaMin);
+    for (config, option) in [
+        (new(plain(), Sampler::Ddpm(NoiseMode::None)), "noise mode"),
+        (new(plain(), Sampler::Ddpm(NoiseMode::Beta)), "noise mode"),
+        (new(plain(), Sampler::Ddpm(NoiseMode::Variances(vec![0.1]))), "noise mode"),
+        (new(plain(), Sampler::Euler(churn)), "churn"),
+        (new(plain(), Sampler::Heun(churn)), "churn"),
+        (new(clipped(), euler()), "clip_sample"),
+        (new(clipped(), Sampler::EulerAncestral), "clip_sample"),
+        (new(clipped(), Sampler::UniPc(UniPc::order_2())), "clip_sample"),
+        (new(clipped(), Sampler::DpmSolverMultistep(DpmSolver::sde_2m())), "clip_sample"),
+        (new(thresholding(), Sampler::Heun(Churn::NONE)), "thresholding"),
+        (new(learned(), Sampler::Ddim(0.0)), "variance_type"),
+        (new(learned(), Sampler::UniPc(UniPc::order_2())), "variance_type"),
+        (new(zero_snr(), Sampler::Heun(Churn::NONE)), "rescale_betas_zero_snr"),
+        (karras(Sampler::Ddim(0.0)), "use_karras_sigmas"),
+        (karras(Sampler::EulerAncestral), "use_karras_sigmas"),
+        (ending(Sampler::Heun(Churn::NONE)), "final_sigmas_type"),
+        (ending(Sampler::Ddpm(NoiseMode::Posterior)), "final_sigmas_type"),
+    ] {
+        let message = match config.to_diffusers_json() {
+            Ok(text) => panic!("{option}: {text}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(&format!("`{option}`")), "{message}");
+    }
+    // And where it has one, it is.
+    for config in [
+        new(clipped(), Sampler::Heun(Churn::NONE)),
+        new(thresholding(), Sampler::Ddim(0.0)),
+        new(learned(), Sampler::Ddpm(NoiseMode::LearnedRange)),
+        new(learned(), Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
+        new(zero_snr(), Sampler::EulerAncestral),
+        karras(Sampler::UniPc(UniPc::order_2())),
+        ending(Sampler::Ddim(0.0)),
+        ending(euler()),
+    ] {
+        let text = config.to_diffusers_json().unwrap();
+        assert_eq!(SchedulerConfig::from_diffusers_json(&text).unwrap(), config, "{text}");
+    }
+}
