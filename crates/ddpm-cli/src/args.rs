@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Sample(Sample),
     /// Train a model
     Train(Train),
-    /// Measure the class accuracy of a model's images
+    /// Measure the class accuracy of a model's images, or the likelihood of real ones
     Eval(Eval),
     /// Read, verify and describe a data set
     Data(Data),
@@ -168,6 +168,15 @@ pub(crate) struct Eval {
     /// Images of each class
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) per_class: usize,
+    /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
+    #[arg(long, conflicts_with_all = [
+        "per_class", "classes", "sampler", "steps", "timesteps", "noise", "eta", "guidance", "guidance_interval",
+    ])]
+    pub(crate) likelihood: bool,
+    /// Test images for --likelihood, and as many training images to choose variances and timesteps by
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "likelihood",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    pub(crate) images: usize,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -63,8 +63,8 @@ pub enum Error {
         /// The value found.
         found: f64,
     },
-    /// A noise level of a list is not below the one before it, or not positive and finite.
-    #[error("sigma {found} at position {position}, expected positive, finite and strictly falling values")]
+    /// A noise level of a list is not below the one before it, or beyond what f64 has an ᾱ for.
+    #[error("sigma {found} at position {position}, expected strictly falling values between 1e-7 and 1e7")]
     Sigma {
         /// The value found.
         found: f64,
@@ -206,11 +206,11 @@ pub enum Error {
         /// The scheduler's class.
         class: &'static str,
         /// The option's key.
-        option: String,
+        option: Box<str>,
         /// The value found, as JSON.
-        found: String,
+        found: Box<str>,
         /// The values that work.
-        expected: String,
+        expected: Box<str>,
     },
     /// A reverse step of variance 0, whose bound on the likelihood is infinite.
     #[error("the variance of step {position} is 0, expected above 0: without it the bound is infinite")]

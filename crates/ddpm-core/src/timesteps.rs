@@ -149,11 +149,13 @@ impl Timesteps {
     ///
     /// # Errors
     ///
-    /// If there is none, one is not positive and finite, or they do not fall.
+    /// If there is none, one is not between 10⁻⁷ and 10⁷, or they do not fall.
     pub fn from_sigmas(schedule: &NoiseSchedule, sigmas: &[f64]) -> Result<Self> {
         let mut bound = f64::INFINITY;
         for (position, &found) in sigmas.iter().enumerate() {
-            if !(found > 0.0 && found < bound) {
+            // Beyond these ᾱ is 0 or 1 in f64.
+            let has_both = (1e-7..1e7).contains(&found);
+            if !(has_both && found < bound) {
                 return Err(Error::Sigma { found, position });
             }
             bound = found;
@@ -180,10 +182,12 @@ impl Timesteps {
     }
 
     /// The same steps, ending at the smallest noise level of the schedule instead of x₀
-    /// (`set_alpha_to_one: false` and `final_sigmas_type: "sigma_min"` of diffusers).
+    /// (`set_alpha_to_one: false` and `final_sigmas_type: "sigma_min"` of diffusers), or at the last level of the list
+    /// if that is below.
     #[must_use]
     pub fn ending_at_sigma_min(self, schedule: &NoiseSchedule) -> Self {
-        Self { last: schedule.alphas_cumprod()[0], ..self }
+        let last = self.list[self.len() - 1].alpha_cumprod;
+        Self { last: last.max(schedule.alphas_cumprod()[0]), ..self }
     }
 
     /// The last steps only, for a start from a partly noised image (image-to-image): `strength` 1 is all of
@@ -248,8 +252,10 @@ impl Timesteps {
     /// The steps from each level to the next.
     pub(crate) fn transitions(&self) -> impl DoubleEndedIterator<Item = Transition> {
         // The timestep itself is the draw, so that a shorter list draws the same noise at the same level.
-        // Between whole timesteps two might share one; there the place in the list is distinct.
-        let whole = self.list.iter().all(|timestep| timestep.t.fract() == 0.0);
+        // Between whole timesteps two might share one, and levels beyond the schedule's have that of its ends; there
+        // the place in the list is distinct.
+        let whole = self.list.iter().all(|timestep| timestep.t.fract() == 0.0)
+            && self.list.is_sorted_by(|before, after| before.t > after.t);
         self.list.iter().enumerate().map(move |(index, &from)| {
             let is_last = index + 1 == self.list.len();
             let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod);

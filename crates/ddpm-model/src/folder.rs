@@ -142,9 +142,9 @@ fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
     let config = SchedulerConfig::from_diffusers_json(json)?;
     let refuse = |option: &str, found: String, expected: &str| ddpm_core::Error::SchedulerOption {
         class: "a model folder",
-        option: option.to_owned(),
-        found,
-        expected: expected.to_owned(),
+        option: option.into(),
+        found: found.into(),
+        expected: expected.into(),
     };
     if !matches!(config.sampler, Sampler::Ddpm(_)) {
         return Err(refuse("_class_name", format!("{:?}", config.sampler), "\"DDPMScheduler\""));

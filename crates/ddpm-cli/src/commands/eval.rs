@@ -5,7 +5,7 @@ use ddpm_data::HubConfig;
 use ddpm_eval::{ClassAccuracy, nearest_classes};
 use serde_json::json;
 
-use super::job::Job;
+use super::{job::Job, likelihood};
 use crate::{
     args::{Common, Eval},
     model, output,
@@ -16,6 +16,9 @@ const REAL: usize = 1000;
 const RULER: &str = "the class of the nearest training image";
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
+    if options.likelihood {
+        return likelihood::run(options, common);
+    }
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
     let corpus = options.data.load(&HubConfig::from_env())?;

@@ -4,5 +4,6 @@ pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod info;
 mod job;
+mod likelihood;
 pub(crate) mod sample;
 pub(crate) mod train;

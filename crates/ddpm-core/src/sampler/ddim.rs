@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use super::{Step, predict};
 use crate::{
     Compat, Error, NoiseSchedule, PosteriorStep, PredictionType, Result, Timestep, Timesteps,
-    linear::weighted_sum, timesteps::Transition,
+    linear::weighted_sum,
+    timesteps::{Transition, sigma},
 };
 
 /// Samples by the non-Markovian process of Song et al. 2021, eq. 12 and 16:
@@ -76,19 +77,21 @@ fn target(schedule: &NoiseSchedule, timesteps: &Timesteps, step: Transition) -> 
 /// Encodes an image as the noise from which [`ddim`] with η = 0 makes it (Song et al. 2021, section 5.4): the
 /// same steps in the opposite direction.
 ///
-/// Each step of `ddim` from t to s is solved for xₜ, given x_s, by iterating
+/// Each step of `ddim` from t to s is solved for xₜ, given x_s, by iterating one of the two forms of its equation
 ///
 /// ```text
-/// xₜ ← √(1−ᾱₜ)/√(1−ᾱ_s) · (x_s − √ᾱ_s x̂₀(xₜ)) + √ᾱₜ x̂₀(xₜ)
+/// xₜ ← √ᾱₜ/√ᾱ_s · (x_s − √(1−ᾱ_s) ε̂(xₜ)) + √(1−ᾱₜ) ε̂(xₜ)       where σₜ σ_s ≤ 1
+/// xₜ ← √(1−ᾱₜ)/√(1−ᾱ_s) · (x_s − √ᾱ_s x̂₀(xₜ)) + √ᾱₜ x̂₀(xₜ)     elsewhere
 /// ```
 ///
 /// `iterations` times. With 1 the network is asked at x_s in place of xₜ, the usual approximation, whose error
-/// falls with the number of steps; each more one reduces the error of a step by the factor by which the network
-/// contracts, so a few make the round trip exact to rounding (Pan et al. 2023, AIDI, arXiv 2309.04907).
+/// falls with the number of steps. Each more one multiplies the error of a step by a factor; for normal data of
+/// deviation d that is (σₜ−σ_s)σₜ/(d²+σₜ²) or (σₜ−σ_s)d²/σ_s/(d²+σₜ²), below 1 for any step if d ≤ 1. So a few make
+/// the round trip exact to rounding (Pan et al. 2023, AIDI, arXiv 2309.04907), unless the network's x̂₀ jumps from
+/// one image to another between xₜ that are close.
 ///
 /// `x_start` is [B, …], a clean image; the result is on the level of the first timestep of the list. The observer
-/// sees the level reached and x̂₀ there; steps are counted in the order taken. From x₀ itself (the last step of
-/// `ddim`, which ends without noise) nothing can be solved for: there, x̂₀ is the image and ε̂ is the network's.
+/// sees the level reached and x̂₀ there; steps are counted in the order taken.
 ///
 /// # Errors
 ///
@@ -114,12 +117,13 @@ pub fn ddim_inverse(
             if iteration > 0 {
                 predicted = predict(schedule, &guess, timestep, &mut model)?.x_start;
             }
-            guess = if to < 1.0 {
+            guess = if sigma(to) * timestep.sigma() > 1.0 {
                 let ratio = noise / (1.0 - to).sqrt();
                 weighted_sum(&[(ratio, &x), (signal - ratio * to.sqrt(), &predicted)])?
             } else {
-                // ε̂ = (guess − signal x̂₀)/noise, put beside the image itself.
-                weighted_sum(&[(signal, &x), (1.0, &guess), (-signal, &predicted)])?
+                let ratio = signal / to.sqrt();
+                let of_eps = 1.0 - ratio * (1.0 - to).sqrt() / noise;
+                weighted_sum(&[(ratio, &x), (of_eps, &guess), (-of_eps * signal, &predicted)])?
             };
         }
         x = guess;

@@ -1,6 +1,6 @@
 //! Interpolation between images.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::{NoiseSchedule, Result, linear::weighted_sum};
 
@@ -42,11 +42,16 @@ pub fn interpolate(
 ///
 /// If the shapes differ or the tensor library fails.
 pub fn slerp(a: &Tensor, b: &Tensor, lambda: f64) -> Result<Tensor> {
-    let dot = |x: &Tensor, y: &Tensor| x.flatten_from(1)?.mul(&y.flatten_from(1)?)?.sum(D::Minus1);
-    let cosine = (dot(a, b)? / (dot(a, a)? * dot(b, b)?)?.sqrt()?)?.to_dtype(candle_core::DType::F64)?;
+    // On the CPU in f64: the squares leave the range of half precision, and not every device has f64.
+    let flat =
+        |x: &Tensor| x.unsqueeze(x.rank())?.flatten_from(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+    let dot = |x: &Tensor, y: &Tensor| x.mul(y)?.sum(D::Minus1);
+    let (x, y) = (flat(a)?, flat(b)?);
+    let cosine = (dot(&x, &y)? / (dot(&x, &x)? * dot(&y, &y)?)?.sqrt()?)?;
     let factors = |cosine: f64| {
         let angle = cosine.clamp(-1.0, 1.0).acos();
-        if angle.sin() < 1e-6 {
+        // Not for black images either, of which there is no angle.
+        if angle.sin().is_nan() || angle.sin() < 1e-6 {
             return (1.0 - lambda, lambda);
         }
         (((1.0 - lambda) * angle).sin() / angle.sin(), (lambda * angle).sin() / angle.sin())
@@ -57,5 +62,5 @@ pub fn slerp(a: &Tensor, b: &Tensor, lambda: f64) -> Result<Tensor> {
             weighted_sum(&[(of_a, &a.narrow(0, image, 1)?), (of_b, &b.narrow(0, image, 1)?)])
         })
         .collect::<Result<_>>()?;
-    Ok(Tensor::cat(&images, 0)?)
+    if images.is_empty() { Ok(a.clone()) } else { Ok(Tensor::cat(&images, 0)?) }
 }

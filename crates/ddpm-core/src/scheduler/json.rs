@@ -15,7 +15,7 @@ const CLASSES: &str = "\"DDPMScheduler\", \"DDIMScheduler\", \"DPMSolverMultiste
      \"EulerDiscreteScheduler\", \"EulerAncestralDiscreteScheduler\", \"HeunDiscreteScheduler\", \
      \"UniPCMultistepScheduler\"";
 
-/// Options that files have for other classes, and that mean nothing to those that go by σ.
+/// Options that files have for other classes.
 const OF_OTHERS: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
 
 impl SchedulerConfig {
@@ -40,8 +40,8 @@ impl SchedulerConfig {
         let map: Map<String, Value> = serde_json::from_str(&json.replace("-Infinity", "null"))?;
         let found = map.get("_class_name").cloned().unwrap_or_default();
         let Some(mut config) = found.as_str().and_then(defaults) else {
-            let (class, option) = ("a scheduler", "_class_name".to_owned());
-            let (found, expected) = (found.to_string(), CLASSES.to_owned());
+            let (class, option) = ("a scheduler", "_class_name".into());
+            let (found, expected) = (found.to_string().into(), CLASSES.into());
             return Err(Error::SchedulerOption { class, option, found, expected });
         };
         let mut codec = Codec { class: class_name(&config.sampler), reading: true, map };
@@ -51,9 +51,9 @@ impl SchedulerConfig {
             let (class, found) = (codec.class, found.to_string());
             return Err(Error::SchedulerOption {
                 class,
-                option,
-                found,
-                expected: "no such option".to_owned(),
+                option: option.into(),
+                found: found.into(),
+                expected: "no such option".into(),
             });
         }
         Ok(config)
@@ -63,12 +63,12 @@ impl SchedulerConfig {
     ///
     /// # Errors
     ///
-    /// If the sampler has an option for which diffusers has none: DDPM with no noise or variances of one's own,
-    /// churn. (η of DDIM is an argument in diffusers and not in the file.)
+    /// If there is something for which the class of diffusers has no option: DDPM with no noise or variances of
+    /// one's own, churn, clipping for most samplers. (η of DDIM is an argument in diffusers and not in the file.)
     pub fn to_diffusers_json(&self) -> Result<String> {
         let class = class_name(&self.sampler);
         let refuse = |option: &str, found: String, expected: &str| {
-            let (option, expected) = (option.to_owned(), expected.to_owned());
+            let (option, found, expected) = (option.into(), found.into(), expected.into());
             Err(Error::SchedulerOption { class, option, found, expected })
         };
         match &self.sampler {
@@ -83,6 +83,28 @@ impl SchedulerConfig {
         let mut codec = Codec { class, reading: false, map: Map::new() };
         codec.map.insert("_class_name".to_owned(), class.into());
         describe(&mut codec, &mut self.clone())?;
+        // What the class has no option for.
+        let ScheduleConfig { clip_sample, thresholding, rescale_betas_zero_snr, variance_type, .. } =
+            self.schedule;
+        let written = |option: &str, value: Value| codec.map.get(option) == Some(&value);
+        for (option, is_set) in [
+            ("clip_sample", clip_sample),
+            ("thresholding", thresholding),
+            ("rescale_betas_zero_snr", rescale_betas_zero_snr),
+            ("use_karras_sigmas", self.use_karras_sigmas),
+        ] {
+            if is_set && !written(option, true.into()) {
+                return refuse(option, "true".to_owned(), "false");
+            }
+        }
+        if variance_type == VarianceType::LearnedRange && !written("variance_type", "learned_range".into()) {
+            return refuse("variance_type", "learned_range".to_owned(), "a fixed one");
+        }
+        let is_ddim = matches!(self.sampler, Sampler::Ddim(_));
+        let ends = is_ddim || written("final_sigmas_type", "sigma_min".into());
+        if self.final_sigma == FinalSigma::SigmaMin && !ends {
+            return refuse("final_sigmas_type", "sigma_min".to_owned(), "zero");
+        }
         Ok(serde_json::to_string_pretty(&codec.map)? + "\n")
     }
 }
@@ -153,7 +175,7 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
         }
         Sampler::DpmSolverMultistep(options) => {
             codec.thresholding(schedule)?;
-            codec.field("solver_order", &mut options.solver_order)?;
+            codec.order(&mut options.solver_order)?;
             let mut algorithm = if options.sde { "sde-dpmsolver++" } else { "dpmsolver++" }.to_owned();
             codec.field("algorithm_type", &mut algorithm)?;
             options.sde = algorithm == "sde-dpmsolver++";
@@ -169,6 +191,7 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
             let mut variance_type = learned.then_some(VarianceType::LearnedRange);
             codec.field("variance_type", &mut variance_type)?;
             schedule.variance_type = variance_type.unwrap_or(VarianceType::FixedSmall);
+            // Of which −∞, no clipping, was read as null.
             codec.only("lambda_min_clipped", &[Value::Null])?;
             codec.only("use_lu_lambdas", &[false.into()])?;
             codec.flow()?;
@@ -181,7 +204,7 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
         Sampler::Heun(_) => codec.clipping(schedule)?,
         Sampler::UniPc(options) => {
             codec.thresholding(schedule)?;
-            codec.field("solver_order", &mut options.solver_order)?;
+            codec.order(&mut options.solver_order)?;
             codec.field("solver_type", &mut options.solver_type)?;
             codec.field("lower_order_final", &mut options.lower_order_final)?;
             codec.only("predict_x0", &[true.into()])?;
@@ -192,15 +215,14 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
         }
     }
     match sampler {
-        Sampler::Ddpm(_) | Sampler::Ddim(_) => return Ok(()),
-        Sampler::EulerAncestral => {}
+        Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::EulerAncestral => {}
         _ => {
             codec.field("use_karras_sigmas", use_karras_sigmas)?;
             codec.only("use_exponential_sigmas", &[false.into()])?;
             codec.only("use_beta_sigmas", &[false.into()])?;
         }
     }
-    if !matches!(sampler, Sampler::EulerAncestral | Sampler::Heun(_)) {
+    if matches!(sampler, Sampler::DpmSolverMultistep(_) | Sampler::Euler(_) | Sampler::UniPc(_)) {
         codec.field("final_sigmas_type", final_sigma)?;
     }
     if matches!(sampler, Sampler::Euler(_) | Sampler::UniPc(_)) {
@@ -210,7 +232,7 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
     for option in OF_OTHERS {
         codec.keep(option, other);
     }
-    if codec.reading && codec.map.get("clip_sample") == Some(&false.into()) {
+    if !codec.reading || codec.map.get("clip_sample") == Some(&false.into()) {
         codec.keep("clip_sample", other);
     }
     Ok(())
@@ -225,7 +247,7 @@ struct Codec {
 
 impl Codec {
     fn error(&self, option: &str, found: &Value, expected: &str) -> Error {
-        let (option, found, expected) = (option.to_owned(), found.to_string(), expected.to_owned());
+        let (option, found, expected) = (option.into(), found.to_string().into(), expected.into());
         Error::SchedulerOption { class: self.class, option, found, expected }
     }
 
@@ -257,6 +279,15 @@ impl Codec {
         let (from, to) = if self.reading { (&mut self.map, other) } else { (other, &mut self.map) };
         if let Some(value) = from.remove(option) {
             to.insert(option.to_owned(), value);
+        }
+    }
+
+    fn order(&mut self, order: &mut usize) -> Result<()> {
+        self.field("solver_order", order)?;
+        if (1..=2).contains(order) {
+            Ok(())
+        } else {
+            Err(self.error("solver_order", &(*order).into(), "1, 2"))
         }
     }
 

@@ -1,0 +1,219 @@
+//! `ddpm-cli eval --likelihood`.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseMode, Purpose, StepCostEstimator, StepCosts, Timestep, Timesteps,
+    likelihood::{Bound, BoundEstimator, Estimate},
+};
+use ddpm_data::{DataSet, HubConfig};
+use ddpm_model::Denoiser;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Common, Eval},
+    model, output,
+};
+
+/// Images at a time.
+const BATCH: usize = 250;
+/// The address of the first training image, far from those of the test images.
+const TRAINING: u64 = 1 << 32;
+
+pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
+    let device = common.device.open()?;
+    let denoiser = model::load(&options.sampling.model, &device)?;
+    let corpus = options.data.load(&HubConfig::from_env())?;
+    let test = corpus.test().context("the data has no test images, by which likelihood is measured")?;
+    for data in [corpus.train(), test] {
+        check(&denoiser, data)?;
+    }
+    let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
+    let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
+    let (training, test) = (part(corpus.train(), TRAINING)?, part(test, 0)?);
+    let passes = 2 * training.indices.len() + test.indices.len();
+    let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
+
+    // Variances and steps are chosen by training images, and judged by others.
+    let [chosen] = training.bounds(&timesteps, [&NoiseMode::Posterior], &bar)?;
+    let mut costs = StepCostEstimator::new(schedule, &chosen)?;
+    training.each_batch(&bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
+    let costs = costs.finish()?;
+    let optimal = NoiseMode::Variances(costs.optimal_variances(&timesteps)?);
+    let bounds = test.bounds(&timesteps, [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal], &bar)?;
+    bar.finish_and_clear();
+
+    let best = best_steps(&costs, &denoiser)?;
+    let [posterior, beta, optimal] = &bounds;
+    let json = json!({
+        "model": options.sampling.model,
+        "seed": common.seed,
+        "images": test.indices.len(),
+        "training_images": training.indices.len(),
+        "bound": { "posterior": posterior, "beta": beta, "optimal": optimal },
+        "rate_distortion": optimal.rate_distortion(),
+        "best_timesteps": best.iter().map(|(list, bits)| {
+            json!({ "timesteps": list, "bits_per_dim": bits })
+        }).collect::<Vec<Value>>(),
+    });
+    output::result(common, &json, &table(&bounds, &best)?)
+}
+
+fn check(denoiser: &Denoiser, data: &DataSet) -> Result<()> {
+    let config = denoiser.config();
+    ensure!(
+        (config.rows, config.cols) == (data.rows(), data.cols()),
+        "the model is for {}×{} images, but {} has {}×{}",
+        config.rows,
+        config.cols,
+        data.name(),
+        data.rows(),
+        data.cols()
+    );
+    ensure!(
+        config.num_classes == 0 || data.classes() == Some(config.num_classes),
+        "the model has {} classes, but {} has {}",
+        config.num_classes,
+        data.name(),
+        data.classes().unwrap_or(0)
+    );
+    Ok(())
+}
+
+/// The model as a sampler calls it.
+type Model<'a> = &'a mut dyn FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>;
+/// The noise as a sampler calls it.
+type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
+
+/// Images with the model and the noise that belong to them.
+struct Images<'a> {
+    denoiser: &'a Denoiser,
+    data: &'a DataSet,
+    indices: Vec<u32>,
+    first: u64,
+    rng: AddressedRng,
+}
+
+impl<'a> Images<'a> {
+    /// `count` images at most, evenly over the set, whose parts may differ.
+    fn evenly(
+        denoiser: &'a Denoiser,
+        data: &'a DataSet,
+        count: usize,
+        first: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let total = data.len();
+        let count = count.min(total);
+        let indices = (0..count).map(|i| u32::try_from((i * total).div_euclid(count)));
+        let (indices, rng) = (indices.collect::<Result<_, _>>()?, AddressedRng::new(seed));
+        Ok(Self { denoiser, data, indices, first, rng })
+    }
+
+    fn each_batch(
+        &self,
+        bar: &ProgressBar,
+        mut use_batch: impl FnMut(&Tensor, Model<'_>, Noise<'_>) -> ddpm_core::Result<()>,
+    ) -> Result<()> {
+        let pixels = self.denoiser.config().pixels();
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for indices in self.indices.chunks(BATCH) {
+            self.data.gather_images(indices, &mut images)?;
+            if self.denoiser.config().num_classes > 0 {
+                self.data.gather_labels(indices, &mut labels)?;
+            } else {
+                labels = vec![0; indices.len()];
+            }
+            let labels: Vec<u32> = labels.iter().copied().map(u32::from).collect();
+            let x_start = Tensor::from_slice(&images, (indices.len(), pixels), &Device::Cpu)?;
+            let addresses: Vec<u64> = indices.iter().map(|&index| self.first + u64::from(index)).collect();
+            let mut model = |x_t: &Tensor, timestep: Timestep| {
+                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                prediction.map_err(candle_core::Error::wrap)
+            };
+            let mut noise =
+                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::Evaluation, &addresses, draw, x);
+            use_batch(&x_start.to_device(self.denoiser.device())?, &mut model, &mut noise)?;
+            bar.inc(indices.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// The bound with each of several variances.
+    fn bounds<const N: usize>(
+        &self,
+        timesteps: &Timesteps,
+        modes: [&NoiseMode; N],
+        bar: &ProgressBar,
+    ) -> Result<[Bound; N]> {
+        let schedule = self.denoiser.schedule();
+        let estimators = modes.map(|mode| BoundEstimator::new(schedule, timesteps, mode));
+        let mut estimators = estimators.into_iter().collect::<ddpm_core::Result<Vec<_>>>()?;
+        self.each_batch(bar, |x_start, model, noise| {
+            // The noise of a draw is the same for each bound, and so is what the network says to it.
+            let mut said = vec![None; schedule.num_train_timesteps()];
+            let mut model = |x_t: &Tensor, timestep: Timestep| {
+                let known = &mut said[timestep.index()];
+                if known.is_none() {
+                    *known = Some(model(x_t, timestep)?);
+                }
+                known.clone().context("just computed").map_err(candle_core::Error::wrap)
+            };
+            estimators.iter_mut().try_for_each(|bound| bound.add(x_start, &mut model, &mut *noise))
+        })?;
+        let bounds = estimators.iter().map(BoundEstimator::finish).collect::<ddpm_core::Result<Vec<_>>>()?;
+        bounds.try_into().ok().context("one bound for each variance")
+    }
+}
+
+/// The best timesteps for each number of them, with the bound that they give.
+fn best_steps(costs: &StepCosts, denoiser: &Denoiser) -> Result<Vec<(Vec<usize>, f64)>> {
+    let schedule = denoiser.schedule();
+    (1..=schedule.num_train_timesteps())
+        .map(|n| {
+            let (timesteps, bits) = costs.best(schedule, n)?;
+            Ok((timesteps.indices(), bits))
+        })
+        .collect()
+}
+
+/// The result as Markdown.
+fn table(bounds: &[Bound; 3], best: &[(Vec<usize>, f64)]) -> Result<String> {
+    let cell = |estimate: Estimate| {
+        let (low, high) = estimate.interval();
+        format!("{:.4} ± {:.4}", estimate.mean, (high - low) / 2.0)
+    };
+    let row = |name: &str, pick: &dyn Fn(&Bound) -> Estimate| {
+        let [posterior, beta, optimal] = [0, 1, 2].map(|i| cell(pick(&bounds[i])));
+        format!("| {name} | {posterior} | {beta} | {optimal} |")
+    };
+    let mut text = format!(
+        "Bits per dimension, mean of {} test images ± 95 % interval, with the variance of a step\n\n",
+        bounds[0].images
+    );
+    writeln!(text, "| term | posterior (fixed_small) | beta (fixed_large) | optimal |")?;
+    writeln!(text, "| --- | --- | --- | --- |")?;
+    writeln!(text, "{}", row("prior", &|bound| bound.prior_bits_per_dim))?;
+    for (index, step) in bounds[0].steps.iter().enumerate() {
+        let name = if step.t == 0.0 { "t = 0, decoder".to_owned() } else { format!("t = {}", step.t) };
+        writeln!(text, "{}", row(&name, &|bound| bound.steps[index].bits_per_dim))?;
+    }
+    writeln!(text, "{}", row("**bound**", &|bound| bound.total_bits_per_dim))?;
+    writeln!(text, "\nWhat a receiver knows after how many bits, with the optimal variances\n")?;
+    writeln!(text, "| t | rate, bits per dimension | distortion, root mean square in grey levels |")?;
+    writeln!(text, "| --- | --- | --- |")?;
+    for point in bounds[2].rate_distortion() {
+        writeln!(text, "| {} | {:.4} | {:.1} |", point.t, point.rate_bits_per_dim, point.distortion_rmse)?;
+    }
+    writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;
+    writeln!(text, "| steps | bound | timesteps, for `sample --timesteps` |")?;
+    writeln!(text, "| --- | --- | --- |")?;
+    for (list, bits) in best {
+        let list: Vec<String> = list.iter().map(usize::to_string).collect();
+        writeln!(text, "| {} | {bits:.4} | {} |", list.len(), list.join(","))?;
+    }
+    Ok(text)
+}
