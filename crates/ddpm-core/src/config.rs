@@ -54,8 +54,9 @@ pub enum Compat {
     /// - its DPM-Solver, Euler and UniPC take ᾱ = 2⁻²⁴ in place of the 0 of `rescale_betas_zero_snr`;
     /// - its DPM-Solver and UniPC tell the network a rounded t where Karras' noise levels lie between two.
     ///
-    /// `fixtures/README.md` has them in detail. A list of timesteps that diffusers makes too long is an
-    /// error in either mode, and so is its infinite noise for `fixed_large_log`.
+    /// `fixtures/README.md` has them in detail. What cannot be meant is not reproduced: a list of timesteps one too
+    /// long (62 for T = 1000, n = 61, trailing), the root of a negative number for `fixed_large_log`. diffusers
+    /// does all this by the number of steps asked for, so a list shortened by `strength` is not its own.
     Diffusers,
 }
 

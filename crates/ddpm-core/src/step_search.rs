@@ -71,6 +71,9 @@ impl StepCosts {
     /// The list of `n` timesteps with the smallest bound, and that bound in bits per dimension. Where two lists
     /// are equal, the one whose timesteps are smaller, from the first on.
     ///
+    /// It is the best list for the likelihood, which counts every bit, and not for the eye: where the last steps
+    /// cost a network more than they tell, it goes from a noisy image straight to the mean of x₀, which is blurred.
+    ///
     /// Both ends are free: a list may start below T − 1, if the images are gone there already, and end above 0.
     /// Takes T²/2 logarithms, n T²/2 additions and n T numbers of memory.
     ///

@@ -1,8 +1,9 @@
 //! Which steps a sampler takes.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NoiseSchedule, Result};
+use crate::{Error, NoiseSchedule, Result, linear::weighted_sum};
 
 /// How n steps are spread over T. The names are those of diffusers; see Lin et al. 2023
 /// (arXiv 2305.08891), table 2.
@@ -11,7 +12,8 @@ use crate::{Error, NoiseSchedule, Result};
 pub enum TimestepSpacing {
     /// 0, k, 2k, … with k = ⌊T/n⌋: ends at t = 0, but starts below T − 1.
     Leading,
-    /// T − 1 down in strides of T/n: starts at the noisiest step, which is where x_T belongs.
+    /// T − 1 down in strides of T/n: starts at the noisiest step, which is where x_T belongs. The last step goes
+    /// from t = T/n − 1 straight to x₀, so few steps average fine detail away.
     Trailing,
     /// Evenly from T − 1 to 0, both included.
     Linspace,
@@ -55,6 +57,16 @@ impl Timestep {
     #[must_use]
     pub fn half_log_snr(self) -> f64 {
         -self.sigma().ln()
+    }
+
+    /// An image noised to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
+    /// [`NoiseSchedule::q_sample`] is for whole timesteps, one for each image.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes differ.
+    pub fn q_sample(self, x_start: &Tensor, eps: &Tensor) -> Result<Tensor> {
+        weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
     }
 
     pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
@@ -193,7 +205,7 @@ impl Timesteps {
     /// The last steps only, for a start from a partly noised image (image-to-image): `strength` 1 is all of
     /// them, 0.3 the last 30 %, rounded down but never none.
     ///
-    /// Noise the image to the first of them: `schedule.q_sample(&image, &[timesteps.first().index()], &eps)`.
+    /// Noise the image to the first of them: `timesteps.first().q_sample(&image, &eps)`.
     ///
     /// # Errors
     ///

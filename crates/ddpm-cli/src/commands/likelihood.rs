@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
             json!({ "timesteps": list, "bits_per_dim": bits })
         }).collect::<Vec<Value>>(),
     });
-    output::result(common, &json, &table(&bounds, &best)?)
+    output::result(common, &json, &(head(options, common) + &table(&bounds, &best)?))
 }
 
 fn check(denoiser: &Denoiser, data: &DataSet) -> Result<()> {
@@ -180,11 +180,17 @@ fn best_steps(costs: &StepCosts, denoiser: &Denoiser) -> Result<Vec<(Vec<usize>,
         .collect()
 }
 
+/// What the figures belong to.
+fn head(options: &Eval, common: &Common) -> String {
+    let (model, version) = (&options.sampling.model, env!("CARGO_PKG_VERSION"));
+    format!("Model {model}, seed {}, ddpm-cli {version}. ", common.seed)
+}
+
 /// The result as Markdown.
 fn table(bounds: &[Bound; 3], best: &[(Vec<usize>, f64)]) -> Result<String> {
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
-        format!("{:.4} ± {:.4}", estimate.mean, (high - low) / 2.0)
+        format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
     };
     let row = |name: &str, pick: &dyn Fn(&Bound) -> Estimate| {
         let [posterior, beta, optimal] = [0, 1, 2].map(|i| cell(pick(&bounds[i])));

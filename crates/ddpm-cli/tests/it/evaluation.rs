@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::{CLASSES, SIDE, TRAIN, fail, json, keys, labels, pixels, run, stdout, with_model};
+use crate::{CLASSES, SIDE, TEST, TRAIN, fail, json, keys, labels, pixels, run, stdout, with_model};
 
 const EVAL: [&str; 7] = ["eval", "--model", "model", "--data", "data", "--per-class", "6"];
 
@@ -108,4 +108,43 @@ fn no_images_have_no_accuracy() {
     let folder = with_model();
     let error = fail(folder.path(), 1, &["eval", "--model", "model", "--data", "data", "--per-class", "0"]);
     assert!(error.contains("--per-class"), "{error}");
+}
+
+const LIKELIHOOD: [&str; 6] = ["eval", "--model", "model", "--data", "data", "--likelihood"];
+
+/// The bound is a sum of its terms, the optimal variances give the smallest KL terms, and any list of the best
+/// timesteps is one that `sample` takes.
+#[test]
+fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
+    let folder = with_model();
+    let result = json(folder.path(), &LIKELIHOOD);
+    let expected =
+        ["best_timesteps", "bound", "images", "model", "rate_distortion", "seed", "training_images"];
+    assert_eq!(keys(&result), expected);
+    assert_eq!(result["images"], TEST);
+    let mean = |bound: &Value, key: &str| bound[key]["mean"].as_f64().unwrap();
+    let kl = |kind: &str| {
+        let bound = &result["bound"][kind];
+        let steps = bound["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), 20, "{kind}");
+        let terms: Vec<f64> = steps.iter().map(|step| mean(step, "bits_per_dim")).collect();
+        let sum = mean(bound, "prior_bits_per_dim") + terms.iter().sum::<f64>();
+        assert!((sum - mean(bound, "total_bits_per_dim")).abs() < 1e-9 * sum, "{kind}");
+        assert!(terms.iter().all(|&term| term >= 0.0), "{kind}");
+        terms[..19].iter().sum::<f64>()
+    };
+    assert!(kl("optimal") < kl("posterior") && kl("optimal") < kl("beta"));
+    let best = result["best_timesteps"].as_array().unwrap();
+    assert_eq!(best.len(), 20);
+    let list =
+        |i: usize| best[i]["timesteps"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>();
+    let three = list(2).join(",");
+    assert_eq!(list(2).len(), 3);
+    run(folder.path(), &["sample", "--model", "model", "--timesteps", &three, "-n", "2"]);
+    // The same images again, whatever the number of threads.
+    let one = json(folder.path(), &[&LIKELIHOOD[..], &["--threads", "1"]].concat());
+    assert_eq!(one, result);
+    let text = stdout(&run(folder.path(), &LIKELIHOOD));
+    assert!(text.contains("| **bound** |") && text.contains("| t = 0, decoder |"), "{text}");
+    assert!(text.contains(&format!("| {three} |")), "{text}");
 }

@@ -14,8 +14,18 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 7] =
-    ["--model", "--classes", "--sampler", "--steps", "--noise", "--eta", "--guidance"];
+const SAMPLING: [&str; 10] = [
+    "--model",
+    "--classes",
+    "--sampler",
+    "dpmpp-2m-sde",
+    "--steps",
+    "--timesteps",
+    "--noise",
+    "--eta",
+    "--guidance <W>",
+    "--guidance-interval",
+];
 
 #[test]
 fn every_command_explains_each_of_its_options() {
@@ -56,7 +66,7 @@ fn every_command_explains_each_of_its_options() {
                 "hf://datasets/OWNER/NAME",
             ],
         ),
-        ("eval", &["--data", "--per-class", "hf://datasets/OWNER/NAME"]),
+        ("eval", &["--data", "--per-class", "--likelihood", "--images", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
     ];

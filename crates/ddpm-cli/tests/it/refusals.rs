@@ -45,7 +45,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
         usage(&["sample", "--shard", shard], &[shard, "expected I/K with I from 1 to K"]);
     }
     usage(&["sample", "--format", "bmp"], &["bmp", "png", "gif", "idx", "safetensors"]);
-    usage(&["sample", "--sampler", "euler"], &["euler", "ddpm", "ddim"]);
+    usage(&["sample", "--sampler", "plms"], &["plms", "ddpm", "ddim"]);
     usage(&["sample", "--noise", "pink"], &["pink", "posterior", "beta", "none"]);
     usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--number"]);
     usage(&["sample", "-v", "-q"], &["--verbose", "--quiet"]);
@@ -234,6 +234,32 @@ fn options_of_another_sampler_are_refused() {
             refused(folder.path(), &[command, options].concat(), &[options[2]]);
         }
     }
+}
+
+#[test]
+fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
+    let folder = with_model();
+    for (list, parts) in [("20", ["20", "below 20"]), ("5,5", ["timestep 5", "position 1"])] {
+        refused(folder.path(), &["sample", "--model", "model", "--timesteps", list], &parts);
+    }
+    usage(&["sample", "--timesteps", "19,x"], &["'x'", "--timesteps"]);
+    usage(&["sample", "--timesteps", "19", "--steps", "1"], &["--timesteps", "--steps"]);
+    usage(&["sample", "--guidance-interval", "9-5"], &["`9-5`", "expected FIRST-LAST"]);
+}
+
+#[test]
+fn likelihood_takes_no_options_of_sampling_and_needs_test_images() {
+    for option in [["--steps", "5"], ["--guidance", "1"], ["--per-class", "3"], ["--sampler", "ddim"]] {
+        usage(&[&["eval", "--likelihood"][..], &option].concat(), &["--likelihood", option[0]]);
+    }
+    usage(&["eval", "--images", "9"], &["--likelihood"]);
+    usage(&["eval", "--likelihood", "--images", "1"], &["1", "2.."]);
+    let folder = with_model();
+    for file in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+        fs::remove_file(folder.path().join("data").join(file)).unwrap();
+    }
+    let eval = ["eval", "--model", "model", "--data", "data", "--likelihood"];
+    refused(folder.path(), &eval, &["no test images"]);
 }
 
 #[test]

@@ -90,13 +90,24 @@ fn every_option_of_sampling_has_an_effect() {
         &["--noise", "beta"],
         &["--steps", "10"],
         &["--guidance", "3"],
+        &["--timesteps", "19,12,3"],
+        &["--guidance-interval", "5-15"],
         &["--sampler", "ddim"],
+        &["--sampler", "dpmpp-2m"],
+        &["--sampler", "dpmpp-2m-sde"],
+        &["--sampler", "heun"],
+        &["--sampler", "unipc"],
         &["--classes", "1"],
     ] {
         assert!(pixels(folder.path(), &[&job[..], options].concat()) != base, "{options:?}");
     }
     assert!(pixels(folder.path(), &[&job[..], &["--noise", "posterior"]].concat()) == base, "the default");
     assert!(pixels(folder.path(), &[&job[..], &["--seed", "1"]].concat()) == base, "the default");
+    assert!(pixels(folder.path(), &[&job[..], &["--guidance-interval", "0-19"]].concat()) == base, "all");
+    // The same under another name, to the last grey level but for rounding.
+    let near = |a: &[u8], b: &[u8]| std::iter::zip(a, b).all(|(a, b)| a.abs_diff(*b) <= 1);
+    let of = |sampler| pixels(folder.path(), &[&job[..], &["--sampler", sampler]].concat());
+    assert!(near(&of("euler-ancestral"), &base) && near(&of("euler"), &of("ddim")));
     let ddim = |eta| pixels(folder.path(), &[&job[..], &["--sampler", "ddim", "--eta", eta]].concat());
     assert!(ddim("0") != ddim("0.5") && ddim("0.5") != ddim("1"));
 }

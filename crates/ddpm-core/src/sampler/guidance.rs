@@ -47,7 +47,7 @@ impl Guidance {
 /// ```
 ///
 /// It holds for ε, x₀ and v alike, since they are affine functions of each other. With scale 1 the second
-/// network is not asked.
+/// network is not asked. The output is taken as a whole: a learnt variance is exaggerated with the prediction.
 pub fn guided(
     guidance: &Guidance,
     mut conditional: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,

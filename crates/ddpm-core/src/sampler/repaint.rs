@@ -8,11 +8,12 @@ use crate::{Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, li
 /// What is known of the images, and how often the rest is drawn again to fit it.
 #[derive(Clone, Copy, Debug)]
 pub struct RePaint<'a> {
-    /// The images, clean, [B, …]. What the mask hides does not matter.
+    /// The images, clean, [B, …]. What the mask hides does not matter, as long as it is finite.
     pub known: &'a Tensor,
     /// 1 where a pixel is known and 0 where not, of the images' shape.
     pub mask: &'a Tensor,
-    /// How many steps are gone back at a time, j in the paper; 10 there, of 250.
+    /// How many steps are gone back at a time, j in the paper; 10 there, of 250. With few steps it must be small:
+    /// a list of no more steps than this never goes back.
     pub jump_length: usize,
     /// How often each stretch of steps is walked, r in the paper; 10 there, and 1 never goes back.
     pub jump_n_sample: usize,

@@ -191,8 +191,7 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
             let mut variance_type = learned.then_some(VarianceType::LearnedRange);
             codec.field("variance_type", &mut variance_type)?;
             schedule.variance_type = variance_type.unwrap_or(VarianceType::FixedSmall);
-            // Of which −∞, no clipping, was read as null.
-            codec.only("lambda_min_clipped", &[Value::Null])?;
+            codec.no_clipping_of_lambda()?;
             codec.only("use_lu_lambdas", &[false.into()])?;
             codec.flow()?;
         }
@@ -271,6 +270,14 @@ impl Codec {
                 Err(self.error(option, &found, &list.join(", ")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// −∞ was read as null.
+    fn no_clipping_of_lambda(&mut self) -> Result<()> {
+        match self.map.remove("lambda_min_clipped") {
+            None | Some(Value::Null) => Ok(()),
+            Some(found) => Err(self.error("lambda_min_clipped", &found, "-Infinity")),
         }
     }
 

@@ -10,6 +10,8 @@ use crate::{
 pub(super) fn timesteps(config: &SchedulerConfig, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     check_count(schedule, n)?;
     match config.sampler {
+        // diffusers has no such option for these two.
+        Sampler::Ddpm(_) | Sampler::Ddim(_) if config.use_karras_sigmas => Timesteps::karras(schedule, n),
         Sampler::Ddpm(_) | Sampler::Ddim(_) => Timesteps::spaced(schedule, n),
         Sampler::DpmSolverMultistep(_) | Sampler::UniPc(_) if config.use_karras_sigmas => {
             let timesteps = Timesteps::karras(schedule, n)?;

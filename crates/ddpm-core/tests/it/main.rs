@@ -17,6 +17,7 @@ mod image_to_image;
 mod independence;
 mod inverse;
 mod likelihood;
+mod memory;
 mod oracle;
 mod repaint;
 mod schedule;

@@ -1,0 +1,92 @@
+//! Memory: what a sampler needs does not grow with the number of steps.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+use candle_core::{DType, Device};
+use ddpm_core::{
+    AddressedRng, NoiseMode, Purpose, Sampler, Timesteps,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+
+use crate::schedule;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// An allocator that remembers the most that a thread had at one time.
+struct Recorder;
+
+#[global_allocator]
+static ALLOCATOR: Recorder = Recorder;
+
+// SAFETY: every call is passed to the system's allocator as it is.
+#[allow(unsafe_code, reason = "there is no other way to see an allocation")]
+unsafe impl GlobalAlloc for Recorder {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        record(layout.size() as isize);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        record(-(layout.size() as isize));
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+fn record(bytes: isize) {
+    // A thread that is ending has no thread-local storage any more.
+    let _ = LIVE.try_with(|live| {
+        live.set(live.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
+    });
+}
+
+fn peak(run: impl FnOnce()) -> isize {
+    let before = LIVE.get();
+    PEAK.set(before);
+    run();
+    PEAK.get() - before
+}
+
+#[test]
+fn the_recorder_sees_a_peak() {
+    let seen = peak(|| drop(vec![0_u8; 1_000_000]));
+    assert!((1_000_000..1_010_000).contains(&seen), "{seen}");
+}
+
+#[test]
+fn no_sampler_keeps_more_images_for_more_steps() {
+    let schedule = schedule(|c| *c = ddpm_core::ScheduleConfig::ho2020());
+    let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
+    let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
+    for sampler in [
+        Sampler::Ddpm(NoiseMode::Posterior),
+        Sampler::Ddim(0.5),
+        Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+        Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
+        Sampler::Euler(Churn { s_churn: 10.0, ..Churn::NONE }),
+        Sampler::EulerAncestral,
+        Sampler::Heun(Churn::NONE),
+        Sampler::UniPc(UniPc::order_2()),
+    ] {
+        let of_steps = |n: usize| {
+            let timesteps = Timesteps::spaced(&schedule, n).unwrap();
+            peak(|| {
+                let noise = |x: &_, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x);
+                let model = |x: &candle_core::Tensor, _| x * 0.5;
+                sampler.run(&schedule, &timesteps, x_t.clone(), model, noise, |_| Ok(())).unwrap();
+            })
+        };
+        let (few, many) = (of_steps(10), of_steps(200));
+        // One image more would be 160,000 bytes.
+        assert!((many - few).abs() < 10_000, "{sampler:?}: {few} bytes for 10 steps, {many} for 200");
+        assert!((160_000..160_000 * 12).contains(&few), "{sampler:?}: {few}");
+    }
+}
