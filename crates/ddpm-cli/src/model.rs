@@ -7,6 +7,8 @@ use candle_core::Device;
 use ddpm_data::HubAddress;
 use ddpm_model::{Denoiser, read_model, read_model_from};
 
+use crate::output;
+
 /// The name of the model that is part of the program.
 pub(crate) const BUILT_IN: &str = "built-in";
 
@@ -25,8 +27,16 @@ static FILES: [(&str, &[u8]); 4] = built_in!(
     "denoiser/diffusion_pytorch_model.safetensors"
 );
 
-/// Loads the built-in model, a model of the Hub, or a model folder.
+/// Loads the built-in model, a model of the Hub, or a model folder, and says what is odd about its schedule.
 pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
+    let denoiser = find(name, device)?;
+    if let Some(warning) = denoiser.schedule().warning() {
+        output::warning(&format!("{name}: {warning}"));
+    }
+    Ok(denoiser)
+}
+
+fn find(name: &str, device: &Device) -> Result<Denoiser> {
     if name == BUILT_IN {
         let read = |wanted: &str| {
             let found = FILES.iter().find(|(name, _)| *name == wanted);

@@ -46,7 +46,8 @@ pub enum Compat {
     /// What the published equations say.
     #[default]
     Exact,
-    /// What diffusers 0.42.1 does, for comparing pictures:
+    /// What diffusers 0.42.1 does, for comparing pictures. The last two are a matter of a
+    /// [`Scheduler`](crate::Scheduler), the others of the samplers themselves:
     ///
     /// - its DDPM adds noise in the last step, unless that starts at t = 0;
     /// - its DDIM goes from t to t − ⌊T/n⌋ even where that is not the next timestep of the list, and keeps

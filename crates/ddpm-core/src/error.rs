@@ -263,6 +263,9 @@ pub enum Error {
         /// T.
         expected: usize,
     },
+    /// A noise source or an observer failed for a reason of its own.
+    #[error(transparent)]
+    Callback(Box<dyn std::error::Error + Send + Sync>),
     /// The tensor library failed, for example because shapes do not fit.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -57,6 +57,7 @@ pub mod sampler;
 mod schedule;
 mod scheduler;
 mod step_search;
+mod timestep;
 mod timesteps;
 
 pub use config::{BetaSchedule, Compat, ScheduleConfig, VarianceType};
@@ -68,4 +69,5 @@ pub use sampler::{NoiseMode, Step};
 pub use schedule::{NoiseSchedule, PosteriorStep, ScheduleWarning};
 pub use scheduler::{FinalSigma, Sampler, Scheduler, SchedulerConfig};
 pub use step_search::{StepCostEstimator, StepCosts};
-pub use timesteps::{Timestep, TimestepSpacing, Timesteps};
+pub use timestep::Timestep;
+pub use timesteps::{TimestepSpacing, Timesteps};

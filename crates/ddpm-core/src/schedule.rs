@@ -25,8 +25,8 @@ pub struct PosteriorStep {
     pub beta: f64,
 }
 
-/// ᾱ at T − 1 above which the start of sampling, pure noise, is visibly not what training ended with. That
-/// of Stable Diffusion is 0.0047, which Lin et al. 2023 found to keep images from being dark or bright.
+/// ᾱ at T − 1 above which there is a warning: a tenth of the image's amplitude is left. Well-known models stay below
+/// it, if not by much (Stable Diffusion has 0.0047, which Lin et al. 2023 already call a flaw).
 const PRIOR: f64 = 0.01;
 
 /// Something about a schedule that is allowed and probably not meant.
@@ -71,7 +71,7 @@ impl NoiseSchedule {
         Self { config, betas, alphas_cumprod, alphas_cumprod_prev }
     }
 
-    /// The same schedule with another ᾱ at T − 1.
+    /// The same schedule with another ᾱ at T − 1; its last β is then not what leads there.
     pub(crate) fn with_terminal(self, alpha_cumprod: f64) -> Self {
         let (mut alphas_cumprod, last) = (self.alphas_cumprod, self.betas.len() - 1);
         alphas_cumprod[last] = alpha_cumprod;

@@ -1,9 +1,8 @@
 //! Which steps a sampler takes.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NoiseSchedule, Result, linear::weighted_sum};
+use crate::{Error, NoiseSchedule, Result, Timestep, timestep::sigma};
 
 /// How n steps are spread over T. The names are those of diffusers; see Lin et al. 2023
 /// (arXiv 2305.08891), table 2.
@@ -17,65 +16,6 @@ pub enum TimestepSpacing {
     Trailing,
     /// Evenly from T − 1 to 0, both included.
     Linspace,
-}
-
-/// One noise level at which a network is asked: a timestep of the schedule, or a point between two.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timestep {
-    t: f64,
-    alpha_cumprod: f64,
-}
-
-impl Timestep {
-    /// The number of the timestep, 0 to T − 1; whole unless the list was made from noise levels.
-    #[must_use]
-    pub fn t(self) -> f64 {
-        self.t
-    }
-
-    /// The whole timestep that is nearest, for a network that knows no others.
-    #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "t lies between 0 and T")]
-    pub fn index(self) -> usize {
-        self.t.round() as usize
-    }
-
-    /// ᾱ, the signal power left at this noise level.
-    #[must_use]
-    pub fn alpha_cumprod(self) -> f64 {
-        self.alpha_cumprod
-    }
-
-    /// σ = √((1−ᾱ)/ᾱ), the noise level of Karras et al. 2022 (arXiv 2206.00364), whose images are xₜ/√ᾱ.
-    #[must_use]
-    pub fn sigma(self) -> f64 {
-        sigma(self.alpha_cumprod)
-    }
-
-    /// λ = ½ ln(ᾱ/(1−ᾱ)), half the logarithm of the signal-to-noise ratio (Lu et al. 2022,
-    /// arXiv 2206.00927). It grows while an image is denoised.
-    #[must_use]
-    pub fn half_log_snr(self) -> f64 {
-        -self.sigma().ln()
-    }
-
-    /// An image noised to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
-    /// [`NoiseSchedule::q_sample`] is for whole timesteps, one for each image.
-    ///
-    /// # Errors
-    ///
-    /// If the shapes differ.
-    pub fn q_sample(self, x_start: &Tensor, eps: &Tensor) -> Result<Tensor> {
-        weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
-    }
-
-    pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
-        Self { t, alpha_cumprod }
-    }
-}
-
-pub(crate) fn sigma(alpha_cumprod: f64) -> f64 {
-    ((1.0 - alpha_cumprod) / alpha_cumprod).sqrt()
 }
 
 /// A validated list of timesteps, strictly descending, and the noise level at which it ends: none, that
@@ -104,7 +44,7 @@ impl Timesteps {
     #[must_use]
     pub fn all(schedule: &NoiseSchedule) -> Self {
         let numbered = schedule.alphas_cumprod().iter().enumerate().rev();
-        let list = numbered.map(|(t, &alpha_cumprod)| Timestep { t: t as f64, alpha_cumprod }).collect();
+        let list = numbered.map(|(t, &alpha_cumprod)| Timestep::new(t as f64, alpha_cumprod)).collect();
         Self { list, last: 1.0 }
     }
 
@@ -152,7 +92,7 @@ impl Timesteps {
             }
             bound = found;
         }
-        let timestep = |t: usize| Timestep { t: t as f64, alpha_cumprod: schedule.alphas_cumprod()[t] };
+        let timestep = |t: usize| Timestep::new(t as f64, schedule.alphas_cumprod()[t]);
         Self::new(list.into_iter().map(timestep).collect())
     }
 
@@ -165,14 +105,19 @@ impl Timesteps {
     pub fn from_sigmas(schedule: &NoiseSchedule, sigmas: &[f64]) -> Result<Self> {
         let mut bound = f64::INFINITY;
         for (position, &found) in sigmas.iter().enumerate() {
-            // Beyond these ᾱ is 0 or 1 in f64.
+            // Beyond these 1 − ᾱ or ᾱ has no digits left in f64.
             let has_both = (1e-7..1e7).contains(&found);
             if !(has_both && found < bound) {
                 return Err(Error::Sigma { found, position });
             }
             bound = found;
         }
-        Self::new(sigmas.iter().map(|&sigma| schedule.at_sigma(sigma)).collect())
+        let list: Vec<Timestep> = sigmas.iter().map(|&sigma| schedule.at_sigma(sigma)).collect();
+        // Two that are so close that they are one level would make a step of no length.
+        match list.windows(2).position(|pair| pair[0].alpha_cumprod() >= pair[1].alpha_cumprod()) {
+            Some(position) => Err(Error::Sigma { found: sigmas[position + 1], position: position + 1 }),
+            None => Self::new(list),
+        }
     }
 
     /// The spacing of Karras et al. 2022 (arXiv 2206.00364, eq. 5) between the largest and the smallest σ of
@@ -190,6 +135,10 @@ impl Timesteps {
         check_count(schedule, num_inference_steps)?;
         let alphas_cumprod = schedule.alphas_cumprod();
         let (min, max) = (sigma(alphas_cumprod[0]), sigma(alphas_cumprod[alphas_cumprod.len() - 1]));
+        if max.is_infinite() {
+            let expected = "a finite one, so no rescale_betas_zero_snr";
+            return Err(Error::SamplerOption { option: "the largest sigma", found: max, expected });
+        }
         Self::from_sigmas(schedule, &karras_sigmas(max, min, num_inference_steps))
     }
 
@@ -198,7 +147,7 @@ impl Timesteps {
     /// if that is below.
     #[must_use]
     pub fn ending_at_sigma_min(self, schedule: &NoiseSchedule) -> Self {
-        let last = self.list[self.len() - 1].alpha_cumprod;
+        let last = self.list[self.len() - 1].alpha_cumprod();
         Self { last: last.max(schedule.alphas_cumprod()[0]), ..self }
     }
 
@@ -266,41 +215,14 @@ impl Timesteps {
         // The timestep itself is the draw, so that a shorter list draws the same noise at the same level.
         // Between whole timesteps two might share one, and levels beyond the schedule's have that of its ends; there
         // the place in the list is distinct.
-        let whole = self.list.iter().all(|timestep| timestep.t.fract() == 0.0)
-            && self.list.is_sorted_by(|before, after| before.t > after.t);
+        let whole = self.list.iter().all(|timestep| timestep.t().fract() == 0.0)
+            && self.list.is_sorted_by(|before, after| before.t() > after.t());
         self.list.iter().enumerate().map(move |(index, &from)| {
             let is_last = index + 1 == self.list.len();
-            let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod);
+            let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod());
             let draw = if whole { from.index() } else { self.list.len() - 1 - index };
             Transition { index, from, to, is_last, draw }
         })
-    }
-}
-
-impl NoiseSchedule {
-    /// The timestep at σ, by linear interpolation of ln σ over t; at the ends, the first and the last one.
-    pub(crate) fn at_sigma(&self, sigma_found: f64) -> Timestep {
-        let table = self.alphas_cumprod();
-        // The first timestep that is noisier.
-        let above = table.partition_point(|&alpha| sigma(alpha) <= sigma_found);
-        let t = match above {
-            0 => 0.0,
-            above if above == table.len() => (above - 1) as f64,
-            above => {
-                let (low, high) = (sigma(table[above - 1]).ln(), sigma(table[above]).ln());
-                (above - 1) as f64 + (sigma_found.ln() - low) / (high - low)
-            }
-        };
-        Timestep { t, alpha_cumprod: 1.0 / (1.0 + sigma_found * sigma_found) }
-    }
-
-    /// The timestep `t`.
-    ///
-    /// # Errors
-    ///
-    /// If `t` is not below T.
-    pub fn timestep(&self, t: usize) -> Result<Timestep> {
-        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_bar(t)? })
     }
 }
 

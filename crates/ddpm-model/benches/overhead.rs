@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("ddim", Sampler::Ddim(0.0)),
         ("dpmpp-2m", Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m())),
         ("dpmpp-2m-sde", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
+        ("euler", Sampler::Euler(Churn::NONE)),
         ("euler-ancestral", Sampler::EulerAncestral),
         ("heun", Sampler::Heun(Churn::NONE)),
         ("unipc", Sampler::UniPc(UniPc::order_2())),

@@ -147,7 +147,11 @@ fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
         expected: expected.into(),
     };
     if !matches!(config.sampler, Sampler::Ddpm(_)) {
-        return Err(refuse("_class_name", format!("{:?}", config.sampler), "\"DDPMScheduler\""));
+        return Err(refuse(
+            "_class_name",
+            format!("{:?}", config.sampler.diffusers_class()),
+            "\"DDPMScheduler\"",
+        ));
     }
     if config.schedule.variance_type == VarianceType::LearnedRange {
         let found = "\"learned_range\"".to_owned();

@@ -88,6 +88,18 @@ impl Denoiser {
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
+        check_churn(&config.sampler)?;
         Ok(config.sampler.run(schedule, &timesteps, x_t, model, noise, observe)?)
+    }
+}
+
+/// These networks are trained at whole timesteps, and churn asks between them.
+fn check_churn(sampler: &Sampler) -> Result<()> {
+    match sampler {
+        Sampler::Euler(churn) | Sampler::Heun(churn) if churn.s_churn != 0.0 => {
+            let (found, expected) = (churn.s_churn, "0, because the network knows whole timesteps only");
+            Err(ddpm_core::Error::SamplerOption { option: "s_churn", found, expected }.into())
+        }
+        _ => Ok(()),
     }
 }

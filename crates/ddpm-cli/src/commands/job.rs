@@ -128,11 +128,11 @@ impl Sampling {
         let default = SampleConfig::ancestral(seed, denoiser);
         ensure!(
             self.sampler == SamplerName::Ddpm || self.noise.is_none(),
-            "--noise is an option of the sampler ddpm; ddim takes --eta"
+            "--noise is an option of the sampler ddpm"
         );
         ensure!(
             self.sampler == SamplerName::Ddim || self.eta.is_none(),
-            "--eta is an option of the sampler ddim; ddpm takes --noise"
+            "--eta is an option of the sampler ddim"
         );
         let sampler = match self.sampler {
             SamplerName::Ddpm => match self.noise {

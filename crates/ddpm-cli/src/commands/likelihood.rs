@@ -180,10 +180,15 @@ fn best_steps(costs: &StepCosts, denoiser: &Denoiser) -> Result<Vec<(Vec<usize>,
         .collect()
 }
 
-/// What the figures belong to.
+/// What the figures belong to, and how to make them again.
 fn head(options: &Eval, common: &Common) -> String {
-    let (model, version) = (&options.sampling.model, env!("CARGO_PKG_VERSION"));
-    format!("Model {model}, seed {}, ddpm-cli {version}. ", common.seed)
+    let (model, version, seed) = (&options.sampling.model, env!("CARGO_PKG_VERSION"), common.seed);
+    let (images, data) = (options.images, &options.data);
+    let command =
+        format!("ddpm-cli eval --likelihood --model {model} --data {data} --images {images} --seed {seed}");
+    format!(
+        "`{command}`, version {version}. Variances and timesteps are chosen by as many training images.\n\n"
+    )
 }
 
 /// The result as Markdown.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tempfile::tempdir;
 
-use crate::{WEIGHTS, fail, names, with_model, write_data};
+use crate::{WEIGHTS, fail, names, run, with_model, write_data};
 
 /// A command that fails with exit code 1: the message is one line, which contains all of `parts`, and
 /// nothing is left behind.
@@ -124,6 +124,20 @@ fn replace(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Vec<
         assert!(text.contains(from), "{text}");
         text.replace(from, to).into_bytes()
     }
+}
+
+/// Allowed, and probably not meant: a schedule for a thousand steps that is used with twenty.
+#[test]
+fn a_schedule_that_does_not_end_in_noise_is_warned_of() {
+    let folder = with_model();
+    let path = folder.path().join("model/scheduler/scheduler_config.json");
+    fs::write(&path, replace("0.7", "0.02")(fs::read(&path).unwrap())).unwrap();
+    let assert = run(folder.path(), &["info", "--model", "model"]);
+    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(
+        said.starts_with("warning: model: alphas_cumprod is 0.81") && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn of_class(
 ) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor> {
     move |x_t, timestep| {
         let batch = x_t.dim(0)?;
-        let t = Tensor::full(timestep.t().round(), batch, x_t.device())?.to_dtype(DType::U32)?;
+        let t = timestep.to_tensor(batch, DType::U32, x_t.device()).map_err(candle_core::Error::wrap)?;
         network.forward(x_t, &t, &Tensor::full(class, batch, x_t.device())?)
     }
 }

@@ -103,7 +103,10 @@ impl BoundEstimator {
             let x_t = noised(x_start, step.step, &mut noise)?;
             let prediction = predict(&self.schedule, &x_t, step.step.from, &mut model)?;
             // [B, D]
-            let errors = (x_start - &prediction.x_start)?.sqr()?.reshape((prior.len(), ()))?;
+            let errors = (x_start - &prediction.x_start)?;
+            // Half precision would lose the small ones.
+            let dtype = if errors.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let errors = errors.to_dtype(dtype)?.sqr()?.reshape((prior.len(), ()))?;
             let mse = host(&errors.mean(1)?)?;
             let bits = if step.step.is_last {
                 step.decoder(&levels, &prediction)?

@@ -18,7 +18,7 @@
 //! | [`BoundEstimator`] | the bound over a set of images, with its uncertainty |
 //! | [`optimal_variances`] | the σ² of each step that makes it smallest (Bao et al. 2022) |
 //! | [`Bound::rate_distortion`] | what a receiver knows after how many bits (Ho et al. 2020, figure 5) |
-//! | [`progressive_decoding`] | what the receiver sees (Ho et al. 2020, figure 6) |
+//! | [`progressive_decoding`] | what the receiver sees (Ho et al. 2020, section 4.3) |
 //! | [`StepCosts`](crate::StepCosts) | the best n timesteps (Watson et al. 2021) |
 //!
 //! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are those of

@@ -7,7 +7,7 @@ use crate::{
     NoiseSchedule, PosteriorStep, Result, Step, Timestep, Timesteps, linear::weighted_sum, sampler::predict,
 };
 
-/// Sends images from the noisiest step to the last (Ho et al. 2020, algorithms 3 and 4, figure 6). The sender
+/// Sends images from the noisiest step to the last (Ho et al. 2020, section 4.3, algorithms 3 and 4). The sender
 /// knows x₀, [B, …], and draws
 ///
 /// ```text

@@ -5,8 +5,7 @@ use candle_core::Tensor;
 use super::{Step, predict};
 use crate::{
     Compat, Error, NoiseSchedule, PosteriorStep, PredictionType, Result, Timestep, Timesteps,
-    linear::weighted_sum,
-    timesteps::{Transition, sigma},
+    linear::weighted_sum, timestep::sigma, timesteps::Transition,
 };
 
 /// Samples by the non-Markovian process of Song et al. 2021, eq. 12 and 16:

@@ -1,7 +1,6 @@
 //! Ancestral sampling, Algorithm 2 of Ho et al. 2020 (arXiv 2006.11239).
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::{Prediction, Step, predict};
 use crate::{
@@ -10,8 +9,8 @@ use crate::{
 };
 
 /// The noise that an ancestral step adds to the posterior's mean.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum NoiseMode {
     /// Variance β̃ₜ, the posterior's ("fixed small").
     Posterior,

@@ -8,7 +8,7 @@ use super::{Step, predict_x_start};
 use crate::{Error, NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition};
 
 /// The options of [`dpm_solver_multistep`]. The names are those of diffusers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DpmSolver {
     /// 1 or 2.
     pub solver_order: usize,

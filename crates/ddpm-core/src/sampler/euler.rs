@@ -2,18 +2,16 @@
 //! k-diffusion.
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::{NoiseMode, Step, ddpm, predict_x_start};
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps,
-    linear::weighted_sum,
-    timesteps::{Transition, sigma},
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum,
+    timestep::sigma, timesteps::Transition,
 };
 
 /// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2): σ is raised to σ(1+γ) with
 /// γ = min(`s_churn`/n, √2 − 1), where σ lies from `s_tmin` to `s_tmax`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Churn {
     /// The amount, over all steps; 0 for none.
     pub s_churn: f64,

@@ -47,7 +47,7 @@ impl Guidance {
 /// ```
 ///
 /// It holds for ε, x₀ and v alike, since they are affine functions of each other. With scale 1 the second
-/// network is not asked. The output is taken as a whole: a learnt variance is exaggerated with the prediction.
+/// network is not asked. A learnt variance, the second half of an output, is the conditional one.
 pub fn guided(
     guidance: &Guidance,
     mut conditional: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
@@ -60,6 +60,15 @@ pub fn guided(
             return Ok(with);
         }
         let without = unconditional(x_t, timestep)?;
-        weighted_sum(&[(1.0 - scale, &without), (scale, &with)]).map_err(candle_core::Error::wrap)
+        let guide = |with: &Tensor, without: &Tensor| {
+            weighted_sum(&[(1.0 - scale, without), (scale, with)]).map_err(candle_core::Error::wrap)
+        };
+        match (x_t.dims(), with.dims()) {
+            (&[_, width, ..], &[_, found, ..]) if found == 2 * width => {
+                let prediction = guide(&with.narrow(1, 0, width)?, &without.narrow(1, 0, width)?)?;
+                Tensor::cat(&[prediction, with.narrow(1, width, width)?], 1)
+            }
+            _ => guide(&with, &without),
+        }
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{Churn, Step, euler::euler_step, predict_x_start};
 use crate::{
-    NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::sigma,
+    NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum, timestep::sigma,
 };
 
 /// Samples with Heun's method (Karras et al. 2022, algorithms 1 and 2): a step of Euler, and a second one with

@@ -20,7 +20,8 @@
 //! - `noise(x_t, draw)`, which returns standard normal noise of the shape of `x_t`. It is called only where
 //!   noise is added, with a number that is distinct for each draw of a run: the timestep, if those of the list
 //!   are whole;
-//! - `observe(step)`, called after each step, for previews and progress; an error it returns ends the run.
+//! - `observe(step)`, called after each step, for previews and progress; an error it returns ends the run, and
+//!   [`Error::Callback`] is for those that are none of this crate's.
 //!
 //! What a network is told about its images, a class or a mask for example, it captures. [`guided`] makes one
 //! network of two.
@@ -61,7 +62,7 @@ pub struct Step<'a> {
     pub total: usize,
     /// The timestep from which the step was taken.
     pub timestep: Timestep,
-    /// The image after the step; x₀ itself after the last.
+    /// The image after the step; x₀ itself after the last, unless the list ends before.
     pub x_t: &'a Tensor,
     /// The network's prediction of x₀ at this step, clipped if the schedule says so.
     pub x_start: &'a Tensor,

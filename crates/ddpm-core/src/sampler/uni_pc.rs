@@ -11,7 +11,7 @@ use super::{
 use crate::{NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition};
 
 /// The options of [`uni_pc`]. The names are those of diffusers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UniPc {
     /// The order of the predictor, 1 or 2; the corrector adds one.
     pub solver_order: usize,

@@ -2,9 +2,9 @@
 //!
 //! One description of each class serves both directions, so what is read is what is written.
 
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
+use super::codec::Codec;
 use super::{FinalSigma, Sampler, SchedulerConfig};
 use crate::{
     Error, NoiseMode, Result, ScheduleConfig, TimestepSpacing, VarianceType,
@@ -44,7 +44,7 @@ impl SchedulerConfig {
             let (found, expected) = (found.to_string().into(), CLASSES.into());
             return Err(Error::SchedulerOption { class, option, found, expected });
         };
-        let mut codec = Codec { class: class_name(&config.sampler), reading: true, map };
+        let mut codec = Codec { class: config.sampler.diffusers_class(), reading: true, map };
         codec.map.remove("_class_name");
         describe(&mut codec, &mut config)?;
         if let Some((option, found)) = codec.map.into_iter().next() {
@@ -60,13 +60,14 @@ impl SchedulerConfig {
     }
 
     /// The `scheduler_config.json` with which a scheduler of diffusers does the same; it ends with a new line.
+    /// `compat` is not part of it.
     ///
     /// # Errors
     ///
     /// If there is something for which the class of diffusers has no option: DDPM with no noise or variances of
     /// one's own, churn, clipping for most samplers. (η of DDIM is an argument in diffusers and not in the file.)
     pub fn to_diffusers_json(&self) -> Result<String> {
-        let class = class_name(&self.sampler);
+        let class = self.sampler.diffusers_class();
         let refuse = |option: &str, found: String, expected: &str| {
             let (option, found, expected) = (option.into(), found.into(), expected.into());
             Err(Error::SchedulerOption { class, option, found, expected })
@@ -106,18 +107,6 @@ impl SchedulerConfig {
             return refuse("final_sigmas_type", "sigma_min".to_owned(), "zero");
         }
         Ok(serde_json::to_string_pretty(&codec.map)? + "\n")
-    }
-}
-
-fn class_name(sampler: &Sampler) -> &'static str {
-    match sampler {
-        Sampler::Ddpm(_) => "DDPMScheduler",
-        Sampler::Ddim(_) => "DDIMScheduler",
-        Sampler::DpmSolverMultistep(_) => "DPMSolverMultistepScheduler",
-        Sampler::Euler(_) => "EulerDiscreteScheduler",
-        Sampler::EulerAncestral => "EulerAncestralDiscreteScheduler",
-        Sampler::Heun(_) => "HeunDiscreteScheduler",
-        Sampler::UniPc(_) => "UniPCMultistepScheduler",
     }
 }
 
@@ -186,11 +175,21 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
             codec.field("solver_type", &mut options.solver_type)?;
             codec.field("lower_order_final", &mut options.lower_order_final)?;
             codec.field("euler_at_final", &mut options.euler_at_final)?;
-            // Null means that the network puts out no variance.
-            let learned = schedule.variance_type == VarianceType::LearnedRange;
-            let mut variance_type = learned.then_some(VarianceType::LearnedRange);
-            codec.field("variance_type", &mut variance_type)?;
-            schedule.variance_type = variance_type.unwrap_or(VarianceType::FixedSmall);
+            // Without a learnt variance it means nothing to this class, and is null unless it was left there.
+            let learned = match codec.map.get("variance_type") {
+                Some(found) => *found == "learned_range" || *found == "learned",
+                None => schedule.variance_type == VarianceType::LearnedRange,
+            };
+            if learned {
+                codec.field("variance_type", &mut schedule.variance_type)?;
+            } else if codec.map.get("variance_type") == Some(&Value::Null) {
+                codec.map.remove("variance_type");
+            } else {
+                if !codec.reading {
+                    codec.map.insert("variance_type".to_owned(), Value::Null);
+                }
+                codec.keep("variance_type", other);
+            }
             codec.no_clipping_of_lambda()?;
             codec.only("use_lu_lambdas", &[false.into()])?;
             codec.flow()?;
@@ -235,87 +234,6 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
         codec.keep("clip_sample", other);
     }
     Ok(())
-}
-
-/// Takes options out of a map, or puts them in.
-struct Codec {
-    class: &'static str,
-    reading: bool,
-    map: Map<String, Value>,
-}
-
-impl Codec {
-    fn error(&self, option: &str, found: &Value, expected: &str) -> Error {
-        let (option, found, expected) = (option.into(), found.to_string().into(), expected.into());
-        Error::SchedulerOption { class: self.class, option, found, expected }
-    }
-
-    /// An option that is implemented.
-    fn field<T: Serialize + DeserializeOwned>(&mut self, option: &str, value: &mut T) -> Result<()> {
-        if !self.reading {
-            self.map.insert(option.to_owned(), serde_json::to_value(value)?);
-        } else if let Some(found) = self.map.remove(option) {
-            *value =
-                T::deserialize(&found).map_err(|source| self.error(option, &found, &source.to_string()))?;
-        }
-        Ok(())
-    }
-
-    /// An option of which only these values are implemented. The first is diffusers' default, and is not
-    /// written.
-    fn only(&mut self, option: &str, supported: &[Value]) -> Result<()> {
-        match self.map.remove(option) {
-            Some(found) if !supported.contains(&found) => {
-                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
-                Err(self.error(option, &found, &list.join(", ")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// −∞ was read as null.
-    fn no_clipping_of_lambda(&mut self) -> Result<()> {
-        match self.map.remove("lambda_min_clipped") {
-            None | Some(Value::Null) => Ok(()),
-            Some(found) => Err(self.error("lambda_min_clipped", &found, "-Infinity")),
-        }
-    }
-
-    /// An entry that is written back as it is.
-    fn keep(&mut self, option: &str, other: &mut Map<String, Value>) {
-        let (from, to) = if self.reading { (&mut self.map, other) } else { (other, &mut self.map) };
-        if let Some(value) = from.remove(option) {
-            to.insert(option.to_owned(), value);
-        }
-    }
-
-    fn order(&mut self, order: &mut usize) -> Result<()> {
-        self.field("solver_order", order)?;
-        if (1..=2).contains(order) {
-            Ok(())
-        } else {
-            Err(self.error("solver_order", &(*order).into(), "1, 2"))
-        }
-    }
-
-    fn clipping(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
-        self.field("clip_sample", &mut schedule.clip_sample)?;
-        self.field("clip_sample_range", &mut schedule.clip_sample_range)
-    }
-
-    fn thresholding(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
-        self.field("thresholding", &mut schedule.thresholding)?;
-        self.field("dynamic_thresholding_ratio", &mut schedule.dynamic_thresholding_ratio)?;
-        self.field("sample_max_value", &mut schedule.sample_max_value)
-    }
-
-    /// Flow matching, of which there is nothing here.
-    fn flow(&mut self) -> Result<()> {
-        self.only("use_flow_sigmas", &[false.into()])?;
-        self.only("flow_shift", &[json!(1.0), json!(1)])?;
-        self.only("use_dynamic_shifting", &[false.into()])?;
-        self.only("time_shift_type", &["exponential".into()])
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A schedule with a sampler, as diffusers' `scheduler_config.json` describes one.
 
+mod codec;
 mod json;
 mod spacing;
 
@@ -12,8 +13,7 @@ use crate::{
 };
 
 /// A sampler with its options: one of the functions of [`sampler`], as data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Sampler {
     /// [`sampler::ddpm`], `DDPMScheduler`.
@@ -33,6 +33,20 @@ pub enum Sampler {
 }
 
 impl Sampler {
+    /// The name of its class in diffusers.
+    #[must_use]
+    pub fn diffusers_class(&self) -> &'static str {
+        match self {
+            Self::Ddpm(_) => "DDPMScheduler",
+            Self::Ddim(_) => "DDIMScheduler",
+            Self::DpmSolverMultistep(_) => "DPMSolverMultistepScheduler",
+            Self::Euler(_) => "EulerDiscreteScheduler",
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Self::Heun(_) => "HeunDiscreteScheduler",
+            Self::UniPc(_) => "UniPCMultistepScheduler",
+        }
+    }
+
     /// Runs it; arguments as in [`sampler`].
     ///
     /// # Errors
@@ -79,7 +93,8 @@ pub struct SchedulerConfig {
     pub schedule: ScheduleConfig,
     /// The sampler.
     pub sampler: Sampler,
-    /// Whether the noise levels are spaced as by [`Timesteps::karras`].
+    /// Whether the noise levels are spaced by the rule of [`Timesteps::karras`]; for Euler and Heun between the ends
+    /// that `timestep_spacing` gives.
     pub use_karras_sigmas: bool,
     /// Where a run ends.
     pub final_sigma: FinalSigma,
@@ -89,7 +104,8 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// A schedule with a sampler, ending at x₀.
+    /// A schedule with a sampler, ending at x₀. Not every option of a schedule can be written for every class:
+    /// only those of DDPM, DDIM and Heun have `clip_sample`, which the named schedules set.
     #[must_use]
     pub fn new(schedule: ScheduleConfig, sampler: Sampler) -> Self {
         let other = serde_json::Map::new();
@@ -134,7 +150,8 @@ impl Scheduler {
     /// As [`NoiseSchedule::new`].
     pub fn new(config: &SchedulerConfig) -> Result<Self> {
         let mut schedule = NoiseSchedule::new(&config.schedule)?;
-        let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
+        // Heun's class has no such option.
+        let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::Heun(_));
         let ScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
         if by_sigma && rescale_betas_zero_snr && compat == Compat::Diffusers {
             schedule = schedule.with_terminal(DIFFUSERS_TERMINAL);

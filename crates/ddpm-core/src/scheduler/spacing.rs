@@ -3,7 +3,8 @@
 use super::{Sampler, SchedulerConfig};
 use crate::{
     Compat, NoiseSchedule, Result, Timestep, TimestepSpacing, Timesteps,
-    timesteps::{check_count, karras_sigmas, round, sigma, trailing},
+    timestep::sigma,
+    timesteps::{check_count, karras_sigmas, round, trailing},
 };
 
 /// The timesteps of diffusers' `set_timesteps`.

@@ -103,7 +103,7 @@ fn every_intermediate_image_of_seven_schedulers_agrees_with_diffusers() {
             }
         }
     }
-    println!("{} traces; largest relative difference to diffusers", traces.len());
+    println!("{} traces; largest difference to diffusers, relative to max(1, |x|)", traces.len());
     println!("{:36} {:>10} {:>10} {:>10}", "", "f64", "equations", "f32");
     for (class, [in_f64, by_equations, in_f32]) in worst {
         println!("{class:36} {in_f64:>10.1e} {by_equations:>10.1e} {in_f32:>10.1e}");

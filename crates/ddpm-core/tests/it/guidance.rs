@@ -174,3 +174,18 @@ fn a_network_that_fails_or_answers_in_another_shape_is_an_error() {
     assert!(guided(&guidance, with, failing)(&point(), at).unwrap_err().to_string().contains("no network"));
     assert_eq!(guided(&guidance, with, without)(&point(), at).unwrap().dtype(), DType::F64);
 }
+
+/// The variance must stay between β̃ and β, so it is not exaggerated.
+#[test]
+fn a_learnt_variance_is_the_conditional_one() {
+    let schedule = schedule(|_| {});
+    let at = schedule.timestep(7).unwrap();
+    let both = |prediction: fn(&Tensor, Timestep) -> candle_core::Result<Tensor>, variance: f64| {
+        move |x: &Tensor, at: Timestep| Tensor::cat(&[prediction(x, at)?, x.affine(0.0, variance)?], 1)
+    };
+    let guidance = Guidance::new(3.0);
+    let found = guided(&guidance, both(with, 0.9), both(without, -0.9))(&point(), at).unwrap();
+    let alone = guided(&guidance, with, without)(&point(), at).unwrap();
+    assert_eq!(values(&found.narrow(1, 0, 3).unwrap()), values(&alone));
+    assert_eq!(values(&found.narrow(1, 3, 3).unwrap()), [0.9; 3]);
+}

@@ -113,6 +113,20 @@ fn every_conversion_of_the_true_quantities_is_exact() {
 }
 
 #[test]
+fn the_named_conversions_give_back_what_was_noised() {
+    let schedule = schedule(|_| {});
+    let (x_start, eps) = (normal(1, 2, DType::F64), normal(2, 2, DType::F64));
+    let x_t = schedule.q_sample(&x_start, &[3, 17], &eps).unwrap();
+    let x_start_found = schedule.predict_x_start_from_eps(&eps, &x_t, &[3, 17]).unwrap();
+    let eps_found = schedule.predict_eps_from_x_start(&x_start, &x_t, &[3, 17]).unwrap();
+    assert!(largest_difference(&values(&x_start_found), &values(&x_start)) < 1e-12);
+    assert!(largest_difference(&values(&eps_found), &values(&eps)) < 1e-12);
+    let at = schedule.timestep(3).unwrap();
+    let one = schedule.q_sample(&x_start, &[3], &eps).unwrap();
+    assert_eq!(values(&at.q_sample(&x_start, &eps).unwrap()), values(&one));
+}
+
+#[test]
 fn conversions_there_and_back_return_any_prediction() {
     let schedule = schedule(|_| {});
     let (prediction, x_t) = (normal(3, 20, DType::F64), normal(4, 20, DType::F64));

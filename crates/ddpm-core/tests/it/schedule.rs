@@ -68,3 +68,16 @@ fn explicit_timesteps_are_checked() {
     let beyond = Timesteps::explicit(&schedule, vec![20]);
     assert!(matches!(beyond, Err(Error::TimestepOrder { found: 20, position: 0, .. })));
 }
+
+#[test]
+fn noise_levels_that_are_one_in_f64_and_infinite_ones_are_refused() {
+    let schedule_20 = schedule(|_| {});
+    let close = Timesteps::from_sigmas(&schedule_20, &[1.0, 1.002e-7, 1.001e-7]);
+    assert!(matches!(close, Err(Error::Sigma { position: 2, .. })), "{close:?}");
+    let no_signal = schedule(|c| {
+        c.rescale_betas_zero_snr = true;
+        c.prediction_type = ddpm_core::PredictionType::VPrediction;
+    });
+    let error = Timesteps::karras(&no_signal, 5).unwrap_err().to_string();
+    assert_eq!(error, "the largest sigma is inf, expected a finite one, so no rescale_betas_zero_snr");
+}

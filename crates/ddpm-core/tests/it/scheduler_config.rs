@@ -309,3 +309,18 @@ fn no_clipping_of_lambda_is_the_word_infinity_or_null() {
         assert_eq!(read(&text), read(r#"{ "_class_name": "DPMSolverMultistepScheduler" }"#));
     }
 }
+
+/// A variance that the network does not put out means nothing to DPM-Solver.
+#[test]
+fn a_fixed_variance_of_dpm_solver_is_kept_and_a_learnt_one_is_read() {
+    let text = |variance: &str| {
+        format!(r#"{{ "_class_name": "DPMSolverMultistepScheduler", "variance_type": "{variance}" }}"#)
+    };
+    for (variance, read_as) in
+        [("fixed_small", VarianceType::FixedSmall), ("learned_range", VarianceType::LearnedRange)]
+    {
+        let config = read(&text(variance));
+        assert_eq!(config.schedule.variance_type, read_as);
+        assert_eq!(map(&config.to_diffusers_json().unwrap())["variance_type"], variance);
+    }
+}

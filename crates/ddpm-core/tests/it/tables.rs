@@ -211,7 +211,7 @@ fn karras_spacing_is_even_in_the_seventh_root_between_the_ends_of_the_schedule()
         ..ScheduleConfig::ho2020()
     };
     let endless = NoiseSchedule::new(&config).unwrap();
-    assert!(matches!(Timesteps::karras(&endless, 5), Err(Error::Sigma { position: 0, .. })));
+    assert!(matches!(Timesteps::karras(&endless, 5), Err(Error::SamplerOption { found: f64::INFINITY, .. })));
 }
 
 #[test]

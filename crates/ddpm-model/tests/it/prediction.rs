@@ -1,8 +1,8 @@
 //! Prediction: independence of the batch, conversion, guidance, and refusals.
 
 use candle_core::Tensor;
-use ddpm_core::{PredictionType, ScheduleConfig};
-use ddpm_model::{Denoiser, DenoiserConfig, Error, MICRO_BATCH, initial_weights};
+use ddpm_core::{PredictionType, Sampler, ScheduleConfig, sampler::Churn};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, MICRO_BATCH, SampleConfig, initial_weights};
 
 use crate::{denoiser, images, small_mlp, small_plain};
 
@@ -151,4 +151,18 @@ fn weights_that_are_not_those_of_the_configuration_are_named() {
     let mut more = weights.clone();
     more.insert("extra".to_owned(), weights["input.bias"].clone());
     assert_eq!(build(more).to_string(), "weight `extra` is there, expected no such weight");
+}
+
+/// Between whole timesteps a network that knows no others would be asked at the wrong noise level.
+#[test]
+fn sampling_with_churn_is_refused() {
+    let denoiser = denoiser(&small_mlp());
+    let mut config = SampleConfig::ancestral(1, &denoiser);
+    for sampler in [Sampler::Euler, Sampler::Heun] {
+        config.sampler = sampler(Churn { s_churn: 1.0, ..Churn::NONE });
+        let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("s_churn is 1") && error.contains("whole timesteps"), "{error}");
+        config.sampler = sampler(Churn::NONE);
+        assert!(denoiser.sample(&config, &[0], &[0], |_| Ok(())).is_ok());
+    }
 }

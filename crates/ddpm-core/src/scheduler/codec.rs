@@ -1,0 +1,91 @@
+//! The options of a scheduler file, in either direction.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Result, ScheduleConfig};
+
+/// Takes options out of a map, or puts them in.
+pub(super) struct Codec {
+    pub(super) class: &'static str,
+    pub(super) reading: bool,
+    pub(super) map: Map<String, Value>,
+}
+
+impl Codec {
+    pub(super) fn error(&self, option: &str, found: &Value, expected: &str) -> Error {
+        let (option, found, expected) = (option.into(), found.to_string().into(), expected.into());
+        Error::SchedulerOption { class: self.class, option, found, expected }
+    }
+
+    /// An option that is implemented.
+    pub(super) fn field<T: Serialize + DeserializeOwned>(
+        &mut self,
+        option: &str,
+        value: &mut T,
+    ) -> Result<()> {
+        if !self.reading {
+            self.map.insert(option.to_owned(), serde_json::to_value(value)?);
+        } else if let Some(found) = self.map.remove(option) {
+            *value =
+                T::deserialize(&found).map_err(|source| self.error(option, &found, &source.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// An option of which only these values are implemented. The first is diffusers' default, and is not
+    /// written.
+    pub(super) fn only(&mut self, option: &str, supported: &[Value]) -> Result<()> {
+        match self.map.remove(option) {
+            Some(found) if !supported.contains(&found) => {
+                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
+                Err(self.error(option, &found, &list.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// −∞ was read as null.
+    pub(super) fn no_clipping_of_lambda(&mut self) -> Result<()> {
+        match self.map.remove("lambda_min_clipped") {
+            None | Some(Value::Null) => Ok(()),
+            Some(found) => Err(self.error("lambda_min_clipped", &found, "-Infinity")),
+        }
+    }
+
+    /// An entry that is written back as it is.
+    pub(super) fn keep(&mut self, option: &str, other: &mut Map<String, Value>) {
+        let (from, to) = if self.reading { (&mut self.map, other) } else { (other, &mut self.map) };
+        if let Some(value) = from.remove(option) {
+            to.insert(option.to_owned(), value);
+        }
+    }
+
+    pub(super) fn order(&mut self, order: &mut usize) -> Result<()> {
+        self.field("solver_order", order)?;
+        if (1..=2).contains(order) {
+            Ok(())
+        } else {
+            Err(self.error("solver_order", &(*order).into(), "1, 2"))
+        }
+    }
+
+    pub(super) fn clipping(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+        self.field("clip_sample", &mut schedule.clip_sample)?;
+        self.field("clip_sample_range", &mut schedule.clip_sample_range)
+    }
+
+    pub(super) fn thresholding(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+        self.field("thresholding", &mut schedule.thresholding)?;
+        self.field("dynamic_thresholding_ratio", &mut schedule.dynamic_thresholding_ratio)?;
+        self.field("sample_max_value", &mut schedule.sample_max_value)
+    }
+
+    /// Flow matching, of which there is nothing here.
+    pub(super) fn flow(&mut self) -> Result<()> {
+        self.only("use_flow_sigmas", &[false.into()])?;
+        self.only("flow_shift", &[json!(1.0), json!(1)])?;
+        self.only("use_dynamic_shifting", &[false.into()])?;
+        self.only("time_shift_type", &["exponential".into()])
+    }
+}

@@ -1,0 +1,115 @@
+//! A noise level at which a network is asked.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{NoiseSchedule, Result, linear::weighted_sum};
+
+/// One noise level at which a network is asked: a timestep of the schedule, or a point between two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timestep {
+    t: f64,
+    alpha_cumprod: f64,
+}
+
+impl Timestep {
+    /// The number of the timestep, 0 to T − 1; whole unless the list was made from noise levels.
+    #[must_use]
+    pub fn t(self) -> f64 {
+        self.t
+    }
+
+    /// The whole timestep that is nearest, for a network that knows no others.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "t lies between 0 and T")]
+    pub fn index(self) -> usize {
+        self.t.round() as usize
+    }
+
+    /// ᾱ, the signal power left at this noise level.
+    #[must_use]
+    pub fn alpha_cumprod(self) -> f64 {
+        self.alpha_cumprod
+    }
+
+    /// σ = √((1−ᾱ)/ᾱ), the noise level of Karras et al. 2022 (arXiv 2206.00364), whose images are xₜ/√ᾱ.
+    #[must_use]
+    pub fn sigma(self) -> f64 {
+        sigma(self.alpha_cumprod)
+    }
+
+    /// λ = ½ ln(ᾱ/(1−ᾱ)), half the logarithm of the signal-to-noise ratio (Lu et al. 2022,
+    /// arXiv 2206.00927). It grows while an image is denoised.
+    #[must_use]
+    pub fn half_log_snr(self) -> f64 {
+        -self.sigma().ln()
+    }
+
+    /// t for each image of a batch, [B], as most networks want it; rounded if `dtype` is one of whole numbers.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor library fails.
+    pub fn to_tensor(self, batch: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+        let t = if dtype.is_int() { self.t.round() } else { self.t };
+        Ok(Tensor::full(t, batch, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    /// An image noised to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
+    /// [`NoiseSchedule::q_sample`] is for whole timesteps, one for each image.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes differ.
+    pub fn q_sample(self, x_start: &Tensor, eps: &Tensor) -> Result<Tensor> {
+        weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
+    }
+
+    pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
+        Self { t, alpha_cumprod }
+    }
+}
+
+pub(crate) fn sigma(alpha_cumprod: f64) -> f64 {
+    ((1.0 - alpha_cumprod) / alpha_cumprod).sqrt()
+}
+
+impl NoiseSchedule {
+    /// The timestep at σ, by linear interpolation of ln σ over t; at the ends, the first and the last one.
+    pub(crate) fn at_sigma(&self, sigma_found: f64) -> Timestep {
+        let table = self.alphas_cumprod();
+        // The first timestep that is noisier.
+        let above = table.partition_point(|&alpha| sigma(alpha) <= sigma_found);
+        let t = match above {
+            0 => 0.0,
+            above if above == table.len() => (above - 1) as f64,
+            above => {
+                let (low, high) = (sigma(table[above - 1]).ln(), sigma(table[above]).ln());
+                (above - 1) as f64 + (sigma_found.ln() - low) / (high - low)
+            }
+        };
+        Timestep { t, alpha_cumprod: 1.0 / (1.0 + sigma_found * sigma_found) }
+    }
+
+    /// The timestep `t`.
+    ///
+    /// # Errors
+    ///
+    /// If `t` is not below T.
+    pub fn timestep(&self, t: usize) -> Result<Timestep> {
+        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_bar(t)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestep_between_two_is_rounded_for_whole_numbers_only() {
+        let timestep = Timestep::new(6.6, 0.5);
+        let whole = timestep.to_tensor(2, DType::U32, &Device::Cpu).unwrap();
+        assert_eq!(whole.to_vec1::<u32>().unwrap(), [7, 7]);
+        let fraction = timestep.to_tensor(1, DType::F64, &Device::Cpu).unwrap();
+        assert_eq!(fraction.to_vec1::<f64>().unwrap(), [6.6]);
+    }
+}
