@@ -44,7 +44,7 @@ impl Timestep {
         -self.sigma().ln()
     }
 
-    /// t for each image of a batch, [B], as most networks want it; rounded if `dtype` is one of whole numbers.
+    /// t once for each image of a batch, as most networks want it; rounded if `dtype` is one of whole numbers.
     ///
     /// # Errors
     ///
