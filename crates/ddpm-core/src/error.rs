@@ -270,3 +270,15 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
+
+impl Error {
+    /// [`Error::SchedulerOption`] from text of any kind.
+    pub fn scheduler_option(
+        class: &'static str,
+        option: impl Into<Box<str>>,
+        found: impl Into<Box<str>>,
+        expected: impl Into<Box<str>>,
+    ) -> Self {
+        Self::SchedulerOption { class, option: option.into(), found: found.into(), expected: expected.into() }
+    }
+}

@@ -1,6 +1,6 @@
 //! Sums of tensors with factors: all that a sampler does to images, in one pass over memory.
 
-use candle_core::{Device, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
@@ -36,6 +36,11 @@ pub(crate) fn weighted_sum_within(terms: &[(f64, &Tensor)], range: f64) -> Resul
         sum = (sum + (tensor * factor)?)?;
     }
     if range.is_finite() { Ok(sum.clamp(-range, range)?) } else { Ok(sum) }
+}
+
+/// The tensor in f32, or in f64 if it is that already: where half precision is too coarse.
+pub(crate) fn at_least_f32(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })
 }
 
 /// Nothing unless all tensors are contiguous, of type `T`, on the CPU, and without a gradient.
@@ -86,7 +91,7 @@ fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<T
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Var};
+    use candle_core::Var;
 
     use super::*;
 

@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{NoiseSchedule, Result, linear::weighted_sum, process::combine};
+use crate::{NoiseSchedule, Result, linear::weighted_sum_within, process::combine};
 
 /// The quantity that a prediction stands for. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,11 +54,27 @@ impl PredictionType {
     ///
     /// If the shapes differ.
     pub fn convert(self, to: Self, prediction: &Tensor, x_t: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-        if self == to {
-            return Ok(prediction.clone());
+        self.convert_within(to, prediction, x_t, alpha_bar, f64::INFINITY)
+    }
+
+    /// [`PredictionType::convert`], clipped to ±`range`.
+    pub(crate) fn convert_within(
+        self,
+        to: Self,
+        prediction: &Tensor,
+        x_t: &Tensor,
+        alpha_bar: f64,
+        range: f64,
+    ) -> Result<Tensor> {
+        if self != to {
+            let (a, b) = self.conversion(to, alpha_bar);
+            return weighted_sum_within(&[(a, x_t), (b, prediction)], range);
         }
-        let (a, b) = self.conversion(to, alpha_bar);
-        weighted_sum(&[(a, x_t), (b, prediction)])
+        if range.is_infinite() {
+            Ok(prediction.clone())
+        } else {
+            weighted_sum_within(&[(1.0, prediction)], range)
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep, Timesteps,
-    likelihood::{Bound, Levels, Moments, check_mse, floored, host, noised, optimal_variances, prior_bits},
-    sampler::predict,
+    likelihood::{
+        Bound, Levels, Moments, check_mse, floored, host, optimal_variances, predict_noised, prior_bits,
+    },
     timesteps::check_count,
 };
 
@@ -81,17 +82,37 @@ impl StepCosts {
     ///
     /// If `n` is 0 or above T, or the costs are not of T timesteps.
     pub fn best(&self, schedule: &NoiseSchedule, n: usize) -> Result<(Timesteps, f64)> {
+        self.best_of(schedule, n, std::iter::once(n))?.pop().ok_or(Error::NoTimesteps)
+    }
+
+    /// [`StepCosts::best`] for 1, 2, … `n` timesteps. All share the work for the longest list.
+    ///
+    /// # Errors
+    ///
+    /// As [`StepCosts::best`].
+    pub fn best_up_to(&self, schedule: &NoiseSchedule, n: usize) -> Result<Vec<(Timesteps, f64)>> {
+        self.best_of(schedule, n, 1..=n)
+    }
+
+    /// The best lists of some lengths, of which `n` is the longest.
+    fn best_of(
+        &self,
+        schedule: &NoiseSchedule,
+        n: usize,
+        lengths: impl Iterator<Item = usize>,
+    ) -> Result<Vec<(Timesteps, f64)>> {
         check_count(schedule, n)?;
         self.check(schedule.num_train_timesteps())?;
         let alphas_cumprod = schedule.alphas_cumprod();
         let snr: Vec<f64> = alphas_cumprod.iter().map(|&alpha_bar| alpha_bar / (1.0 - alpha_bar)).collect();
-        let (list, bits) = best_list(
-            n,
-            &self.decoder_bits_per_dim,
-            |t, s| 0.5 * (self.mse[t] * (snr[s] - snr[t])).ln_1p() / LN_2,
-            |t| prior_bits(alphas_cumprod[t], self.mean_square),
-        );
-        Ok((Timesteps::explicit(schedule, list)?, bits))
+        let step = |t: usize, s: usize| 0.5 * (self.mse[t] * (snr[s] - snr[t])).ln_1p() / LN_2;
+        let first = |t: usize| prior_bits(alphas_cumprod[t], self.mean_square);
+        let ways = Ways::new(n, &self.decoder_bits_per_dim, step, first);
+        let best = |length| {
+            let (list, bits) = ways.best_list(length);
+            Ok((Timesteps::explicit(schedule, list)?, bits))
+        };
+        lengths.map(best).collect()
     }
 
     /// The [`optimal_variances`] for a list, with which its bound is what [`StepCosts::best`] says. Between whole
@@ -132,38 +153,50 @@ impl Timesteps {
     }
 }
 
-/// The `n` descending numbers below `last.len()` with the smallest first(t₀) + Σ step(tᵢ, tᵢ₊₁) + last(tₙ₋₁).
-fn best_list(
+/// Descending lists of numbers below T, of which the cheapest is sought: first(t₀) + Σ step(tᵢ, tᵢ₊₁) + last(tₙ₋₁).
+struct Ways<S, F> {
+    /// The length of the longest list.
     n: usize,
-    last: &[f64],
-    step: impl Fn(usize, usize) -> f64,
-    first: impl Fn(usize) -> f64,
-) -> (Vec<usize>, f64) {
-    // ways[t·n + k] is the cheapest way from t with k more entries below it. Row by row, so that each step's cost
-    // is computed once.
-    let mut ways = vec![f64::INFINITY; last.len() * n];
-    for (t, &last) in last.iter().enumerate() {
-        let (below, row) = ways.split_at_mut(t * n);
-        row[0] = last;
-        for (s, from) in below.chunks(n).enumerate() {
-            let cost = step(t, s);
-            for (way, rest) in std::iter::zip(&mut row[1..n], from) {
-                *way = way.min(cost + rest);
+    /// `cheapest[t·n + k]` is the cheapest way from t with k more entries below it.
+    cheapest: Vec<f64>,
+    step: S,
+    first: F,
+}
+
+impl<S: Fn(usize, usize) -> f64, F: Fn(usize) -> f64> Ways<S, F> {
+    fn new(n: usize, last: &[f64], step: S, first: F) -> Self {
+        // Row by row, so that each step's cost is computed once.
+        let mut cheapest = vec![f64::INFINITY; last.len() * n];
+        for (t, &last) in last.iter().enumerate() {
+            let (below, row) = cheapest.split_at_mut(t * n);
+            row[0] = last;
+            for (s, from) in below.chunks(n).enumerate() {
+                let cost = step(t, s);
+                for (way, rest) in std::iter::zip(&mut row[1..n], from) {
+                    *way = way.min(cost + rest);
+                }
             }
         }
+        Self { n, cheapest, step, first }
     }
-    // `min_by` takes the first of several that are equal.
-    let cheapest = |candidates: usize, cost: &dyn Fn(usize) -> f64| {
-        let costs = (0..candidates).map(|t| (t, cost(t)));
-        costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY))
-    };
-    let (mut t, total) = cheapest(last.len(), &|t| first(t) + ways[t * n + n - 1]);
-    let mut list = vec![t];
-    for k in (0..n - 1).rev() {
-        t = cheapest(t, &|s| step(t, s) + ways[s * n + k]).0;
-        list.push(t);
+
+    /// The cheapest list of a length up to n, and its cost.
+    fn best_list(&self, length: usize) -> (Vec<usize>, f64) {
+        let way = |t: usize, k: usize| self.cheapest[t * self.n + k];
+        // `min_by` takes the first of several that are equal.
+        let cheapest = |candidates: usize, cost: &dyn Fn(usize) -> f64| {
+            let costs = (0..candidates).map(|t| (t, cost(t)));
+            costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY))
+        };
+        let all = self.cheapest.chunks(self.n).len();
+        let (mut t, total) = cheapest(all, &|t| (self.first)(t) + way(t, length - 1));
+        let mut list = vec![t];
+        for k in (0..length - 1).rev() {
+            t = cheapest(t, &|s| (self.step)(t, s) + way(s, k)).0;
+            list.push(t);
+        }
+        (list, total)
     }
-    (list, total)
 }
 
 /// Makes the [`StepCosts`] of a network: a second pass over images, after a [`Bound`] over all timesteps, whose
@@ -209,9 +242,8 @@ impl StepCostEstimator {
         for (step, &mse) in
             std::iter::zip(Timesteps::all(&self.schedule).transitions(), self.mse.iter().rev())
         {
-            let x_t = noised(x_start, step, &mut noise)?;
-            let means = host(&predict(&self.schedule, &x_t, step.from, &mut model)?.x_start)?;
-            decoder.push(levels.bits(&means, |_| floored(mse)));
+            let prediction = predict_noised(&self.schedule, x_start, step, &mut model, &mut noise)?;
+            decoder.push(levels.bits(&host(&prediction.x_start)?, |_| floored(mse)));
         }
         self.mean_square.extend(&levels.mean_squares());
         std::iter::zip(self.decoder.iter_mut().rev(), decoder).for_each(|(sum, bits)| sum.extend(&bits));
@@ -252,14 +284,17 @@ mod tests {
                 let steps: f64 = list.windows(2).map(|pair| random(pair[0], pair[1])).sum();
                 first(list[0]) + steps + last[list[list.len() - 1]]
             };
+            let ways = Ways::new(T, &last, random, first);
             for n in 1..=T {
                 let subsets = (0_usize..1 << T).filter(|set| set.count_ones() as usize == n);
                 let lists = subsets.map(|set| (0..T).rev().filter(|t| set >> t & 1 == 1).collect::<Vec<_>>());
                 let mut lists: Vec<_> = lists.map(|list| (cost(&list), list)).collect();
                 lists.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
                 ties += usize::from(lists.len() > 1 && lists[0].0 == lists[1].0);
-                let (list, total) = best_list(n, &last, random, first);
-                assert_eq!((total, list), lists[0], "table {table}, {n} of {T}");
+                // By a table for this length, and by one that serves longer lists too.
+                for (list, total) in [Ways::new(n, &last, random, first).best_list(n), ways.best_list(n)] {
+                    assert_eq!((total, list), lists[0], "table {table}, {n} of {T}");
+                }
             }
         }
         assert!(ties > 50, "{ties}");

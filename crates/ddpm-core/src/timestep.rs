@@ -64,6 +64,11 @@ impl Timestep {
         weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
     }
 
+    /// ᾱ = 1/(1+σ²).
+    pub(crate) fn with_sigma(t: f64, sigma: f64) -> Self {
+        Self::new(t, 1.0 / (1.0 + sigma * sigma))
+    }
+
     pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
         Self { t, alpha_cumprod }
     }
@@ -87,7 +92,7 @@ impl NoiseSchedule {
                 (above - 1) as f64 + (sigma_found.ln() - low) / (high - low)
             }
         };
-        Timestep { t, alpha_cumprod: 1.0 / (1.0 + sigma_found * sigma_found) }
+        Timestep::with_sigma(t, sigma_found)
     }
 
     /// The timestep `t`.

@@ -60,22 +60,9 @@ impl Timesteps {
     /// # Errors
     ///
     /// If `num_inference_steps` is 0 or above T, or `steps_offset` leads beyond the schedule.
-    #[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
     pub fn spaced(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
-        let (total, n) = (schedule.num_train_timesteps(), num_inference_steps);
-        check_count(schedule, n)?;
-        let config = schedule.config();
-        let list = match config.timestep_spacing {
-            TimestepSpacing::Leading => (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect(),
-            TimestepSpacing::Trailing => trailing(total, n),
-            // numpy's linspace of one point is its start, 0, from where nothing can be sampled.
-            TimestepSpacing::Linspace if n == 1 => vec![total - 1],
-            TimestepSpacing::Linspace => {
-                let stride = (total - 1) as f64 / (n - 1) as f64;
-                (0..n).rev().map(|i| round(i as f64 * stride)).collect()
-            }
-        };
-        Self::explicit(schedule, list)
+        check_count(schedule, num_inference_steps)?;
+        Self::explicit(schedule, spread(schedule, num_inference_steps))
     }
 
     /// A list of one's own.
@@ -240,10 +227,23 @@ pub(crate) fn round(x: f64) -> usize {
     x.round_ties_even() as usize
 }
 
-/// `total` − 1 down in strides of `total`/n.
-pub(crate) fn trailing(total: usize, n: usize) -> Vec<usize> {
-    let stride = total as f64 / n as f64;
-    (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
+/// `n` timesteps, spread by the schedule's `timestep_spacing`; not descending if there are more than T.
+#[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
+pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Vec<usize> {
+    let (total, config) = (schedule.num_train_timesteps(), schedule.config());
+    match config.timestep_spacing {
+        TimestepSpacing::Leading => (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect(),
+        TimestepSpacing::Trailing => {
+            let stride = total as f64 / n as f64;
+            (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
+        }
+        // numpy's linspace of one point is its start, 0, from where nothing can be sampled.
+        TimestepSpacing::Linspace if n == 1 => vec![total - 1],
+        TimestepSpacing::Linspace => {
+            let stride = (total - 1) as f64 / (n - 1) as f64;
+            (0..n).rev().map(|i| round(i as f64 * stride)).collect()
+        }
+    }
 }
 
 /// Karras et al. 2022, eq. 5.

@@ -140,22 +140,16 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
 /// say here.
 fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
     let config = SchedulerConfig::from_diffusers_json(json)?;
-    let refuse = |option: &str, found: String, expected: &str| ddpm_core::Error::SchedulerOption {
-        class: "a model folder",
-        option: option.into(),
-        found: found.into(),
-        expected: expected.into(),
+    let refuse = |option: &str, found: &str, expected: &str| {
+        let found = format!("{found:?}");
+        Err(ddpm_core::Error::scheduler_option("a model folder", option, found, expected))
     };
     if !matches!(config.sampler, Sampler::Ddpm(_)) {
-        return Err(refuse(
-            "_class_name",
-            format!("{:?}", config.sampler.diffusers_class()),
-            "\"DDPMScheduler\"",
-        ));
+        return refuse("_class_name", config.sampler.diffusers_class(), "\"DDPMScheduler\"");
     }
     if config.schedule.variance_type == VarianceType::LearnedRange {
-        let found = "\"learned_range\"".to_owned();
-        return Err(refuse("variance_type", found, "a fixed one: these networks put out no variance"));
+        let expected = "a fixed one: these networks put out no variance";
+        return refuse("variance_type", "learned_range", expected);
     }
     NoiseSchedule::new(&config.schedule)?;
     Ok(config.schedule)

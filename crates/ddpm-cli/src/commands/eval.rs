@@ -24,18 +24,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let corpus = options.data.load(&HubConfig::from_env())?;
     let (config, data) = (denoiser.config(), corpus.train());
     ensure!(config.num_classes > 0, "the model has no classes, so there is no class accuracy to measure");
-    ensure!(
-        (config.rows, config.cols) == (data.rows(), data.cols())
-            && data.classes() == Some(config.num_classes),
-        "the model is for {}×{} images of {} classes, but {} has {}×{} images of {} classes",
-        config.rows,
-        config.cols,
-        config.num_classes,
-        corpus.name(),
-        data.rows(),
-        data.cols(),
-        data.classes().unwrap_or(0)
-    );
+    model::ensure_fits(&denoiser, data, corpus.name())?;
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class)?;
     let (pixels, expected) = (job.run_with_progress(&denoiser, common)?, job.byte_labels()?);

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, StepCostEstimator, StepCosts, Timestep, Timesteps,
+    AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
     likelihood::{Bound, BoundEstimator, Estimate},
 };
 use ddpm_data::{DataSet, HubConfig};
@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let corpus = options.data.load(&HubConfig::from_env())?;
     let test = corpus.test().context("the data has no test images, by which likelihood is measured")?;
     for data in [corpus.train(), test] {
-        check(&denoiser, data)?;
+        model::ensure_fits(&denoiser, data, data.name())?;
     }
     let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
     let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
@@ -46,7 +46,8 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let bounds = test.bounds(&timesteps, [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal], &bar)?;
     bar.finish_and_clear();
 
-    let best = best_steps(&costs, &denoiser)?;
+    let best = costs.best_up_to(schedule, timesteps.len())?;
+    let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
     let [posterior, beta, optimal] = &bounds;
     let json = json!({
         "model": options.sampling.model,
@@ -60,27 +61,6 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         }).collect::<Vec<Value>>(),
     });
     output::result(common, &json, &(head(options, common) + &table(&bounds, &best)?))
-}
-
-fn check(denoiser: &Denoiser, data: &DataSet) -> Result<()> {
-    let config = denoiser.config();
-    ensure!(
-        (config.rows, config.cols) == (data.rows(), data.cols()),
-        "the model is for {}×{} images, but {} has {}×{}",
-        config.rows,
-        config.cols,
-        data.name(),
-        data.rows(),
-        data.cols()
-    );
-    ensure!(
-        config.num_classes == 0 || data.classes() == Some(config.num_classes),
-        "the model has {} classes, but {} has {}",
-        config.num_classes,
-        data.name(),
-        data.classes().unwrap_or(0)
-    );
-    Ok(())
 }
 
 /// The model as a sampler calls it.
@@ -154,30 +134,16 @@ impl<'a> Images<'a> {
         let mut estimators = estimators.into_iter().collect::<ddpm_core::Result<Vec<_>>>()?;
         self.each_batch(bar, |x_start, model, noise| {
             // The noise of a draw is the same for each bound, and so is what the network says to it.
-            let mut said = vec![None; schedule.num_train_timesteps()];
-            let mut model = |x_t: &Tensor, timestep: Timestep| {
-                let known = &mut said[timestep.index()];
-                if known.is_none() {
-                    *known = Some(model(x_t, timestep)?);
-                }
-                known.clone().context("just computed").map_err(candle_core::Error::wrap)
+            let mut said: Vec<Option<Tensor>> = vec![None; schedule.num_train_timesteps()];
+            let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
+                Some(known) => Ok(known.clone()),
+                new => Ok(new.insert(model(x_t, timestep)?).clone()),
             };
             estimators.iter_mut().try_for_each(|bound| bound.add(x_start, &mut model, &mut *noise))
         })?;
         let bounds = estimators.iter().map(BoundEstimator::finish).collect::<ddpm_core::Result<Vec<_>>>()?;
         bounds.try_into().ok().context("one bound for each variance")
     }
-}
-
-/// The best timesteps for each number of them, with the bound that they give.
-fn best_steps(costs: &StepCosts, denoiser: &Denoiser) -> Result<Vec<(Vec<usize>, f64)>> {
-    let schedule = denoiser.schedule();
-    (1..=schedule.num_train_timesteps())
-        .map(|n| {
-            let (timesteps, bits) = costs.best(schedule, n)?;
-            Ok((timesteps.indices(), bits))
-        })
-        .collect()
 }
 
 /// What the figures belong to, and how to make them again.

@@ -4,10 +4,11 @@ use std::f64::consts::LN_2;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, noised, prior_bits};
+use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, predict_noised, prior_bits};
 use crate::{
     Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
-    sampler::{Prediction, learned_log_variance, predict},
+    linear::at_least_f32,
+    sampler::{Prediction, learned_log_variance},
     timesteps::Transition,
 };
 
@@ -100,13 +101,10 @@ impl BoundEstimator {
         let mut total = prior.clone();
         let mut terms = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let x_t = noised(x_start, step.step, &mut noise)?;
-            let prediction = predict(&self.schedule, &x_t, step.step.from, &mut model)?;
+            let prediction = predict_noised(&self.schedule, x_start, step.step, &mut model, &mut noise)?;
             // [B, D]
-            let errors = (x_start - &prediction.x_start)?;
-            // Half precision would lose the small ones.
-            let dtype = if errors.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            let errors = errors.to_dtype(dtype)?.sqr()?.reshape((prior.len(), ()))?;
+            let errors =
+                at_least_f32(&(x_start - &prediction.x_start)?)?.sqr()?.reshape((prior.len(), ()))?;
             let mse = host(&errors.mean(1)?)?;
             let bits = if step.step.is_last {
                 step.decoder(&levels, &prediction)?

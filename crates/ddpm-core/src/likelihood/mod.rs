@@ -68,7 +68,11 @@ pub use optimal::optimal_variances;
 pub use progressive::progressive_decoding;
 pub use report::{Bound, BoundStep, RateDistortion};
 
-use crate::{Error, Result, Timesteps, linear::weighted_sum, timesteps::Transition};
+use crate::{
+    Error, NoiseSchedule, Result, Timestep, Timesteps,
+    sampler::{Prediction, predict},
+    timesteps::Transition,
+};
 pub(crate) use discretized::Levels;
 pub(crate) use estimate::Moments;
 pub(crate) use optimal::{check_mse, floored};
@@ -83,14 +87,16 @@ pub(crate) fn prior_bits(alpha_bar: f64, mean_square: f64) -> f64 {
     0.5 * (alpha_bar * (mean_square - 1.0) - (-alpha_bar).ln_1p()) / std::f64::consts::LN_2
 }
 
-/// xₜ ~ q(xₜ given x₀) at the level from which a step starts.
-pub(crate) fn noised(
+/// What the network says about xₜ ~ q(xₜ given x₀) at the level from which a step starts.
+pub(crate) fn predict_noised(
+    schedule: &NoiseSchedule,
     x_start: &Tensor,
     step: Transition,
+    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let (alpha_bar, eps) = (step.from.alpha_cumprod(), noise(x_start, step.draw)?);
-    weighted_sum(&[(alpha_bar.sqrt(), x_start), ((1.0 - alpha_bar).sqrt(), &eps)])
+) -> Result<Prediction> {
+    let x_t = step.from.q_sample(x_start, &noise(x_start, step.draw)?)?;
+    predict(schedule, &x_t, step.from, model)
 }
 
 /// The values of a tensor, row by row.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{check_ends_at_x_start, noised};
+use super::check_ends_at_x_start;
 use crate::{
     NoiseSchedule, PosteriorStep, Result, Step, Timestep, Timesteps, linear::weighted_sum, sampler::predict,
 };
@@ -33,7 +33,7 @@ pub fn progressive_decoding(
 ) -> Result<()> {
     check_ends_at_x_start(timesteps)?;
     let steps: Vec<_> = timesteps.transitions().collect();
-    let mut x_t = noised(x_start, steps[0], &mut noise)?;
+    let mut x_t = steps[0].from.q_sample(x_start, &noise(x_start, steps[0].draw)?)?;
     for (index, step) in steps.iter().enumerate() {
         let estimate = predict(schedule, &x_t, step.from, &mut model)?.x_start;
         let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);

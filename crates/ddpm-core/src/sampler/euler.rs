@@ -112,8 +112,7 @@ pub(super) fn euler_step(x_t: &Tensor, x_start: &Tensor, from: Timestep, to: f64
 /// ```
 ///
 /// σ_up² is the variance of the posterior, on the scale x/√ᾱ, so this *is* [`ddpm`](super::ddpm()) with the
-/// posterior's noise, and that is how it is computed. Arguments as in the
-/// [module](super).
+/// posterior's noise, and that is how it is computed. Arguments as in the [module](super).
 ///
 /// # Errors
 ///

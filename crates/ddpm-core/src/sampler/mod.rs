@@ -36,7 +36,7 @@ mod interpolate;
 mod repaint;
 mod uni_pc;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 
 pub use ddim::{ddim, ddim_inverse};
 pub(crate) use ddpm::learned_log_variance;
@@ -50,7 +50,7 @@ pub use repaint::{RePaint, repaint};
 pub use uni_pc::{Bh, UniPc, uni_pc};
 
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, linear::weighted_sum_within,
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, linear::at_least_f32,
 };
 
 /// What an observer sees after a step.
@@ -94,13 +94,10 @@ pub(crate) fn predict(
         let (found, image) = (prediction.dims().to_vec(), x_t.dims().to_vec());
         return Err(Error::NetworkOutput { found, image, expected: "the same shape" });
     }
-    let to_x_start = |range: f64| match config.prediction_type {
-        PredictionType::Sample if range.is_infinite() => Ok(prediction.clone()),
-        PredictionType::Sample => weighted_sum_within(&[(1.0, &prediction)], range),
-        other => {
-            let (a, b) = other.conversion(PredictionType::Sample, timestep.alpha_cumprod());
-            weighted_sum_within(&[(a, x_t), (b, &prediction)], range)
-        }
+    let to_x_start = |range: f64| {
+        let (from, to, alpha_bar) =
+            (config.prediction_type, PredictionType::Sample, timestep.alpha_cumprod());
+        from.convert_within(to, &prediction, x_t, alpha_bar, range)
     };
     let x_start = if config.thresholding {
         threshold(&to_x_start(f64::INFINITY)?, config.dynamic_thresholding_ratio, config.sample_max_value)?
@@ -144,9 +141,7 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
 /// divides it by s, where s is the `ratio`-quantile of its magnitudes, between 1 and `max`.
 fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
-    // Half precision is too coarse for a quantile.
-    let dtype = if x_start.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let (sorted, _) = magnitudes.to_dtype(dtype)?.contiguous()?.sort_last_dim(true)?;
+    let (sorted, _) = at_least_f32(&magnitudes)?.contiguous()?.sort_last_dim(true)?;
     // Linear interpolation between the two neighbours, as numpy and PyTorch have it.
     let last = sorted.dim(D::Minus1)? - 1;
     let place = ratio * last as f64;

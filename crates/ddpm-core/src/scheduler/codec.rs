@@ -14,8 +14,7 @@ pub(super) struct Codec {
 
 impl Codec {
     pub(super) fn error(&self, option: &str, found: &Value, expected: &str) -> Error {
-        let (option, found, expected) = (option.into(), found.to_string().into(), expected.into());
-        Error::SchedulerOption { class: self.class, option, found, expected }
+        Error::scheduler_option(self.class, option, found.to_string(), expected)
     }
 
     /// An option that is implemented.

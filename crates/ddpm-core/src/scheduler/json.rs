@@ -11,10 +11,6 @@ use crate::{
     sampler::{Churn, DpmSolver, UniPc},
 };
 
-const CLASSES: &str = "\"DDPMScheduler\", \"DDIMScheduler\", \"DPMSolverMultistepScheduler\", \
-     \"EulerDiscreteScheduler\", \"EulerAncestralDiscreteScheduler\", \"HeunDiscreteScheduler\", \
-     \"UniPCMultistepScheduler\"";
-
 /// Options that files have for other classes.
 const OF_OTHERS: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
 
@@ -39,24 +35,20 @@ impl SchedulerConfig {
         // Python writes infinity, the default of `lambda_min_clipped`, as a word that is not JSON.
         let map: Map<String, Value> = serde_json::from_str(&json.replace("-Infinity", "null"))?;
         let found = map.get("_class_name").cloned().unwrap_or_default();
-        let Some(mut config) = found.as_str().and_then(defaults) else {
-            let (class, option) = ("a scheduler", "_class_name".into());
-            let (found, expected) = (found.to_string().into(), CLASSES.into());
-            return Err(Error::SchedulerOption { class, option, found, expected });
+        let is_found = |sampler: &Sampler| found == sampler.diffusers_class();
+        let Some(sampler) = samplers().into_iter().find(is_found) else {
+            let classes = samplers().map(|sampler| format!("{:?}", sampler.diffusers_class()));
+            let expected = classes.join(", ");
+            return Err(Error::scheduler_option("a scheduler", "_class_name", found.to_string(), expected));
         };
+        let mut config = defaults(sampler);
         let mut codec = Codec { class: config.sampler.diffusers_class(), reading: true, map };
         codec.map.remove("_class_name");
         describe(&mut codec, &mut config)?;
-        if let Some((option, found)) = codec.map.into_iter().next() {
-            let (class, found) = (codec.class, found.to_string());
-            return Err(Error::SchedulerOption {
-                class,
-                option: option.into(),
-                found: found.into(),
-                expected: "no such option".into(),
-            });
+        match codec.map.iter().next() {
+            Some((option, found)) => Err(codec.error(option, found, "no such option")),
+            None => Ok(config),
         }
-        Ok(config)
     }
 
     /// The `scheduler_config.json` with which a scheduler of diffusers does the same; it ends with a new line.
@@ -69,8 +61,7 @@ impl SchedulerConfig {
     pub fn to_diffusers_json(&self) -> Result<String> {
         let class = self.sampler.diffusers_class();
         let refuse = |option: &str, found: String, expected: &str| {
-            let (option, found, expected) = (option.into(), found.into(), expected.into());
-            Err(Error::SchedulerOption { class, option, found, expected })
+            Err(Error::scheduler_option(class, option, found, expected))
         };
         match &self.sampler {
             Sampler::Ddpm(mode) if *mode != NoiseMode::from(self.schedule.variance_type) => {
@@ -110,18 +101,21 @@ impl SchedulerConfig {
     }
 }
 
-/// The defaults of a class.
-fn defaults(class: &str) -> Option<SchedulerConfig> {
-    let sampler = match class {
-        "DDPMScheduler" => Sampler::Ddpm(NoiseMode::Posterior),
-        "DDIMScheduler" => Sampler::Ddim(0.0),
-        "DPMSolverMultistepScheduler" => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
-        "EulerDiscreteScheduler" => Sampler::Euler(Churn::NONE),
-        "EulerAncestralDiscreteScheduler" => Sampler::EulerAncestral,
-        "HeunDiscreteScheduler" => Sampler::Heun(Churn::NONE),
-        "UniPCMultistepScheduler" => Sampler::UniPc(UniPc::order_2()),
-        _ => return None,
-    };
+/// One sampler of each class, with the class's defaults.
+fn samplers() -> [Sampler; 7] {
+    [
+        Sampler::Ddpm(NoiseMode::Posterior),
+        Sampler::Ddim(0.0),
+        Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+        Sampler::Euler(Churn::NONE),
+        Sampler::EulerAncestral,
+        Sampler::Heun(Churn::NONE),
+        Sampler::UniPc(UniPc::order_2()),
+    ]
+}
+
+/// The defaults of the class of one of [`samplers`].
+fn defaults(sampler: Sampler) -> SchedulerConfig {
     let mut schedule =
         ScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..ScheduleConfig::ho2020() };
     match sampler {
@@ -130,7 +124,7 @@ fn defaults(class: &str) -> Option<SchedulerConfig> {
         _ => {}
     }
     schedule.clip_sample = matches!(sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
-    Some(SchedulerConfig::new(schedule, sampler))
+    SchedulerConfig::new(schedule, sampler)
 }
 
 /// The options of the class, all of them.

@@ -4,7 +4,7 @@ use super::{Sampler, SchedulerConfig};
 use crate::{
     Compat, NoiseSchedule, Result, Timestep, TimestepSpacing, Timesteps,
     timestep::sigma,
-    timesteps::{check_count, karras_sigmas, round, trailing},
+    timesteps::{check_count, karras_sigmas, round, spread},
 };
 
 /// The timesteps of diffusers' `set_timesteps`.
@@ -34,20 +34,13 @@ pub(super) fn timesteps(config: &SchedulerConfig, schedule: &NoiseSchedule, n: u
     }
 }
 
-/// DPM-Solver and UniPC: of n + 1 points the last, t = 0, is left out.
-#[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
+/// DPM-Solver and UniPC: of n + 1 points the last, t = 0, is left out; trailing has none there.
 fn one_more(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
-    let (total, config) = (schedule.num_train_timesteps(), schedule.config());
-    let list = match config.timestep_spacing {
-        TimestepSpacing::Leading => {
-            (1..=n).rev().map(|i| i * (total / (n + 1)) + config.steps_offset).collect()
-        }
-        TimestepSpacing::Trailing => trailing(total, n),
-        TimestepSpacing::Linspace => {
-            let stride = (total - 1) as f64 / n as f64;
-            (1..=n).rev().map(|i| round(i as f64 * stride)).collect()
-        }
-    };
+    if schedule.config().timestep_spacing == TimestepSpacing::Trailing {
+        return Timesteps::spaced(schedule, n);
+    }
+    let mut list = spread(schedule, n + 1);
+    list.pop();
     Timesteps::explicit(schedule, list)
 }
 
@@ -66,7 +59,7 @@ fn fractional(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
             return Timestep::new(t, below);
         }
         let sigma = sigma(below) + t.fract() * (sigma(above) - sigma(below));
-        Timestep::new(t, 1.0 / (1.0 + sigma * sigma))
+        Timestep::with_sigma(t, sigma)
     };
     Timesteps::new((0..n).rev().map(at).collect())
 }

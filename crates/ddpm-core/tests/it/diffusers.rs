@@ -2,20 +2,15 @@
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, ScheduleConfig, Timestep, TimestepSpacing, Timesteps, sampler,
+    NoiseMode, NoiseSchedule, PredictionType, ScheduleConfig, TimestepSpacing, Timesteps, sampler,
 };
 
-use crate::{largest_difference, schedule, tensor_of, values};
+use crate::{largest_difference, network, schedule, tensor_of, values};
 
 const BYTES: &[u8] = include_bytes!("../../../../fixtures/schedulers.safetensors");
 
 fn tensor(name: &str) -> Tensor {
     tensor_of(BYTES, name)
-}
-
-/// The model function of the fixture.
-fn model(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
 }
 
 #[test]
@@ -71,8 +66,8 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
             Ok(())
         };
         match sampler {
-            Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, model, noise, observe),
-            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, model, noise, observe),
+            Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, network, noise, observe),
+            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, network, noise, observe),
         }
         .unwrap();
     }

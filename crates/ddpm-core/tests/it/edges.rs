@@ -3,20 +3,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Sampler, ScheduleConfig, Timestep,
-    Timesteps,
+    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Sampler, ScheduleConfig, Timesteps,
 };
 
 use crate::{
-    largest_difference, schedule,
+    largest_difference, network, schedule,
     toy::{NORMAL, fine_schedule, samplers},
     values,
 };
-
-/// A network for any shape and type, whose answer is never exactly right.
-fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
-}
 
 fn normal(shape: &[usize], dtype: DType) -> Tensor {
     let images: Vec<u64> = (0..shape[0] as u64).collect();

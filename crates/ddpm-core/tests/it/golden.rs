@@ -5,12 +5,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{
-    Compat, NoiseSchedule, Sampler, ScheduleConfig, Scheduler, SchedulerConfig, Timestep, VarianceType,
-};
+use ddpm_core::{Compat, NoiseSchedule, Sampler, ScheduleConfig, Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use crate::{largest_difference, tensor_of, values};
+use crate::{largest_difference, network_of, tensor_of, values};
 
 const BYTES: &[u8] = include_bytes!("../../../../fixtures/samplers.safetensors");
 
@@ -21,16 +19,6 @@ fn tensor(name: &str) -> Tensor {
 fn metadata() -> Value {
     let (_, header) = safetensors::SafeTensors::read_metadata(BYTES).unwrap();
     serde_json::from_str(&header.metadata().as_ref().unwrap()["generator"]).unwrap()
-}
-
-/// The model function of the fixture, with a second output if the variance is learnt.
-fn model(x: &Tensor, timestep: Timestep, learned: bool) -> candle_core::Result<Tensor> {
-    let output = ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()?;
-    if !learned {
-        return Ok(output);
-    }
-    let variance = ((x * 0.3)? - 0.2 * timestep.t().cos())?.tanh()?;
-    Tensor::cat(&[output, variance], 1)
 }
 
 /// The scheduler of a trace, as its `scheduler_config.json` has it.
@@ -54,13 +42,12 @@ fn trace(name: &str, about: &Value, compat: Compat, dtype: DType) -> f64 {
     let reference = tensor(&format!("trace/{name}/x"));
     let step_noise = tensor("noise/steps").to_dtype(dtype).unwrap();
     let x_t = tensor("noise/x_T").to_dtype(dtype).unwrap();
-    let learned = scheduler.schedule().config().variance_type == VarianceType::LearnedRange;
     let done = std::cell::Cell::new(0);
     scheduler
         .sample(
             &timesteps,
             x_t,
-            |x, timestep| model(x, timestep, learned),
+            network_of(scheduler.schedule()),
             |_, _| Ok(step_noise.get(done.get())?),
             |step| {
                 done.set(step.index + 1);

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timestep,
-    Timesteps, sampler,
+    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timesteps,
+    sampler,
 };
 
-use crate::{largest_difference, schedule, values};
+use crate::{largest_difference, network, schedule, values};
 
 const ALL: [PredictionType; 3] =
     [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
@@ -138,11 +138,6 @@ fn conversions_there_and_back_return_any_prediction() {
             assert!(largest_difference(&values(&back), &values(&prediction)) < 1e-11, "{from:?} {to:?}");
         }
     }
-}
-
-/// A network for the comparison of samplers: any smooth function will do.
-fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
 }
 
 #[test]

@@ -2,16 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, PredictionType, Purpose, Sampler, Step, Timestep, Timesteps,
+    AddressedRng, PredictionType, Purpose, Sampler, Step, Timesteps,
     sampler::{Guidance, RePaint, ddim_inverse, guided, repaint, slerp},
 };
 
-use crate::{schedule, toy::samplers, values};
-
-/// Elementwise, so that the network itself is no matter here.
-fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
-    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
-}
+use crate::{network, schedule, toy::samplers, values};
 
 /// Of a size of which 50 images are more than one piece of the sums that threads share.
 fn run(sampler: &Sampler, images: &[u64]) -> Tensor {

@@ -9,7 +9,7 @@ use ddpm_core::{
     AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, VarianceType,
 };
 
-use crate::{largest_difference, schedule, tensor_of, values};
+use crate::{largest_difference, network_of, schedule, tensor_of, values};
 use normal_data::NormalData;
 
 const BYTES: &[u8] = include_bytes!("../../../../fixtures/likelihood.safetensors");
@@ -41,21 +41,6 @@ pub(crate) fn images(dtype: DType) -> Tensor {
     ((grey * (2.0 / 255.0)).unwrap() - 1.0).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// The model function of the fixture, with a second output if the variance is learnt.
-pub(crate) fn model(
-    schedule: &NoiseSchedule,
-) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + use<> {
-    let learned = schedule.config().variance_type == VarianceType::LearnedRange;
-    move |x, timestep| {
-        let output = ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()?;
-        if !learned {
-            return Ok(output);
-        }
-        let variance = ((x * 0.3)? - 0.2 * timestep.t().cos())?.tanh()?;
-        Tensor::cat(&[output, variance], 1)
-    }
-}
-
 /// The fixture's noise, of all images or of the one at `first` alone.
 pub(crate) fn noise(first: usize) -> impl Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> {
     let noise = tensor("noise");
@@ -64,7 +49,7 @@ pub(crate) fn noise(first: usize) -> impl Fn(&Tensor, usize) -> ddpm_core::Resul
 
 fn bound(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &NoiseMode, dtype: DType) -> Bound {
     let mut estimator = BoundEstimator::new(schedule, timesteps, mode).unwrap();
-    estimator.add(&images(dtype), model(schedule), noise(0)).unwrap();
+    estimator.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
     estimator.finish().unwrap()
 }
 
@@ -84,7 +69,7 @@ fn compare(schedule: &NoiseSchedule, name: &str, mode: &NoiseMode, dtype: DType,
     for image in 0..count {
         let mut estimator = BoundEstimator::new(schedule, &timesteps, mode).unwrap();
         let alone = images.narrow(0, image, 1).unwrap();
-        estimator.add(&alone, model(schedule), noise(image)).unwrap();
+        estimator.add(&alone, network_of(schedule), noise(image)).unwrap();
         let found = means(&estimator.finish().unwrap());
         let difference = largest_difference(&found, &values(&expected.narrow(1, image, 1).unwrap()));
         assert!(difference < tolerance, "{name} {dtype:?}, image {image}: {difference}");
@@ -160,7 +145,7 @@ fn batches_may_be_of_any_size_and_shape() {
         let part = images(DType::F64).narrow(0, first, count).unwrap().reshape((count, 2, 3, 2)).unwrap();
         let noise = noise(first);
         let noise = |x: &Tensor, draw: usize| Ok(noise(x, draw)?.reshape(x.shape())?);
-        estimator.add(&part, model(&schedule), noise).unwrap();
+        estimator.add(&part, network_of(&schedule), noise).unwrap();
     }
     let parts = estimator.finish().unwrap();
     assert!(largest_difference(&means(&parts), &means(&whole)) < 1e-12);
@@ -175,7 +160,7 @@ fn a_batch_that_fails_leaves_no_trace() {
     let timesteps = Timesteps::all(&schedule);
     let mut estimator = BoundEstimator::new(&schedule, &timesteps, &NoiseMode::Beta).unwrap();
     assert!(matches!(estimator.finish(), Err(Error::NoImages)));
-    let network = model(&schedule);
+    let network = network_of(&schedule);
     let breaks = |x: &Tensor, timestep: Timestep| match timestep.index() {
         7 => Err(candle_core::Error::Msg("broken".into())),
         _ => network(x, timestep),
@@ -200,7 +185,7 @@ fn what_has_no_finite_bound_is_refused() {
     assert!(matches!(refused(&noisy, NoiseMode::Beta), Error::EndsBeforeXStart { .. }));
     let mut estimator = BoundEstimator::new(&schedule, &timesteps, &NoiseMode::Beta).unwrap();
     let between = (images(DType::F64) * 0.99).unwrap();
-    assert!(matches!(estimator.add(&between, model(&schedule), noise(0)), Err(Error::Level { .. })));
+    assert!(matches!(estimator.add(&between, network_of(&schedule), noise(0)), Err(Error::Level { .. })));
 }
 
 /// The report is printed as JSON, so its names are part of the interface.

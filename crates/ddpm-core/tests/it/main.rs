@@ -29,12 +29,30 @@ mod tables;
 mod toy;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{NoiseSchedule, ScheduleConfig};
+use ddpm_core::{NoiseSchedule, ScheduleConfig, Timestep, VarianceType};
 
 fn schedule(change: impl FnOnce(&mut ScheduleConfig)) -> NoiseSchedule {
     let mut config = ScheduleConfig::mnist20();
     change(&mut config);
     NoiseSchedule::new(&config).unwrap()
+}
+
+/// A network for any shape and type, which is never exactly right: that of the fixtures.
+fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
+    ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
+}
+
+/// [`network`], with a second output if the variance is learnt.
+fn network_of(schedule: &NoiseSchedule) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + use<> {
+    let learned = schedule.config().variance_type == VarianceType::LearnedRange;
+    move |x, timestep| {
+        let output = network(x, timestep)?;
+        if !learned {
+            return Ok(output);
+        }
+        let variance = ((x * 0.3)? - 0.2 * timestep.t().cos())?.tanh()?;
+        Tensor::cat(&[output, variance], 1)
+    }
 }
 
 /// A tensor of a safetensors file.

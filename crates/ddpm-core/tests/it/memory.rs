@@ -6,12 +6,9 @@ use std::{
 };
 
 use candle_core::{DType, Device};
-use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, Sampler, Timesteps,
-    sampler::{Churn, DpmSolver, UniPc},
-};
+use ddpm_core::{AddressedRng, Purpose, Timesteps};
 
-use crate::schedule;
+use crate::{schedule, toy::samplers};
 
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
@@ -66,16 +63,7 @@ fn no_sampler_keeps_more_images_for_more_steps() {
     let schedule = schedule(|c| *c = ddpm_core::ScheduleConfig::ho2020());
     let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
     let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
-    for sampler in [
-        Sampler::Ddpm(NoiseMode::Posterior),
-        Sampler::Ddim(0.5),
-        Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
-        Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
-        Sampler::Euler(Churn { s_churn: 10.0, ..Churn::NONE }),
-        Sampler::EulerAncestral,
-        Sampler::Heun(Churn::NONE),
-        Sampler::UniPc(UniPc::order_2()),
-    ] {
+    for (name, sampler) in samplers() {
         let of_steps = |n: usize| {
             let timesteps = Timesteps::spaced(&schedule, n).unwrap();
             peak(|| {
@@ -86,7 +74,7 @@ fn no_sampler_keeps_more_images_for_more_steps() {
         };
         let (few, many) = (of_steps(10), of_steps(200));
         // One image more would be 160,000 bytes.
-        assert!((many - few).abs() < 10_000, "{sampler:?}: {few} bytes for 10 steps, {many} for 200");
-        assert!((160_000..160_000 * 12).contains(&few), "{sampler:?}: {few}");
+        assert!((many - few).abs() < 10_000, "{name}: {few} bytes for 10 steps, {many} for 200");
+        assert!((160_000..160_000 * 12).contains(&few), "{name}: {few}");
     }
 }

@@ -86,29 +86,26 @@ fn assert_order(name: &str, errors: &[f64]) {
     );
 }
 
-/// Between two noise levels, with a smooth network: the step after the last level, to x₀, is left out.
-#[test]
-fn deterministic_solvers_show_their_order_on_normal_data() {
+/// Between two noise levels, in steps whose number doubles: the step after the last level, to x₀, is left out.
+fn assert_orders<const N: usize>(data: &Mixture, steps: [usize; N]) {
     let schedule = fine_schedule(PredictionType::VPrediction);
     for (name, sampler) in samplers().into_iter().filter(|(name, _)| expected(name).is_some()) {
         let error = |n: usize| {
             let timesteps = log_uniform(&schedule, [5.0, 0.1], n + 1);
-            error(&sampler, &schedule, &timesteps, &NORMAL, n - 1)
+            error(&sampler, &schedule, &timesteps, data, n - 1)
         };
-        assert_order(name, &[40, 80, 160, 320].map(error));
+        assert_order(name, &steps.map(error));
     }
 }
 
 #[test]
+fn deterministic_solvers_show_their_order_on_normal_data() {
+    assert_orders(&NORMAL, [40, 80, 160, 320]);
+}
+
+#[test]
 fn deterministic_solvers_show_their_order_on_a_mixture() {
-    let schedule = fine_schedule(PredictionType::VPrediction);
-    for (name, sampler) in samplers().into_iter().filter(|(name, _)| expected(name).is_some()) {
-        let error = |n: usize| {
-            let timesteps = log_uniform(&schedule, [5.0, 0.1], n + 1);
-            error(&sampler, &schedule, &timesteps, &TWO, n - 1)
-        };
-        assert_order(name, &[80, 160, 320].map(error));
-    }
+    assert_orders(&TWO, [80, 160, 320]);
 }
 
 /// Steps of which each is half as long or twice as long as the one before, as the multistep methods must account for.

@@ -7,18 +7,19 @@ use ddpm_core::{
     VarianceType,
 };
 
-use crate::likelihood::{fixture_schedule, images, list, model, noise, tensor};
+use crate::likelihood::{fixture_schedule, images, list, noise, tensor};
+use crate::network_of;
 use crate::{largest_difference, schedule, values};
 
 fn fixture_costs(schedule: &NoiseSchedule, dtype: DType) -> StepCosts {
     let timesteps = Timesteps::all(schedule);
     let mut bound = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Posterior).unwrap();
-    bound.add(&images(dtype), model(schedule), noise(0)).unwrap();
+    bound.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
     let mut costs = StepCostEstimator::new(schedule, &bound.finish().unwrap()).unwrap();
     assert!(matches!(costs.finish(), Err(Error::NoImages)));
     for image in [0, 2] {
         let two = images(dtype).narrow(0, image, 2).unwrap();
-        costs.add(&two, model(schedule), noise(image)).unwrap();
+        costs.add(&two, network_of(schedule), noise(image)).unwrap();
     }
     costs.finish().unwrap()
 }
@@ -34,8 +35,10 @@ fn the_best_lists_are_those_of_all_subsets_in_the_fixture() {
         let decoder = values(&tensor("search/decoder"));
         assert!(largest_difference(&saved("decoder_bits_per_dim"), &decoder) < tolerance);
         let totals = values(&tensor("search/totals"));
+        let together = costs.best_up_to(&schedule, totals.len()).unwrap();
         for (n, total) in std::iter::zip(1.., totals) {
             let (found, bits) = costs.best(&schedule, n).unwrap();
+            assert_eq!(together[n - 1], (found.clone(), bits));
             assert_eq!(found, list(&schedule, &format!("search/timesteps/{n}")));
             assert_eq!(found, Timesteps::searched(&schedule, &costs, n).unwrap());
             assert!((bits - total).abs() < tolerance, "{n}: {bits} {total}");
@@ -52,7 +55,7 @@ fn the_bound_of_the_list_is_what_the_search_says() {
         let (timesteps, bits) = costs.best(&schedule, n).unwrap();
         let mode = NoiseMode::Variances(costs.optimal_variances(&timesteps).unwrap());
         let mut bound = BoundEstimator::new(&schedule, &timesteps, &mode).unwrap();
-        bound.add(&images(DType::F64), model(&schedule), noise(0)).unwrap();
+        bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
         let total = bound.finish().unwrap().total_bits_per_dim.mean;
         assert!((total - bits).abs() < 1e-12, "{n}: {total} {bits}");
     }
@@ -128,7 +131,7 @@ fn a_bound_over_other_timesteps_makes_no_costs() {
     let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
     let some = Timesteps::spaced(&schedule, 5).unwrap();
     let mut bound = BoundEstimator::new(&schedule, &some, &NoiseMode::Beta).unwrap();
-    bound.add(&images(DType::F64), model(&schedule), noise(0)).unwrap();
+    bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
     let refused = StepCostEstimator::new(&schedule, &bound.finish().unwrap());
     assert!(matches!(refused, Err(Error::NotAllTimesteps { found: 5, expected: 20 })));
 }
