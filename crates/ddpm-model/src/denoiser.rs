@@ -2,17 +2,14 @@
 
 use std::{collections::HashMap, fmt};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Storage, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
-use rayon::prelude::*;
 
-use crate::{DenoiserConfig, Error, Init, Result, cpu::CpuNetwork, network::TensorNetwork};
-
-/// The number of images that the network sees at a time on a CPU.
-///
-/// A matrix product may add its terms in another order if it has another number of rows. So that an image
-/// is the same bits alone and in a batch, prediction always works on this many rows, padded with zeros.
-pub const MICRO_BATCH: usize = 50;
+use crate::{
+    DenoiserConfig, Error, Init, Result,
+    cpu::{CpuNetwork, Packed},
+    network::TensorNetwork,
+};
 
 /// A denoising network and the schedule for which it was trained.
 pub struct Denoiser {
@@ -27,7 +24,7 @@ pub struct Denoiser {
 
 struct Cpu {
     network: CpuNetwork,
-    weights: Vec<Vec<f32>>,
+    weights: Packed,
 }
 
 /// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
@@ -84,8 +81,10 @@ impl Denoiser {
         let constant = !weights.values().any(Tensor::is_variable);
         let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
             let values = |parameter: crate::Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
-            let weights = config.parameters().into_iter().map(values).collect::<candle_core::Result<_>>()?;
-            Some(Cpu { network: CpuNetwork::new(config, steps), weights })
+            let values = config.parameters().into_iter().map(values);
+            let network = CpuNetwork::new(config, steps);
+            let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
+            Some(Cpu { network, weights })
         } else {
             None
         };
@@ -160,7 +159,7 @@ impl Denoiser {
         Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
     }
 
-    /// The raw output; on a CPU in micro-batches of a fixed size, several at a time.
+    /// The raw output.
     fn forward_rows(&self, x_t: &Tensor, t: usize, labels: &[u32]) -> Result<Tensor> {
         let (batch, pixels) = x_t.dims2()?;
         let Some(cpu) = self.cpu.as_ref().filter(|_| x_t.dtype() == DType::F32) else {
@@ -174,22 +173,14 @@ impl Denoiser {
         if pixels != self.config.pixels() {
             return Err(Error::Pixels { found: pixels, expected: self.config.pixels() });
         }
-        let x_t = x_t.flatten_all()?.to_vec1::<f32>()?;
-        let mut out = vec![0.0; x_t.len()];
-        let rows = MICRO_BATCH * pixels;
-        let parts = out.par_chunks_mut(rows).zip(x_t.par_chunks(rows)).zip(labels.par_chunks(MICRO_BATCH));
-        parts.for_each_init(
-            || (cpu.network.workspace(MICRO_BATCH, false), vec![0.0; rows]),
-            |(workspace, padded), ((out, x_t), labels)| {
-                padded[..x_t.len()].copy_from_slice(x_t);
-                padded[x_t.len()..].fill(0.0);
-                let mut padded_labels = [0; MICRO_BATCH];
-                padded_labels[..labels.len()].copy_from_slice(labels);
-                cpu.network.forward(&cpu.weights, workspace, padded, &[t; MICRO_BATCH], &padded_labels);
-                workspace.output_into(padded);
-                out.copy_from_slice(&padded[..out.len()]);
-            },
-        );
+        let mut out = vec![0.0; batch * pixels];
+        let x_t = x_t.contiguous()?;
+        let (storage, layout) = x_t.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return self.forward(&x_t, &vec![t; batch], labels);
+        };
+        let x_t = &storage.as_slice::<f32>()?[layout.start_offset()..][..out.len()];
+        cpu.network.predict(&cpu.weights, x_t, t, labels, &mut out);
         Ok(Tensor::from_vec(out, (batch, pixels), &self.device)?)
     }
 

@@ -32,7 +32,7 @@ mod program;
 mod sample;
 
 pub use config::{DenoiserConfig, Init, Network, Parameter};
-pub use denoiser::{Denoiser, MICRO_BATCH, initial_weights};
+pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, encode_tensors};
 pub use error::{Error, Result};

@@ -8,7 +8,7 @@ use candle_nn::{Embedding, Linear, Module};
 use crate::{
     DenoiserConfig,
     embedding::sinusoids,
-    program::{Feature, Op, Program},
+    program::{Map, Op, Program, TIME},
 };
 
 /// A network on tensors.
@@ -34,8 +34,8 @@ impl TensorNetwork {
         let program = Program::new(config);
         let weights =
             program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
-        let times = sinusoids(steps, program.embedding);
-        let times = Tensor::from_vec(times, (steps, program.embedding), &Device::Cpu)?;
+        let embedding = program.widths[TIME];
+        let times = Tensor::from_vec(sinusoids(steps, embedding), (steps, embedding), &Device::Cpu)?;
         Ok(Self {
             times: times.to_dtype(dtype)?.to_device(device)?,
             one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
@@ -46,37 +46,26 @@ impl TensorNetwork {
 
     /// The raw output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32.
     pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        let mut slots: Vec<Tensor> = self
-            .program
-            .inputs
-            .iter()
-            .map(|features| {
-                let parts = features.iter().map(|feature| match feature {
-                    Feature::Image => Ok(x_t.clone()),
-                    Feature::Time => self.times.index_select(t, 0),
-                    Feature::Class => self.one_hot.index_select(labels, 0),
-                });
-                Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, D::Minus1)
-            })
-            .collect::<Result<_>>()?;
-        for op in &self.program.ops {
-            let result = match *op {
-                Op::Linear { x, weight, add, .. } => {
-                    let (weight, bias) = (self.weights[weight].clone(), self.weights[weight + 1].clone());
-                    let result = Linear::new(weight, Some(bias)).forward(&slots[x])?;
-                    match add {
-                        Some(add) => (result + &slots[add])?,
-                        None => result,
-                    }
+        // In the order of the inputs: image, time, class.
+        let mut slots =
+            vec![x_t.clone(), self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
+        for Op { map, add, silu, .. } in &self.program.ops {
+            let mut result = match map {
+                Map::Linear { x, weight } => {
+                    let (weight, bias) = (self.weights[*weight].clone(), self.weights[weight + 1].clone());
+                    let x: Vec<&Tensor> = x.iter().map(|&slot| &slots[slot]).collect();
+                    Linear::new(weight, Some(bias)).forward(&Tensor::cat(&x, D::Minus1)?)?
                 }
-                Op::Silu { x, .. } => slots[x].silu()?,
-                Op::Class { table, add, .. } => {
-                    let table = Embedding::new(self.weights[table].clone(), self.program.widths[add]);
-                    (&slots[add] + table.forward(labels)?)?
+                Map::Class { table } => {
+                    let table = &self.weights[*table];
+                    Embedding::new(table.clone(), table.dim(1)?).forward(labels)?
                 }
             };
+            if let Some(add) = add {
+                result = (result + &slots[*add])?;
+            }
             // Operations write their slots in order, so the new one is the next.
-            slots.push(result);
+            slots.push(if *silu { result.silu()? } else { result });
         }
         slots.pop().map_or_else(|| bail!("a network without operations"), Ok)
     }

@@ -10,11 +10,8 @@
 //! ema ← d·ema + (1−d)·w
 //! ```
 
-use candle_core::{Device, Tensor, Var, backprop::GradStore};
-use ddpm_model::{
-    Parameter,
-    cpu::{AdamwEma, adamw_ema},
-};
+use candle_core::{Tensor, Var, backprop::GradStore};
+use ddpm_model::cpu::AdamwEma;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -70,77 +67,22 @@ impl StepSize {
     fn keep(&self, rank: usize) -> f64 {
         if rank > 1 { 1.0 - self.learning_rate * self.config.weight_decay } else { 1.0 }
     }
-}
 
-/// Weights and state in plain memory, in the order of the parameters.
-#[derive(Debug)]
-pub(crate) struct HostAdamW {
-    parameters: Vec<Parameter>,
-    pub(crate) weights: Vec<Vec<f32>>,
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
-    ema: Vec<Vec<f32>>,
-}
-
-impl HostAdamW {
-    pub(crate) fn new(parameters: Vec<Parameter>, weights: Vec<Vec<f32>>) -> Self {
-        let zeros: Vec<Vec<f32>> = weights.iter().map(|weight| vec![0.0; weight.len()]).collect();
-        Self { parameters, first: zeros.clone(), second: zeros, ema: weights.clone(), weights }
-    }
-
+    /// The same for the kernels of a CPU.
     #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
-    pub(crate) fn step(&mut self, gradients: &[Vec<f32>], size: StepSize) {
-        let StepSize { config: AdamWConfig { beta1, beta2, eps, .. }, learning_rate, corrections, ema_decay } =
-            size;
+    pub(crate) fn rounded(&self) -> AdamwEma {
+        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
         let pair = |beta: f64| [beta as f32, (1.0 - beta) as f32];
-        for (i, parameter) in self.parameters.iter().enumerate() {
-            let step = AdamwEma {
-                first: pair(beta1),
-                second: pair(beta2),
-                eps: eps as f32,
-                keep: size.keep(parameter.shape.len()) as f32,
-                rate: (learning_rate / corrections[0]) as f32,
-                second_scale: (1.0 / corrections[1].sqrt()) as f32,
-                ema: pair(ema_decay),
-            };
-            let state = (&mut self.first[i], &mut self.second[i], &mut self.ema[i]);
-            adamw_ema(step, &mut self.weights[i], &gradients[i], state.0, state.1, state.2);
+        AdamwEma {
+            first: pair(beta1),
+            second: pair(beta2),
+            eps: eps as f32,
+            keep: self.keep(2) as f32,
+            rate: (self.learning_rate / self.corrections[0]) as f32,
+            second_scale: (1.0 / self.corrections[1].sqrt()) as f32,
+            ema: pair(self.ema_decay),
         }
     }
-
-    pub(crate) fn ema(&self) -> Result<Vec<(String, Tensor)>> {
-        std::iter::zip(&self.parameters, &self.ema)
-            .map(|(p, ema)| Ok((p.name.clone(), tensor(p, ema)?)))
-            .collect()
-    }
-
-    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut list = Vec::new();
-        for (part, values) in
-            [("weights", &self.weights), ("first", &self.first), ("second", &self.second), ("ema", &self.ema)]
-        {
-            for (parameter, values) in std::iter::zip(&self.parameters, values) {
-                list.push((format!("{part}/{}", parameter.name), tensor(parameter, values)?));
-            }
-        }
-        Ok(list)
-    }
-
-    pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let part = |part: &str| {
-            let values = |p: &Parameter| {
-                Ok(get(&format!("{part}/{}", p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
-            };
-            self.parameters.iter().map(values).collect::<Result<Vec<_>>>()
-        };
-        (self.weights, self.first, self.second, self.ema) =
-            (part("weights")?, part("first")?, part("second")?, part("ema")?);
-        Ok(())
-    }
-}
-
-fn tensor(parameter: &Parameter, values: &[f32]) -> Result<Tensor> {
-    Ok(Tensor::from_slice(values, parameter.shape.as_slice(), &Device::Cpu)?)
 }
 
 /// Weights and state as tensors of a device.
@@ -224,9 +166,9 @@ impl TensorAdamW {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use candle_core::{DType, Device};
     use candle_nn::{Optimizer, ParamsAdamW};
-    use ddpm_model::Init;
+    use ddpm_model::cpu::{Row, adamw_ema};
 
     use super::*;
 
@@ -242,8 +184,12 @@ mod tests {
         let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
         let mut theirs = candle_nn::AdamW::new(vec![reference.clone()], params).unwrap();
         let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())]).unwrap();
-        let parameter = Parameter { name: "w".to_owned(), shape: vec![3, 4], init: Init::Zeros };
-        let mut host = HostAdamW::new(vec![parameter], vec![start.clone()]);
+        let row = |values: &[f32]| {
+            let mut row = Row::ZERO;
+            row.0[..values.len()].copy_from_slice(values);
+            [row]
+        };
+        let mut host = [row(&start), [Row::ZERO], [Row::ZERO], row(&start)];
         let mut ema: Vec<f64> = start.iter().map(|&x| f64::from(x)).collect();
 
         for step in 0..10 {
@@ -254,7 +200,7 @@ mod tests {
             let size = StepSize::new(config, step, 0.01, DECAY);
             let gradients = loss(&ours).backward().unwrap();
             let gradient: Vec<f32> = gradients.get(&ours).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            host.step(&[gradient], size);
+            adamw_ema(size.rounded(), &row(&gradient), host.each_mut().map(|rows| rows.as_mut_slice()));
             tensor.step(&gradients, size).unwrap();
             theirs.step(&loss(&reference).backward().unwrap()).unwrap();
 
@@ -272,9 +218,9 @@ mod tests {
                 }
             };
             close(values(&ours), &expected, "tensors");
-            close(host.weights[0].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
+            close(host[0][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
             close(values(&tensor.ema()[0].1), &ema, "average of tensors");
-            close(values(&host.ema().unwrap()[0].1), &ema, "average on the host");
+            close(host[3][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &ema, "average on the host");
         }
     }
 }

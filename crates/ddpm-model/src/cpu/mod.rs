@@ -1,44 +1,71 @@
 //! The network carried out on a CPU by kernels of our own, forward and backward.
 //!
-//! candle's portable path loses a factor of three on a CPU: an allocation, a zero-fill and an addition for
-//! each gradient, single-threaded SiLU, a second thread pool that spins. Here every intermediate lies in a
-//! buffer that lives as long as the [`Workspace`], and a gradient is written once, where it is needed.
+//! Everything lies in panels of sixteen features ([`Row`]), in buffers that live as long as the
+//! [`Workspace`]. A panel of a layer's output is one task: the product, the addition, SiLU, and in training
+//! the gradient of the weight and the optimiser's step, while the panel is in the cache.
 //!
-//! Intermediates are *feature-major*, [width, B]: a tile of a product is then a contiguous piece of memory,
-//! so that threads share work without sharing slices. The tiles depend on the shapes alone, and so every
-//! result is the same bits for any number of threads.
+//! Each number of a product is one chain of fused multiply-adds in a fixed order, so that results are the same
+//! bits alone and in a batch, on any number of threads, and in every instruction set.
 
-mod kernels;
+mod elementwise;
+mod panel;
+mod plan;
+mod predict;
+mod product;
+mod train;
+
+use std::sync::Mutex;
 
 use ddpm_core::PredictionType;
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
     DenoiserConfig,
     embedding::sinusoids,
-    program::{Feature, Op, Program, Slot},
+    program::{CLASS, Program, Slot, TIME},
 };
+use elementwise::{Silu, sum};
+use plan::{Layer, Plan};
+use product::{GROUP, OneImage, Product};
 
-pub use kernels::{AdamwEma, adamw_ema};
+pub use elementwise::{AdamwEma, adamw_ema};
+pub use panel::{PANEL, Row, panels};
+pub use train::{Training, Workspace};
 
-/// A network for CPUs. Its weights are lists in the order of [`DenoiserConfig::parameters`].
+/// A network for CPUs.
 #[derive(Debug)]
 pub struct CpuNetwork {
-    program: Program,
+    plan: Plan,
+    /// The length of each parameter.
+    lengths: Vec<usize>,
     /// The sinusoids of every timestep, [T, E].
     times: Vec<f32>,
     pixels: usize,
-    classes: usize,
     output_type: PredictionType,
+    /// Buffers of predictions for the next ones.
+    buffers: Mutex<Vec<Activations>>,
 }
 
-/// The intermediates of a batch, and their gradients if it is for training.
-#[derive(Debug)]
-pub struct Workspace {
-    batch: usize,
-    labels: Vec<u32>,
-    values: Vec<Vec<f32>>,
-    gradients: Vec<Vec<f32>>,
+/// The weights of a network, or what else there is one number of for each, in panels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed(Vec<Vec<Row>>);
+
+/// The slots of some rows: of images, or of conditions.
+#[derive(Debug, Default)]
+struct Activations {
+    rows: usize,
+    /// The value of each slot.
+    values: Vec<Vec<Row>>,
+    /// In training, the slope of SiLU at each number of a slot that is one.
+    slopes: Vec<Vec<Row>>,
+}
+
+/// What layers add that do not depend on the image: a slot for each condition, and the condition of each image.
+#[derive(Clone, Copy)]
+struct Conditions<'a> {
+    slots: &'a Activations,
+    of_row: &'a [usize],
 }
 
 impl CpuNetwork {
@@ -48,11 +75,12 @@ impl CpuNetwork {
     pub fn new(config: &DenoiserConfig, steps: usize) -> Self {
         let program = Program::new(config);
         Self {
-            times: sinusoids(steps, program.embedding).into_iter().map(|x| x as f32).collect(),
-            program,
+            times: sinusoids(steps, program.widths[TIME]).into_iter().map(|x| x as f32).collect(),
+            plan: Plan::new(&program),
+            lengths: program.parameters.iter().map(|p| p.shape.iter().product()).collect(),
             pixels: config.pixels(),
-            classes: config.num_classes + 1,
             output_type: config.output_type,
+            buffers: Mutex::default(),
         }
     }
 
@@ -62,178 +90,139 @@ impl CpuNetwork {
         self.output_type
     }
 
-    /// Buffers for batches of `batch` images; those of gradients only for `training`.
+    /// The weights in panels, from lists in the order of [`DenoiserConfig::parameters`].
     #[must_use]
-    pub fn workspace(&self, batch: usize, training: bool) -> Workspace {
-        let buffers = |first: Slot| -> Vec<Vec<f32>> {
-            let widths = self.program.widths.iter().enumerate();
-            widths.map(|(slot, width)| vec![0.0; if slot < first { 0 } else { width * batch }]).collect()
-        };
-        let slots = self.program.widths.len();
-        // Inputs have no gradient: nobody asks for it.
-        let first = if training { self.program.inputs.len() } else { slots };
-        Workspace { batch, labels: vec![0; batch], values: buffers(0), gradients: buffers(first) }
+    pub fn pack(&self, parameters: &[Vec<f32>]) -> Packed {
+        Packed(self.plan.layers().map(|layer| layer.pack(parameters)).collect())
     }
 
-    /// Runs the network on `x_t`, [B, pixels] image by image, with one timestep and one class for each.
-    /// The raw output is in [`Workspace::output`] then.
-    ///
-    /// # Panics
-    ///
-    /// If a length does not fit the workspace, or a timestep or a class is out of range.
-    pub fn forward(
+    /// The way back from [`CpuNetwork::pack`].
+    #[must_use]
+    pub fn unpack(&self, packed: &Packed) -> Vec<Vec<f32>> {
+        let mut parameters: Vec<Vec<f32>> = self.lengths.iter().map(|&length| vec![0.0; length]).collect();
+        for (layer, rows) in self.plan.layers().zip(&packed.0) {
+            layer.unpack(rows, &mut parameters);
+        }
+        parameters
+    }
+
+    /// A zero for each weight.
+    #[must_use]
+    pub fn zeros(&self) -> Packed {
+        Packed(self.plan.layers().map(Layer::zeros).collect())
+    }
+
+    /// Runs the layers of conditions, one for each timestep and class, into `slots`.
+    fn run_conditions(
         &self,
-        weights: &[Vec<f32>],
-        ws: &mut Workspace,
-        x_t: &[f32],
-        t: &[usize],
-        labels: &[u32],
+        weights: &Packed,
+        slots: &mut Activations,
+        conditions: impl Iterator<Item = (usize, u32)>,
     ) {
-        let batch = ws.batch;
-        assert_eq!((x_t.len(), t.len(), labels.len()), (batch * self.pixels, batch, batch));
-        ws.labels.copy_from_slice(labels);
-        for (slot, features) in self.program.inputs.iter().enumerate() {
-            let mut at = 0;
-            for feature in features {
-                let width = match feature {
-                    Feature::Image => self.pixels,
-                    Feature::Time => self.program.embedding,
-                    Feature::Class => self.classes,
-                };
-                let rows = &mut ws.values[slot][at * batch..(at + width) * batch];
-                match feature {
-                    Feature::Image => kernels::transpose(x_t, rows, batch),
-                    Feature::Time => gather_columns(rows, batch, |image| &self.times[t[image] * width..]),
-                    Feature::Class => {
-                        rows.fill(0.0);
-                        for (image, &label) in labels.iter().enumerate() {
-                            rows[label as usize * batch + image] = 1.0;
+        let (rows, width) = (slots.rows, self.plan.widths[TIME]);
+        slots.values[CLASS].fill(Row::ZERO);
+        for (row, (t, label)) in conditions.enumerate() {
+            let time = &self.times[t * width..][..width];
+            for (panel, part) in time.chunks(PANEL).enumerate() {
+                slots.values[TIME][panel * rows + row].0[..part.len()].copy_from_slice(part);
+            }
+            let label = label as usize;
+            slots.values[CLASS][label.div_euclid(PANEL) * rows + row].0[label % PANEL] = 1.0;
+        }
+        for (layer, weight) in self.plan.conditions.iter().zip(&weights.0) {
+            slots.run(layer, weight, None);
+        }
+    }
+
+    /// Runs the layers of images, whose pixels are in `slots`.
+    fn run_images(&self, weights: &Packed, slots: &mut Activations, conditions: Conditions<'_>) {
+        for (layer, weight) in self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]) {
+            let conditions = layer.add.is_some_and(|add| !self.plan.of_image[add]).then_some(conditions);
+            slots.run(layer, weight, conditions);
+        }
+    }
+}
+
+impl Activations {
+    /// Makes room for `rows` rows in the slots that are wanted; `slopes` for those that are SiLU.
+    fn resize(&mut self, rows: usize, widths: &[usize], wanted: impl Fn(Slot) -> bool) {
+        if self.rows == rows && !self.values.is_empty() {
+            return;
+        }
+        self.rows = rows;
+        self.values.resize(widths.len(), Vec::new());
+        self.slopes.resize(widths.len(), Vec::new());
+        for (slot, (values, width)) in self.values.iter_mut().zip(widths).enumerate() {
+            if wanted(slot) {
+                values.resize(panels(*width) * rows, Row::ZERO);
+            }
+        }
+    }
+
+    /// Runs a layer; what it adds comes from `conditions` if they are given.
+    fn run(&mut self, layer: &Layer, weight: &[Row], conditions: Option<Conditions<'_>>) {
+        let rows = self.rows;
+        if rows == 0 {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.values[layer.out]);
+        let mut slope = std::mem::take(&mut self.slopes[layer.out]);
+        let stride = layer.stride();
+        let x = self.values[layer.x].as_slice();
+        let add = layer.add.map(|add| conditions.map_or(&self.values, |c| &c.slots.values)[add].as_slice());
+
+        let start = |panel: usize, bias: &Row, out: &mut [Row]| match (add, conditions) {
+            (None, _) => out.fill(*bias),
+            (Some(add), None) => {
+                out.iter_mut().zip(&add[panel * rows..]).for_each(|(out, add)| *out = sum(bias, add));
+            }
+            (Some(add), Some(Conditions { slots, of_row })) => {
+                let add = &add[panel * slots.rows..];
+                out.iter_mut().zip(of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
+            }
+        };
+        let panel = |panel: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
+            start(panel, &weight[stride - 1], out);
+            Arch::new().dispatch(Product { weight: &weight[..stride - 1], x, out });
+            if layer.silu {
+                Arch::new().dispatch(Silu { z: out, slope });
+            }
+        };
+        if rows == 1 && slope.is_empty() {
+            let groups = out.par_chunks_mut(GROUP).zip(weight.par_chunks(GROUP * stride));
+            groups.enumerate().for_each(|(group, (out, weight))| {
+                let first = group * GROUP;
+                let parts: Vec<&[Row]> = weight.chunks(stride).collect();
+                match (<&mut [Row; GROUP]>::try_from(&mut *out), parts.as_slice().try_into()) {
+                    (Ok(out), Ok(parts)) => {
+                        let parts: [&[Row]; GROUP] = parts;
+                        for (i, part) in parts.iter().enumerate() {
+                            start(first + i, &part[stride - 1], &mut out[i..=i]);
+                        }
+                        let weights = parts.map(|part| &part[..stride - 1]);
+                        Arch::new().dispatch(OneImage { weights, x, out });
+                        if layer.silu {
+                            Arch::new().dispatch(Silu { z: out, slope: &mut [] });
+                        }
+                    }
+                    _ => {
+                        for (i, (out, weight)) in out.chunks_mut(1).zip(parts).enumerate() {
+                            panel(first + i, out, weight, &mut []);
                         }
                     }
                 }
-                at += width;
+            });
+        } else {
+            let panels = out.par_chunks_mut(rows).zip(weight.par_chunks(stride)).enumerate();
+            if slope.is_empty() {
+                panels.for_each(|(i, (out, weight))| panel(i, out, weight, &mut []));
+            } else {
+                panels
+                    .zip(slope.par_chunks_mut(rows))
+                    .for_each(|((i, (out, weight)), slope)| panel(i, out, weight, slope));
             }
         }
-        for op in &self.program.ops {
-            match *op {
-                Op::Linear { x, weight, add, out } => {
-                    let mut result = std::mem::take(&mut ws.values[out]);
-                    let add = add.map(|add| ws.values[add].as_slice());
-                    kernels::linear(
-                        &mut result,
-                        &weights[weight],
-                        &weights[weight + 1],
-                        &ws.values[x],
-                        add,
-                        batch,
-                    );
-                    ws.values[out] = result;
-                }
-                Op::Silu { x, out } => {
-                    let mut result = std::mem::take(&mut ws.values[out]);
-                    kernels::silu(&ws.values[x], &mut result);
-                    ws.values[out] = result;
-                }
-                Op::Class { table, add, out } => {
-                    let mut result = std::mem::take(&mut ws.values[out]);
-                    let (table, width) = (&weights[table], self.program.widths[out]);
-                    gather_columns(&mut result, batch, |image| &table[labels[image] as usize * width..]);
-                    kernels::add(&ws.values[add], &mut result);
-                    ws.values[out] = result;
-                }
-            }
-        }
+        self.values[layer.out] = out;
+        self.slopes[layer.out] = slope;
     }
-
-    /// Writes the gradient of every weight, given that of the output in [`Workspace::output_gradient`], for
-    /// the batch of the last [`CpuNetwork::forward`].
-    ///
-    /// # Panics
-    ///
-    /// If the workspace is not one for training, or a list of weights does not fit.
-    pub fn backward(&self, weights: &[Vec<f32>], ws: &mut Workspace, gradients: &mut [Vec<f32>]) {
-        let batch = ws.batch;
-        let inputs = self.program.inputs.len();
-        // A gradient that flows into a slot from several sides is written first and added to later.
-        let mut written = vec![false; self.program.widths.len()];
-        for op in self.program.ops.iter().rev() {
-            match *op {
-                Op::Linear { x, weight, add, out } => {
-                    let upstream = std::mem::take(&mut ws.gradients[out]);
-                    kernels::weight_gradient(&mut gradients[weight], &upstream, &ws.values[x], batch);
-                    kernels::bias_gradient(&mut gradients[weight + 1], &upstream, batch);
-                    if x >= inputs {
-                        let more = std::mem::replace(&mut written[x], true);
-                        kernels::input_gradient(
-                            &mut ws.gradients[x],
-                            &weights[weight],
-                            &upstream,
-                            batch,
-                            more,
-                        );
-                    }
-                    if let Some(add) = add {
-                        pass_on(
-                            &upstream,
-                            &mut ws.gradients[add],
-                            std::mem::replace(&mut written[add], true),
-                        );
-                    }
-                    ws.gradients[out] = upstream;
-                }
-                Op::Silu { x, out } => {
-                    let upstream = std::mem::take(&mut ws.gradients[out]);
-                    let more = std::mem::replace(&mut written[x], true);
-                    kernels::silu_gradient(&ws.values[x], &upstream, &mut ws.gradients[x], more);
-                    ws.gradients[out] = upstream;
-                }
-                Op::Class { table, add, out } => {
-                    let upstream = std::mem::take(&mut ws.gradients[out]);
-                    let width = self.program.widths[out];
-                    gradients[table].fill(0.0);
-                    for (image, &label) in ws.labels.iter().enumerate() {
-                        let row = &mut gradients[table][label as usize * width..][..width];
-                        for (sum, values) in row.iter_mut().zip(upstream.chunks(batch)) {
-                            *sum += values[image];
-                        }
-                    }
-                    pass_on(&upstream, &mut ws.gradients[add], std::mem::replace(&mut written[add], true));
-                    ws.gradients[out] = upstream;
-                }
-            }
-        }
-    }
-}
-
-impl Workspace {
-    /// The raw output, feature by feature: [pixels, B].
-    #[must_use]
-    pub fn output(&self) -> &[f32] {
-        self.values.last().map_or(&[], Vec::as_slice)
-    }
-
-    /// The raw output image by image, [B, pixels], into `out`.
-    pub fn output_into(&self, out: &mut [f32]) {
-        kernels::transpose(self.output(), out, out.len().checked_div(self.batch).unwrap_or(0));
-    }
-
-    /// The output and where to put the gradient of the loss with respect to it, both [pixels, B].
-    #[must_use]
-    pub fn output_gradient(&mut self) -> (&[f32], &mut [f32]) {
-        let gradient = self.gradients.last_mut().map_or(&mut [] as &mut [f32], Vec::as_mut_slice);
-        (self.values.last().map_or(&[], Vec::as_slice), gradient)
-    }
-}
-
-fn pass_on(upstream: &[f32], gradient: &mut [f32], more: bool) {
-    if more { kernels::add(upstream, gradient) } else { gradient.copy_from_slice(upstream) }
-}
-
-/// Fills [width, B] with a column for each image, whose first `width` numbers `column` returns.
-fn gather_columns<'a>(rows: &mut [f32], batch: usize, column: impl Fn(usize) -> &'a [f32] + Sync) {
-    rows.par_chunks_mut(batch).enumerate().with_min_len(32).for_each(|(feature, row)| {
-        for (image, value) in row.iter_mut().enumerate() {
-            *value = column(image)[feature];
-        }
-    });
 }

@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::ScheduleConfig;
-use ddpm_model::{Denoiser, DenoiserConfig, Network, cpu::CpuNetwork};
+use ddpm_model::{
+    Denoiser, DenoiserConfig, Network,
+    cpu::{AdamwEma, CpuNetwork, PANEL, Row, Training, panels},
+};
 
 use crate::{images, small, small_mlp, small_plain, weights};
 
@@ -33,6 +36,36 @@ fn host(weights: &std::collections::HashMap<String, Tensor>, config: &DenoiserCo
     config.parameters().iter().map(|parameter| values(&parameter.name)).collect()
 }
 
+/// A step that leaves weights as they are, and whose first moment is the gradient.
+const GRADIENT_ONLY: AdamwEma = AdamwEma {
+    first: [0.0, 1.0],
+    second: [0.9, 0.1],
+    eps: 1e-8,
+    keep: 1.0,
+    rate: 0.0,
+    second_scale: 1.0,
+    ema: [0.0, 1.0],
+};
+
+fn training(network: &CpuNetwork, weights: &[Vec<f32>]) -> Training {
+    // What the moments were must not matter to the gradient.
+    let other: Vec<Vec<f32>> = weights.iter().map(|weight| vec![3.0; weight.len()]).collect();
+    let (weights, other) = (network.pack(weights), network.pack(&other));
+    Training { ema: weights.clone(), weights, first: other.clone(), second: other }
+}
+
+/// Images one after another, in panels.
+fn to_rows(images: &[f32], width: usize, rows: &mut [Row]) {
+    let batch = images.len() / width;
+    for (i, row) in rows.iter_mut().enumerate() {
+        let (panel, image) = (i / batch, i % batch);
+        *row = Row::ZERO;
+        for (lane, pixel) in (panel * PANEL..width).take(PANEL).enumerate() {
+            row.0[lane] = images[image * width + pixel];
+        }
+    }
+}
+
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let scale = b.iter().fold(1e-3_f32, |max, x| max.max(x.abs()));
@@ -53,21 +86,25 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let gradients = (&output * &weighing).unwrap().sum_all().unwrap().backward().unwrap();
 
         let network = CpuNetwork::new(&config, 20);
-        let host_weights = host(&initial, &config);
-        let mut workspace = network.workspace(BATCH, true);
+        let mut workspace = network.workspace(BATCH);
+        let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
+        let weighing: Vec<f32> = weighing.flatten_all().unwrap().to_vec1().unwrap();
         // Twice: nothing may be left over from the first time.
-        let mut host_gradients: Vec<Vec<f32>> = host_weights.iter().map(|w| vec![7.0; w.len()]).collect();
+        let mut host_gradients = Vec::new();
         for _ in 0..2 {
-            let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
-            network.forward(&host_weights, &mut workspace, &pixels, &t, &labels);
-            let weighing: Vec<f32> = weighing.t().unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            workspace.output_gradient().1.copy_from_slice(&weighing);
-            network.backward(&host_weights, &mut workspace, &mut host_gradients);
+            let mut training = training(&network, &host(&initial, &config));
+            to_rows(&pixels, config.pixels(), workspace.input_mut());
+            network.forward(&training.weights, &mut workspace, &t, &labels);
+            to_rows(&weighing, config.pixels(), workspace.output_and_gradient().1);
+            network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
+            assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
+            host_gradients = network.unpack(&training.first);
         }
-        let mut rows = vec![0.0; BATCH * config.pixels()];
-        workspace.output_into(&mut rows);
-        let output: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();
-        assert!(difference(&rows, &output) < 1e-5, "{:?}: output", config.network);
+        let mut rows = vec![Row::ZERO; panels(config.pixels()) * BATCH];
+        to_rows(&output.flatten_all().unwrap().to_vec1().unwrap(), config.pixels(), &mut rows);
+        let flat = |rows: &[Row]| -> Vec<f32> { rows.iter().flat_map(|row| row.0).collect() };
+        let ours = flat(workspace.output_and_gradient().0);
+        assert!(difference(&ours, &flat(&rows)) < 1e-5, "{:?}: output", config.network);
         for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
             let var = &vars.iter().find(|(name, _)| *name == parameter.name).unwrap().1;
             let expected: Vec<f32> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -88,13 +125,14 @@ fn one_thread_and_three_give_the_same_bits() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let network = CpuNetwork::new(&config, 20);
-            let mut workspace = network.workspace(50, true);
-            let mut gradients: Vec<Vec<f32>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
-            network.forward(&weights, &mut workspace, &x_t, &t, &labels);
-            let (output, gradient) = workspace.output_gradient();
+            let (mut workspace, mut training) = (network.workspace(50), training(&network, &weights));
+            to_rows(&x_t, config.pixels(), workspace.input_mut());
+            network.forward(&training.weights, &mut workspace, &t, &labels);
+            let (output, gradient) = workspace.output_and_gradient();
             gradient.copy_from_slice(output);
-            network.backward(&weights, &mut workspace, &mut gradients);
-            (workspace.output().to_vec(), gradients)
+            let output = output.to_vec();
+            network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
+            (output, training.first)
         })
     };
     assert!(run(1) == run(3));

@@ -1,0 +1,95 @@
+//! How matrices lie in memory here: in panels of sixteen features.
+
+/// The number of features side by side in a panel: one 512-bit register, or two of 256.
+pub const PANEL: usize = 16;
+
+/// Sixteen features next to each other, of an image or of a weight: a line of cache.
+///
+/// Activations [B, width] are `width/16` panels of B rows; a weight [outputs, inputs] is `outputs/16` panels
+/// of a row for each input. A width that sixteen does not divide is filled up with zeros.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct Row(pub [f32; PANEL]);
+
+impl Row {
+    /// Sixteen zeros.
+    pub const ZERO: Self = Self([0.0; PANEL]);
+}
+
+/// The number of panels of `width` features.
+#[must_use]
+pub fn panels(width: usize) -> usize {
+    width.div_ceil(PANEL)
+}
+
+/// Images as they usually lie, [B, width] one after another, into panels; `to` has a row for each image and
+/// panel, and may belong to one thread alone.
+pub(crate) fn to_panels(images: &[f32], width: usize, to: &mut [Row]) {
+    let batch = images.len().checked_div(width).unwrap_or(0);
+    for (panel, rows) in to.chunks_mut(batch.max(1)).enumerate() {
+        let first = panel * PANEL;
+        for (row, image) in rows.iter_mut().zip(images.chunks(width)) {
+            let part = &image[first..width.min(first + PANEL)];
+            row.0[..part.len()].copy_from_slice(part);
+            row.0[part.len()..].fill(0.0);
+        }
+    }
+}
+
+/// The way back from [`to_panels`].
+pub(crate) fn from_panels(from: &[Row], width: usize, images: &mut [f32]) {
+    let batch = images.len().checked_div(width).unwrap_or(0);
+    for (panel, rows) in from.chunks(batch.max(1)).enumerate() {
+        let first = panel * PANEL;
+        for (row, image) in rows.iter().zip(images.chunks_mut(width)) {
+            let part = &mut image[first..width.min(first + PANEL)];
+            part.copy_from_slice(&row.0[..part.len()]);
+        }
+    }
+}
+
+/// The transpose of a square of sixteen rows.
+#[inline(always)]
+pub(super) fn transpose(from: &[Row; PANEL], to: &mut [Row; PANEL]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        for (to, from) in to.0.iter_mut().zip(from) {
+            *to = from.0[i];
+        }
+    }
+}
+
+/// Asks for a row that will be needed soon; where there is no such instruction, it does nothing.
+///
+/// This is the one place of the libraries with `unsafe` code.
+#[inline(always)]
+#[allow(unsafe_code, reason = "the instruction takes a pointer")]
+pub(super) fn prefetch(row: &Row) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which neither reads nor writes; and a reference is an address that could be read.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch(row.0.as_ptr().cast(), _MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_come_back_from_panels() {
+        for (batch, width) in [(3, 37), (1, 16), (5, 7), (0, 20)] {
+            let images: Vec<f32> = (0..batch * width).map(|i| i as f32).collect();
+            let mut rows = vec![Row([9.0; PANEL]); panels(width) * batch];
+            to_panels(&images, width, &mut rows);
+            if width == 37 {
+                assert_eq!(rows[2 * batch + 1].0[..6], [69.0, 70.0, 71.0, 72.0, 73.0, 0.0]);
+            }
+            let mut back = vec![9.0; images.len()];
+            from_panels(&rows, width, &mut back);
+            assert_eq!(back, images);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The operations of a [`Program`] as the kernels carry them out.
+
+use super::panel::{PANEL, Row, panels};
+use crate::program::{CLASS, IMAGE, INPUTS, Map, Op, Program, Slot};
+
+/// `out = x Wᵀ (+ b) (+ add)`, then SiLU if there is `silu`.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) x: Slot,
+    pub(super) add: Option<Slot>,
+    pub(super) silu: bool,
+    pub(super) out: Slot,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Where W is among the parameters.
+    matrix: Matrix,
+    /// The parameter that is b.
+    pub(super) bias: Option<usize>,
+}
+
+/// The number of W[output, input] in its parameter is `first + output · by_output + input · by_input`.
+#[derive(Clone, Copy, Debug)]
+struct Matrix {
+    parameter: usize,
+    first: usize,
+    by_output: usize,
+    by_input: usize,
+}
+
+/// The layers in the order in which they can be run, and their slots.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Layers that depend on timestep and class only.
+    pub(super) conditions: Vec<Layer>,
+    /// Layers that depend on the image.
+    pub(super) images: Vec<Layer>,
+    /// The width of each slot.
+    pub(super) widths: Vec<usize>,
+    /// Whether each slot depends on the image.
+    pub(super) of_image: Vec<bool>,
+    /// The result.
+    pub(super) output: Slot,
+}
+
+impl Plan {
+    /// A linear map of several slots becomes one layer for each: the sum goes on where the slot before ended,
+    /// and the part that does not depend on the image is known before it.
+    pub(super) fn new(program: &Program) -> Self {
+        let mut plan = Self {
+            conditions: Vec::new(),
+            images: Vec::new(),
+            widths: program.widths.clone(),
+            of_image: vec![false; program.widths.len()],
+            output: program.widths.len() - 1,
+        };
+        plan.of_image[IMAGE] = true;
+        for Op { map, add, silu, out } in &program.ops {
+            let outputs = program.widths[*out];
+            let mut parts: Vec<(Slot, Matrix)> = match map {
+                Map::Linear { x, weight } => {
+                    let by_output = program.width(x);
+                    let mut first = 0;
+                    let part = |&slot: &Slot| {
+                        let matrix = Matrix { parameter: *weight, first, by_output, by_input: 1 };
+                        first += program.widths[slot];
+                        (slot, matrix)
+                    };
+                    x.iter().map(part).collect()
+                }
+                Map::Class { table } => {
+                    let matrix = Matrix { parameter: *table, first: 0, by_output: 1, by_input: outputs };
+                    vec![(CLASS, matrix)]
+                }
+            };
+            parts.sort_by_key(|(slot, _)| plan.of_image[*slot]);
+            let mut add = *add;
+            let mut bias = match map {
+                Map::Linear { weight, .. } => Some(weight + 1),
+                Map::Class { .. } => None,
+            };
+            let last = parts.len() - 1;
+            for (i, (x, matrix)) in parts.into_iter().enumerate() {
+                let slot = if i == last { *out } else { plan.widths.len() };
+                if i != last {
+                    plan.widths.push(outputs);
+                    plan.of_image.push(false);
+                }
+                let of_image = plan.of_image[x] || add.is_some_and(|add| plan.of_image[add]);
+                plan.of_image[slot] = of_image;
+                let inputs = plan.widths[x];
+                let bias = bias.take();
+                let silu = *silu && i == last;
+                let layer = Layer { x, add, silu, out: slot, inputs, outputs, matrix, bias };
+                if of_image {
+                    plan.images.push(layer)
+                } else {
+                    plan.conditions.push(layer)
+                }
+                add = Some(slot);
+            }
+        }
+        plan
+    }
+
+    /// All layers, those of conditions first: the order of lists of weights.
+    pub(super) fn layers(&self) -> impl DoubleEndedIterator<Item = &Layer> + ExactSizeIterator {
+        let count = self.conditions.len();
+        (0..count + self.images.len())
+            .map(move |i| if i < count { &self.conditions[i] } else { &self.images[i - count] })
+    }
+
+    /// How many layers read each slot; inputs count as not read, since nobody asks for their gradient.
+    pub(super) fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.widths.len()];
+        for layer in self.layers() {
+            for slot in std::iter::once(layer.x).chain(layer.add).filter(|&slot| slot >= INPUTS) {
+                readers[slot] += 1;
+            }
+        }
+        readers
+    }
+}
+
+impl Layer {
+    /// Rows of a panel of the weight: one for each input, and the bias.
+    pub(super) fn stride(&self) -> usize {
+        panels(self.inputs) * PANEL + 1
+    }
+
+    /// Zeros for the weight or for something that lies like it.
+    pub(super) fn zeros(&self) -> Vec<Row> {
+        vec![Row::ZERO; panels(self.outputs) * self.stride()]
+    }
+
+    /// The weight in panels.
+    pub(super) fn pack(&self, parameters: &[Vec<f32>]) -> Vec<Row> {
+        let mut rows = self.zeros();
+        self.for_each(|row, lane, parameter, at| rows[row].0[lane] = parameters[parameter][at]);
+        rows
+    }
+
+    /// The way back from [`Layer::pack`].
+    pub(super) fn unpack(&self, rows: &[Row], parameters: &mut [Vec<f32>]) {
+        self.for_each(|row, lane, parameter, at| parameters[parameter][at] = rows[row].0[lane]);
+    }
+
+    /// Calls `f` with each number's row and place in the row, and with its parameter and place in that.
+    fn for_each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let Matrix { parameter, first, by_output, by_input } = self.matrix;
+        for output in 0..self.outputs {
+            let (panel, lane) = (output.div_euclid(PANEL), output % PANEL);
+            let rows = panel * self.stride();
+            for input in 0..self.inputs {
+                f(rows + input, lane, parameter, first + output * by_output + input * by_input);
+            }
+            if let Some(bias) = self.bias {
+                f(rows + self.stride() - 1, lane, bias, output);
+            }
+        }
+    }
+}

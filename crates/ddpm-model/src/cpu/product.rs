@@ -1,0 +1,271 @@
+//! Matrix products of panels.
+//!
+//! Each number of a product is one chain of fused multiply-adds, over the inputs from the first to the last,
+//! and no other operation. So it is the same bits in any tile, any batch, on any number of threads, and in
+//! each instruction set that has a fused multiply-add; how the loops are cut is free.
+
+use pulp::{Simd, WithSimd};
+
+use super::{
+    elementwise::{AdamwEma, Update},
+    panel::{PANEL, Row, prefetch, transpose},
+};
+
+/// Rows of a weight's panel that stay in the first cache while all images pass.
+const DEPTH: usize = 512;
+
+/// Images over which a weight's gradient is summed while they stay in the first cache.
+const IMAGES: usize = 192;
+
+/// `out += x Wᵀ` for one panel of outputs: `out` has a row for each image, `weight` a row for each input, and
+/// `x` its own panels, each of as many rows as `out`.
+pub(super) struct Product<'a> {
+    pub(super) weight: &'a [Row],
+    pub(super) x: &'a [Row],
+    pub(super) out: &'a mut [Row],
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 1, 12>(simd),
+            8 => self.run::<S, 2, 6>(simd),
+            4 => self.run::<S, 4, 6>(simd),
+            _ => self.run::<S, PANEL, 1>(simd),
+        }
+    }
+}
+
+impl Product<'_> {
+    /// With registers of a `V`th of a panel, in tiles of at most `N` images, all nearly equally large.
+    #[inline(always)]
+    fn run<S: Simd, const V: usize, const N: usize>(self, simd: S) {
+        let batch = self.out.len();
+        let tiles = batch.div_ceil(N);
+        for (weight, x) in self.weight.chunks(DEPTH).zip(self.x.chunks(DEPTH.div_ceil(PANEL) * batch)) {
+            let mut first = 0;
+            for tile in 1..=tiles {
+                let end = (batch * tile).div_euclid(tiles);
+                let out = &mut self.out[first..end];
+                match end - first {
+                    12 => tile_of::<S, V, 12>(simd, weight, x, batch, first, out),
+                    11 => tile_of::<S, V, 11>(simd, weight, x, batch, first, out),
+                    10 => tile_of::<S, V, 10>(simd, weight, x, batch, first, out),
+                    9 => tile_of::<S, V, 9>(simd, weight, x, batch, first, out),
+                    8 => tile_of::<S, V, 8>(simd, weight, x, batch, first, out),
+                    7 => tile_of::<S, V, 7>(simd, weight, x, batch, first, out),
+                    6 => tile_of::<S, V, 6>(simd, weight, x, batch, first, out),
+                    5 => tile_of::<S, V, 5>(simd, weight, x, batch, first, out),
+                    4 => tile_of::<S, V, 4>(simd, weight, x, batch, first, out),
+                    3 => tile_of::<S, V, 3>(simd, weight, x, batch, first, out),
+                    2 => tile_of::<S, V, 2>(simd, weight, x, batch, first, out),
+                    _ => tile_of::<S, V, 1>(simd, weight, x, batch, first, out),
+                }
+                first = end;
+            }
+        }
+    }
+}
+
+/// `N` images from `first` on, in registers from the first input to the last.
+#[inline(always)]
+fn tile_of<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    weight: &[Row],
+    x: &[Row],
+    batch: usize,
+    first: usize,
+    out: &mut [Row],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for (sums, row) in sums.iter_mut().zip(&*out) {
+        *sums = vectors::<S, V>(row);
+    }
+    for (weight, x) in weight.chunks_exact(PANEL).zip(x.chunks_exact(batch)) {
+        let (Ok(weight), Ok(x)) =
+            (<&[Row; PANEL]>::try_from(weight), <&[Row; N]>::try_from(&x[first..first + N]))
+        else {
+            return;
+        };
+        for k in 0..PANEL {
+            let weight = vectors::<S, V>(&weight[k]);
+            for n in 0..N {
+                let x = simd.splat_f32s(x[n].0[k]);
+                for v in 0..V {
+                    sums[n][v] = simd.mul_add_f32s(weight[v], x, sums[n][v]);
+                }
+            }
+        }
+    }
+    for (row, sums) in out.iter_mut().zip(&sums) {
+        store::<S, V>(sums, row);
+    }
+}
+
+/// A row in registers.
+#[inline(always)]
+fn vectors<S: Simd, const V: usize>(row: &Row) -> [S::f32s; V] {
+    let (vectors, _) = S::as_simd_f32s(&row.0);
+    std::array::from_fn(|v| vectors[v])
+}
+
+/// Registers into a row.
+#[inline(always)]
+fn store<S: Simd, const V: usize>(vectors: &[S::f32s; V], row: &mut Row) {
+    let (to, _) = S::as_mut_simd_f32s(&mut row.0);
+    for v in 0..V {
+        to[v] = vectors[v];
+    }
+}
+
+/// Several panels of outputs for one image, `out += x Wᵀ`: `out` has one row for each panel.
+///
+/// One panel alone would wait for each multiply-add to finish before the next.
+pub(super) struct OneImage<'a> {
+    pub(super) weights: [&'a [Row]; GROUP],
+    pub(super) x: &'a [Row],
+    pub(super) out: &'a mut [Row; GROUP],
+}
+
+/// The panels of [`OneImage`].
+pub(super) const GROUP: usize = 4;
+
+impl WithSimd for OneImage<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 1>(simd),
+            8 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            _ => self.run::<S, PANEL>(simd),
+        }
+    }
+}
+
+impl OneImage<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(self, simd: S) {
+        let [a, b, c, d] = self.weights;
+        let mut sums: [[S::f32s; V]; GROUP] = std::array::from_fn(|p| vectors::<S, V>(&self.out[p]));
+        let blocks = a.chunks_exact(PANEL).zip(b.chunks_exact(PANEL)).zip(c.chunks_exact(PANEL));
+        for (((a, b), c), (d, x)) in
+            blocks.map(|((a, b), c)| ((a, b), c)).zip(d.chunks_exact(PANEL).zip(self.x))
+        {
+            for k in 0..PANEL {
+                let x = simd.splat_f32s(x.0[k]);
+                for (sums, weight) in sums.iter_mut().zip([a, b, c, d]) {
+                    let weight = vectors::<S, V>(&weight[k]);
+                    for v in 0..V {
+                        sums[v] = simd.mul_add_f32s(weight[v], x, sums[v]);
+                    }
+                }
+            }
+        }
+        for (row, sums) in self.out.iter_mut().zip(&sums) {
+            store::<S, V>(sums, row);
+        }
+    }
+}
+
+/// The gradient of one panel of a weight, ∂outᵀ x, and the optimiser's step with it, sixteen inputs at a time:
+/// `upstream` is the panel of ∂out, a row for each image, and `x` has its own panels.
+pub(super) struct WeightGradient<'a> {
+    pub(super) upstream: &'a [Row],
+    pub(super) x: &'a [Row],
+    pub(super) step: AdamwEma,
+    pub(super) weight: &'a mut [Row],
+    pub(super) first: &'a mut [Row],
+    pub(super) second: &'a mut [Row],
+    pub(super) ema: &'a mut [Row],
+}
+
+impl WithSimd for WeightGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { upstream, x, step, weight, first, second, ema } = self;
+        let batch = upstream.len();
+        let state = weight.chunks_exact_mut(PANEL).zip(first.chunks_exact_mut(PANEL));
+        let state = state.zip(second.chunks_exact_mut(PANEL).zip(ema.chunks_exact_mut(PANEL)));
+        for (((weight, first), (second, ema)), x) in state.zip(x.chunks_exact(batch)) {
+            // They come from memory while the gradient is computed.
+            for rows in [&*weight, first, second, ema] {
+                rows.iter().for_each(prefetch);
+            }
+            let mut out = [Row::ZERO; PANEL];
+            for (upstream, x) in upstream.chunks(IMAGES).zip(x.chunks(IMAGES)) {
+                match S::F32_LANES {
+                    16 => inputs::<S, 1, 16>(simd, upstream, x, 0, &mut out),
+                    8 => {
+                        inputs::<S, 2, 6>(simd, upstream, x, 0, &mut out);
+                        inputs::<S, 2, 5>(simd, upstream, x, 6, &mut out);
+                        inputs::<S, 2, 5>(simd, upstream, x, 11, &mut out);
+                    }
+                    4 => {
+                        inputs::<S, 4, 6>(simd, upstream, x, 0, &mut out);
+                        inputs::<S, 4, 5>(simd, upstream, x, 6, &mut out);
+                        inputs::<S, 4, 5>(simd, upstream, x, 11, &mut out);
+                    }
+                    _ => (0..PANEL).for_each(|k| inputs::<S, PANEL, 1>(simd, upstream, x, k, &mut out)),
+                }
+            }
+            Update { step, gradient: &out, weight, first, second, ema }.run();
+        }
+    }
+}
+
+/// `N` inputs of a panel from `first` on, in registers from the first image to the last.
+#[inline(always)]
+fn inputs<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    upstream: &[Row],
+    x: &[Row],
+    first: usize,
+    out: &mut [Row],
+) {
+    let out = &mut out[first..first + N];
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for (sums, row) in sums.iter_mut().zip(&*out) {
+        *sums = vectors::<S, V>(row);
+    }
+    for (upstream, x) in upstream.iter().zip(x) {
+        let upstream = vectors::<S, V>(upstream);
+        for n in 0..N {
+            let x = simd.splat_f32s(x.0[first + n]);
+            for v in 0..V {
+                sums[n][v] = simd.mul_add_f32s(upstream[v], x, sums[n][v]);
+            }
+        }
+    }
+    for (row, sums) in out.iter_mut().zip(&sums) {
+        store::<S, V>(sums, row);
+    }
+}
+
+/// A panel of Wᵀ, a row for each output, from the panels of W, each `stride` rows long, whose inputs from
+/// `first` on it takes.
+pub(super) struct Transposed<'a> {
+    pub(super) weight: &'a [Row],
+    pub(super) stride: usize,
+    pub(super) first: usize,
+    pub(super) out: &'a mut [Row],
+}
+
+impl WithSimd for Transposed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (panel, out) in self.weight.chunks_exact(self.stride).zip(self.out.chunks_exact_mut(PANEL)) {
+            if let (Ok(panel), Ok(out)) = (panel[self.first..][..PANEL].try_into(), out.try_into()) {
+                transpose(panel, out);
+            }
+        }
+    }
+}

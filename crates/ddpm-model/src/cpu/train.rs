@@ -1,0 +1,201 @@
+//! Training: a batch forward, backward, and the optimiser's step.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{
+    Activations, AdamwEma, Conditions, CpuNetwork, Packed,
+    elementwise::{Multiply, adamw_ema, add, sum},
+    panel::{PANEL, Row, panels},
+    plan::Layer,
+    product::{Product, Transposed, WeightGradient},
+};
+use crate::program::{IMAGE, INPUTS, Slot};
+
+/// The intermediates of a batch and their gradients.
+#[derive(Debug)]
+pub struct Workspace {
+    images: Activations,
+    conditions: Activations,
+    /// The gradient with respect to each slot, before its SiLU; slots of inputs have none.
+    gradients: Vec<Vec<Row>>,
+    of_row: Vec<usize>,
+    output: Slot,
+}
+
+/// The weights with the state of their optimiser.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// The weights.
+    pub weights: Packed,
+    /// The moving average of their gradients.
+    pub first: Packed,
+    /// The moving average of their squared gradients.
+    pub second: Packed,
+    /// The moving average of the weights.
+    pub ema: Packed,
+}
+
+impl CpuNetwork {
+    /// Buffers for training on batches of `batch` images.
+    #[must_use]
+    pub fn workspace(&self, batch: usize) -> Workspace {
+        let widths = &self.plan.widths;
+        let mut sides = [true, false].map(|of_image| {
+            let mut slots = Activations::default();
+            slots.resize(batch, widths, |slot| self.plan.of_image[slot] == of_image);
+            slots
+        });
+        for layer in self.plan.layers().filter(|layer| layer.silu) {
+            let side = usize::from(!self.plan.of_image[layer.out]);
+            sides[side].slopes[layer.out] = vec![Row::ZERO; panels(layer.outputs) * batch];
+        }
+        let gradient = |(slot, width): (usize, &usize)| {
+            vec![Row::ZERO; if slot < INPUTS { 0 } else { panels(*width) * batch }]
+        };
+        let [images, conditions] = sides;
+        Workspace {
+            images,
+            conditions,
+            gradients: widths.iter().enumerate().map(gradient).collect(),
+            of_row: (0..batch).collect(),
+            output: self.plan.output,
+        }
+    }
+
+    /// Runs the network on the images in [`Workspace::input_mut`], with a timestep and a class for each. The
+    /// raw output is in [`Workspace::output_and_gradient`] then.
+    ///
+    /// # Panics
+    ///
+    /// If a length does not fit the workspace, or a timestep or a class is out of range.
+    pub fn forward(&self, weights: &Packed, ws: &mut Workspace, t: &[usize], labels: &[u32]) {
+        let batch = ws.of_row.len();
+        assert_eq!((t.len(), labels.len()), (batch, batch));
+        let conditions = std::iter::zip(t.iter().copied(), labels.iter().copied());
+        self.run_conditions(weights, &mut ws.conditions, conditions);
+        let conditions = Conditions { slots: &ws.conditions, of_row: &ws.of_row };
+        self.run_images(weights, &mut ws.images, conditions);
+    }
+
+    /// Computes the gradient of every weight, given that of the output in
+    /// [`Workspace::output_and_gradient`], for the batch of the last [`CpuNetwork::forward`], and takes an
+    /// optimiser's step with it at once: a gradient is never all in memory.
+    ///
+    /// # Panics
+    ///
+    /// If the training state is that of another network.
+    pub fn backward(&self, training: &mut Training, ws: &mut Workspace, step: AdamwEma) {
+        let mut unread = self.plan.readers();
+        let mut written = vec![false; self.plan.widths.len()];
+        let slopes: Vec<&[Row]> = std::iter::zip(&ws.images.slopes, &ws.conditions.slopes)
+            .map(|(image, condition)| if image.is_empty() { condition } else { image }.as_slice())
+            .collect();
+        let Training { weights, first, second, ema } = training;
+        let state = weights.0.iter_mut().zip(&mut first.0).zip(&mut second.0).zip(&mut ema.0);
+        let layers: Vec<_> = self.plan.layers().zip(state).collect();
+        for (layer, (((weight, first), second), ema)) in layers.into_iter().rev() {
+            let side = if self.plan.of_image[layer.x] { &ws.images } else { &ws.conditions };
+            let upstream = std::mem::take(&mut ws.gradients[layer.out]);
+            // All that has flowed into a slot passes through its SiLU once, with the last of it.
+            let mut last_slope = |slot: usize| {
+                unread[slot] -= 1;
+                if unread[slot] == 0 { slopes[slot] } else { &[] }
+            };
+            if layer.x >= INPUTS {
+                let more = std::mem::replace(&mut written[layer.x], true);
+                let gradient = &mut ws.gradients[layer.x];
+                input_gradient(layer, weight, &upstream, gradient, more, last_slope(layer.x), side.rows);
+            }
+            let state = [weight, first, second, ema].map(Vec::as_mut_slice);
+            update(layer, state, &upstream, &side.values[layer.x], side.rows, step);
+            if let Some(slot) = layer.add {
+                let slope = last_slope(slot);
+                let gradient = &mut ws.gradients[slot];
+                if std::mem::replace(&mut written[slot], true) {
+                    add(gradient, &upstream);
+                    ws.gradients[layer.out] = upstream;
+                } else {
+                    // Nobody needs it where it was.
+                    ws.gradients[layer.out] = std::mem::replace(gradient, upstream);
+                }
+                if !slope.is_empty() {
+                    Arch::new().dispatch(Multiply { to: &mut ws.gradients[slot], by: slope });
+                }
+            } else {
+                ws.gradients[layer.out] = upstream;
+            }
+        }
+    }
+}
+
+impl Workspace {
+    /// Where the noised images go: `panels(pixels)` panels of a row for each image.
+    #[must_use]
+    pub fn input_mut(&mut self) -> &mut [Row] {
+        &mut self.images.values[IMAGE]
+    }
+
+    /// The output and where to put the gradient of the loss with respect to it, both in panels.
+    #[must_use]
+    pub fn output_and_gradient(&mut self) -> (&[Row], &mut [Row]) {
+        (&self.images.values[self.output], &mut self.gradients[self.output])
+    }
+}
+
+/// ∂x = ∂out · W for each panel of inputs, written or added, times `slope` if there is one.
+fn input_gradient(
+    layer: &Layer,
+    weight: &[Row],
+    upstream: &[Row],
+    gradient: &mut [Row],
+    more: bool,
+    slope: &[Row],
+    rows: usize,
+) {
+    let outputs = panels(layer.outputs) * PANEL;
+    gradient.par_chunks_mut(rows).enumerate().for_each_init(
+        || vec![Row::ZERO; outputs],
+        |transposed, (panel, gradient)| {
+            let (stride, first) = (layer.stride(), panel * PANEL);
+            Arch::new().dispatch(Transposed { weight, stride, first, out: transposed });
+            if !more {
+                gradient.fill(Row::ZERO);
+            }
+            Arch::new().dispatch(Product { weight: transposed, x: upstream, out: gradient });
+            if !slope.is_empty() {
+                Arch::new().dispatch(Multiply { to: gradient, by: &slope[panel * rows..][..rows] });
+            }
+        },
+    );
+}
+
+/// The gradient ∂outᵀ · x of each panel of a weight and of its bias, and the optimiser's step with it, for
+/// the weight, its moments and its average.
+fn update(
+    layer: &Layer,
+    [weight, first, second, ema]: [&mut [Row]; 4],
+    upstream: &[Row],
+    x: &[Row],
+    rows: usize,
+    step: AdamwEma,
+) {
+    let stride = layer.stride();
+    let state = weight
+        .par_chunks_mut(stride)
+        .zip(first.par_chunks_mut(stride))
+        .zip(second.par_chunks_mut(stride))
+        .zip(ema.par_chunks_mut(stride));
+    state.zip(upstream.par_chunks(rows)).for_each(|((((weight, first), second), ema), upstream)| {
+        let (weight, bias) = weight.split_at_mut(stride - 1);
+        let (first, first_bias) = first.split_at_mut(stride - 1);
+        let (second, second_bias) = second.split_at_mut(stride - 1);
+        let (ema, ema_bias) = ema.split_at_mut(stride - 1);
+        if layer.bias.is_some() {
+            let gradient = upstream.iter().fold(Row::ZERO, |total, row| sum(&total, row));
+            let step = AdamwEma { keep: 1.0, ..step };
+            adamw_ema(step, &[gradient], [bias, first_bias, second_bias, ema_bias]);
+        }
+        Arch::new().dispatch(WeightGradient { upstream, x, weight, first, second, ema, step });
+    });
+}

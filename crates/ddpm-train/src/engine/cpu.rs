@@ -1,0 +1,171 @@
+//! Steps by the kernels of a CPU.
+
+use std::iter::zip;
+
+use candle_core::{Device, Tensor};
+use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_data::{DataSet, to_model_scale};
+use ddpm_model::{
+    Parameter,
+    cpu::{CpuNetwork, PANEL, Packed, Row, Training, Workspace},
+    initial_weights,
+};
+use rayon::prelude::*;
+
+use super::Batch;
+use crate::{Result, TrainConfig, optimizer::StepSize};
+
+/// Buffers that live as long as the engine; nothing is allocated in a step but the lists of the batch.
+#[derive(Debug)]
+pub(crate) struct CpuEngine {
+    network: CpuNetwork,
+    parameters: Vec<Parameter>,
+    training: Training,
+    workspace: Workspace,
+    /// The noise of the batch, [B, pixels].
+    eps: Vec<f32>,
+}
+
+impl CpuEngine {
+    pub(super) fn new(train: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
+        let (config, batch) = (&train.denoiser, train.batch_size);
+        let weights = initial_weights(config, train.seed, &Device::Cpu)?;
+        let parameters = config.parameters();
+        let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
+        let network = CpuNetwork::new(config, schedule.num_train_timesteps());
+        let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
+        Ok(Self {
+            training: Training {
+                first: network.zeros(),
+                second: network.zeros(),
+                ema: weights.clone(),
+                weights,
+            },
+            workspace: network.workspace(batch),
+            network,
+            parameters,
+            eps: vec![0.0; batch * config.pixels()],
+        })
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "coefficients are computed in f64 and rounded once")]
+    pub(super) fn step(
+        &mut self,
+        batch: &Batch<'_>,
+        data: &DataSet,
+        schedule: &NoiseSchedule,
+        rng: AddressedRng,
+        size: StepSize,
+    ) -> Result<Tensor> {
+        let (images, pixels) = (batch.indices.len(), data.image_size());
+        rng.fill_normal(Purpose::TrainNoise, &batch.positions, 0, &mut self.eps)?;
+        // The mean over pixels and images of weight · (output − target)², and its gradient.
+        let scale = 1.0 / (images * pixels) as f64;
+        let rows: Vec<ImageRow<'_>> = zip(batch.indices, &batch.t)
+            .zip(zip(self.eps.chunks(pixels), &batch.weights))
+            .map(|((&index, &t), (eps, weight))| {
+                let alpha_bar = schedule.alphas_cumprod()[t];
+                ImageRow {
+                    image: &data.images()[index as usize * pixels..][..pixels],
+                    eps,
+                    signal: alpha_bar.sqrt() as f32,
+                    noise: (1.0 - alpha_bar).sqrt() as f32,
+                    weight: (weight * scale) as f32,
+                }
+            })
+            .collect();
+
+        self.workspace.input_mut().par_chunks_mut(images).enumerate().for_each(|(panel, x_t)| {
+            for (x_t, row) in zip(x_t, &rows) {
+                let (x_start, eps) = row.panel(panel);
+                *x_t = Row(std::array::from_fn(|i| row.signal * x_start[i] + row.noise * eps[i]));
+            }
+        });
+        self.network.forward(&self.training.weights, &mut self.workspace, &batch.t, &batch.labels);
+
+        let kind = self.network.output_type();
+        let (output, gradient) = self.workspace.output_and_gradient();
+        let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).enumerate();
+        let losses: Vec<f64> = panels
+            .map(|(panel, (gradient, output))| {
+                let mut sums = [0.0; PANEL];
+                for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
+                    let (x_start, eps) = row.panel(panel);
+                    for i in 0..PANEL {
+                        let target = match kind {
+                            PredictionType::Epsilon => eps[i],
+                            PredictionType::Sample => x_start[i],
+                            PredictionType::VPrediction => row.signal * eps[i] - row.noise * x_start[i],
+                        };
+                        let error = output.0[i] - target;
+                        gradient.0[i] = 2.0 * row.weight * error;
+                        sums[i] += row.weight * error * error;
+                    }
+                }
+                sums.into_iter().map(f64::from).sum()
+            })
+            .collect();
+        self.network.backward(&mut self.training, &mut self.workspace, size.rounded());
+        // Summed in the order of the pixels, whichever thread was first.
+        Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?)
+    }
+
+    /// The averaged weights by name.
+    pub(super) fn ema(&self) -> Result<Vec<(String, Tensor)>> {
+        self.tensors("", &self.training.ema)
+    }
+
+    pub(super) fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let Training { weights, first, second, ema } = &self.training;
+        let parts = [("weights/", weights), ("first/", first), ("second/", second), ("ema/", ema)];
+        let lists = parts.map(|(prefix, packed)| self.tensors(prefix, packed));
+        Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    pub(super) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
+        let part = |part: &str| -> Result<Packed> {
+            let values = |p: &Parameter| {
+                Ok(get(&format!("{part}/{}", p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
+            };
+            Ok(self.network.pack(&self.parameters.iter().map(values).collect::<Result<Vec<_>>>()?))
+        };
+        let (weights, first, second, ema) = (part("weights")?, part("first")?, part("second")?, part("ema")?);
+        self.training = Training { weights, first, second, ema };
+        Ok(())
+    }
+
+    fn tensors(&self, prefix: &str, packed: &Packed) -> Result<Vec<(String, Tensor)>> {
+        let values = zip(&self.parameters, self.network.unpack(packed));
+        let tensor = |(p, values): (&Parameter, Vec<f32>)| {
+            let tensor = Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?;
+            Ok((format!("{prefix}{}", p.name), tensor))
+        };
+        values.map(tensor).collect()
+    }
+}
+
+/// What a step needs of an image.
+struct ImageRow<'a> {
+    image: &'a [u8],
+    eps: &'a [f32],
+    /// √ᾱ and √(1−ᾱ).
+    signal: f32,
+    noise: f32,
+    weight: f32,
+}
+
+impl ImageRow<'_> {
+    /// x₀ and ε of a panel of pixels; both are zero past the last pixel.
+    #[inline]
+    fn panel(&self, panel: usize) -> ([f32; PANEL], [f32; PANEL]) {
+        let range = panel * PANEL..self.image.len().min((panel + 1) * PANEL);
+        let (mut x_start, mut eps) = ([0.0; PANEL], [0.0; PANEL]);
+        for (x, &pixel) in zip(&mut x_start, &self.image[range.clone()]) {
+            *x = to_model_scale(pixel);
+        }
+        for (to, from) in zip(&mut eps, &self.eps[range]) {
+            *to = *from;
+        }
+        (x_start, eps)
+    }
+}

@@ -1,0 +1,166 @@
+//! A step of optimisation, on a CPU by kernels of our own and on any device by tensors.
+
+mod cpu;
+mod tensor;
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use ddpm_core::{AddressedRng, NoiseSchedule};
+use ddpm_data::DataSet;
+
+use crate::{Result, TrainConfig, optimizer::StepSize};
+
+pub(crate) use cpu::CpuEngine;
+pub(crate) use tensor::{TensorEngine, gather, loss, upload};
+
+/// Which images to train on, and how each is noised. All lists are of one length.
+pub(crate) struct Batch<'a> {
+    /// Indices into the data set.
+    pub(crate) indices: &'a [u32],
+    /// Positions in the stream of training images: the addresses of their noise.
+    pub(crate) positions: Vec<u64>,
+    /// A timestep for each.
+    pub(crate) t: Vec<usize>,
+    /// A class for each, perhaps the null class.
+    pub(crate) labels: Vec<u32>,
+    /// The weight of each squared error.
+    pub(crate) weights: Vec<f64>,
+}
+
+/// Weights, optimiser and the means to compute a gradient.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    Cpu(Box<CpuEngine>),
+    Tensor(Box<TensorEngine>),
+}
+
+impl Engine {
+    /// The kernels on a CPU, tensors elsewhere.
+    pub(crate) fn new(
+        config: &TrainConfig,
+        schedule: &NoiseSchedule,
+        data: &DataSet,
+        device: &Device,
+    ) -> Result<Self> {
+        if device.is_cpu() {
+            Self::cpu(config, schedule)
+        } else {
+            Self::tensor(config, schedule, data, device)
+        }
+    }
+
+    fn cpu(config: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
+        Ok(Self::Cpu(Box::new(CpuEngine::new(config, schedule)?)))
+    }
+
+    /// Tensors, on any device.
+    pub(crate) fn tensor(
+        config: &TrainConfig,
+        schedule: &NoiseSchedule,
+        data: &DataSet,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?)))
+    }
+
+    /// Takes a step and returns its loss, a scalar.
+    pub(crate) fn step(
+        &mut self,
+        batch: &Batch<'_>,
+        data: &DataSet,
+        schedule: &NoiseSchedule,
+        rng: AddressedRng,
+        size: StepSize,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Cpu(engine) => engine.step(batch, data, schedule, rng, size),
+            Self::Tensor(engine) => engine.step(batch, rng, size),
+        }
+    }
+
+    pub(crate) fn ema(&self) -> Result<HashMap<String, Tensor>> {
+        let list = match self {
+            Self::Cpu(engine) => engine.ema()?,
+            Self::Tensor(engine) => engine.optimizer.ema(),
+        };
+        Ok(list.into_iter().collect())
+    }
+
+    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        match self {
+            Self::Cpu(engine) => engine.state(),
+            Self::Tensor(engine) => engine.optimizer.state(),
+        }
+    }
+
+    pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
+        match self {
+            Self::Cpu(engine) => engine.restore(get),
+            Self::Tensor(engine) => engine.optimizer.restore(get),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ddpm_core::{PredictionType, ScheduleConfig};
+    use ddpm_data::{Images, Labels};
+    use ddpm_model::{DenoiserConfig, Network};
+
+    use super::*;
+    use crate::{AdamWConfig, Loss, Preset};
+
+    /// The same steps from the same weights by kernels and by tensors, for every kind of output.
+    #[test]
+    #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
+    fn kernels_and_tensors_train_alike() {
+        let pixels: Vec<u8> = (0..40 * 30_usize).map(|i| (i * 37 % 256) as u8).collect();
+        let images = Images::new("test", 5, 6, pixels).unwrap();
+        let labels = Labels { file: "test".into(), values: (0..40).map(|i| i % 3).collect() };
+        let data = DataSet::new("test", images, Some(labels)).unwrap();
+        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let rng = AddressedRng::new(5);
+        for output_type in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
+            let network = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
+            let config = DenoiserConfig { output_type, network, ..DenoiserConfig::mlp(5, 6, 3) };
+            let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();
+            let config =
+                TrainConfig { batch_size: 16, denoiser: config, ..TrainConfig::preset(Preset::Quick, &data) };
+            let mut kernels = Engine::cpu(&config, &schedule).unwrap();
+            let mut tensors = Engine::tensor(&config, &schedule, &data, &Device::Cpu).unwrap();
+            for step in 0..8 {
+                let t: Vec<usize> = (0..16).map(|i| (i * 3 + step as usize) % 20).collect();
+                let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();
+                let batch = Batch {
+                    indices: &indices,
+                    positions: (step * 16..).take(16).collect(),
+                    labels: (0..16).map(|i| i % 4).collect(),
+                    weights: t.iter().map(|&t| of_t[t]).collect(),
+                    t,
+                };
+                // A large eps keeps the steps smooth in the gradient, which differs in its last bits.
+                let adamw = AdamWConfig { eps: 1e-3, ..AdamWConfig::default() };
+                let size = StepSize::new(adamw, step, 1e-2, 0.99);
+                let loss = |engine: &mut Engine| {
+                    let loss = engine.step(&batch, &data, &schedule, rng, size).unwrap();
+                    loss.to_scalar::<f32>().unwrap()
+                };
+                let (ours, theirs) = (loss(&mut kernels), loss(&mut tensors));
+                assert!(
+                    (ours - theirs).abs() < 1e-4 * theirs,
+                    "{output_type:?} step {step}: {ours} {theirs}"
+                );
+            }
+            let (kernels, tensors) = (kernels.state().unwrap(), tensors.state().unwrap());
+            for (name, ours) in &kernels {
+                let theirs = &tensors.iter().find(|(other, _)| other == name).unwrap().1;
+                let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
+                let scale = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let difference = difference.to_scalar::<f32>().unwrap();
+                assert!(difference < 2e-3 * scale, "{output_type:?} {name}: {difference} of {scale}");
+            }
+            assert_eq!(kernels.len(), tensors.len());
+        }
+    }
+}
