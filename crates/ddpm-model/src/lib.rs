@@ -36,6 +36,6 @@ pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, encode_tensors};
 pub use error::{Error, Result};
-pub use files::{TEMPORARY, replace_dir, temporary_beside, write_atomic};
+pub use files::{AtomicFile, TEMPORARY, replace_dir, temporary_beside, write_atomic};
 pub use folder::{ModelFiles, check_writable, read_model, read_model_from, write_model};
 pub use sample::{GUIDANCE, SampleConfig, Steps};

@@ -27,7 +27,8 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     model::ensure_fits(&denoiser, data, corpus.name())?;
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let job = Job::per_class(sampling, &denoiser, &options.sampling.classes(&denoiser)?, options.per_class)?;
-    let (pixels, expected) = (job.run_with_progress(&denoiser, common)?, job.byte_labels()?);
+    let expected: Vec<u8> = job.byte_labels()?.collect();
+    let pixels = job.pixels(&denoiser, &job.bar(common)?)?;
     let accuracy =
         ClassAccuracy::new(&expected, &nearest_classes(data, &pixels, &device)?, config.num_classes)?;
     let real = match corpus.test().and_then(|test| Some((test, test.labels()?))) {
@@ -45,13 +46,13 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         "model": options.sampling.model,
         "seed": common.seed,
         "guidance": job.config.guidance.scale(),
-        "samples": job.images.len(),
+        "samples": job.len(),
         "class_accuracy": accuracy.overall,
         "class_accuracy_by_class": accuracy.by_class,
         "real_accuracy": real,
         "ruler": RULER,
     });
-    let mut text = format!("class accuracy {:.3} of {} images", accuracy.overall, job.images.len());
+    let mut text = format!("class accuracy {:.3} of {} images", accuracy.overall, job.len());
     if let Some(real) = real {
         text += &format!(" (real test images: {real:.3})");
     }

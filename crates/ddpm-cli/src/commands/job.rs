@@ -1,4 +1,6 @@
-//! A list of images to sample, and the sampling of it in parts.
+//! The images to sample, and the sampling of them part after part.
+
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 use ddpm_core::{
@@ -10,21 +12,28 @@ use ddpm_model::{Denoiser, SampleConfig, Steps};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, Interval, NoiseName, SamplerName, Sampling},
+    args::{Common, Interval, NoiseName, SamplerName, Sampling, Shard},
     output,
     picture::{self, Column},
 };
 
-/// Images of a part; memory does not grow with the job beyond the finished pixels.
+/// Images of a part. Only one part at a time is in memory, so that memory does not grow with the job.
 const PART: usize = 500;
 
-/// Images of a job at most, over all its shards: the list of them must fit in memory, and the pixels of a
-/// shard.
+/// Images of a job at most, over all its shards: a slip of the finger is not to fill a disk, or memory where
+/// the pixels of all images are needed at once.
 const LIMIT: usize = 20_000_000;
 
-/// Which images to sample: their indices and their classes.
+/// Which images to sample. No list of them: image `i` is of class `classes[i / run]`, round and round.
 pub(crate) struct Job {
     pub(crate) config: SampleConfig,
+    images: Range<usize>,
+    classes: Vec<u32>,
+    run: usize,
+}
+
+/// Consecutive images of a job, with their classes.
+pub(crate) struct Part {
     pub(crate) images: Vec<u64>,
     pub(crate) labels: Vec<u32>,
 }
@@ -39,9 +48,7 @@ impl Job {
         per_class: usize,
     ) -> Result<Self> {
         let classes = if denoiser.config().num_classes == 0 { &[0; 10] } else { classes };
-        check_count(classes.len().saturating_mul(per_class))?;
-        let labels = classes.iter().flat_map(|&class| std::iter::repeat_n(class, per_class));
-        Ok(Self::new(config, labels.collect()))
+        Self::new(config, classes, per_class, classes.len().saturating_mul(per_class))
     }
 
     /// `number` images, going round the classes. None and too many are an error.
@@ -52,38 +59,82 @@ impl Job {
         number: usize,
     ) -> Result<Self> {
         let classes = if denoiser.config().num_classes == 0 { &[0] } else { classes };
-        check_count(number)?;
-        Ok(Self::new(config, classes.iter().copied().cycle().take(number).collect()))
+        Self::new(config, classes, 1, number)
     }
 
-    fn new(config: SampleConfig, labels: Vec<u32>) -> Self {
-        Self { config, images: (0..labels.len() as u64).collect(), labels }
+    fn new(config: SampleConfig, classes: &[u32], run: usize, count: usize) -> Result<Self> {
+        ensure!(count > 0, "no images were asked for; see --per-class, -n and --classes");
+        ensure!(count <= LIMIT, "{count} images are too many, expected {LIMIT} at most");
+        Ok(Self { config, images: 0..count, classes: classes.to_vec(), run })
     }
 
-    /// Samples all images: N × pixels grey levels.
-    pub(crate) fn run(&self, denoiser: &Denoiser, bar: &ProgressBar) -> Result<Vec<u8>> {
-        let mut pixels = Vec::with_capacity(self.images.len() * denoiser.config().pixels());
-        for (images, labels) in std::iter::zip(self.images.chunks(PART), self.labels.chunks(PART)) {
-            let sampled = denoiser.sample(&self.config, images, labels, |_| Ok(()))?;
-            pixels.extend(grey_levels(&sampled)?);
-            bar.inc(images.len() as u64);
-        }
-        Ok(pixels)
+    /// A part of the job that another process can do. None is an error.
+    pub(crate) fn shard(self, shard: Shard) -> Result<Self> {
+        let images = shard.range(self.len());
+        ensure!(
+            !images.is_empty(),
+            "this part has no images: --shard asks for more parts than there are images"
+        );
+        Ok(Self { images, ..self })
     }
 
-    /// [`Job::run`] with a progress bar.
-    pub(crate) fn run_with_progress(&self, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
-        let template = "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left";
-        let bar = output::progress(common, self.images.len() as u64, template)?;
-        let pixels = self.run(denoiser, &bar)?;
-        bar.finish_and_clear();
-        Ok(pixels)
+    /// The number of images.
+    pub(crate) fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// All images at once, for jobs that are known to be small.
+    pub(crate) fn whole(&self) -> Part {
+        self.part(self.images.clone())
     }
 
     /// The classes as they are stored in files.
-    pub(crate) fn byte_labels(&self) -> Result<Vec<u8>> {
-        let byte = |&label: &u32| u8::try_from(label).context("a class above 255 fits in no byte");
-        self.labels.iter().map(byte).collect()
+    pub(crate) fn byte_labels(&self) -> Result<impl Iterator<Item = u8>> {
+        let byte = |&class: &u32| u8::try_from(class).context("a class above 255 fits in no byte");
+        let classes = self.classes.iter().map(byte).collect::<Result<Vec<_>>>()?;
+        let run = self.run;
+        Ok(self.images.clone().map(move |image| class_of(image, &classes, run)))
+    }
+
+    /// Samples part after part and hands on the grey levels of each, n × pixels.
+    pub(crate) fn sample(
+        &self,
+        denoiser: &Denoiser,
+        bar: &ProgressBar,
+        mut finished: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for part in self.parts() {
+            let sampled = denoiser.sample(&self.config, &part.images, &part.labels, |_| Ok(()))?;
+            finished(&grey_levels(&sampled)?)?;
+            bar.inc(part.images.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Samples all images: N × pixels grey levels, which must fit in memory.
+    pub(crate) fn pixels(&self, denoiser: &Denoiser, bar: &ProgressBar) -> Result<Vec<u8>> {
+        let mut pixels = Vec::with_capacity(self.len() * denoiser.config().pixels());
+        self.sample(denoiser, bar, |part| {
+            pixels.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(pixels)
+    }
+
+    /// A progress bar for sampling.
+    pub(crate) fn bar(&self, common: &Common) -> Result<ProgressBar> {
+        output::progress(common, self.len() as u64, "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left")
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let Range { start, end } = self.images;
+        (start..end).step_by(PART).map(move |start| self.part(start..end.min(start + PART)))
+    }
+
+    fn part(&self, images: Range<usize>) -> Part {
+        let labels = images.clone().map(|image| class_of(image, &self.classes, self.run)).collect();
+        Part { images: images.map(|image| image as u64).collect(), labels }
     }
 
     /// A picture of the images: a column for each class, or a plain grid without classes.
@@ -101,7 +152,7 @@ impl Job {
             return picture::plain_grid(&tiles, rows, cols, scale);
         }
         let mut columns: Vec<Column<'_>> = Vec::new();
-        for (tile, label) in tiles.into_iter().zip(self.labels.iter().map(u32::to_string)) {
+        for (tile, label) in tiles.into_iter().zip(self.whole().labels.iter().map(u32::to_string)) {
             match columns.iter_mut().find(|column| column.label == label) {
                 Some(column) => column.tiles.push(tile),
                 None => columns.push(Column { label, tiles: vec![tile] }),
@@ -111,10 +162,9 @@ impl Job {
     }
 }
 
-fn check_count(count: usize) -> Result<()> {
-    ensure!(count > 0, "no images were asked for; see --per-class, -n and --classes");
-    ensure!(count <= LIMIT, "{count} images are too many, expected {LIMIT} at most");
-    Ok(())
+/// The class of an image where `run` images of a class follow each other.
+fn class_of<T: Copy>(image: usize, classes: &[T], run: usize) -> T {
+    classes[image.div_euclid(run) % classes.len()]
 }
 
 /// Images on the scale [−1, 1] as grey levels.
@@ -171,5 +221,52 @@ impl Sampling {
             Some(class) => bail!("class {class}, but the model has classes 0 to {}", count - 1),
             None => Ok(list.0.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ddpm_core::{NoiseMode, Sampler, sampler::Guidance};
+    use ddpm_model::{SampleConfig, Steps};
+
+    use super::{Job, LIMIT, PART};
+
+    fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
+        let (sampler, guidance) = (Sampler::Ddpm(NoiseMode::None), Guidance::new(1.0));
+        Job::new(SampleConfig { seed: 1, sampler, steps: Steps::All, guidance }, classes, run, count)
+    }
+
+    #[test]
+    fn the_parts_are_small_and_together_the_whole() {
+        for (run, count) in [(1, 1), (1, PART), (1, PART + 1), (1000, 2000), (1, 4 * PART - 1)] {
+            for shards in [1, 3] {
+                let (mut images, mut labels, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+                for shard in (1..=shards).map(|i| format!("{i}/{shards}").parse().unwrap()) {
+                    // One image in three parts: two are empty, which is an error.
+                    let Ok(job) = job(&[7, 3], run, count).unwrap().shard(shard) else { continue };
+                    bytes.extend(job.byte_labels().unwrap().map(u32::from));
+                    for part in job.parts() {
+                        assert!((1..=PART).contains(&part.images.len()));
+                        images.extend(part.images);
+                        labels.extend(part.labels);
+                    }
+                }
+                let class = |image: usize| if image.div_euclid(run) % 2 == 0 { 7 } else { 3 };
+                assert!(images.into_iter().eq(0..count as u64), "{count} in {shards}");
+                assert!(labels.iter().copied().eq((0..count).map(class)) && bytes == labels);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_job_is_no_list() {
+        let job = job(&[0, 1, 2], 1, LIMIT).unwrap().shard("1000/1000".parse().unwrap()).unwrap();
+        assert_eq!((job.len(), job.parts().last().unwrap().images.last()), (20_000, Some(&19_999_999)));
+    }
+
+    #[test]
+    fn a_class_that_fits_in_no_byte_is_found_before_sampling() {
+        assert!(job(&[0, 255], 1, 2).unwrap().byte_labels().is_ok());
+        assert!(job(&[0, 256], 1, 2).unwrap().byte_labels().is_err());
     }
 }

@@ -1,18 +1,21 @@
 //! `ddpm-cli sample`.
 
 use std::{
-    collections::HashMap,
+    io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
-use ddpm_data::idx::{encode_images, encode_labels};
-use ddpm_model::{Denoiser, write_atomic};
-use safetensors::{Dtype, serialize, tensor::TensorView};
+use ddpm_data::idx::{header_of_images, header_of_labels};
+use ddpm_model::{AtomicFile, Denoiser};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 use serde_json::json;
 
-use super::job::{Job, grey_levels};
+use super::job::{Job, Part, grey_levels};
 use crate::{
     args::{Common, Format, Sample},
     model, output, picture,
@@ -27,39 +30,17 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
     let out = options.out.clone().unwrap_or_else(|| default_out(options.format));
-    let count = job.images.len();
+    let count = job.len();
     output::verbose(common, &format!("{count} images, {:?}", job.config));
     let files = match options.format {
-        Format::Gif => {
-            ensure_picture(&job, &denoiser, picture::GIF_TILE_SIDE)?;
-            vec![(out, animation(&job, &denoiser)?)]
-        }
-        Format::Png => {
-            ensure_picture(&job, &denoiser, picture::PNG_TILE_SIDE)?;
-            let pixels = job.run_with_progress(&denoiser, common)?;
-            let picture = job.picture(&denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-            vec![(out, picture::encode_png(&picture)?)]
-        }
-        Format::Idx => {
-            let pixels = job.run_with_progress(&denoiser, common)?;
-            let config = denoiser.config();
-            let mut files = vec![(
-                with_suffix(&out, "-images-idx3-ubyte"),
-                encode_images(config.rows, config.cols, &pixels)?,
-            )];
-            if config.num_classes > 0 {
-                files.push((with_suffix(&out, "-labels-idx1-ubyte"), encode_labels(&job.byte_labels()?)?));
-            }
-            files
-        }
-        Format::Safetensors => {
-            let pixels = job.run_with_progress(&denoiser, common)?;
-            vec![(out, encode_safetensors(&job, &denoiser, &pixels)?)]
-        }
+        Format::Gif => vec![gif(&job, &denoiser, &out)?],
+        Format::Png => vec![png(&job, &denoiser, common, &out)?],
+        Format::Idx => idx(&job, &denoiser, common, &out)?,
+        Format::Safetensors => vec![safetensors(&job, &denoiser, common, &out)?],
     };
-    write_all(&files)?;
+    let names: Vec<String> = files.iter().map(|file| file.path().display().to_string()).collect();
+    AtomicFile::commit_all(files)?;
     let seconds = started.elapsed().as_secs_f64();
-    let names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
     let json = json!({
         "files": names, "images": count, "model": sampling.model, "seed": common.seed, "seconds": seconds,
     });
@@ -67,46 +48,37 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
-/// Writes all files, or leaves none that was not there.
-fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
-    let existed: Vec<bool> = files.iter().map(|(path, _)| path.exists()).collect();
-    for (i, (path, bytes)) in files.iter().enumerate() {
-        if let Err(error) = write_atomic(path, bytes) {
-            for ((path, _), _) in std::iter::zip(files, &existed).take(i).filter(|(_, existed)| !**existed) {
-                // The first error is the one to tell.
-                drop(std::fs::remove_file(path));
-            }
-            return Err(error.into());
-        }
-    }
-    Ok(())
-}
-
 fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
-    let mut job = match options.number {
+    let job = match options.number {
         Some(number) => Job::in_turn(config, denoiser, &classes, number)?,
         None => Job::per_class(config, denoiser, &classes, options.per_class)?,
     };
-    if let Some(shard) = options.shard {
-        let range = shard.range(job.images.len());
-        job.images = job.images[range.clone()].to_vec();
-        job.labels = job.labels[range].to_vec();
+    match options.shard {
+        Some(shard) => job.shard(shard),
+        None => Ok(job),
     }
-    ensure!(
-        !job.images.is_empty(),
-        "this part has no images: --shard asks for more parts than there are images"
-    );
-    Ok(job)
+}
+
+/// The grid of images with a label above each class.
+fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
+    ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
+    let pixels = job.pixels(denoiser, &job.bar(common)?)?;
+    let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
+    let mut file = AtomicFile::create(out)?;
+    file.write_all(&picture::encode_png(&picture)?)?;
+    Ok(file)
 }
 
 /// The grid as it starts, as pure noise, and after each step.
-fn animation(job: &Job, denoiser: &Denoiser) -> Result<Vec<u8>> {
+fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
-    let mut states = vec![grey_levels(&denoiser.start(&job.config, &job.images)?)?];
-    denoiser.sample(&job.config, &job.images, &job.labels, |step| {
+    ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
+    let Part { images, labels } = job.whole();
+    let mut states = vec![grey_levels(&denoiser.start(&job.config, &images)?)?];
+    denoiser.sample(&job.config, &images, &labels, |step| {
         states.push(grey_levels(step.x_t)?);
         Ok(())
     })?;
@@ -118,23 +90,64 @@ fn animation(job: &Job, denoiser: &Denoiser) -> Result<Vec<u8>> {
     if let Some(last) = delays.last_mut() {
         *last = LAST_MS;
     }
-    picture::encode_gif(&frames, &delays)
+    let mut file = AtomicFile::create(out)?;
+    file.write_all(&picture::encode_gif(&frames, &delays)?)?;
+    Ok(file)
 }
 
-fn encode_safetensors(job: &Job, denoiser: &Denoiser, pixels: &[u8]) -> Result<Vec<u8>> {
-    let (count, config) = (job.images.len(), denoiser.config());
-    let mut tensors = HashMap::new();
-    tensors.insert("images", TensorView::new(Dtype::U8, vec![count, config.rows, config.cols], pixels)?);
-    let labels = job.byte_labels()?;
-    if config.num_classes > 0 {
-        tensors.insert("labels", TensorView::new(Dtype::U8, vec![count], &labels)?);
+/// Two files, images and labels; both are open before anything is sampled, and each part is written as soon
+/// as it is there.
+fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
+    let config = denoiser.config();
+    let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
+    images.write_all(&header_of_images(job.len(), config.rows, config.cols)?)?;
+    let labels = if config.num_classes > 0 {
+        let mut labels = AtomicFile::create(with_suffix(out, "-labels-idx1-ubyte"))?;
+        labels.write_all(&header_of_labels(job.len())?)?;
+        write_labels(&mut labels, job.byte_labels()?)?;
+        Some(labels)
+    } else {
+        None
+    };
+    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(images.write_all(pixels)?))?;
+    Ok([images].into_iter().chain(labels).collect())
+}
+
+/// One file with the tensors `images`, u8 N × rows × cols, and `labels`, u8 N. The library would want all
+/// pixels at once, so only the header is of its making.
+fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
+    let (count, config) = (job.len(), denoiser.config());
+    let end = count * config.pixels();
+    let info = |shape, data_offsets| TensorInfo { dtype: Dtype::U8, shape, data_offsets };
+    let mut tensors = vec![("images".to_owned(), info(vec![count, config.rows, config.cols], (0, end)))];
+    let labels = if config.num_classes > 0 {
+        tensors.push(("labels".to_owned(), info(vec![count], (end, end + count))));
+        Some(job.byte_labels()?)
+    } else {
+        None
+    };
+    let mut header = serde_json::to_vec(&Metadata::new(None, tensors)?)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = AtomicFile::create(out)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(file.write_all(pixels)?))?;
+    if let Some(labels) = labels {
+        write_labels(&mut file, labels)?;
     }
-    Ok(serialize(tensors, None)?)
+    Ok(file)
+}
+
+fn write_labels(file: &mut AtomicFile, labels: impl Iterator<Item = u8>) -> Result<()> {
+    for label in labels {
+        file.write_all(&[label])?;
+    }
+    Ok(())
 }
 
 /// Fails before anything is sampled if the picture would be too large: draws it with blank tiles.
 fn ensure_picture(job: &Job, denoiser: &Denoiser, tile_side: usize) -> Result<()> {
-    let count = job.images.len();
+    let count = job.len();
     let advice = || format!("{count} images do not fit in a picture; use --format idx or safetensors");
     ensure!(count <= PICTURE_LIMIT, advice());
     let blank = vec![0; count * denoiser.config().pixels()];

@@ -126,7 +126,7 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
     let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5)?;
-    let pixels = job.run(denoiser, &ProgressBar::hidden())?;
+    let pixels = job.pixels(denoiser, &ProgressBar::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
 }
 

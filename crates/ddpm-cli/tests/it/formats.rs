@@ -4,7 +4,7 @@ use std::{fs, io::Cursor, path::Path};
 
 use ddpm_data::idx::{read_images, read_labels};
 use image::{AnimationDecoder, GrayImage, codecs::gif::GifDecoder};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, serialize};
 
 use crate::{CLASSES, SIDE, json, names, run, with_model};
 
@@ -92,6 +92,7 @@ fn safetensors_hold_the_images_and_classes_of_the_idx_files() {
     let idx = read_images(&folder.path().join("all-images-idx3-ubyte")).unwrap();
     assert_eq!(images.data(), idx.pixels());
     assert_eq!(labels.data(), [0, 0, 1, 1, 2, 2], "--per-class goes class by class");
+    assert!(bytes == serialize([("images", images), ("labels", labels)], None).unwrap(), "as the library");
 }
 
 #[test]

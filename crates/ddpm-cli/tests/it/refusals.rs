@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+#[cfg(unix)]
+use assert_cmd::{Command, cargo::cargo_bin};
 use tempfile::tempdir;
 
 use crate::{WEIGHTS, fail, names, run, with_model, write_data};
@@ -316,4 +318,47 @@ fn a_file_that_cannot_be_written_is_named_and_leaves_nothing() {
     let train = ["train", "--data", "data", "--batch-size", "16", "--out", "file/run"];
     refused(folder.path(), &train, &["file/run"]);
     assert!(names(&folder.path().join("taken")).is_empty());
+}
+
+/// Images and labels belong together: without the one, the other is of no use.
+#[test]
+fn images_are_not_written_if_their_labels_cannot_be() {
+    let folder = with_model();
+    let sample = ["sample", "--model", "model", "-n", "1", "--format", "idx", "-o", "out"];
+    fs::create_dir(folder.path().join("out-labels-idx1-ubyte")).unwrap();
+    let expected = ["out-labels-idx1-ubyte", "cannot write"];
+    refused(folder.path(), &sample, &expected);
+    let images = folder.path().join("out-images-idx3-ubyte");
+    fs::write(&images, "old").unwrap();
+    refused(folder.path(), &sample, &expected);
+    assert_eq!(fs::read(images).unwrap(), b"old");
+}
+
+#[test]
+fn a_job_that_fails_while_its_files_are_open_leaves_neither_them_nor_their_folder() {
+    let folder = with_model();
+    for format in ["idx", "safetensors"] {
+        let sample = ["sample", "--model", "model", "--format", format, "-o", "new/folder/out"];
+        refused(folder.path(), &[&sample[..], &["--steps", "21"]].concat(), &["21 inference steps"]);
+    }
+}
+
+/// A limit on the size of files stands for a disk that is full half-way.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_half_way_is_told_with_the_file_and_nothing_stays() {
+    let folder = with_model();
+    let before = names(folder.path());
+    for (format, file) in [("idx", "new/out-images-idx3-ubyte"), ("safetensors", "new/out")] {
+        let sample = ["sample", "--model", "model", "-n", "1100", "--steps", "1", "--format", format];
+        // 32 or 64 KiB of 70, by the shell. What is beyond is to be an error and no signal.
+        let script = r#"trap '' XFSZ; ulimit -f 64; exec "$0" "$@" -o new/out"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(cargo_bin!("ddpm-cli")).args(sample).current_dir(folder.path());
+        let assert = command.assert().code(1);
+        let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert!(error.starts_with(&format!("error: {file}: cannot write: ")), "{error}");
+        assert!(error.lines().count() == 1 && !error.contains(".tmp-"), "{error}");
+        assert_eq!(names(folder.path()), before, "{format}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use safetensors::SafeTensors;
+
 use crate::{CLASSES, SIDE, run, with_model};
 
 const PIXELS: usize = SIDE * SIDE;
@@ -55,6 +57,28 @@ fn the_parts_of_a_job_are_the_whole() {
             part_labels.extend(labels());
         }
         assert!(parts == whole && part_labels == whole_labels, "{job:?}");
+    }
+}
+
+/// Images are sampled and written some hundred at a time.
+#[test]
+fn a_job_of_many_pieces_is_the_same_in_every_format_and_in_shards() {
+    let folder = with_model();
+    for job in [&["-n", "1300", "--steps", "2"][..], &["--per-class", "401", "--steps", "2"]] {
+        let labels = || fs::read(folder.path().join("out-labels-idx1-ubyte")).unwrap()[8..].to_vec();
+        let whole = (pixels(folder.path(), job), labels());
+        let mut parts = (Vec::new(), Vec::new());
+        for shard in ["1/2", "2/2"] {
+            parts.0.extend(pixels(folder.path(), &[job, &["--shard", shard]].concat()));
+            parts.1.extend(labels());
+        }
+        assert!(parts == whole, "{job:?} in shards");
+        let sample = ["sample", "--model", "model", "--format", "safetensors", "-q", "-o", "out"];
+        run(folder.path(), &[&sample[..], job].concat());
+        let bytes = fs::read(folder.path().join("out")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = |name| file.tensor(name).unwrap().data().to_vec();
+        assert!((tensor("images"), tensor("labels")) == whole, "{job:?} in safetensors");
     }
 }
 

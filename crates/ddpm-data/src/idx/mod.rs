@@ -135,8 +135,13 @@ pub fn encode_labels(labels: &[u8]) -> Result<Vec<u8>> {
     Ok([&label_header(labels)?[..], labels].concat())
 }
 
-pub(crate) fn image_header(rows: usize, cols: usize, pixels: &[u8]) -> Result<[u8; 16]> {
-    let numbers = [IdxKind::Images.magic(), dim(image_count(rows, cols, pixels)?)?, dim(rows)?, dim(cols)?];
+/// How an IDX file of `count` images begins; `count` × `rows` × `cols` pixels
+/// follow. With it a file is written piece by piece.
+///
+/// # Errors
+/// [`Error::TooMany`] if a dimension does not fit in 32 bits.
+pub fn header_of_images(count: usize, rows: usize, cols: usize) -> Result<[u8; 16]> {
+    let numbers = [IdxKind::Images.magic(), dim(count)?, dim(rows)?, dim(cols)?];
     let mut header = [0; 16];
     for (bytes, number) in header.chunks_exact_mut(4).zip(numbers) {
         bytes.copy_from_slice(&number.to_be_bytes());
@@ -144,11 +149,23 @@ pub(crate) fn image_header(rows: usize, cols: usize, pixels: &[u8]) -> Result<[u
     Ok(header)
 }
 
-pub(crate) fn label_header(labels: &[u8]) -> Result<[u8; 8]> {
+/// How an IDX file of `count` labels begins; a byte for each follows.
+///
+/// # Errors
+/// [`Error::TooMany`] if the number of labels does not fit in 32 bits.
+pub fn header_of_labels(count: usize) -> Result<[u8; 8]> {
     let mut header = [0; 8];
     header[..4].copy_from_slice(&IdxKind::Labels.magic().to_be_bytes());
-    header[4..].copy_from_slice(&dim(labels.len())?.to_be_bytes());
+    header[4..].copy_from_slice(&dim(count)?.to_be_bytes());
     Ok(header)
+}
+
+pub(crate) fn image_header(rows: usize, cols: usize, pixels: &[u8]) -> Result<[u8; 16]> {
+    header_of_images(image_count(rows, cols, pixels)?, rows, cols)
+}
+
+pub(crate) fn label_header(labels: &[u8]) -> Result<[u8; 8]> {
+    header_of_labels(labels.len())
 }
 
 fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {
@@ -160,4 +177,29 @@ fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {
 
 fn dim(count: usize) -> Result<u32> {
     u32::try_from(count).map_err(|_| Error::TooMany { count, limit: u32::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, encode_images, encode_labels, header_of_images, header_of_labels};
+
+    #[test]
+    fn a_header_and_what_follows_are_the_encoded_file() {
+        let pixels = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let pieces = [&header_of_images(2, 3, 2).unwrap()[..], &pixels[..6], &pixels[6..]].concat();
+        assert_eq!(pieces, encode_images(3, 2, &pixels).unwrap());
+        assert_eq!([&header_of_labels(2).unwrap()[..], &[7, 9]].concat(), encode_labels(&[7, 9]).unwrap());
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_does_not_fit_in_32_bits_is_refused() {
+        let (last, over) = (u32::MAX as usize, 1 << 32);
+        assert_eq!(header_of_images(last, 1, 1).unwrap()[4..8], [255; 4]);
+        for [count, rows, cols] in [[over, 1, 1], [1, over, 1], [1, 1, over]] {
+            let error = header_of_images(count, rows, cols).unwrap_err();
+            assert!(matches!(error, Error::TooMany { count, .. } if count == over), "{error}");
+        }
+        assert!(header_of_labels(last).is_ok() && header_of_labels(over).is_err());
+    }
 }
