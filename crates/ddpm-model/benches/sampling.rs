@@ -1,15 +1,21 @@
-//! The built-in model: one prediction by the kernels of a CPU and by candle's tensors, and whole samples.
+//! The built-in model: the network once by the kernels of a CPU and by candle's tensors, and whole samples.
 
 use std::{error::Error, path::Path, time::Duration};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, Throughput};
 use ddpm_core::sampler::Guidance;
-use ddpm_model::{SampleConfig, read_model};
+use ddpm_model::{Denoiser, SampleConfig, read_model};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
     let denoiser = read_model(&folder, &Device::Cpu)?;
+    // What a gradient may be wanted of is computed with tensors.
+    let variable = |(name, weight): (&String, &Tensor)| -> candle_core::Result<_> {
+        Ok((name.clone(), Var::from_tensor(weight)?.into_inner()))
+    };
+    let variables = denoiser.weights().iter().map(variable).collect::<candle_core::Result<_>>()?;
+    let tensors = Denoiser::new(denoiser.config(), denoiser.schedule().config(), variables)?;
     let config = SampleConfig { guidance: Guidance::new(1.0), ..SampleConfig::ancestral(1, &denoiser) };
     let mut criterion = Criterion::default().configure_from_args();
     for count in [1, 50, 1000] {
@@ -18,10 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let x_t = denoiser.start(&config, &images)?;
         let t = vec![10; images.len()];
 
-        let mut group = criterion.benchmark_group(format!("prediction for {count}"));
+        let mut group = criterion.benchmark_group(format!("network for {count}"));
         group.throughput(Throughput::Elements(count)).measurement_time(Duration::from_secs(3));
-        group.bench_function("kernels", |bencher| bencher.iter(|| denoiser.predict(&x_t, 10, &labels, 1.0)));
-        group.bench_function("tensors", |bencher| bencher.iter(|| denoiser.forward(&x_t, &t, &labels)));
+        group.bench_function("kernels", |bencher| bencher.iter(|| denoiser.forward(&x_t, &t, &labels)));
+        group.bench_function("tensors", |bencher| bencher.iter(|| tensors.forward(&x_t, &t, &labels)));
         group.finish();
 
         let mut group = criterion.benchmark_group("sampling, 20 steps");

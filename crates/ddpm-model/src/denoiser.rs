@@ -116,21 +116,40 @@ impl Denoiser {
     }
 
     /// The network's raw output, of the kind `output_type`, shape [B, pixels], for `x_t` [B, pixels] and
-    /// one timestep and one class (or the null class) for each image. Differentiable.
+    /// one timestep and one class (or the null class) for each image.
+    ///
+    /// On a CPU the result for an image does not depend on the others, bit for bit. Where a gradient is wanted,
+    /// because a weight or `x_t` is a variable or depends on one, it is computed with tensors, and
+    /// differentiable.
     ///
     /// # Errors
     ///
     /// If the shapes do not fit, or a timestep or a class is out of range.
     pub fn forward(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
-        self.check_labels(labels, x_t.dim(0)?)?;
+        let (batch, pixels) = x_t.dims2()?;
+        self.check_labels(labels, batch)?;
+        if pixels != self.config.pixels() {
+            return Err(Error::Pixels { found: pixels, expected: self.config.pixels() });
+        }
+        if t.len() != batch {
+            return Err(Error::TimestepCount { found: t.len(), batch });
+        }
         let last = self.schedule.num_train_timesteps() - 1;
-        let t = t
-            .iter()
-            .map(|&found| {
-                let step = u32::try_from(found).ok().filter(|_| found <= last);
-                step.ok_or(ddpm_core::Error::TimestepRange { found, last })
-            })
-            .collect::<std::result::Result<Vec<u32>, _>>()?;
+        if let Some(&found) = t.iter().find(|&&t| t > last) {
+            return Err(ddpm_core::Error::TimestepRange { found, last }.into());
+        }
+        let plain = x_t.device().is_cpu() && x_t.dtype() == DType::F32 && !x_t.track_op();
+        if let Some(cpu) = self.cpu.as_ref().filter(|_| plain) {
+            let x_t = x_t.contiguous()?;
+            let (storage, layout) = x_t.storage_and_layout();
+            if let Storage::Cpu(storage) = &*storage {
+                let mut out = vec![0.0; batch * pixels];
+                let x_t = &storage.as_slice::<f32>()?[layout.start_offset()..][..out.len()];
+                cpu.network.predict(&cpu.weights, x_t, t, labels, &mut out);
+                return Ok(Tensor::from_vec(out, (batch, pixels), &self.device)?);
+            }
+        }
+        let t: Vec<u32> = t.iter().map(|&t| u32::try_from(t).unwrap_or(u32::MAX)).collect();
         let t = Tensor::new(t, &self.device)?;
         Ok(self.network.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
     }
@@ -150,38 +169,14 @@ impl Denoiser {
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); batch];
         let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
         self.check_guidance(guidance)?;
-        let mut raw = self.forward_rows(x_t, t, labels)?;
+        let steps = vec![t; batch];
+        let mut raw = self.forward(x_t, &steps, labels)?;
         if guidance != 1.0 {
-            let null = self.forward_rows(x_t, t, &nulls)?;
+            let null = self.forward(x_t, &steps, &nulls)?;
             raw = (&null + ((raw - &null)? * guidance)?)?;
         }
         let to = self.schedule.config().prediction_type;
         Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
-    }
-
-    /// The raw output.
-    fn forward_rows(&self, x_t: &Tensor, t: usize, labels: &[u32]) -> Result<Tensor> {
-        let (batch, pixels) = x_t.dims2()?;
-        let Some(cpu) = self.cpu.as_ref().filter(|_| x_t.dtype() == DType::F32) else {
-            return self.forward(x_t, &vec![t; batch], labels);
-        };
-        self.check_labels(labels, batch)?;
-        let last = self.schedule.num_train_timesteps() - 1;
-        if t > last {
-            return Err(ddpm_core::Error::TimestepRange { found: t, last }.into());
-        }
-        if pixels != self.config.pixels() {
-            return Err(Error::Pixels { found: pixels, expected: self.config.pixels() });
-        }
-        let mut out = vec![0.0; batch * pixels];
-        let x_t = x_t.contiguous()?;
-        let (storage, layout) = x_t.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            return self.forward(&x_t, &vec![t; batch], labels);
-        };
-        let x_t = &storage.as_slice::<f32>()?[layout.start_offset()..][..out.len()];
-        cpu.network.predict(&cpu.weights, x_t, t, labels, &mut out);
-        Ok(Tensor::from_vec(out, (batch, pixels), &self.device)?)
     }
 
     /// A finite scale, and none for a model without classes.

@@ -57,6 +57,14 @@ pub enum Error {
         /// The size of the batch.
         batch: usize,
     },
+    /// The number of timesteps differs from the number of images.
+    #[error("{found} timesteps for a batch of {batch} images")]
+    TimestepCount {
+        /// The number of timesteps given.
+        found: usize,
+        /// The size of the batch.
+        batch: usize,
+    },
     /// Images have another size than the network.
     #[error("images of {found} pixels, but the model is for {expected}")]
     Pixels {

@@ -53,28 +53,32 @@ impl Program {
         match config.network {
             Network::Mlp { width, hidden, blocks, embedding } => {
                 let mut p = Self::with_inputs(pixels, embedding, classes);
-                let e = p.linear("time.0", &[TIME], embedding, 1.0, None, true);
-                let e = p.linear("time.1", &[e], embedding, 1.0, None, false);
-                let condition = p.class("class", e, true);
-                let mut h = p.linear("input", &[IMAGE], width, 1.0, None, false);
+                let e = p.linear("time.0", &[TIME], embedding, 1.0, None);
+                p.silu();
+                let e = p.linear("time.1", &[e], embedding, 1.0, None);
+                let condition = p.class("class", e);
+                p.silu();
+                let mut h = p.linear("input", &[IMAGE], width, 1.0, None);
                 for block in 0..blocks {
                     let name = |part| format!("blocks.{block}.{part}");
-                    let last = block + 1 == blocks;
-                    let inner = p.linear(&name("condition"), &[condition], hidden, 1.0, None, false);
-                    let inner = p.linear(&name("in"), &[h], hidden, 1.0, Some(inner), true);
+                    let inner = p.linear(&name("condition"), &[condition], hidden, 1.0, None);
+                    let inner = p.linear(&name("in"), &[h], hidden, 1.0, Some(inner));
+                    p.silu();
                     // A block starts as the identity, so depth does not change the scale of what enters.
-                    h = p.linear(&name("out"), &[inner], width, 0.0, Some(h), last);
+                    h = p.linear(&name("out"), &[inner], width, 0.0, Some(h));
                 }
-                p.linear("output", &[h], pixels, 1.0, None, false);
+                p.silu();
+                p.linear("output", &[h], pixels, 1.0, None);
                 p
             }
             Network::Plain { width, layers, embedding } => {
                 let mut p = Self::with_inputs(pixels, embedding, classes);
                 let mut h = vec![IMAGE, TIME, CLASS];
                 for layer in 0..layers {
-                    h = vec![p.linear(&format!("layers.{layer}"), &h, width, 1.0, None, true)];
+                    h = vec![p.linear(&format!("layers.{layer}"), &h, width, 1.0, None)];
+                    p.silu();
                 }
-                p.linear("output", &h, pixels, 1.0, None, false);
+                p.linear("output", &h, pixels, 1.0, None);
                 p
             }
         }
@@ -89,23 +93,22 @@ impl Program {
         slots.iter().map(|&slot| self.widths[slot]).sum()
     }
 
-    fn push(&mut self, map: Map, width: usize, add: Option<Slot>, silu: bool) -> Slot {
+    fn push(&mut self, map: Map, width: usize, add: Option<Slot>) -> Slot {
         let out = self.widths.len();
         self.widths.push(width);
-        self.ops.push(Op { map, add, silu, out });
+        self.ops.push(Op { map, add, silu: false, out });
         out
     }
 
+    /// The last operation ends with SiLU.
+    fn silu(&mut self) {
+        if let Some(op) = self.ops.last_mut() {
+            op.silu = true;
+        }
+    }
+
     /// A weight [width, inputs] that keeps the variance of its input times `gain`², and a bias of zero.
-    fn linear(
-        &mut self,
-        name: &str,
-        x: &[Slot],
-        width: usize,
-        gain: f64,
-        add: Option<Slot>,
-        silu: bool,
-    ) -> Slot {
+    fn linear(&mut self, name: &str, x: &[Slot], width: usize, gain: f64, add: Option<Slot>) -> Slot {
         let (weight, inputs) = (self.parameters.len(), self.width(x));
         let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (inputs as f64).sqrt()) };
         let mut parameter = |part, shape, init| {
@@ -113,13 +116,13 @@ impl Program {
         };
         parameter("weight", vec![width, inputs], init);
         parameter("bias", vec![width], Init::Zeros);
-        self.push(Map::Linear { x: x.to_vec(), weight }, width, add, silu)
+        self.push(Map::Linear { x: x.to_vec(), weight }, width, add)
     }
 
-    fn class(&mut self, name: &str, add: Slot, silu: bool) -> Slot {
+    fn class(&mut self, name: &str, add: Slot) -> Slot {
         let (table, width) = (self.parameters.len(), self.widths[add]);
         let (name, shape) = (format!("{name}.weight"), vec![self.widths[CLASS], width]);
         self.parameters.push(Parameter { name, shape, init: Init::Normal(1.0) });
-        self.push(Map::Class { table }, width, Some(add), silu)
+        self.push(Map::Class { table }, width, Some(add))
     }
 }

@@ -14,7 +14,7 @@ mod predict;
 mod product;
 mod train;
 
-use std::sync::Mutex;
+use std::{iter::zip, sync::Mutex};
 
 use ddpm_core::PredictionType;
 use pulp::Arch;
@@ -27,7 +27,7 @@ use crate::{
 };
 use elementwise::{Silu, sum};
 use plan::{Layer, Plan};
-use product::{GROUP, OneImage, Product};
+use product::{GROUP, Product};
 
 pub use elementwise::{AdamwEma, adamw_ema};
 pub use panel::{PANEL, Row, panels};
@@ -174,53 +174,30 @@ impl Activations {
         let start = |panel: usize, bias: &Row, out: &mut [Row]| match (add, conditions) {
             (None, _) => out.fill(*bias),
             (Some(add), None) => {
-                out.iter_mut().zip(&add[panel * rows..]).for_each(|(out, add)| *out = sum(bias, add));
+                zip(out, &add[panel * rows..]).for_each(|(out, add)| *out = sum(bias, add));
             }
             (Some(add), Some(Conditions { slots, of_row })) => {
                 let add = &add[panel * slots.rows..];
-                out.iter_mut().zip(of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
+                zip(out, of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
             }
         };
-        let panel = |panel: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
-            start(panel, &weight[stride - 1], out);
-            Arch::new().dispatch(Product { weight: &weight[..stride - 1], x, out });
+        let task = |first: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
+            for (panel, (out, weight)) in zip(out.chunks_mut(rows), weight.chunks(stride)).enumerate() {
+                start(first + panel, &weight[stride - 1], out);
+            }
+            Arch::new().dispatch(Product { weight, stride, x, batch: rows, out });
             if layer.silu {
                 Arch::new().dispatch(Silu { z: out, slope });
             }
         };
-        if rows == 1 && slope.is_empty() {
-            let groups = out.par_chunks_mut(GROUP).zip(weight.par_chunks(GROUP * stride));
-            groups.enumerate().for_each(|(group, (out, weight))| {
-                let first = group * GROUP;
-                let parts: Vec<&[Row]> = weight.chunks(stride).collect();
-                match (<&mut [Row; GROUP]>::try_from(&mut *out), parts.as_slice().try_into()) {
-                    (Ok(out), Ok(parts)) => {
-                        let parts: [&[Row]; GROUP] = parts;
-                        for (i, part) in parts.iter().enumerate() {
-                            start(first + i, &part[stride - 1], &mut out[i..=i]);
-                        }
-                        let weights = parts.map(|part| &part[..stride - 1]);
-                        Arch::new().dispatch(OneImage { weights, x, out });
-                        if layer.silu {
-                            Arch::new().dispatch(Silu { z: out, slope: &mut [] });
-                        }
-                    }
-                    _ => {
-                        for (i, (out, weight)) in out.chunks_mut(1).zip(parts).enumerate() {
-                            panel(first + i, out, weight, &mut []);
-                        }
-                    }
-                }
-            });
+        let group = if rows == 1 { GROUP } else { 1 };
+        let tasks = out.par_chunks_mut(group * rows).zip(weight.par_chunks(group * stride)).enumerate();
+        if slope.is_empty() {
+            tasks.for_each(|(i, (out, weight))| task(i * group, out, weight, &mut []));
         } else {
-            let panels = out.par_chunks_mut(rows).zip(weight.par_chunks(stride)).enumerate();
-            if slope.is_empty() {
-                panels.for_each(|(i, (out, weight))| panel(i, out, weight, &mut []));
-            } else {
-                panels
-                    .zip(slope.par_chunks_mut(rows))
-                    .for_each(|((i, (out, weight)), slope)| panel(i, out, weight, slope));
-            }
+            tasks
+                .zip(slope.par_chunks_mut(group * rows))
+                .for_each(|((i, (out, weight)), slope)| task(i * group, out, weight, slope));
         }
         self.values[layer.out] = out;
         self.slopes[layer.out] = slope;

@@ -1,12 +1,14 @@
 //! Prediction: many images at one timestep.
 
+use std::iter::zip;
+
 use rayon::prelude::*;
 
 use super::{
     Activations, Conditions, CpuNetwork, Packed,
     panel::{from_panels, to_panels},
 };
-use crate::program::IMAGE;
+use crate::program::{IMAGE, Slot};
 
 /// Images that go through all layers together at most: what a core's second cache holds.
 const MAX_BLOCK: usize = 96;
@@ -15,28 +17,36 @@ const MAX_BLOCK: usize = 96;
 const MIN_BLOCK: usize = 16;
 
 impl CpuNetwork {
-    /// The raw output for `x_t`, both [B, pixels] image by image, at timestep `t` and for a class each.
+    /// The raw output for `x_t`, both [B, pixels] image by image, with a timestep and a class for each.
     ///
     /// The result for an image does not depend on the others, bit for bit.
     ///
     /// # Panics
     ///
-    /// If the lengths do not fit, or the timestep or a class is out of range.
-    pub fn predict(&self, weights: &Packed, x_t: &[f32], t: usize, labels: &[u32], out: &mut [f32]) {
+    /// If the lengths do not fit, or a timestep or a class is out of range.
+    pub fn predict(&self, weights: &Packed, x_t: &[f32], t: &[usize], labels: &[u32], out: &mut [f32]) {
         let batch = labels.len();
-        assert_eq!((x_t.len(), out.len()), (batch * self.pixels, batch * self.pixels));
-        let mut classes = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
-        let of_image: Vec<usize> =
-            labels.iter().map(|label| classes.binary_search(label).unwrap_or(0)).collect();
-        let mut shared = self.take(classes.len(), false);
-        self.run_conditions(weights, &mut shared, classes.iter().map(|&label| (t, label)));
+        assert_eq!((x_t.len(), out.len(), t.len()), (batch * self.pixels, batch * self.pixels, batch));
+        // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
+        rayon::scope(|_| self.predict_in_pool(weights, x_t, t, labels, out));
+    }
+
+    fn predict_in_pool(&self, weights: &Packed, x_t: &[f32], t: &[usize], labels: &[u32], out: &mut [f32]) {
+        let batch = labels.len();
+        let conditions: Vec<(usize, u32)> = zip(t.iter().copied(), labels.iter().copied()).collect();
+        // Each condition once: in sampling all images are at one timestep, and there are few classes.
+        let mut distinct = conditions.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let find = |condition| distinct.binary_search(condition).unwrap_or(0);
+        let of_image: Vec<usize> = conditions.iter().map(find).collect();
+        let mut shared = self.take(distinct.len(), |slot| !self.plan.of_image[slot]);
+        self.run_conditions(weights, &mut shared, distinct.iter().copied());
 
         let rows = block(batch, rayon::current_num_threads());
         let blocks = out.par_chunks_mut(rows * self.pixels).zip(x_t.par_chunks(rows * self.pixels));
         blocks.zip(of_image.par_chunks(rows)).for_each(|((out, x_t), of_row)| {
-            let mut slots = self.take(of_row.len(), true);
+            let mut slots = self.take(of_row.len(), |slot| self.plan.of_image[slot]);
             to_panels(x_t, self.pixels, &mut slots.values[IMAGE]);
             self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row });
             from_panels(&slots.values[self.plan.output], self.pixels, out);
@@ -45,10 +55,10 @@ impl CpuNetwork {
         self.give_back(shared);
     }
 
-    /// Buffers for `rows` rows, of images or of conditions, perhaps those of an earlier prediction.
-    fn take(&self, rows: usize, of_images: bool) -> Activations {
+    /// Buffers for `rows` rows of the slots that are wanted, perhaps those of an earlier prediction.
+    fn take(&self, rows: usize, wanted: impl Fn(Slot) -> bool) -> Activations {
         let mut slots = self.buffers.lock().ok().and_then(|mut buffers| buffers.pop()).unwrap_or_default();
-        slots.resize(rows, &self.plan.widths, |slot| self.plan.of_image[slot] == of_images);
+        slots.resize(rows, &self.plan.widths, wanted);
         slots
     }
 
@@ -63,7 +73,7 @@ impl CpuNetwork {
 fn block(batch: usize, threads: usize) -> usize {
     let most = batch.div_euclid(MIN_BLOCK).max(1);
     let parts = batch.div_ceil(MAX_BLOCK).next_multiple_of(threads.max(1)).min(most);
-    batch.div_ceil(parts).max(1)
+    batch.div_ceil(parts.max(1)).max(1)
 }
 
 #[cfg(test)]

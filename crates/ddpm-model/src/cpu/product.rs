@@ -17,11 +17,13 @@ const DEPTH: usize = 512;
 /// Images over which a weight's gradient is summed while they stay in the first cache.
 const IMAGES: usize = 192;
 
-/// `out += x Wᵀ` for one panel of outputs: `out` has a row for each image, `weight` a row for each input, and
-/// `x` its own panels, each of as many rows as `out`.
+/// `out += x Wᵀ` for some panels of outputs: `out` has `batch` rows for each, `weight` has `stride`, one for each
+/// input and perhaps one more, and `x` has its own panels of `batch` rows.
 pub(super) struct Product<'a> {
     pub(super) weight: &'a [Row],
+    pub(super) stride: usize,
     pub(super) x: &'a [Row],
+    pub(super) batch: usize,
     pub(super) out: &'a mut [Row],
 }
 
@@ -40,32 +42,46 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// With registers of a `V`th of a panel, in tiles of at most `N` images, all nearly equally large.
+    /// With registers of a `V`th of a panel, and at most `N` images in registers.
     #[inline(always)]
     fn run<S: Simd, const V: usize, const N: usize>(self, simd: S) {
-        let batch = self.out.len();
-        let tiles = batch.div_ceil(N);
-        for (weight, x) in self.weight.chunks(DEPTH).zip(self.x.chunks(DEPTH.div_ceil(PANEL) * batch)) {
-            let mut first = 0;
-            for tile in 1..=tiles {
-                let end = (batch * tile).div_euclid(tiles);
-                let out = &mut self.out[first..end];
-                match end - first {
-                    12 => tile_of::<S, V, 12>(simd, weight, x, batch, first, out),
-                    11 => tile_of::<S, V, 11>(simd, weight, x, batch, first, out),
-                    10 => tile_of::<S, V, 10>(simd, weight, x, batch, first, out),
-                    9 => tile_of::<S, V, 9>(simd, weight, x, batch, first, out),
-                    8 => tile_of::<S, V, 8>(simd, weight, x, batch, first, out),
-                    7 => tile_of::<S, V, 7>(simd, weight, x, batch, first, out),
-                    6 => tile_of::<S, V, 6>(simd, weight, x, batch, first, out),
-                    5 => tile_of::<S, V, 5>(simd, weight, x, batch, first, out),
-                    4 => tile_of::<S, V, 4>(simd, weight, x, batch, first, out),
-                    3 => tile_of::<S, V, 3>(simd, weight, x, batch, first, out),
-                    2 => tile_of::<S, V, 2>(simd, weight, x, batch, first, out),
-                    _ => tile_of::<S, V, 1>(simd, weight, x, batch, first, out),
-                }
-                first = end;
+        let Self { weight, stride, x, batch, out } = self;
+        let inputs = x.len().checked_div(batch).unwrap_or(0) * PANEL;
+        if let (1, Ok(out)) = (batch, <&mut [Row; GROUP]>::try_from(&mut *out)) {
+            let weights = std::array::from_fn(|panel| &weight[panel * stride..][..inputs]);
+            return one_image::<S, V>(simd, weights, x, out);
+        }
+        for (weight, out) in weight.chunks(stride).zip(out.chunks_exact_mut(batch)) {
+            panel::<S, V, N>(simd, &weight[..inputs], x, out);
+        }
+    }
+}
+
+/// One panel of outputs, in tiles of at most `N` images, all nearly equally large.
+#[inline(always)]
+fn panel<S: Simd, const V: usize, const N: usize>(simd: S, weight: &[Row], x: &[Row], out: &mut [Row]) {
+    let batch = out.len();
+    let tiles = batch.div_ceil(N);
+    for (weight, x) in weight.chunks(DEPTH).zip(x.chunks(DEPTH.div_ceil(PANEL) * batch)) {
+        let mut first = 0;
+        for tile in 1..=tiles {
+            let end = (batch * tile).div_euclid(tiles);
+            let out = &mut out[first..end];
+            match end - first {
+                12 => tile_of::<S, V, 12>(simd, weight, x, batch, first, out),
+                11 => tile_of::<S, V, 11>(simd, weight, x, batch, first, out),
+                10 => tile_of::<S, V, 10>(simd, weight, x, batch, first, out),
+                9 => tile_of::<S, V, 9>(simd, weight, x, batch, first, out),
+                8 => tile_of::<S, V, 8>(simd, weight, x, batch, first, out),
+                7 => tile_of::<S, V, 7>(simd, weight, x, batch, first, out),
+                6 => tile_of::<S, V, 6>(simd, weight, x, batch, first, out),
+                5 => tile_of::<S, V, 5>(simd, weight, x, batch, first, out),
+                4 => tile_of::<S, V, 4>(simd, weight, x, batch, first, out),
+                3 => tile_of::<S, V, 3>(simd, weight, x, batch, first, out),
+                2 => tile_of::<S, V, 2>(simd, weight, x, batch, first, out),
+                _ => tile_of::<S, V, 1>(simd, weight, x, batch, first, out),
             }
+            first = end;
         }
     }
 }
@@ -92,10 +108,10 @@ fn tile_of<S: Simd, const V: usize, const N: usize>(
         };
         for k in 0..PANEL {
             let weight = vectors::<S, V>(&weight[k]);
-            for n in 0..N {
-                let x = simd.splat_f32s(x[n].0[k]);
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = simd.splat_f32s(x.0[k]);
                 for v in 0..V {
-                    sums[n][v] = simd.mul_add_f32s(weight[v], x, sums[n][v]);
+                    sums[v] = simd.mul_add_f32s(weight[v], x, sums[v]);
                 }
             }
         }
@@ -116,59 +132,36 @@ fn vectors<S: Simd, const V: usize>(row: &Row) -> [S::f32s; V] {
 #[inline(always)]
 fn store<S: Simd, const V: usize>(vectors: &[S::f32s; V], row: &mut Row) {
     let (to, _) = S::as_mut_simd_f32s(&mut row.0);
-    for v in 0..V {
-        to[v] = vectors[v];
-    }
+    to[..V].copy_from_slice(vectors);
 }
 
-/// Several panels of outputs for one image, `out += x Wᵀ`: `out` has one row for each panel.
-///
-/// One panel alone would wait for each multiply-add to finish before the next.
-pub(super) struct OneImage<'a> {
-    pub(super) weights: [&'a [Row]; GROUP],
-    pub(super) x: &'a [Row],
-    pub(super) out: &'a mut [Row; GROUP],
-}
-
-/// The panels of [`OneImage`].
+/// The panels of [`one_image`].
 pub(super) const GROUP: usize = 4;
 
-impl WithSimd for OneImage<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.run::<S, 1>(simd),
-            8 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            _ => self.run::<S, PANEL>(simd),
-        }
-    }
-}
-
-impl OneImage<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const V: usize>(self, simd: S) {
-        let [a, b, c, d] = self.weights;
-        let mut sums: [[S::f32s; V]; GROUP] = std::array::from_fn(|p| vectors::<S, V>(&self.out[p]));
-        let blocks = a.chunks_exact(PANEL).zip(b.chunks_exact(PANEL)).zip(c.chunks_exact(PANEL));
-        for (((a, b), c), (d, x)) in
-            blocks.map(|((a, b), c)| ((a, b), c)).zip(d.chunks_exact(PANEL).zip(self.x))
-        {
-            for k in 0..PANEL {
-                let x = simd.splat_f32s(x.0[k]);
-                for (sums, weight) in sums.iter_mut().zip([a, b, c, d]) {
-                    let weight = vectors::<S, V>(&weight[k]);
-                    for v in 0..V {
-                        sums[v] = simd.mul_add_f32s(weight[v], x, sums[v]);
-                    }
+/// Several panels of outputs for one image: one alone would wait for each multiply-add before the next.
+#[inline(always)]
+fn one_image<S: Simd, const V: usize>(
+    simd: S,
+    [a, b, c, d]: [&[Row]; GROUP],
+    x: &[Row],
+    out: &mut [Row; GROUP],
+) {
+    let mut sums: [[S::f32s; V]; GROUP] = std::array::from_fn(|panel| vectors::<S, V>(&out[panel]));
+    let ab = a.chunks_exact(PANEL).zip(b.chunks_exact(PANEL));
+    let cd = c.chunks_exact(PANEL).zip(d.chunks_exact(PANEL));
+    for (((a, b), (c, d)), x) in ab.zip(cd).zip(x) {
+        for (k, &x) in x.0.iter().enumerate() {
+            let x = simd.splat_f32s(x);
+            for (sums, weight) in sums.iter_mut().zip([a, b, c, d]) {
+                let weight = vectors::<S, V>(&weight[k]);
+                for v in 0..V {
+                    sums[v] = simd.mul_add_f32s(weight[v], x, sums[v]);
                 }
             }
         }
-        for (row, sums) in self.out.iter_mut().zip(&sums) {
-            store::<S, V>(sums, row);
-        }
+    }
+    for (row, sums) in out.iter_mut().zip(&sums) {
+        store::<S, V>(sums, row);
     }
 }
 
@@ -236,10 +229,10 @@ fn inputs<S: Simd, const V: usize, const N: usize>(
     }
     for (upstream, x) in upstream.iter().zip(x) {
         let upstream = vectors::<S, V>(upstream);
-        for n in 0..N {
-            let x = simd.splat_f32s(x.0[first + n]);
+        for (sums, &x) in sums.iter_mut().zip(&x.0[first..first + N]) {
+            let x = simd.splat_f32s(x);
             for v in 0..V {
-                sums[n][v] = simd.mul_add_f32s(upstream[v], x, sums[n][v]);
+                sums[v] = simd.mul_add_f32s(upstream[v], x, sums[v]);
             }
         }
     }
@@ -269,3 +262,6 @@ impl WithSimd for Transposed<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

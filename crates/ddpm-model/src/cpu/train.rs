@@ -103,9 +103,11 @@ impl CpuNetwork {
                 if unread[slot] == 0 { slopes[slot] } else { &[] }
             };
             if layer.x >= INPUTS {
-                let more = std::mem::replace(&mut written[layer.x], true);
                 let gradient = &mut ws.gradients[layer.x];
-                input_gradient(layer, weight, &upstream, gradient, more, last_slope(layer.x), side.rows);
+                if !std::mem::replace(&mut written[layer.x], true) {
+                    gradient.fill(Row::ZERO);
+                }
+                input_gradient(layer, weight, &upstream, gradient, last_slope(layer.x), side.rows);
             }
             let state = [weight, first, second, ema].map(Vec::as_mut_slice);
             update(layer, state, &upstream, &side.values[layer.x], side.rows, step);
@@ -143,13 +145,12 @@ impl Workspace {
     }
 }
 
-/// ∂x = ∂out · W for each panel of inputs, written or added, times `slope` if there is one.
+/// ∂x += ∂out · W for each panel of inputs, and then times `slope` if there is one.
 fn input_gradient(
     layer: &Layer,
     weight: &[Row],
     upstream: &[Row],
     gradient: &mut [Row],
-    more: bool,
     slope: &[Row],
     rows: usize,
 ) {
@@ -159,10 +160,13 @@ fn input_gradient(
         |transposed, (panel, gradient)| {
             let (stride, first) = (layer.stride(), panel * PANEL);
             Arch::new().dispatch(Transposed { weight, stride, first, out: transposed });
-            if !more {
-                gradient.fill(Row::ZERO);
-            }
-            Arch::new().dispatch(Product { weight: transposed, x: upstream, out: gradient });
+            Arch::new().dispatch(Product {
+                weight: transposed,
+                stride: outputs,
+                x: upstream,
+                batch: rows,
+                out: gradient,
+            });
             if !slope.is_empty() {
                 Arch::new().dispatch(Multiply { to: gradient, by: &slope[panel * rows..][..rows] });
             }

@@ -85,6 +85,10 @@ fn bad_arguments_are_refused() {
     assert!(matches!(failed, Err(Error::ClassCount { found: 1, batch: 2 })));
     let failed = denoiser.predict(&x_t, 3, &[1, 6], 1.0);
     assert!(matches!(failed, Err(Error::Class { found: 6, last: 4 })));
+    let failed = denoiser.forward(&x_t, &[3], &[1, 2]);
+    assert!(matches!(failed, Err(Error::TimestepCount { found: 1, batch: 2 })));
+    let failed = denoiser.forward(&images(&DenoiserConfig { cols: 5, ..small_mlp() }, 2), &[3, 3], &[1, 2]);
+    assert!(matches!(failed, Err(Error::Pixels { found: 15, expected: 12 })));
     let failed = denoiser.predict(&x_t, 20, &[1, 2], 1.0);
     assert!(matches!(failed, Err(Error::Core(ddpm_core::Error::TimestepRange { found: 20, .. }))));
     let failed = denoiser.predict(&x_t, 3, &[1, 2], f64::NAN);

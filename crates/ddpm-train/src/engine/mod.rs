@@ -74,7 +74,8 @@ impl Engine {
         size: StepSize,
     ) -> Result<Tensor> {
         match self {
-            Self::Cpu(engine) => engine.step(batch, data, schedule, rng, size),
+            // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
+            Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size)),
             Self::Tensor(engine) => engine.step(batch, rng, size),
         }
     }

@@ -1,0 +1,123 @@
+//! Products against their definition, in every instruction set.
+
+#![allow(clippy::integer_division, reason = "whole panels")]
+
+use pulp::Scalar;
+
+use super::*;
+
+fn rows(count: usize, seed: usize) -> Vec<Row> {
+    let number = |i: usize| ((i * seed + 7) % 1009) as f32 / 504.0 - 1.0;
+    (0..count).map(|row| Row(std::array::from_fn(|lane| number(row * PANEL + lane)))).collect()
+}
+
+/// Instruction sets of this processor, of which each must give the same bits.
+#[derive(Clone, Copy)]
+enum Set {
+    Scalar,
+    Avx2,
+    Best,
+}
+
+impl Set {
+    const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Best];
+
+    fn run<W: WithSimd>(self, work: W) {
+        #[cfg(target_arch = "x86_64")]
+        if let (Self::Avx2, Some(avx2)) = (self, pulp::x86::V3::try_new()) {
+            drop(Simd::vectorize(avx2, work));
+            return;
+        }
+        match self {
+            Self::Scalar => drop(Simd::vectorize(Scalar::new(), work)),
+            _ => drop(pulp::Arch::new().dispatch(work)),
+        }
+    }
+}
+
+/// The sum as it is defined, one fused multiply-add after another.
+fn chain(start: f32, terms: impl Iterator<Item = (f32, f32)>) -> f32 {
+    terms.fold(start, |sum, (a, b)| a.mul_add(b, sum))
+}
+
+#[test]
+fn a_product_is_its_chain_bit_for_bit_in_every_instruction_set() {
+    let (inputs, panels) = (DEPTH + 2 * PANEL, GROUP + 1);
+    let stride = inputs + 1;
+    let weight = rows(panels * stride, 13);
+    for batch in [1, 2, 5, 6, 7, 12, 13, 25, 40] {
+        let (x, start) = (rows(inputs / PANEL * batch, 29), rows(panels * batch, 31));
+        for set in Set::ALL {
+            for group in [1, GROUP] {
+                let mut out = start[..group * batch].to_vec();
+                set.run(Product { weight: &weight[..group * stride], stride, x: &x, batch, out: &mut out });
+                for (i, (found, start)) in out.iter().zip(&start).enumerate() {
+                    let (panel, image) = (i / batch, i % batch);
+                    for lane in [0, 7, 15] {
+                        let expected = chain(
+                            start.0[lane],
+                            (0..inputs).map(|k| {
+                                let x = x[k / PANEL * batch + image].0[k % PANEL];
+                                (weight[panel * stride + k].0[lane], x)
+                            }),
+                        );
+                        assert_eq!(found.0[lane].to_bits(), expected.to_bits(), "{batch} {i} {lane}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_a_weight_is_its_chain_in_every_instruction_set() {
+    // A step after which the first moment is the gradient.
+    let step = AdamwEma {
+        first: [0.0, 1.0],
+        second: [0.0, 1.0],
+        eps: 1.0,
+        keep: 1.0,
+        rate: 0.5,
+        second_scale: 1.0,
+        ema: [0.5, 0.5],
+    };
+    for batch in [1, 9, IMAGES + 3] {
+        let (upstream, x, start) = (rows(batch, 13), rows(3 * batch, 29), rows(3 * PANEL, 31));
+        let mut of_scalars = None;
+        for set in Set::ALL {
+            let [mut weight, mut first, mut second, mut ema] = std::array::from_fn(|_| start.clone());
+            set.run(WeightGradient {
+                upstream: &upstream,
+                x: &x,
+                step,
+                weight: &mut weight,
+                first: &mut first,
+                second: &mut second,
+                ema: &mut ema,
+            });
+            for (k, row) in first.iter().enumerate() {
+                let x = |image: usize| x[k / PANEL * batch + image].0[k % PANEL];
+                let expected = chain(0.0, (0..batch).map(|image| (upstream[image].0[3], x(image))));
+                assert_eq!(row.0[3].to_bits(), expected.to_bits(), "{batch} {k}");
+            }
+            let all = (weight, first, second, ema);
+            assert!(*of_scalars.get_or_insert_with(|| all.clone()) == all);
+        }
+    }
+}
+
+#[test]
+fn a_transposed_panel_is_a_panel_of_the_transpose() {
+    let (stride, panels) = (3 * PANEL + 1, 2);
+    let weight = rows(panels * stride, 13);
+    for set in Set::ALL {
+        let mut out = vec![Row::ZERO; panels * PANEL];
+        set.run(Transposed { weight: &weight, stride, first: PANEL, out: &mut out });
+        for (output, row) in out.iter().enumerate() {
+            for (k, &found) in row.0.iter().enumerate() {
+                let (panel, lane) = (output / PANEL, output % PANEL);
+                assert_eq!(found, weight[panel * stride + PANEL + k].0[lane]);
+            }
+        }
+    }
+}
