@@ -1,9 +1,11 @@
 //! The jobs of this workspace that take more than one command.
 //!
 //! `cargo xtask reproduce` makes everything in `results/`, `cargo xtask compare` the comparison of
-//! networks and losses there, `cargo xtask ci` runs every check. Each job is one file; all work with
-//! tensors is done by the release build of `ddpm-cli`, which the first two spawn.
+//! networks and losses there, `cargo xtask bench` measures speed, by itself and beside PyTorch, and
+//! `cargo xtask ci` runs every check. Each job is one file or folder; all work with tensors is done by
+//! release builds of other crates, which the first three spawn.
 
+mod bench;
 mod ci;
 mod compare;
 mod compare_report;
@@ -30,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
-/// The jobs of this workspace: reproduce the results, compare, run the checks.
+/// The jobs of this workspace: reproduce the results, compare, measure, run the checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -42,6 +44,7 @@ struct Arguments {
 enum Job {
     Reproduce(reproduce::Arguments),
     Compare(compare::Arguments),
+    Bench(bench::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -61,6 +64,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
         Job::Compare(arguments) => compare::run(arguments, &workspace),
+        Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }
