@@ -1,5 +1,7 @@
-//! Loops over numbers: plain f32 arithmetic without fused operations, so that they give the same bits in all
-//! instruction sets.
+//! Loops over numbers. A multiply-add is fused where it says so and nowhere else, so that they give the same bits
+//! in all instruction sets.
+
+use std::iter::zip;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -54,6 +56,29 @@ impl WithSimd for Multiply<'_> {
     }
 }
 
+/// `out = bias (+ add)`: where a layer's sums start. Row number i of `out` takes row `of_row[i]` of `add`.
+pub(super) struct Start<'a> {
+    pub(super) bias: &'a Row,
+    pub(super) add: Option<(&'a [Row], Option<&'a [usize]>)>,
+    pub(super) out: &'a mut [Row],
+}
+
+impl WithSimd for Start<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { bias, add, out } = self;
+        match add {
+            None => out.fill(*bias),
+            Some((add, None)) => zip(out, add).for_each(|(out, add)| *out = sum(bias, add)),
+            Some((add, Some(of_row))) => {
+                zip(out, of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
+            }
+        }
+    }
+}
+
 /// `to += by`.
 pub(super) fn add(to: &mut [Row], by: &[Row]) {
     for (to, by) in to.iter_mut().zip(by) {
@@ -62,6 +87,7 @@ pub(super) fn add(to: &mut [Row], by: &[Row]) {
 }
 
 /// The sum of two rows.
+#[inline(always)]
 pub(super) fn sum(a: &Row, b: &Row) -> Row {
     Row(std::array::from_fn(|i| a.0[i] + b.0[i]))
 }
@@ -137,21 +163,22 @@ fn sigmoid(x: f32) -> f32 {
 
 /// eˣ to two units in the last place, without a branch: the polynomial of Moshier's Cephes library.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, reason = "a whole number from −127 to 127")]
 fn exp(x: f32) -> f32 {
     // Where it would overflow or lose its precision; sigmoid is 0 or 1 to the last bit long before.
     let x = x.clamp(-87.0, 87.0);
-    // Adding and subtracting 1.5·2²³ rounds to the nearest whole number.
+    // Adding 1.5·2²³ rounds to the nearest whole number n, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
     // ln 2 in two parts, so that the difference is exact.
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
     let mut p = 1.987_569_1e-4;
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
+        p = r.mul_add(p, c);
     }
-    let y = p * (r * r) + r + 1.0;
-    y * f32::from_bits((((n as i32) + 127) << 23).cast_unsigned())
+    let y = p.mul_add(r * r, r + 1.0);
+    // Times 2ⁿ.
+    y * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
     embedding::sinusoids,
     program::{CLASS, Program, Slot, TIME},
 };
-use elementwise::{Silu, sum};
+use elementwise::{Silu, Start};
 use plan::{Layer, Plan};
 use product::{GROUP, Product};
 
@@ -171,19 +171,12 @@ impl Activations {
         let x = self.values[layer.x].as_slice();
         let add = layer.add.map(|add| conditions.map_or(&self.values, |c| &c.slots.values)[add].as_slice());
 
-        let start = |panel: usize, bias: &Row, out: &mut [Row]| match (add, conditions) {
-            (None, _) => out.fill(*bias),
-            (Some(add), None) => {
-                zip(out, &add[panel * rows..]).for_each(|(out, add)| *out = sum(bias, add));
-            }
-            (Some(add), Some(Conditions { slots, of_row })) => {
-                let add = &add[panel * slots.rows..];
-                zip(out, of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
-            }
-        };
+        let of_row = conditions.map(|conditions| conditions.of_row);
+        let add_rows = conditions.map_or(rows, |conditions| conditions.slots.rows);
         let task = |first: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
             for (panel, (out, weight)) in zip(out.chunks_mut(rows), weight.chunks(stride)).enumerate() {
-                start(first + panel, &weight[stride - 1], out);
+                let add = add.map(|add| (&add[(first + panel) * add_rows..][..add_rows], of_row));
+                Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });
             }
             Arch::new().dispatch(Product { weight, stride, x, batch: rows, out });
             if layer.silu {

@@ -29,9 +29,14 @@ pub(crate) fn to_panels(images: &[f32], width: usize, to: &mut [Row]) {
     for (panel, rows) in to.chunks_mut(batch.max(1)).enumerate() {
         let first = panel * PANEL;
         for (row, image) in rows.iter_mut().zip(images.chunks(width)) {
-            let part = &image[first..width.min(first + PANEL)];
-            row.0[..part.len()].copy_from_slice(part);
-            row.0[part.len()..].fill(0.0);
+            match image[first..].first_chunk() {
+                Some(part) => row.0 = *part,
+                None => {
+                    let part = &image[first..];
+                    row.0[..part.len()].copy_from_slice(part);
+                    row.0[part.len()..].fill(0.0);
+                }
+            }
         }
     }
 }
@@ -42,8 +47,13 @@ pub(crate) fn from_panels(from: &[Row], width: usize, images: &mut [f32]) {
     for (panel, rows) in from.chunks(batch.max(1)).enumerate() {
         let first = panel * PANEL;
         for (row, image) in rows.iter().zip(images.chunks_mut(width)) {
-            let part = &mut image[first..width.min(first + PANEL)];
-            part.copy_from_slice(&row.0[..part.len()]);
+            match image[first..].first_chunk_mut() {
+                Some(part) => *part = row.0,
+                None => {
+                    let part = &mut image[first..];
+                    part.copy_from_slice(&row.0[..part.len()]);
+                }
+            }
         }
     }
 }
