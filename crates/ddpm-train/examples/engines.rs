@@ -40,7 +40,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let differences: Vec<f64> = std::iter::zip(&by_kernels, &by_tensors).map(|(a, b)| a - b).collect();
     let ((mean, deviation), (_, of_seeds)) = (moments(&differences), moments(&by_tensors));
-    writeln!(out, "difference {mean:+.5} ± {:.5}; between seeds {of_seeds:.5}", deviation / (SEEDS as f64).sqrt())?;
+    writeln!(
+        out,
+        "difference {mean:+.5} ± {:.5}; between seeds {of_seeds:.5}",
+        deviation / (SEEDS as f64).sqrt()
+    )?;
     Ok(())
 }
 

@@ -58,12 +58,15 @@ pub(crate) fn from_panels(from: &[Row], width: usize, images: &mut [f32]) {
     }
 }
 
-/// The transpose of a square of sixteen rows.
-#[inline(always)]
-pub(super) fn transpose(from: &[Row; PANEL], to: &mut [Row; PANEL]) {
-    for (i, to) in to.iter_mut().enumerate() {
-        for (to, from) in to.0.iter_mut().zip(from) {
-            *to = from.0[i];
+/// A panel of Wᵀ, a row for each output, from the panels of W, each `stride` rows long: the sixteen inputs from
+/// `first` on.
+pub(super) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [Row]) {
+    for (panel, to) in weight.chunks_exact(stride).zip(to.chunks_exact_mut(PANEL)) {
+        // Row by row into columns: the other way round would be compiled to gathers, which are slower.
+        for (input, from) in panel[first..first + PANEL].iter().enumerate() {
+            for (to, &value) in to.iter_mut().zip(&from.0) {
+                to.0[input] = value;
+            }
         }
     }
 }
@@ -87,6 +90,21 @@ pub(super) fn prefetch(row: &Row) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transposed_panel_is_a_panel_of_the_transpose() {
+        let (stride, first, outputs) = (3 * PANEL + 1, PANEL, 2 * PANEL);
+        let weight: Vec<Row> =
+            (0..2 * stride).map(|row| Row(std::array::from_fn(|lane| (row * PANEL + lane) as f32))).collect();
+        let mut to = vec![Row::ZERO; outputs];
+        transpose(&weight, stride, first, &mut to);
+        for (output, row) in to.iter().enumerate() {
+            for (input, &found) in row.0.iter().enumerate() {
+                let from = weight[output.div_euclid(PANEL) * stride + first + input];
+                assert_eq!(found, from.0[output % PANEL]);
+            }
+        }
+    }
 
     #[test]
     fn images_come_back_from_panels() {

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     elementwise::{AdamwEma, Update},
-    panel::{PANEL, Row, prefetch, transpose},
+    panel::{PANEL, Row, prefetch},
 };
 
 /// Rows of a weight's panel that stay in the first cache while all images pass.
@@ -238,28 +238,6 @@ fn inputs<S: Simd, const V: usize, const N: usize>(
     }
     for (row, sums) in out.iter_mut().zip(&sums) {
         store::<S, V>(sums, row);
-    }
-}
-
-/// A panel of Wᵀ, a row for each output, from the panels of W, each `stride` rows long, whose inputs from
-/// `first` on it takes.
-pub(super) struct Transposed<'a> {
-    pub(super) weight: &'a [Row],
-    pub(super) stride: usize,
-    pub(super) first: usize,
-    pub(super) out: &'a mut [Row],
-}
-
-impl WithSimd for Transposed<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (panel, out) in self.weight.chunks_exact(self.stride).zip(self.out.chunks_exact_mut(PANEL)) {
-            if let (Ok(panel), Ok(out)) = (panel[self.first..][..PANEL].try_into(), out.try_into()) {
-                transpose(panel, out);
-            }
-        }
     }
 }
 

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use super::{
     Activations, AdamwEma, Conditions, CpuNetwork, Packed,
     elementwise::{Multiply, adamw_ema, add, sum},
-    panel::{PANEL, Row, panels},
+    panel::{PANEL, Row, panels, transpose},
     plan::Layer,
-    product::{Product, Transposed, WeightGradient},
+    product::{Product, WeightGradient},
 };
 use crate::program::{IMAGE, INPUTS, Slot};
 
@@ -158,8 +158,7 @@ fn input_gradient(
     gradient.par_chunks_mut(rows).enumerate().for_each_init(
         || vec![Row::ZERO; outputs],
         |transposed, (panel, gradient)| {
-            let (stride, first) = (layer.stride(), panel * PANEL);
-            Arch::new().dispatch(Transposed { weight, stride, first, out: transposed });
+            transpose(weight, layer.stride(), panel * PANEL, transposed);
             Arch::new().dispatch(Product {
                 weight: transposed,
                 stride: outputs,

@@ -158,14 +158,14 @@ impl ImageRow<'_> {
     /// x₀ and ε of a panel of pixels; both are zero past the last pixel.
     #[inline]
     fn panel(&self, panel: usize) -> ([f32; PANEL], [f32; PANEL]) {
-        let range = panel * PANEL..self.image.len().min((panel + 1) * PANEL);
-        let (mut x_start, mut eps) = ([0.0; PANEL], [0.0; PANEL]);
-        for (x, &pixel) in zip(&mut x_start, &self.image[range.clone()]) {
-            *x = to_model_scale(pixel);
+        let (image, eps) = (&self.image[panel * PANEL..], &self.eps[panel * PANEL..]);
+        if let (Some(image), Some(eps)) = (image.first_chunk::<PANEL>(), eps.first_chunk()) {
+            return (image.map(to_model_scale), *eps);
         }
-        for (to, from) in zip(&mut eps, &self.eps[range]) {
-            *to = *from;
+        let (mut x_start, mut last) = ([0.0; PANEL], [0.0; PANEL]);
+        for (i, (&pixel, &eps)) in zip(image, eps).enumerate() {
+            (x_start[i], last[i]) = (to_model_scale(pixel), eps);
         }
-        (x_start, eps)
+        (x_start, last)
     }
 }

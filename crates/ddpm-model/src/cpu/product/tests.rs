@@ -105,19 +105,3 @@ fn the_gradient_of_a_weight_is_its_chain_in_every_instruction_set() {
         }
     }
 }
-
-#[test]
-fn a_transposed_panel_is_a_panel_of_the_transpose() {
-    let (stride, panels) = (3 * PANEL + 1, 2);
-    let weight = rows(panels * stride, 13);
-    for set in Set::ALL {
-        let mut out = vec![Row::ZERO; panels * PANEL];
-        set.run(Transposed { weight: &weight, stride, first: PANEL, out: &mut out });
-        for (output, row) in out.iter().enumerate() {
-            for (k, &found) in row.0.iter().enumerate() {
-                let (panel, lane) = (output / PANEL, output % PANEL);
-                assert_eq!(found, weight[panel * stride + PANEL + k].0[lane]);
-            }
-        }
-    }
-}
