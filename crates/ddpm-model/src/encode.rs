@@ -36,7 +36,7 @@ pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
 /// # Errors
 ///
 /// If a tensor cannot be read from its device.
-pub fn encode_tensors<'a>(
+pub(crate) fn encode_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
     stored: WeightType,

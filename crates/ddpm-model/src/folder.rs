@@ -21,7 +21,9 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::{
-    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType, encode_json, encode_tensors,
+    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType,
+    encode::encode_tensors,
+    encode_json,
     files::{replace_dir, temporary_beside, write_atomic},
 };
 

@@ -5,19 +5,21 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_model::{
-    TEMPORARY, WeightType, encode_json, encode_tensors, replace_dir, temporary_beside, write_atomic,
+use ddpm_model::{AtomicFile, TEMPORARY, encode_json, replace_dir, temporary_beside, write_atomic};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
 };
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, TrainConfig, Trainer};
+use crate::{Error, Result, TrainConfig, Trainer, optimizer::StatePart};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
@@ -45,13 +47,10 @@ pub(crate) struct Progress {
 pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
     let to = folder.join(format!("step-{:08}", progress.step));
     let temporary = temporary_beside(&to)?;
-    let path = temporary.path().join(TENSORS);
-    let tensors =
-        encode_tensors(&path, trainer.state()?.iter().map(|(name, tensor)| (name, tensor)), WeightType::F32)?;
+    let tensors = write_tensors(&temporary.path().join(TENSORS), trainer)?;
     let state = encode_json(&temporary.path().join(STATE), progress)?;
     let manifest: BTreeMap<&str, String> =
-        [(TENSORS, digest(&tensors)), (STATE, digest(&state))].into_iter().collect();
-    write_atomic(&path, &tensors)?;
+        [(TENSORS, tensors), (STATE, digest(&state))].into_iter().collect();
     write_atomic(&temporary.path().join(STATE), &state)?;
     write_atomic(
         &temporary.path().join(MANIFEST),
@@ -63,6 +62,45 @@ pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) ->
         remove(path)?;
     }
     Ok(())
+}
+
+/// Writes a trainer's state in the safetensors format and returns its SHA-256. One part after another, so that
+/// the memory of a run does not double with each checkpoint.
+fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
+    let mut parameters = trainer.config().denoiser.parameters();
+    parameters.sort_by(|a, b| a.name.cmp(&b.name));
+    let (mut infos, mut end) = (Vec::new(), 0);
+    for part in StatePart::ALL {
+        for parameter in &parameters {
+            let (start, shape) = (end, parameter.shape.clone());
+            end += shape.iter().product::<usize>() * size_of::<f32>();
+            let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
+            infos.push((part.name_of(&parameter.name), info));
+        }
+    }
+    let metadata =
+        Metadata::new(None, infos).map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    let mut header =
+        serde_json::to_vec(&metadata).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::new());
+    let mut write = |bytes: &[u8]| {
+        digest.update(bytes);
+        file.write_all(bytes).map_err(|source| Error::Io { path: path.to_owned(), source })
+    };
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(&header)?;
+    for part in StatePart::ALL {
+        let mut tensors = trainer.part(part)?;
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, tensor) in tensors {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            write(&values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
+        }
+    }
+    file.commit()?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// Restores the newest checkpoint that verifies, if its configuration and data are those of `now`, and says
@@ -154,7 +192,11 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Removes what a run that was killed while it wrote has left in a folder.

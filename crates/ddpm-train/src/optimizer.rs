@@ -85,6 +85,30 @@ impl StepSize {
     }
 }
 
+/// What there is a number of for each weight, in the order of the names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatePart {
+    Ema,
+    First,
+    Second,
+    Weights,
+}
+
+impl StatePart {
+    pub(crate) const ALL: [Self; 4] = [Self::Ema, Self::First, Self::Second, Self::Weights];
+
+    /// The name of this part of a parameter's state.
+    pub(crate) fn name_of(self, parameter: &str) -> String {
+        let part = match self {
+            Self::Ema => "ema",
+            Self::First => "first",
+            Self::Second => "second",
+            Self::Weights => "weights",
+        };
+        format!("{part}/{parameter}")
+    }
+}
+
 /// Weights and state as tensors of a device.
 #[derive(Debug)]
 pub(crate) struct TensorAdamW {
@@ -131,33 +155,29 @@ impl TensorAdamW {
         Ok(())
     }
 
-    pub(crate) fn ema(&self) -> Vec<(String, Tensor)> {
-        self.slots.iter().map(|slot| (slot.name.clone(), slot.ema.clone())).collect()
-    }
-
-    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let parts = |slot: &Slot| -> Result<_> {
-            // A copy: the variable's own memory changes with the next step.
-            let weight = slot.weight.as_detached_tensor().copy()?;
-            Ok([
-                ("weights", weight),
-                ("first", slot.first.clone()),
-                ("second", slot.second.clone()),
-                ("ema", slot.ema.clone()),
-            ]
-            .map(|(part, tensor)| (format!("{part}/{}", slot.name), tensor)))
+    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+        let tensor = |slot: &Slot| {
+            let tensor = match part {
+                // A copy: the variable's own memory changes with the next step.
+                StatePart::Weights => slot.weight.as_detached_tensor().copy()?,
+                StatePart::First => slot.first.clone(),
+                StatePart::Second => slot.second.clone(),
+                StatePart::Ema => slot.ema.clone(),
+            };
+            Ok((slot.name.clone(), tensor))
         };
-        Ok(self.slots.iter().map(parts).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        self.slots.iter().map(tensor).collect()
     }
 
     pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         for slot in &mut self.slots {
             let device = slot.weight.device().clone();
-            let part = |part: &str| -> Result<Tensor> {
-                Ok(get(&format!("{part}/{}", slot.name), slot.weight.dims())?.to_device(&device)?)
+            let part = |part: StatePart| -> Result<Tensor> {
+                Ok(get(&part.name_of(&slot.name), slot.weight.dims())?.to_device(&device)?)
             };
-            (slot.first, slot.second, slot.ema) = (part("first")?, part("second")?, part("ema")?);
-            let weight = part("weights")?;
+            (slot.first, slot.second) = (part(StatePart::First)?, part(StatePart::Second)?);
+            slot.ema = part(StatePart::Ema)?;
+            let weight = part(StatePart::Weights)?;
             slot.weight.set(&weight)?;
         }
         Ok(())
@@ -219,7 +239,7 @@ mod tests {
             };
             close(values(&ours), &expected, "tensors");
             close(host[0][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
-            close(values(&tensor.ema()[0].1), &ema, "average of tensors");
+            close(values(&tensor.part(StatePart::Ema).unwrap()[0].1), &ema, "average of tensors");
             close(host[3][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &ema, "average on the host");
         }
     }

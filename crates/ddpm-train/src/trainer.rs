@@ -8,7 +8,7 @@ use ddpm_model::Denoiser;
 use crate::{
     Error, Result, TrainConfig,
     engine::{Batch, Engine, gather, loss, upload},
-    optimizer::StepSize,
+    optimizer::{StatePart, StepSize},
 };
 
 /// A network in training, with its optimiser and its place in the data.
@@ -132,7 +132,11 @@ impl<'a> Trainer<'a> {
     ///
     /// If the tensor library fails.
     pub fn ema_denoiser(&self) -> Result<Denoiser> {
-        Ok(Denoiser::new(&self.config.denoiser, &self.config.schedule, self.engine.ema()?)?)
+        Ok(Denoiser::new(
+            &self.config.denoiser,
+            &self.config.schedule,
+            self.engine.part(StatePart::Ema)?.into_iter().collect(),
+        )?)
     }
 
     /// Everything that a step changes besides the number of steps, as tensors named `weights/NAME`,
@@ -142,7 +146,13 @@ impl<'a> Trainer<'a> {
     ///
     /// If the tensor library fails.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        self.engine.state()
+        Ok(StatePart::ALL.map(|part| self.part(part)).into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// A part of [`Trainer::state`].
+    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+        let named = |(name, tensor): (String, Tensor)| (part.name_of(&name), tensor);
+        Ok(self.engine.part(part)?.into_iter().map(named).collect())
     }
 
     /// Goes on from a state after `step` steps; `get` returns a tensor of [`Trainer::state`] by its name and

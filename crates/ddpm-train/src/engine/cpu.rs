@@ -13,7 +13,10 @@ use ddpm_model::{
 use rayon::prelude::*;
 
 use super::Batch;
-use crate::{Result, TrainConfig, optimizer::StepSize};
+use crate::{
+    Result, TrainConfig,
+    optimizer::{StatePart, StepSize},
+};
 
 /// Buffers that live as long as the engine; nothing is allocated in a step but the lists of the batch.
 #[derive(Debug)]
@@ -110,37 +113,32 @@ impl CpuEngine {
         Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?)
     }
 
-    /// The averaged weights by name.
-    pub(super) fn ema(&self) -> Result<Vec<(String, Tensor)>> {
-        self.tensors("", &self.training.ema)
-    }
-
-    pub(super) fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let Training { weights, first, second, ema } = &self.training;
-        let parts = [("weights/", weights), ("first/", first), ("second/", second), ("ema/", ema)];
-        let lists = parts.map(|(prefix, packed)| self.tensors(prefix, packed));
-        Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    pub(super) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+        let packed = match part {
+            StatePart::Weights => &self.training.weights,
+            StatePart::First => &self.training.first,
+            StatePart::Second => &self.training.second,
+            StatePart::Ema => &self.training.ema,
+        };
+        let tensor = |(p, values): (&Parameter, Vec<f32>)| {
+            Ok((p.name.clone(), Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?))
+        };
+        zip(&self.parameters, self.network.unpack(packed)).map(tensor).collect()
     }
 
     pub(super) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let part = |part: &str| -> Result<Packed> {
-            let values = |p: &Parameter| {
-                Ok(get(&format!("{part}/{}", p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
-            };
+        let part = |part: StatePart| -> Result<Packed> {
+            let values =
+                |p: &Parameter| Ok(get(&part.name_of(&p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?);
             Ok(self.network.pack(&self.parameters.iter().map(values).collect::<Result<Vec<_>>>()?))
         };
-        let (weights, first, second, ema) = (part("weights")?, part("first")?, part("second")?, part("ema")?);
-        self.training = Training { weights, first, second, ema };
-        Ok(())
-    }
-
-    fn tensors(&self, prefix: &str, packed: &Packed) -> Result<Vec<(String, Tensor)>> {
-        let values = zip(&self.parameters, self.network.unpack(packed));
-        let tensor = |(p, values): (&Parameter, Vec<f32>)| {
-            let tensor = Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?;
-            Ok((format!("{prefix}{}", p.name), tensor))
+        self.training = Training {
+            weights: part(StatePart::Weights)?,
+            first: part(StatePart::First)?,
+            second: part(StatePart::Second)?,
+            ema: part(StatePart::Ema)?,
         };
-        values.map(tensor).collect()
+        Ok(())
     }
 }
 

@@ -3,13 +3,14 @@
 mod cpu;
 mod tensor;
 
-use std::collections::HashMap;
-
 use candle_core::{Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule};
 use ddpm_data::DataSet;
 
-use crate::{Result, TrainConfig, optimizer::StepSize};
+use crate::{
+    Result, TrainConfig,
+    optimizer::{StatePart, StepSize},
+};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, loss, upload};
@@ -80,18 +81,11 @@ impl Engine {
         }
     }
 
-    pub(crate) fn ema(&self) -> Result<HashMap<String, Tensor>> {
-        let list = match self {
-            Self::Cpu(engine) => engine.ema()?,
-            Self::Tensor(engine) => engine.optimizer.ema(),
-        };
-        Ok(list.into_iter().collect())
-    }
-
-    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
+    /// A part of the state, by the names of the parameters.
+    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
         match self {
-            Self::Cpu(engine) => engine.state(),
-            Self::Tensor(engine) => engine.optimizer.state(),
+            Self::Cpu(engine) => engine.part(part),
+            Self::Tensor(engine) => engine.optimizer.part(part),
         }
     }
 
@@ -153,9 +147,16 @@ mod tests {
                     "{output_type:?} step {step}: {ours} {theirs}"
                 );
             }
-            let (kernels, tensors) = (kernels.state().unwrap(), tensors.state().unwrap());
-            for (name, ours) in &kernels {
-                let theirs = &tensors.iter().find(|(other, _)| other == name).unwrap().1;
+            let state = |engine: &Engine| {
+                StatePart::ALL
+                    .map(|part| engine.part(part).unwrap())
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+            };
+            let (kernels, tensors) = (state(&kernels), state(&tensors));
+            for ((name, ours), (other, theirs)) in std::iter::zip(&kernels, &tensors) {
+                assert_eq!(name, other);
                 let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
                 let scale = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 let difference = difference.to_scalar::<f32>().unwrap();
