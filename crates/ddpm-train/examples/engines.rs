@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ((mean, deviation), (_, of_seeds)) = (moments(&differences), moments(&by_tensors));
     writeln!(
         out,
-        "difference {mean:+.5} ± {:.5}; between seeds {of_seeds:.5}",
+        "difference {mean:+.1e} ± {:.1e}; standard deviation between seeds {of_seeds:.1e}",
         deviation / (SEEDS as f64).sqrt()
     )?;
     Ok(())

@@ -51,8 +51,8 @@ impl TrainConfig {
     #[must_use]
     pub fn preset(preset: Preset, data: &DataSet) -> Self {
         let epochs = match preset {
-            Preset::Reproduce => 30,
-            Preset::Quick => 3,
+            Preset::Reproduce => 60,
+            Preset::Quick => 6,
             Preset::Compare => 4,
         };
         Self {

@@ -27,7 +27,7 @@ use crate::{
 };
 use elementwise::{Silu, Start};
 use plan::{Layer, Plan};
-use product::{GROUP, Product};
+use product::{GROUP, Next, Product};
 
 pub use elementwise::{AdamwEma, adamw_ema};
 pub use panel::{PANEL, Row, panels};
@@ -160,7 +160,7 @@ impl Activations {
     }
 
     /// Runs a layer; what it adds comes from `conditions` if they are given.
-    fn run(&mut self, layer: &Layer, weight: &[Row], conditions: Option<Conditions<'_>>) {
+    fn run(&mut self, layer: &Layer, all: &[Row], conditions: Option<Conditions<'_>>) {
         let rows = self.rows;
         if rows == 0 {
             return;
@@ -178,13 +178,14 @@ impl Activations {
                 let add = add.map(|add| (&add[(first + panel) * add_rows..][..add_rows], of_row));
                 Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });
             }
-            Arch::new().dispatch(Product { weight, stride, x, batch: rows, out });
+            let next = Next { rows: all.get((first + 1) * stride..).unwrap_or(&[]), first: 0, stride: PANEL };
+            Arch::new().dispatch(Product { weight, stride, x, batch: rows, out, next });
             if layer.silu {
                 Arch::new().dispatch(Silu { z: out, slope });
             }
         };
         let group = if rows == 1 { GROUP } else { 1 };
-        let tasks = out.par_chunks_mut(group * rows).zip(weight.par_chunks(group * stride)).enumerate();
+        let tasks = out.par_chunks_mut(group * rows).zip(all.par_chunks(group * stride)).enumerate();
         if slope.is_empty() {
             tasks.for_each(|(i, (out, weight))| task(i * group, out, weight, &mut []));
         } else {

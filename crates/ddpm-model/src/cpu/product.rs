@@ -25,6 +25,28 @@ pub(super) struct Product<'a> {
     pub(super) x: &'a [Row],
     pub(super) batch: usize,
     pub(super) out: &'a mut [Row],
+    pub(super) next: Next<'a>,
+}
+
+/// The weights that the product after this one reads, fetched from memory meanwhile: with each sixteen inputs,
+/// sixteen rows, which start at `first` and again `stride` rows further each time.
+#[derive(Clone, Copy)]
+pub(super) struct Next<'a> {
+    pub(super) rows: &'a [Row],
+    pub(super) first: usize,
+    pub(super) stride: usize,
+}
+
+impl Next<'_> {
+    pub(super) const NONE: Self = Self { rows: &[], first: 0, stride: 0 };
+
+    #[inline(always)]
+    fn fetch(self, inputs: usize) {
+        let first = self.first + inputs * self.stride;
+        if let Some(rows) = self.rows.get(first..first + PANEL) {
+            rows.iter().for_each(prefetch);
+        }
+    }
 }
 
 impl WithSimd for Product<'_> {
@@ -45,43 +67,52 @@ impl Product<'_> {
     /// With registers of a `V`th of a panel, and at most `N` images in registers.
     #[inline(always)]
     fn run<S: Simd, const V: usize, const N: usize>(self, simd: S) {
-        let Self { weight, stride, x, batch, out } = self;
+        let Self { weight, stride, x, batch, out, next } = self;
         let inputs = x.len().checked_div(batch).unwrap_or(0) * PANEL;
         if let (1, Ok(out)) = (batch, <&mut [Row; GROUP]>::try_from(&mut *out)) {
             let weights = std::array::from_fn(|panel| &weight[panel * stride..][..inputs]);
             return one_image::<S, V>(simd, weights, x, out);
         }
         for (weight, out) in weight.chunks(stride).zip(out.chunks_exact_mut(batch)) {
-            panel::<S, V, N>(simd, &weight[..inputs], x, out);
+            panel::<S, V, N>(simd, &weight[..inputs], x, out, next);
         }
     }
 }
 
 /// One panel of outputs, in tiles of at most `N` images, all nearly equally large.
 #[inline(always)]
-fn panel<S: Simd, const V: usize, const N: usize>(simd: S, weight: &[Row], x: &[Row], out: &mut [Row]) {
+fn panel<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    weight: &[Row],
+    x: &[Row],
+    out: &mut [Row],
+    next: Next<'_>,
+) {
     let batch = out.len();
     let tiles = batch.div_ceil(N);
-    for (weight, x) in weight.chunks(DEPTH).zip(x.chunks(DEPTH.div_ceil(PANEL) * batch)) {
+    let depth = DEPTH.div_ceil(PANEL);
+    for (piece, (weight, x)) in weight.chunks(DEPTH).zip(x.chunks(depth * batch)).enumerate() {
+        let mut next = Next { first: next.first + piece * depth * next.stride, ..next };
         let mut first = 0;
         for tile in 1..=tiles {
             let end = (batch * tile).div_euclid(tiles);
             let out = &mut out[first..end];
             match end - first {
-                12 => tile_of::<S, V, 12>(simd, weight, x, batch, first, out),
-                11 => tile_of::<S, V, 11>(simd, weight, x, batch, first, out),
-                10 => tile_of::<S, V, 10>(simd, weight, x, batch, first, out),
-                9 => tile_of::<S, V, 9>(simd, weight, x, batch, first, out),
-                8 => tile_of::<S, V, 8>(simd, weight, x, batch, first, out),
-                7 => tile_of::<S, V, 7>(simd, weight, x, batch, first, out),
-                6 => tile_of::<S, V, 6>(simd, weight, x, batch, first, out),
-                5 => tile_of::<S, V, 5>(simd, weight, x, batch, first, out),
-                4 => tile_of::<S, V, 4>(simd, weight, x, batch, first, out),
-                3 => tile_of::<S, V, 3>(simd, weight, x, batch, first, out),
-                2 => tile_of::<S, V, 2>(simd, weight, x, batch, first, out),
-                _ => tile_of::<S, V, 1>(simd, weight, x, batch, first, out),
+                12 => tile_of::<S, V, 12>(simd, weight, x, batch, first, out, next),
+                11 => tile_of::<S, V, 11>(simd, weight, x, batch, first, out, next),
+                10 => tile_of::<S, V, 10>(simd, weight, x, batch, first, out, next),
+                9 => tile_of::<S, V, 9>(simd, weight, x, batch, first, out, next),
+                8 => tile_of::<S, V, 8>(simd, weight, x, batch, first, out, next),
+                7 => tile_of::<S, V, 7>(simd, weight, x, batch, first, out, next),
+                6 => tile_of::<S, V, 6>(simd, weight, x, batch, first, out, next),
+                5 => tile_of::<S, V, 5>(simd, weight, x, batch, first, out, next),
+                4 => tile_of::<S, V, 4>(simd, weight, x, batch, first, out, next),
+                3 => tile_of::<S, V, 3>(simd, weight, x, batch, first, out, next),
+                2 => tile_of::<S, V, 2>(simd, weight, x, batch, first, out, next),
+                _ => tile_of::<S, V, 1>(simd, weight, x, batch, first, out, next),
             }
             first = end;
+            next = Next::NONE;
         }
     }
 }
@@ -95,12 +126,14 @@ fn tile_of<S: Simd, const V: usize, const N: usize>(
     batch: usize,
     first: usize,
     out: &mut [Row],
+    next: Next<'_>,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); V]; N];
     for (sums, row) in sums.iter_mut().zip(&*out) {
         *sums = vectors::<S, V>(row);
     }
-    for (weight, x) in weight.chunks_exact(PANEL).zip(x.chunks_exact(batch)) {
+    for (inputs, (weight, x)) in weight.chunks_exact(PANEL).zip(x.chunks_exact(batch)).enumerate() {
+        next.fetch(inputs);
         let (Ok(weight), Ok(x)) =
             (<&[Row; PANEL]>::try_from(weight), <&[Row; N]>::try_from(&x[first..first + N]))
         else {

@@ -8,7 +8,7 @@ use super::{
     elementwise::{Multiply, adamw_ema, add, sum},
     panel::{PANEL, Row, panels, transpose},
     plan::Layer,
-    product::{Product, WeightGradient},
+    product::{Next, Product, WeightGradient},
 };
 use crate::program::{IMAGE, INPUTS, Slot};
 
@@ -165,6 +165,8 @@ fn input_gradient(
                 x: upstream,
                 batch: rows,
                 out: gradient,
+                // What the next panel's transpose reads.
+                next: Next { rows: weight, first: (panel + 1) * PANEL, stride: layer.stride() },
             });
             if !slope.is_empty() {
                 Arch::new().dispatch(Multiply { to: gradient, by: &slope[panel * rows..][..rows] });

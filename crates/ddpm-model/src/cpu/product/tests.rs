@@ -50,7 +50,15 @@ fn a_product_is_its_chain_bit_for_bit_in_every_instruction_set() {
         for set in Set::ALL {
             for group in [1, GROUP] {
                 let mut out = start[..group * batch].to_vec();
-                set.run(Product { weight: &weight[..group * stride], stride, x: &x, batch, out: &mut out });
+                let next = Next { rows: &weight, first: 0, stride: PANEL };
+                set.run(Product {
+                    weight: &weight[..group * stride],
+                    stride,
+                    x: &x,
+                    batch,
+                    out: &mut out,
+                    next,
+                });
                 for (i, (found, start)) in out.iter().zip(&start).enumerate() {
                     let (panel, image) = (i / batch, i % batch);
                     for lane in [0, 7, 15] {
