@@ -20,6 +20,7 @@ from torch.nn import functional
 
 MNIST = Path(__file__).resolve().parents[2] / "assets" / "mnist"
 PIXELS, EMBEDDING, CLASSES, WIDTH, STEPS = 784, 64, 10, 1024, 20
+GEMM = 2048
 # Inputs and outputs of each layer. The first one sees x_t, the sinusoids of t and the class (or none).
 FIRST = PIXELS + EMBEDDING + CLASSES + 1
 LAYERS = [(FIRST, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, PIXELS)]
@@ -154,6 +155,24 @@ class Sampling:
         return {}
 
 
+class Product:
+    """A large product of matrices: with that of the other side, the peak of the machine."""
+
+    def __init__(self, dynamic: bool | None, options: dict | None):
+        self.matrix = nn.Linear(GEMM, GEMM, bias=False).requires_grad_(False).eval()
+        self.x = torch.randn(GEMM, GEMM)
+        if options is not None:
+            self.matrix = torch.compile(self.matrix, dynamic=dynamic, options=options)
+        with torch._inductor.config.patch(options or {}):
+            self.work(3)
+
+    @torch.inference_mode()
+    def work(self, times: int) -> dict:
+        for _ in range(times):
+            self.matrix(self.x)
+        return {}
+
+
 TRAINING = {
     "eager": (),
     "torch.compile of the loss": ("loss",),
@@ -218,7 +237,9 @@ def jobs() -> dict[str, Job]:
         build = {name: partial(Sampling, batch, *how) for name, how in SAMPLING.items()}
         return Job(build, batch, *counts, STEPS * forward)
 
+    product = {name: partial(Product, *how) for name, how in SAMPLING.items()}
     return {
+        "gemm": Job(product, GEMM, 1, 2, 2 * GEMM * GEMM),
         "train-128": training(128, 80, 20),
         "train-512": training(512, 25, 6),
         "sample-1000": sampling(1000, 1, 1),

@@ -60,8 +60,8 @@ impl Report<'_> {
              [xtask/peer](../xtask/peer/README.md)\n\
              - Rounds: {rounds}, in each of which both sides do every job in turn. All figures are medians, and a \
              ratio is the median of the ratios of the rounds (the lowest and the highest in brackets)\n\
-             - Peak: {:.0} GFLOP/s, the best product of two large matrices by the `gemm` crate; one was taken in \
-             every round. The share of it counts matrix products only\n\
+             - Peak: {:.0} GFLOP/s, the best product of two large matrices, by the `gemm` crate or by {peer_name}; each took one \
+             in every round. The share of it counts matrix products only\n\
              - Processors used by other programs in the pauses: {bystanders}",
             from.command,
             from.version,

@@ -29,7 +29,7 @@ pub(crate) const JOBS: [Job; 5] = [
     Job { name: "sample-1", title: "sampling 1 image, 20 steps", ratio: 2.0, share: None },
 ];
 
-/// The job that has no counterpart: a large product of matrices.
+/// The job of which the best piece of either side is the machine's peak: a large product of matrices.
 const PEAK: &str = "gemm";
 
 /// The rounds that count of one job, in order.
@@ -89,8 +89,10 @@ pub(crate) fn run(ours: &mut Server, peer: &mut Server, rounds: usize, pause: Du
             0 => "getting ready; PyTorch compiles".to_owned(),
             _ => format!("round {round} of {rounds}"),
         });
-        bystanders.rest(pause);
-        peak = peak.max(flops(&ours.measure(PEAK)?));
+        for side in [&mut *ours, &mut *peer] {
+            bystanders.rest(pause);
+            peak = peak.max(flops(&side.measure(PEAK)?));
+        }
         for outcome in &mut outcomes {
             let name = outcome.job.name;
             let mut turn = |server: &mut Server| {

@@ -144,11 +144,8 @@ impl CpuNetwork {
 }
 
 impl Activations {
-    /// Makes room for `rows` rows in the slots that are wanted; `slopes` for those that are SiLU.
+    /// Makes room for `rows` rows in the slots that are wanted; what the others held does not matter.
     fn resize(&mut self, rows: usize, widths: &[usize], wanted: impl Fn(Slot) -> bool) {
-        if self.rows == rows && !self.values.is_empty() {
-            return;
-        }
         self.rows = rows;
         self.values.resize(widths.len(), Vec::new());
         self.slopes.resize(widths.len(), Vec::new());

@@ -78,7 +78,33 @@ fn block(batch: usize, threads: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::block;
+    use super::*;
+    use crate::{DenoiserConfig, Network};
+
+    /// With several threads, a buffer comes back in any order: of images, of conditions, and of any size.
+    #[test]
+    fn buffers_of_images_serve_conditions() {
+        let network = Network::Mlp { width: 20, hidden: 24, blocks: 1, embedding: 4 };
+        let config = DenoiserConfig { network, ..DenoiserConfig::mlp(3, 4, 5) };
+        let network = CpuNetwork::new(&config, 20);
+        let number = |i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0;
+        let parameters: Vec<Vec<f32>> =
+            network.lengths.iter().map(|&length| (0..length).map(number).collect()).collect();
+        let (weights, x_t) = (network.pack(&parameters), (0..24).map(number).collect::<Vec<_>>());
+        let predict = || {
+            let mut out = vec![0.0; 24];
+            network.predict(&weights, &x_t, &[3, 4], &[0, 1], &mut out);
+            out
+        };
+        let expected = predict();
+        for rows in [1, 2, 7] {
+            for of_image in [true, false] {
+                network.buffers.lock().unwrap().clear();
+                network.give_back(network.take(rows, |slot| network.plan.of_image[slot] == of_image));
+                assert_eq!(predict(), expected);
+            }
+        }
+    }
 
     #[test]
     fn blocks_are_equal_and_neither_too_small_nor_too_large() {
