@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2, requires = "peer",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     threads: usize,
-    /// Images of the largest job of sampling; 1000000 takes a while.
+    /// Images of sampling jobs: 1000, 10000 and so on up to this number; 1000000 takes a quarter of an hour.
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "peer",
         value_parser = clap::value_parser!(u64).range(1000..))]
     images: u64,

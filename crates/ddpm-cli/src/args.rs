@@ -100,7 +100,7 @@ pub(crate) struct Sample {
     /// Images of each class
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "number")]
     pub(crate) per_class: usize,
-    /// Images in all, going round the classes, instead of --per-class
+    /// Images in all, going round the classes, instead of --per-class; 20 million at most
     #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<usize>,
     /// Only the I-th of K equal parts of the job; image 17 is the same picture in any part
@@ -109,7 +109,8 @@ pub(crate) struct Sample {
     /// What to write: a labelled grid (png), the grid being denoised (gif), or all images (idx, safetensors)
     #[arg(long, value_enum, default_value_t = Format::Png)]
     pub(crate) format: Format,
-    /// The file to write; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte
+    /// The file to write; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte. Until it is complete its
+    /// name is .tmp-…, which stays only if the program is killed
     /// [default: samples with the format's ending]
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: Option<PathBuf>,

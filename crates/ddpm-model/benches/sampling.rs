@@ -26,6 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
         let mut group = criterion.benchmark_group(format!("network for {count}"));
         group.throughput(Throughput::Elements(count)).measurement_time(Duration::from_secs(3));
+        // What fails would be fast.
+        denoiser.forward(&x_t, &t, &labels)?;
+        tensors.forward(&x_t, &t, &labels)?;
+        denoiser.sample(&config, &images, &labels, |_| Ok(()))?;
         group.bench_function("kernels", |bencher| bencher.iter(|| denoiser.forward(&x_t, &t, &labels)));
         group.bench_function("tensors", |bencher| bencher.iter(|| tensors.forward(&x_t, &t, &labels)));
         group.finish();

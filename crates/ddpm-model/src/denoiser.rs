@@ -78,7 +78,7 @@ impl Denoiser {
         let steps = schedule.num_train_timesteps();
         let network = TensorNetwork::new(config, steps, &weights, dtype, &device)?;
         // Variables change under a copy, so a network in training predicts with tensors.
-        let constant = !weights.values().any(Tensor::is_variable);
+        let constant = !weights.values().any(Tensor::track_op);
         let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
             let values = |parameter: crate::Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
             let values = config.parameters().into_iter().map(values);
@@ -118,7 +118,8 @@ impl Denoiser {
     /// The network's raw output, of the kind `output_type`, shape [B, pixels], for `x_t` [B, pixels] and
     /// one timestep and one class (or the null class) for each image.
     ///
-    /// On a CPU the result for an image does not depend on the others, bit for bit. Where a gradient is wanted,
+    /// With constant f32 weights on a CPU, the result for an image does not depend on the others, bit for bit.
+    /// Where a gradient is wanted,
     /// because a weight or `x_t` is a variable or depends on one, it is computed with tensors, and
     /// differentiable.
     ///
@@ -159,7 +160,8 @@ impl Denoiser {
     ///
     /// `guidance` s is that of diffusers: prediction(null) + s·(prediction(class) − prediction(null)), so 1
     /// is no guidance and costs no second pass (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with
-    /// s = 1 + w). On a CPU the result for an image does not depend on the others, bit for bit.
+    /// s = 1 + w). As of [`Denoiser::forward`], the result for an image does not
+    /// depend on the others.
     ///
     /// # Errors
     ///

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Tensor};
-use safetensors::{serialize, tensor::TensorView};
+use safetensors::{
+    serialize,
+    tensor::{Metadata, TensorInfo, TensorView},
+};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -62,4 +65,19 @@ pub(crate) fn encode_tensors<'a>(
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(error)?;
     serialize(views, None).map_err(error)
+}
+
+/// The beginning of a safetensors file whose tensors follow one after another, for files that are not in memory
+/// as a whole: each has a name, a type, a shape and its first and last byte. `path` is for messages.
+///
+/// # Errors
+///
+/// If the tensors do not follow one after another.
+pub fn safetensors_header(path: &Path, tensors: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(None, tensors)
+        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    let mut json =
+        serde_json::to_vec(&metadata).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }

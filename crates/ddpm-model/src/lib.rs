@@ -34,7 +34,7 @@ mod sample;
 pub use config::{DenoiserConfig, Init, Network, Parameter};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
-pub use encode::{WeightType, encode_json};
+pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};
 pub use files::{AtomicFile, TEMPORARY, replace_dir, temporary_beside, write_atomic};
 pub use folder::{ModelFiles, check_writable, read_model, read_model_from, write_model};

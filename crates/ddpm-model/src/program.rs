@@ -18,7 +18,7 @@ pub(crate) const CLASS: Slot = 2;
 pub(crate) const INPUTS: usize = 3;
 
 /// An operation: a linear map, plus another slot if there is `add`, and then SiLU if there is `silu`. Weights
-/// are numbers of parameters.
+/// are numbers of parameters. What does not depend on the image adds nothing that does, and no input is added.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) map: Map,

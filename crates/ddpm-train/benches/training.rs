@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ("tensors", Trainer::with_tensors(&config, &data, &Device::Cpu)?),
         ];
         for (name, mut trainer) in trainers {
+            // What fails would be fast.
+            trainer.train_step()?;
             group.bench_function(name, |bencher| bencher.iter(|| trainer.train_step()));
         }
         group.finish();

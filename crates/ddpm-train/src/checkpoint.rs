@@ -5,17 +5,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_model::{AtomicFile, TEMPORARY, encode_json, replace_dir, temporary_beside, write_atomic};
-use safetensors::{
-    Dtype, SafeTensors,
-    tensor::{Metadata, TensorInfo},
+use ddpm_model::{
+    AtomicFile, TEMPORARY, encode_json, replace_dir, safetensors_header, temporary_beside, write_atomic,
 };
+use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -78,19 +76,12 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
             infos.push((part.name_of(&parameter.name), info));
         }
     }
-    let metadata =
-        Metadata::new(None, infos).map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    let mut header =
-        serde_json::to_vec(&metadata).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-
     let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::new());
     let mut write = |bytes: &[u8]| {
         digest.update(bytes);
-        file.write_all(bytes).map_err(|source| Error::Io { path: path.to_owned(), source })
+        file.append(bytes)
     };
-    write(&(header.len() as u64).to_le_bytes())?;
-    write(&header)?;
+    write(&safetensors_header(path, infos)?)?;
     for part in StatePart::ALL {
         let mut tensors = trainer.part(part)?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));

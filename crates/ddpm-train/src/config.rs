@@ -90,7 +90,8 @@ impl TrainConfig {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;
         check("beta2", beta2, unit(beta2), "0 to below 1")?;
-        check("eps", eps, eps > 0.0, "above 0")?;
+        // In f32 it must not be 0 either.
+        check("eps", eps, (1e-30..=1.0).contains(&eps), "1e-30 to 1")?;
         check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
         self.denoiser.validate()?;
         let DenoiserConfig { rows, cols, num_classes, .. } = self.denoiser;

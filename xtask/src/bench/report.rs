@@ -157,8 +157,8 @@ fn memory(memory: &TrainingMemory) -> String {
     });
     format!(
         "## Memory of a training run\n\n\
-         `ddpm-cli train --preset quick --epochs 1` needs {} for weights, gradients, moments and moving average of \
-         {} parameters and for the images, so its target is {} × that + {} = {}. {found}.",
+         `ddpm-cli train --preset quick --epochs 1` would need {} for weights, gradients, moments and moving average of \
+         {} parameters and for the images. The target is {} × that + {} = {}. {found}.",
         megabytes(needed),
         grouped(memory.parameters as f64),
         MEMORY.0,

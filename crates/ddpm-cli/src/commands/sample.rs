@@ -1,18 +1,14 @@
 //! `ddpm-cli sample`.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use ddpm_data::idx::{header_of_images, header_of_labels};
-use ddpm_model::{AtomicFile, Denoiser};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
+use ddpm_model::{AtomicFile, Denoiser, safetensors_header};
+use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
 
 use super::job::{Job, Part, grey_levels};
@@ -67,7 +63,7 @@ fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<At
     let pixels = job.pixels(denoiser, &job.bar(common)?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
     let mut file = AtomicFile::create(out)?;
-    file.write_all(&picture::encode_png(&picture)?)?;
+    file.append(&picture::encode_png(&picture)?)?;
     Ok(file)
 }
 
@@ -91,7 +87,7 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
         *last = LAST_MS;
     }
     let mut file = AtomicFile::create(out)?;
-    file.write_all(&picture::encode_gif(&frames, &delays)?)?;
+    file.append(&picture::encode_gif(&frames, &delays)?)?;
     Ok(file)
 }
 
@@ -100,16 +96,16 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
 fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
     let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
-    images.write_all(&header_of_images(job.len(), config.rows, config.cols)?)?;
+    images.append(&header_of_images(job.len(), config.rows, config.cols)?)?;
     let labels = if config.num_classes > 0 {
         let mut labels = AtomicFile::create(with_suffix(out, "-labels-idx1-ubyte"))?;
-        labels.write_all(&header_of_labels(job.len())?)?;
+        labels.append(&header_of_labels(job.len())?)?;
         write_labels(&mut labels, job.byte_labels()?)?;
         Some(labels)
     } else {
         None
     };
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(images.write_all(pixels)?))?;
+    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(images.append(pixels)?))?;
     Ok([images].into_iter().chain(labels).collect())
 }
 
@@ -126,12 +122,9 @@ fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> R
     } else {
         None
     };
-    let mut header = serde_json::to_vec(&Metadata::new(None, tensors)?)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
     let mut file = AtomicFile::create(out)?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(file.write_all(pixels)?))?;
+    file.append(&safetensors_header(out, tensors)?)?;
+    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(file.append(pixels)?))?;
     if let Some(labels) = labels {
         write_labels(&mut file, labels)?;
     }
@@ -140,7 +133,7 @@ fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> R
 
 fn write_labels(file: &mut AtomicFile, labels: impl Iterator<Item = u8>) -> Result<()> {
     for label in labels {
-        file.write_all(&[label])?;
+        file.append(&[label])?;
     }
     Ok(())
 }

@@ -164,7 +164,7 @@ fn sigmoid(x: f32) -> f32 {
 /// eˣ to two units in the last place, without a branch: the polynomial of Moshier's Cephes library.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Where it would overflow or lose its precision; sigmoid is 0 or 1 to the last bit long before.
+    // Beyond, eˣ would overflow or lose its precision; a sigmoid is 1, or below 2e-38, there.
     let x = x.clamp(-87.0, 87.0);
     // Adding 1.5·2²³ rounds to the nearest whole number n, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;

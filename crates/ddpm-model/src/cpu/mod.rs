@@ -91,6 +91,10 @@ impl CpuNetwork {
     }
 
     /// The weights in panels, from lists in the order of [`DenoiserConfig::parameters`].
+    ///
+    /// # Panics
+    ///
+    /// If a list is missing or too short.
     #[must_use]
     pub fn pack(&self, parameters: &[Vec<f32>]) -> Packed {
         Packed(self.plan.layers().map(|layer| layer.pack(parameters)).collect())
@@ -127,6 +131,7 @@ impl CpuNetwork {
                 slots.values[TIME][panel * rows + row].0[..part.len()].copy_from_slice(part);
             }
             let label = label as usize;
+            assert!(label < self.plan.widths[CLASS], "class {label} is out of range");
             slots.values[CLASS][label.div_euclid(PANEL) * rows + row].0[label % PANEL] = 1.0;
         }
         for (layer, weight) in self.plan.conditions.iter().zip(&weights.0) {

@@ -85,7 +85,10 @@ impl Plan {
                     plan.widths.push(outputs);
                     plan.of_image.push(false);
                 }
-                let of_image = plan.of_image[x] || add.is_some_and(|add| plan.of_image[add]);
+                let of_image = plan.of_image[x];
+                // A layer reads x where it runs, and only layers of images see both.
+                assert!(of_image || add.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
+                assert!(add.is_none_or(|add| add >= INPUTS), "an input is added");
                 plan.of_image[slot] = of_image;
                 let inputs = plan.widths[x];
                 let bias = bias.take();
@@ -127,9 +130,14 @@ impl Layer {
         panels(self.inputs) * PANEL + 1
     }
 
+    /// Rows of the whole weight.
+    pub(super) fn rows(&self) -> usize {
+        panels(self.outputs) * self.stride()
+    }
+
     /// Zeros for the weight or for something that lies like it.
     pub(super) fn zeros(&self) -> Vec<Row> {
-        vec![Row::ZERO; panels(self.outputs) * self.stride()]
+        vec![Row::ZERO; self.rows()]
     }
 
     /// The weight in panels.

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::program::{IMAGE, Slot};
 
-/// Images that go through all layers together at most: what a core's second cache holds.
+/// Images that go through all layers together at most: those of the built-in model's size fit in a core's second
+/// cache.
 const MAX_BLOCK: usize = 96;
 
 /// Images below which threads share panels, not images: each thread reads all weights for its images.

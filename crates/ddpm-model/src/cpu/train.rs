@@ -92,6 +92,10 @@ impl CpuNetwork {
             .map(|(image, condition)| if image.is_empty() { condition } else { image }.as_slice())
             .collect();
         let Training { weights, first, second, ema } = training;
+        for packed in [&*weights, first, second, ema] {
+            let lengths = packed.0.iter().map(Vec::len);
+            assert!(lengths.eq(self.plan.layers().map(Layer::rows)), "the state is of another network");
+        }
         let state = weights.0.iter_mut().zip(&mut first.0).zip(&mut second.0).zip(&mut ema.0);
         let layers: Vec<_> = self.plan.layers().zip(state).collect();
         for (layer, (((weight, first), second), ema)) in layers.into_iter().rev() {

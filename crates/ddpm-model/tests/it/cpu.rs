@@ -9,26 +9,25 @@ use ddpm_model::{
 
 use crate::{images, small, small_mlp, small_plain, weights};
 
-const BATCH: usize = 70;
-
 struct Case {
     config: DenoiserConfig,
+    batch: usize,
     t: Vec<usize>,
     labels: Vec<u32>,
 }
 
 fn cases() -> Vec<Case> {
-    // Widths that no tile divides.
+    // Widths that no panel divides, and more panels than go through together for one image.
     let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
-    [small_mlp(), small_plain(), odd]
-        .into_iter()
-        .map(|config| Case {
-            config,
-            t: (0..BATCH).map(|i| i * 7 % 20).collect(),
-            // Class 5 is the null class.
-            labels: (0..BATCH as u32).map(|i| i * 5 % 6).collect(),
-        })
-        .collect()
+    let networks = [small_mlp(), small_plain(), odd];
+    let case = |(config, batch): (&DenoiserConfig, usize)| Case {
+        config: config.clone(),
+        batch,
+        t: (0..batch).map(|i| i * 7 % 20).collect(),
+        // Class 5 is the null class.
+        labels: (0..batch as u32).map(|i| i * 5 % 6).collect(),
+    };
+    networks.iter().flat_map(|config| [1, 2, 70].map(|batch| case((config, batch)))).collect()
 }
 
 fn host(weights: &std::collections::HashMap<String, Tensor>, config: &DenoiserConfig) -> Vec<Vec<f32>> {
@@ -78,7 +77,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn output_and_every_gradient_are_those_of_the_tensor_path() {
-    for Case { config, t, labels } in cases() {
+    for Case { config, batch, t, labels } in cases() {
         let initial = weights(&config, DType::F32);
         // In f64, so that the difference is the error of the kernels alone.
         let exact = |w: &Tensor| w.to_dtype(DType::F64).unwrap();
@@ -86,13 +85,13 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
             initial.iter().map(|(name, w)| (name.clone(), Var::from_tensor(&exact(w)).unwrap())).collect();
         let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
-        let x_t = images(&config, BATCH as u64);
+        let x_t = images(&config, batch as u64);
         let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
         let weighing = x_t.cos().unwrap();
         let gradients = (&output * exact(&weighing)).unwrap().sum_all().unwrap().backward().unwrap();
 
         let network = CpuNetwork::new(&config, 20);
-        let mut workspace = network.workspace(BATCH);
+        let mut workspace = network.workspace(batch);
         let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
         let weighing: Vec<f32> = weighing.flatten_all().unwrap().to_vec1().unwrap();
         // Twice: nothing may be left over from the first time.
@@ -106,7 +105,7 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
             assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
             host_gradients = network.unpack(&training.first);
         }
-        let mut rows = vec![Row::ZERO; panels(config.pixels()) * BATCH];
+        let mut rows = vec![Row::ZERO; panels(config.pixels()) * batch];
         to_rows(&rounded(&output), config.pixels(), &mut rows);
         let flat = |rows: &[Row]| -> Vec<f32> { rows.iter().flat_map(|row| row.0).collect() };
         let ours = flat(workspace.output_and_gradient().0);

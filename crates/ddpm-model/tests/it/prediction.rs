@@ -145,6 +145,22 @@ fn a_denoiser_over_variables_predicts_with_their_present_values() {
     assert_ne!(before, predict());
 }
 
+/// Weights that are computed from variables, as those of an adapter are, have a gradient too.
+#[test]
+fn weights_that_depend_on_a_variable_are_followed() {
+    let config = small_mlp();
+    let scale = candle_core::Var::new(1.0_f32, &candle_core::Device::Cpu).unwrap();
+    let weights = crate::weights(&config, candle_core::DType::F32)
+        .into_iter()
+        .map(|(name, weight)| (name, weight.broadcast_mul(&scale).unwrap()))
+        .collect();
+    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
+    let output = denoiser.forward(&images(&config, 2), &[3, 4], &[1, 2]).unwrap();
+    let gradients = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let gradient = gradients.get(&scale).unwrap().to_scalar::<f32>().unwrap();
+    assert!(gradient.abs() > 1e-3, "{gradient}");
+}
+
 #[test]
 fn weights_that_are_not_those_of_the_configuration_are_named() {
     let weights = crate::weights(&small_mlp(), candle_core::DType::F32);

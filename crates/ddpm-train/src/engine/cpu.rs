@@ -18,7 +18,7 @@ use crate::{
     optimizer::{StatePart, StepSize},
 };
 
-/// Buffers that live as long as the engine; nothing is allocated in a step but the lists of the batch.
+/// Buffers that live as long as the engine: a step allocates little besides the lists of its batch.
 #[derive(Debug)]
 pub(crate) struct CpuEngine {
     network: CpuNetwork,
