@@ -70,6 +70,17 @@ impl Denoiser {
         config: &SampleConfig,
         images: &[u64],
         labels: &[u32],
+        observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()> + Send,
+    ) -> Result<Tensor> {
+        // Inside of the pool: a thread from outside would fall asleep and be woken several times a step.
+        rayon::scope(|_| self.sample_in_pool(config, images, labels, observe))
+    }
+
+    fn sample_in_pool(
+        &self,
+        config: &SampleConfig,
+        images: &[u64],
+        labels: &[u32],
         observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()>,
     ) -> Result<Tensor> {
         let schedule = self.schedule();

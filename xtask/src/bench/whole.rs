@@ -17,7 +17,7 @@ use crate::process;
 /// The smallest job of the scaling series; each following one is ten times as large.
 const SMALLEST: u64 = 1000;
 /// Jobs up to this size are repeated in turn, larger ones take long enough to be run once.
-const REPEATED: u64 = 10_000;
+const REPEATED: u64 = 100_000;
 const REPEATS: usize = 5;
 
 /// A built `ddpm-cli` and where it works.

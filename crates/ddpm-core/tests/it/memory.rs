@@ -45,11 +45,15 @@ fn record(bytes: isize) {
     });
 }
 
-fn peak(run: impl FnOnce()) -> isize {
-    let before = LIVE.get();
-    PEAK.set(before);
-    run();
-    PEAK.get() - before
+/// The most memory of a run on one thread, so that what one allocates is not freed by another, unseen.
+fn peak(run: impl FnOnce() + Send) -> isize {
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    one_thread.install(|| {
+        let before = LIVE.get();
+        PEAK.set(before);
+        run();
+        PEAK.get() - before
+    })
 }
 
 #[test]
