@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::digest::sha256_hex;
 use crate::error::{Error, Result};
-use crate::idx::{Images, Labels, image_header, label_header};
+use crate::idx::{Images, Labels, header_of_images, header_of_labels};
 use crate::pixels::to_model_scale;
 
 /// Grey-level images of one size and, unless the set is unlabelled, their
@@ -167,7 +167,7 @@ impl DataSet {
     #[must_use]
     pub fn images_sha256(&self) -> &str {
         self.images_sha256.get_or_init(|| {
-            let header = image_header(self.rows(), self.cols(), self.images());
+            let header = header_of_images(self.len(), self.rows(), self.cols());
             let header = header.unwrap_or_else(|_| unreachable!("`new` checked the size"));
             sha256_hex(&[&header, self.images()])
         })
@@ -178,7 +178,8 @@ impl DataSet {
     pub fn labels_sha256(&self) -> Option<&str> {
         let labels = self.labels()?;
         Some(self.labels_sha256.get_or_init(|| {
-            let header = label_header(labels).unwrap_or_else(|_| unreachable!("`new` checked the size"));
+            let header =
+                header_of_labels(labels.len()).unwrap_or_else(|_| unreachable!("`new` checked the size"));
             sha256_hex(&[&header, labels])
         }))
     }

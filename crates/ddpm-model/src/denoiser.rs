@@ -119,9 +119,8 @@ impl Denoiser {
     /// one timestep and one class (or the null class) for each image.
     ///
     /// With constant f32 weights on a CPU, the result for an image does not depend on the others, bit for bit.
-    /// Where a gradient is wanted,
-    /// because a weight or `x_t` is a variable or depends on one, it is computed with tensors, and
-    /// differentiable.
+    /// Where a gradient is wanted, because a weight or `x_t` is a variable or depends on one, it is computed
+    /// with tensors, and differentiable.
     ///
     /// # Errors
     ///
@@ -160,8 +159,7 @@ impl Denoiser {
     ///
     /// `guidance` s is that of diffusers: prediction(null) + s·(prediction(class) − prediction(null)), so 1
     /// is no guidance and costs no second pass (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with
-    /// s = 1 + w). As of [`Denoiser::forward`], the result for an image does not
-    /// depend on the others.
+    /// s = 1 + w). As of [`Denoiser::forward`], the result for an image does not depend on the others.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
 //! Both sides do the same jobs in turn, so that what disturbs the one disturbs the other.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -116,11 +115,6 @@ pub(crate) fn run(ours: &mut Server, peer: &mut Server, rounds: usize, pause: Du
         }
     }
     Ok(InTurn { outcomes: outcomes.into(), peak, bystanders: bystanders.share() })
-}
-
-/// Sleeps; both sides wait for a request.
-pub(crate) fn rest(pause: Duration) {
-    thread::sleep(pause);
 }
 
 /// # Errors

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::rounds::rest;
 use crate::process;
 
 /// How often the memory of a program is looked at. The system keeps the highest value, so only what happens
@@ -56,9 +55,9 @@ pub(crate) struct Bystanders {
 impl Bystanders {
     /// Sleeps and watches, after a moment in which threads that were at work may still spin.
     pub(crate) fn rest(&mut self, pause: Duration) {
-        rest(pause.mul_f64(0.2));
+        thread::sleep(pause.mul_f64(0.2));
         let before = processor_time();
-        rest(pause.mul_f64(0.8));
+        thread::sleep(pause.mul_f64(0.8));
         if let (Some(before), Some(after)) = (before, processor_time()) {
             self.busy += after.0 - before.0;
             self.total += after.1 - before.1;

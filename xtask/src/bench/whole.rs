@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,7 +11,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::SEED;
-use super::rounds::rest;
 use super::usage::run_for_stdout_and_memory;
 use crate::process;
 
@@ -74,9 +74,9 @@ impl Whole<'_> {
         process::say(&format!("$ {}\n$ {}", process::show(&ours), process::show(&script)));
         let mut cold = Cold { ours: Vec::new(), peer: Vec::new() };
         for round in 0..=rounds {
-            rest(pause);
+            thread::sleep(pause);
             let mine = wall_time(&mut ours)?;
-            rest(pause);
+            thread::sleep(pause);
             let theirs = wall_time(&mut script)?;
             if round > 0 {
                 cold.ours.push(mine);

@@ -62,9 +62,7 @@ fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<At
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
     let pixels = job.pixels(denoiser, &job.bar(common)?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-    let mut file = AtomicFile::create(out)?;
-    file.append(&picture::encode_png(&picture)?)?;
-    Ok(file)
+    written(out, &picture::encode_png(&picture)?)
 }
 
 /// The grid as it starts, as pure noise, and after each step.
@@ -86,8 +84,13 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     if let Some(last) = delays.last_mut() {
         *last = LAST_MS;
     }
+    written(out, &picture::encode_gif(&frames, &delays)?)
+}
+
+/// A file that was in memory as a whole.
+fn written(out: &Path, bytes: &[u8]) -> Result<AtomicFile> {
     let mut file = AtomicFile::create(out)?;
-    file.append(&picture::encode_gif(&frames, &delays)?)?;
+    file.append(bytes)?;
     Ok(file)
 }
 

@@ -124,7 +124,8 @@ pub struct Labels {
 /// [`Error::PixelCount`] if `pixels` is not a whole number of images,
 /// [`Error::TooMany`] if a dimension does not fit in 32 bits.
 pub fn encode_images(rows: usize, cols: usize, pixels: &[u8]) -> Result<Vec<u8>> {
-    Ok([&image_header(rows, cols, pixels)?[..], pixels].concat())
+    let header = header_of_images(image_count(rows, cols, pixels)?, rows, cols)?;
+    Ok([&header[..], pixels].concat())
 }
 
 /// The IDX file of labels, uncompressed.
@@ -132,7 +133,7 @@ pub fn encode_images(rows: usize, cols: usize, pixels: &[u8]) -> Result<Vec<u8>>
 /// # Errors
 /// [`Error::TooMany`] if the number of labels does not fit in 32 bits.
 pub fn encode_labels(labels: &[u8]) -> Result<Vec<u8>> {
-    Ok([&label_header(labels)?[..], labels].concat())
+    Ok([&header_of_labels(labels.len())?[..], labels].concat())
 }
 
 /// How an IDX file of `count` images begins; `count` × `rows` × `cols` pixels
@@ -158,14 +159,6 @@ pub fn header_of_labels(count: usize) -> Result<[u8; 8]> {
     header[..4].copy_from_slice(&IdxKind::Labels.magic().to_be_bytes());
     header[4..].copy_from_slice(&dim(count)?.to_be_bytes());
     Ok(header)
-}
-
-pub(crate) fn image_header(rows: usize, cols: usize, pixels: &[u8]) -> Result<[u8; 16]> {
-    header_of_images(image_count(rows, cols, pixels)?, rows, cols)
-}
-
-pub(crate) fn label_header(labels: &[u8]) -> Result<[u8; 8]> {
-    header_of_labels(labels.len())
 }
 
 fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {

@@ -117,7 +117,7 @@ pub fn adamw_ema(step: AdamwEma, gradient: &[Row], [weight, first, second, ema]:
     Arch::new().dispatch(Update { step, gradient, weight, first, second, ema });
 }
 
-/// [`adamw_ema`], for a loop that has chosen its instruction set.
+/// [`adamw_ema`], also for a loop that has chosen its instruction set.
 pub(super) struct Update<'a> {
     pub(super) step: AdamwEma,
     pub(super) gradient: &'a [Row],
@@ -132,13 +132,6 @@ impl WithSimd for Update<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        self.run();
-    }
-}
-
-impl Update<'_> {
-    #[inline(always)]
-    pub(super) fn run(self) {
         let AdamwEma { first: [b1, c1], second: [b2, c2], eps, keep, rate, second_scale, ema: [d, e] } =
             self.step;
         let moments = self.first.iter_mut().zip(self.second);

@@ -106,10 +106,8 @@ impl Plan {
     }
 
     /// All layers, those of conditions first: the order of lists of weights.
-    pub(super) fn layers(&self) -> impl DoubleEndedIterator<Item = &Layer> + ExactSizeIterator {
-        let count = self.conditions.len();
-        (0..count + self.images.len())
-            .map(move |i| if i < count { &self.conditions[i] } else { &self.images[i - count] })
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.conditions.iter().chain(&self.images)
     }
 
     /// How many layers read each slot; inputs count as not read, since nobody asks for their gradient.

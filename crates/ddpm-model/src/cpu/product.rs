@@ -241,7 +241,7 @@ impl WithSimd for WeightGradient<'_> {
                     _ => (0..PANEL).for_each(|k| inputs::<S, PANEL, 1>(simd, upstream, x, k, &mut out)),
                 }
             }
-            Update { step, gradient: &out, weight, first, second, ema }.run();
+            Update { step, gradient: &out, weight, first, second, ema }.with_simd(simd);
         }
     }
 }
