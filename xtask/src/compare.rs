@@ -16,8 +16,8 @@ use crate::workspace::Workspace;
 
 /// Images of each class in a grid.
 const SHOWN_PER_CLASS: u32 = 5;
-/// Images of each class that are drawn and judged.
-const JUDGED_PER_CLASS: u32 = 50;
+/// Images that are drawn and judged.
+const JUDGED: u32 = 500;
 
 /// Train small models that differ in one choice each, and write a table of how well they do.
 #[derive(Debug, Clone, clap::Args)]
@@ -143,7 +143,7 @@ pub(crate) fn compare(
         let out = staging.add(&grid, &format!("images of {name}, sampled with posterior noise"));
         let count = Count::PerClass(SHOWN_PER_CLASS);
         phases.run(&format!("draw {grid}"), || ddpm.sample(&model, count, Way::Default, &out))?;
-        let judge = |way| ddpm.evaluate(&model, source.argument(), JUDGED_PER_CLASS, way);
+        let judge = |way| ddpm.evaluate(&model, source.argument(), None, JUDGED, way);
         let evaluation = phases.run(&format!("evaluate {name}"), || judge(Way::Default))?;
         let evaluation_without_noise =
             phases.run(&format!("evaluate {name} without noise"), || judge(Way::NoNoise))?;

@@ -130,17 +130,30 @@ impl Ddpm<'_> {
         Ok(())
     }
 
-    /// Draws `per_class` images of each class with a model and judges them.
+    /// Trains a feature net of a set of images into the folder `out`.
+    pub(crate) fn features(&self, source: &str, out: &Path) -> Result<()> {
+        let mut command = self.command("features");
+        command.args(["--data", source, "-o"]).arg(self.relative(out));
+        let _: Value = self.json(self.with_settings(&mut command))?;
+        Ok(())
+    }
+
+    /// Draws images with a model, evenly of all classes, and judges their classes by a feature net: that in the
+    /// folder `features`, or the built-in one of MNIST.
     pub(crate) fn evaluate(
         &self,
         model: &Path,
         source: &str,
-        per_class: u32,
+        features: Option<&Path>,
+        samples: u32,
         way: Way,
     ) -> Result<Evaluation> {
         let mut command = self.command("eval");
         command.arg("--model").arg(self.relative(model)).args(["--data", source]);
-        command.args(["--per-class", &per_class.to_string()]).args(way.arguments());
+        if let Some(features) = features {
+            command.arg("--features").arg(self.relative(features));
+        }
+        command.args(["--samples", &samples.to_string(), "--metrics", "accuracy"]).args(way.arguments());
         self.json(self.with_settings(&mut command))
     }
 

@@ -21,8 +21,8 @@ use crate::workspace::Workspace;
 const SHOWN_PER_CLASS: u32 = 5;
 /// Images in a grid of a set without labels.
 const SHOWN_WITHOUT_LABELS: u32 = 50;
-/// Images of each class that are drawn and judged.
-const JUDGED_PER_CLASS: u32 = 100;
+/// Images that are drawn and judged.
+const JUDGED: u32 = 1000;
 
 /// Make everything in results/ again: fetch and verify the images, train, draw, measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -122,6 +122,11 @@ pub(crate) fn reproduce(
         let log = TrainingLog::read(&run_folder.join("metrics.jsonl"))?;
         Ok(std::fs::write(&out, loss_svg(&log, &format!("Training on {}", data.name))?)?)
     })?;
+    // That of MNIST is built in.
+    let features = (labelled && !arguments.source.is_mnist()).then(|| run_folder.join("features"));
+    if let Some(features) = &features {
+        phases.run("train a feature net", || ddpm.features(source, features))?;
+    }
     let mut evaluation = BTreeMap::new();
     for (way, phase) in [
         (Way::Default, "evaluate"),
@@ -129,7 +134,7 @@ pub(crate) fn reproduce(
         (Way::NoNoise, "evaluate without noise"),
     ] {
         if labelled {
-            let judge = || ddpm.evaluate(&model, source, JUDGED_PER_CLASS, way);
+            let judge = || ddpm.evaluate(&model, source, features.as_deref(), JUDGED, way);
             evaluation.insert(way, phases.run(phase, judge)?);
         }
     }

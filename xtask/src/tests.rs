@@ -71,11 +71,11 @@ fn the_full_run_writes_all_results() {
             format!("sample {model} --per-class 5 --noise posterior --format png {partial}/results-MNIST.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
-            format!("eval {model} --data mnist --per-class 100 --noise posterior --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --seed 1 --threads 2 --json"),
             format!(
-                "eval {model} --data mnist --per-class 100 --noise posterior --guidance 1 --seed 1 --threads 2 --json"
+                "eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --guidance 1 --seed 1 --threads 2 --json"
             ),
-            format!("eval {model} --data mnist --per-class 100 --noise none --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --samples 1000 --metrics accuracy --noise none --seed 1 --threads 2 --json"),
         ]
     );
 
@@ -119,6 +119,19 @@ fn quick_runs_and_other_images_leave_the_results_alone() {
     assert!(calls.iter().any(|call| call.contains("--data hf://datasets/me/digits")));
     assert!(calls.iter().any(|call| call.contains("-n 50")), "no classes to draw five of");
     assert_eq!(json(&images.join("metrics.json"))["evaluation"], serde_json::json!({}));
+}
+
+#[test]
+fn other_images_with_labels_are_judged_by_a_feature_net_of_their_own() {
+    let root = folder();
+    fs::write(root.path().join("data.json"), r#"{"name":"clothes","classes":10}"#).unwrap();
+    xtask(root.path(), &["reproduce", "--source", "hf://datasets/me/clothes"]).unwrap();
+    let calls = calls(root.path());
+    let net = "features --data hf://datasets/me/clothes -o runs/reproduce/features --seed 1 --json";
+    let at = calls.iter().position(|call| call == net).unwrap();
+    assert!(calls[..at].iter().all(|call| !call.starts_with("eval")));
+    assert_eq!(calls[at + 1..].len(), 3);
+    assert!(calls[at + 1..].iter().all(|call| call.contains("--features runs/reproduce/features")));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::PredictionType;
 use ddpm_data::Source;
+use ddpm_eval::Metric;
 use ddpm_model::DeviceChoice;
 
 /// Sample, train and inspect small denoising diffusion models.
@@ -49,8 +50,10 @@ pub(crate) enum Command {
     Sample(Sample),
     /// Train a model
     Train(Train),
-    /// Measure the class accuracy of a model's images, or the likelihood of real ones
+    /// Measure how good a model's images are, or the likelihood of real ones
     Eval(Eval),
+    /// Train a feature net, by which `eval` measures images of a data set
+    Features(Features),
     /// Read, verify and describe a data set
     Data(Data),
     /// Describe a model and this program
@@ -157,27 +160,58 @@ pub(crate) struct Train {
     /// What the model's prediction is named
     #[arg(long, value_enum)]
     pub(crate) prediction: Option<PredictionName>,
+    /// Any other option by its name in the configuration, for example ema_decay=0.9999 or
+    /// denoiser.network.blocks=3; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Eval {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
-    /// The data whose training images are the ruler: mnist, a folder, or hf://datasets/OWNER/NAME
+    /// The data to compare with: mnist, a folder, or hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
-    /// Images of each class
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub(crate) per_class: usize,
+    /// Images to draw, going round the classes; compare figures only of the same number
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
+    pub(crate) samples: usize,
+    /// What to measure [default: all]
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub(crate) metrics: Option<Vec<MetricName>>,
+    /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) features: Option<PathBuf>,
+    /// A folder for two pictures: closest-pairs.png, generated images above the training images most like them,
+    /// and quality.svg, accuracy by class and features in two dimensions
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
     #[arg(long, conflicts_with_all = [
-        "per_class", "classes", "sampler", "steps", "timesteps", "noise", "eta", "guidance", "guidance_interval",
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "eta",
+        "guidance", "guidance_interval",
     ])]
     pub(crate) likelihood: bool,
     /// Test images for --likelihood, and as many training images to choose variances and timesteps by
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "likelihood",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
     pub(crate) images: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Features {
+    /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    ///
+    /// Without labels, the net learns to tell whether an image was flipped.
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// The folder to write; replaces a feature net that is there
+    #[arg(short, long, value_name = "DIR", default_value = "features")]
+    pub(crate) out: PathBuf,
+    /// Passes over the training images [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) epochs: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -225,6 +259,8 @@ pub(crate) enum NoiseName {
     Posterior,
     /// Variance β
     Beta,
+    /// As a network with a Gaussian head says for each pixel
+    Learned,
     /// Left out
     None,
 }
@@ -235,6 +271,22 @@ pub(crate) enum Format {
     Gif,
     Idx,
     Safetensors,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricName {
+    /// Fréchet distance
+    Frechet,
+    /// Kernel distance
+    Kernel,
+    /// Precision and recall, density and coverage
+    Manifold,
+    /// How often the class is the one asked for
+    Accuracy,
+    /// How much images of a class differ
+    Diversity,
+    /// Distance to the nearest training image
+    Memorisation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -274,6 +326,19 @@ pub(crate) enum PredictionName {
     Epsilon,
     Sample,
     VPrediction,
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Self {
+        match name {
+            MetricName::Frechet => Self::Frechet,
+            MetricName::Kernel => Self::Kernel,
+            MetricName::Manifold => Self::Manifold,
+            MetricName::Accuracy => Self::Accuracy,
+            MetricName::Diversity => Self::Diversity,
+            MetricName::Memorisation => Self::Memorisation,
+        }
+    }
 }
 
 impl From<PredictionName> for PredictionType {

@@ -15,11 +15,12 @@ use args::{Args, Command};
 fn main() -> ExitCode {
     // Exits with 2 on a wrong command line.
     let args = Args::parse();
-    set_threads(args.common.threads);
+    set_threads(args.common.threads, &args.command);
     let result = match &args.command {
         Command::Sample(options) => commands::sample::run(options, &args.common),
         Command::Train(options) => commands::train::run(options, &args.common),
         Command::Eval(options) => commands::eval::run(options, &args.common),
+        Command::Features(options) => commands::features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
     };
@@ -34,10 +35,14 @@ fn main() -> ExitCode {
 
 /// Tells the thread pools of rayon and candle how many threads to start. Both read their variable when they
 /// are first used, and candle has no other way.
+///
+/// A feature net is trained with a part of the batch on each of rayon's threads, which would wait for each other
+/// at candle's pool: it takes twice as long, or five times on a busy machine.
 #[allow(unsafe_code, reason = "the environment is changed before any thread is started")]
-fn set_threads(threads: Option<usize>) {
-    if let Some(threads) = threads {
-        for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+fn set_threads(threads: Option<usize>, command: &Command) {
+    let candle = if matches!(command, Command::Features(_)) { Some(1) } else { threads };
+    for (name, threads) in [("RAYON_NUM_THREADS", threads), ("CANDLE_NUM_THREADS", candle)] {
+        if let Some(threads) = threads {
             // SAFETY: the process has one thread yet, so nothing can read the environment meanwhile.
             unsafe { std::env::set_var(name, threads.to_string()) };
         }

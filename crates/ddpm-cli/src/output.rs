@@ -50,3 +50,8 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
     }
     Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
 }
+
+/// What is being done, on standard error; hidden where that is no terminal.
+pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
+    progress(common, 0, "{spinner} {msg}  {elapsed}")
+}

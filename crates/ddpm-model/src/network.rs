@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::{Embedding, Linear, Module};
+use ddpm_core::NoiseSchedule;
 
 use crate::{
-    DenoiserConfig,
+    Belief, DenoiserConfig,
     embedding::sinusoids,
     program::{Map, Op, Program, TIME},
 };
@@ -20,13 +21,16 @@ pub(crate) struct TensorNetwork {
     times: Tensor,
     /// The rows of the identity, [classes + 1, classes + 1].
     one_hot: Tensor,
+    /// √ᾱ and 1−ᾱ of every timestep, [T, 1] each.
+    signals: Tensor,
+    noises: Tensor,
 }
 
 impl TensorNetwork {
-    /// Takes the weights by name, all of which are there, for a schedule of `steps` timesteps.
+    /// Takes the weights by name, all of which are there.
     pub(crate) fn new(
         config: &DenoiserConfig,
-        steps: usize,
+        schedule: &NoiseSchedule,
         weights: &HashMap<String, Tensor>,
         dtype: DType,
         device: &Device,
@@ -34,18 +38,30 @@ impl TensorNetwork {
         let program = Program::new(config);
         let weights =
             program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
-        let embedding = program.widths[TIME];
+        let (steps, embedding) = (schedule.num_train_timesteps(), program.widths[TIME]);
+        let column = |f: fn(f64) -> f64| {
+            let column: Vec<f64> = schedule.alphas_cumprod().iter().map(|&alpha_bar| f(alpha_bar)).collect();
+            Tensor::from_vec(column, (steps, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        };
         let times = Tensor::from_vec(sinusoids(steps, embedding), (steps, embedding), &Device::Cpu)?;
         Ok(Self {
             times: times.to_dtype(dtype)?.to_device(device)?,
             one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
+            signals: column(f64::sqrt)?,
+            noises: column(|alpha_bar| 1.0 - alpha_bar)?,
             program,
             weights,
         })
     }
 
-    /// The raw output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32.
-    pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    /// The output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32, and the belief of
+    /// a Gaussian head.
+    pub(crate) fn forward(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        labels: &Tensor,
+    ) -> Result<(Tensor, Option<Belief>)> {
         // In the order of the inputs: image, time, class.
         let mut slots =
             vec![x_t.clone(), self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
@@ -67,6 +83,16 @@ impl TensorNetwork {
             // Operations write their slots in order, so the new one is the next.
             slots.push(if *silu { result.silu()? } else { result });
         }
-        slots.pop().map_or_else(|| bail!("a network without operations"), Ok)
+        let Some(spread) = self.program.spread else {
+            return slots
+                .pop()
+                .map_or_else(|| bail!("a network without operations"), |output| Ok((output, None)));
+        };
+        let (m, u) = (&slots[self.program.output()], &slots[spread]);
+        let (signal, noise) = (self.signals.index_select(t, 0)?, self.noises.index_select(t, 0)?);
+        let p = candle_nn::ops::sigmoid(&u.broadcast_sub(&noise.log()?)?)?;
+        let surprise = (x_t - m.broadcast_mul(&signal)?)?;
+        let x_start = (m + (&p * surprise.broadcast_mul(&signal)?)?)?;
+        Ok((m.clone(), Some(Belief { x_start, variance: p.broadcast_mul(&noise)? })))
     }
 }

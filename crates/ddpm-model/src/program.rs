@@ -3,9 +3,9 @@
 //! [`network`](crate::network) carries it out with tensors, on every device; [`cpu`](crate::cpu) with
 //! kernels of our own, forward and backward. Both run the same list over the same weights.
 
-use crate::{DenoiserConfig, Init, Network, Parameter};
+use crate::{DenoiserConfig, Head, Init, Network, Parameter};
 
-/// The number of an intermediate result, [B, width]. The first ones are [`INPUTS`], the last is the output.
+/// The number of an intermediate result, [B, width]. The first ones are [`INPUTS`], the last ones are the output.
 pub(crate) type Slot = usize;
 
 /// xₜ.
@@ -45,6 +45,8 @@ pub(crate) struct Program {
     pub(crate) ops: Vec<Op>,
     /// The weights.
     pub(crate) parameters: Vec<Parameter>,
+    /// The slot of u, if the head is Gaussian; m is in the one before.
+    pub(crate) spread: Option<Slot>,
 }
 
 impl Program {
@@ -68,7 +70,7 @@ impl Program {
                     h = p.linear(&name("out"), &[inner], width, 0.0, Some(h));
                 }
                 p.silu();
-                p.linear("output", &[h], pixels, 1.0, None);
+                p.outputs(config.head, &[h], pixels);
                 p
             }
             Network::Plain { width, layers, embedding } => {
@@ -78,14 +80,32 @@ impl Program {
                     h = vec![p.linear(&format!("layers.{layer}"), &h, width, 1.0, None)];
                     p.silu();
                 }
-                p.linear("output", &h, pixels, 1.0, None);
+                p.outputs(config.head, &h, pixels);
                 p
             }
         }
     }
 
     fn with_inputs(pixels: usize, embedding: usize, classes: usize) -> Self {
-        Self { widths: vec![pixels, embedding, classes], ops: Vec::new(), parameters: Vec::new() }
+        Self {
+            widths: vec![pixels, embedding, classes],
+            ops: Vec::new(),
+            parameters: Vec::new(),
+            spread: None,
+        }
+    }
+
+    fn outputs(&mut self, head: Head, x: &[Slot], pixels: usize) {
+        self.linear("output", x, pixels, 1.0, None);
+        if head == Head::Gaussian {
+            // All pixels start as uncertain as each other.
+            self.spread = Some(self.linear("spread", x, pixels, 0.0, None));
+        }
+    }
+
+    /// The slot of the output, or of m.
+    pub(crate) fn output(&self) -> Slot {
+        self.spread.unwrap_or(self.widths.len()) - 1
     }
 
     /// The width of several slots side by side.

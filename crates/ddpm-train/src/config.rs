@@ -29,6 +29,9 @@ pub struct TrainConfig {
     pub class_dropout: f64,
     /// The space of the error.
     pub loss: Loss,
+    /// What the variational bound counts beside the squared error, for a network with a Gaussian head, which it
+    /// makes calibrated (L_hybrid of Nichol & Dhariwal 2021, arXiv 2102.09672, here per pixel in nats).
+    pub bound: f64,
     /// The network.
     pub denoiser: DenoiserConfig,
     /// The schedule.
@@ -65,6 +68,7 @@ impl TrainConfig {
             ema_decay: 0.999,
             class_dropout: 0.1,
             loss: Loss::Sample,
+            bound: 1e-3,
             denoiser: DenoiserConfig::mlp(data.rows(), data.cols(), data.classes().unwrap_or(0)),
             schedule: ScheduleConfig::mnist20(),
         }
@@ -87,6 +91,7 @@ impl TrainConfig {
         check("ema_decay", self.ema_decay, unit(self.ema_decay), "0 to below 1")?;
         let dropout = self.class_dropout;
         check("class_dropout", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
+        check("bound", self.bound, (0.0..=1e6).contains(&self.bound), "0 to 1000000")?;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;
         check("beta2", beta2, unit(beta2), "0 to below 1")?;

@@ -7,7 +7,7 @@ use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
-    engine::{Batch, Engine, gather, loss, upload},
+    engine::{Batch, Engine, gather, losses, upload},
     optimizer::{StatePart, StepSize},
 };
 
@@ -192,7 +192,8 @@ pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, 
         let t: Vec<usize> = batch.iter().map(|&i| i as usize % schedule.num_train_timesteps()).collect();
         let labels: Vec<u32> = batch.iter().map(|&index| label(data, index, null)).collect();
         let weights: Vec<f64> = t.iter().map(|&t| weights[t]).collect();
-        let mean = loss(denoiser, &weights, &x_start, &eps, &t, &labels)?.to_scalar::<f32>()?;
+        let error = losses(denoiser, &weights, &x_start, &eps, &t, &labels)?.error;
+        let mean = error.to_scalar::<f32>()?;
         sum += f64::from(mean) * batch.len() as f64;
     }
     Ok(sum / indices.len() as f64)

@@ -189,6 +189,7 @@ impl Sampling {
                 None => default.sampler,
                 Some(NoiseName::Posterior) => Sampler::Ddpm(NoiseMode::Posterior),
                 Some(NoiseName::Beta) => Sampler::Ddpm(NoiseMode::Beta),
+                Some(NoiseName::Learned) => Sampler::Ddpm(NoiseMode::Learned),
                 Some(NoiseName::None) => Sampler::Ddpm(NoiseMode::None),
             },
             SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),

@@ -9,7 +9,7 @@ use ddpm_core::{
     likelihood::{Bound, BoundEstimator, Estimate},
 };
 use ddpm_data::{DataSet, HubConfig};
-use ddpm_model::Denoiser;
+use ddpm_model::{Denoiser, Head};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -34,28 +34,36 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
     let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
     let (training, test) = (part(corpus.train(), TRAINING)?, part(test, 0)?);
-    let passes = 2 * training.indices.len() + test.indices.len();
+    let rounds = if denoiser.config().head == Head::Gaussian { 2 } else { 1 };
+    let passes = 2 * training.indices.len() + rounds * test.indices.len();
     let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
 
     // Variances and steps are chosen by training images, and judged by others.
-    let [chosen] = training.bounds(&timesteps, [&NoiseMode::Posterior], &bar)?;
+    let [chosen] = training.bounds(&timesteps, Answer::Prediction, [&NoiseMode::Posterior], &bar)?;
     let mut costs = StepCostEstimator::new(schedule, &chosen)?;
-    training.each_batch(&bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
+    training
+        .each_batch(Answer::Prediction, &bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
     let costs = costs.finish()?;
     let optimal = NoiseMode::Variances(costs.optimal_variances(&timesteps)?);
-    let bounds = test.bounds(&timesteps, [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal], &bar)?;
+    let fixed = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal];
+    let mut bounds = Vec::from(test.bounds(&timesteps, Answer::Prediction, fixed, &bar)?);
+    if denoiser.config().head == Head::Gaussian {
+        bounds.extend(test.bounds(&timesteps, Answer::WithVariance, [&NoiseMode::Learned], &bar)?);
+    }
     bar.finish_and_clear();
 
     let best = costs.best_up_to(schedule, timesteps.len())?;
     let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
-    let [posterior, beta, optimal] = &bounds;
+    let named: serde_json::Map<String, Value> = std::iter::zip(VARIANCES, &bounds)
+        .map(|((name, _), bound)| Ok((name.to_owned(), serde_json::to_value(bound)?)))
+        .collect::<Result<_>>()?;
     let json = json!({
         "model": options.sampling.model,
         "seed": common.seed,
         "images": test.indices.len(),
         "training_images": training.indices.len(),
-        "bound": { "posterior": posterior, "beta": beta, "optimal": optimal },
-        "rate_distortion": optimal.rate_distortion(),
+        "bound": named,
+        "rate_distortion": bounds[OPTIMAL].rate_distortion(),
         "best_timesteps": best.iter().map(|(list, bits)| {
             json!({ "timesteps": list, "bits_per_dim": bits })
         }).collect::<Vec<Value>>(),
@@ -63,10 +71,22 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     output::result(common, &json, &(head(options, common) + &table(&bounds, &best)?))
 }
 
+/// The names of the variances, and what they are besides; the last only for a network with a Gaussian head.
+const VARIANCES: [(&str, &str); 4] =
+    [("posterior", " (fixed_small)"), ("beta", " (fixed_large)"), ("optimal", ""), ("learned", "")];
+const OPTIMAL: usize = 2;
+
 /// The model as a sampler calls it.
 type Model<'a> = &'a mut dyn FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>;
 /// The noise as a sampler calls it.
 type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
+
+/// What the model is asked for.
+#[derive(Clone, Copy)]
+enum Answer {
+    Prediction,
+    WithVariance,
+}
 
 /// Images with the model and the noise that belong to them.
 struct Images<'a> {
@@ -95,6 +115,7 @@ impl<'a> Images<'a> {
 
     fn each_batch(
         &self,
+        answer: Answer,
         bar: &ProgressBar,
         mut use_batch: impl FnMut(&Tensor, Model<'_>, Noise<'_>) -> ddpm_core::Result<()>,
     ) -> Result<()> {
@@ -111,7 +132,12 @@ impl<'a> Images<'a> {
             let x_start = Tensor::from_slice(&images, (indices.len(), pixels), &Device::Cpu)?;
             let addresses: Vec<u64> = indices.iter().map(|&index| self.first + u64::from(index)).collect();
             let mut model = |x_t: &Tensor, timestep: Timestep| {
-                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                let prediction = match answer {
+                    Answer::Prediction => self.denoiser.predict(x_t, timestep.index(), &labels, 1.0),
+                    Answer::WithVariance => {
+                        self.denoiser.predict_with_variance(x_t, timestep.index(), &labels, 1.0)
+                    }
+                };
                 prediction.map_err(candle_core::Error::wrap)
             };
             let mut noise =
@@ -126,13 +152,14 @@ impl<'a> Images<'a> {
     fn bounds<const N: usize>(
         &self,
         timesteps: &Timesteps,
+        answer: Answer,
         modes: [&NoiseMode; N],
         bar: &ProgressBar,
     ) -> Result<[Bound; N]> {
         let schedule = self.denoiser.schedule();
         let estimators = modes.map(|mode| BoundEstimator::new(schedule, timesteps, mode));
         let mut estimators = estimators.into_iter().collect::<ddpm_core::Result<Vec<_>>>()?;
-        self.each_batch(bar, |x_start, model, noise| {
+        self.each_batch(answer, bar, |x_start, model, noise| {
             // The noise of a draw is the same for each bound, and so is what the network says to it.
             let mut said: Vec<Option<Tensor>> = vec![None; schedule.num_train_timesteps()];
             let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
@@ -158,21 +185,22 @@ fn head(options: &Eval, common: &Common) -> String {
 }
 
 /// The result as Markdown.
-fn table(bounds: &[Bound; 3], best: &[(Vec<usize>, f64)]) -> Result<String> {
+fn table(bounds: &[Bound], best: &[(Vec<usize>, f64)]) -> Result<String> {
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
     };
     let row = |name: &str, pick: &dyn Fn(&Bound) -> Estimate| {
-        let [posterior, beta, optimal] = [0, 1, 2].map(|i| cell(pick(&bounds[i])));
-        format!("| {name} | {posterior} | {beta} | {optimal} |")
+        let cells: Vec<String> = bounds.iter().map(|bound| cell(pick(bound))).collect();
+        format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
         "Bits per dimension, mean of {} test images ± 95 % interval, with the variance of a step\n\n",
         bounds[0].images
     );
-    writeln!(text, "| term | posterior (fixed_small) | beta (fixed_large) | optimal |")?;
-    writeln!(text, "| --- | --- | --- | --- |")?;
+    let names = VARIANCES.iter().take(bounds.len()).map(|(name, also)| format!("{name}{also}"));
+    writeln!(text, "| term | {} |", names.collect::<Vec<_>>().join(" | "))?;
+    writeln!(text, "| --- |{}", " --- |".repeat(bounds.len()))?;
     writeln!(text, "{}", row("prior", &|bound| bound.prior_bits_per_dim))?;
     for (index, step) in bounds[0].steps.iter().enumerate() {
         let name = if step.t == 0.0 { "t = 0, decoder".to_owned() } else { format!("t = {}", step.t) };
@@ -182,7 +210,7 @@ fn table(bounds: &[Bound; 3], best: &[(Vec<usize>, f64)]) -> Result<String> {
     writeln!(text, "\nWhat a receiver knows after how many bits, with the optimal variances\n")?;
     writeln!(text, "| t | rate, bits per dimension | distortion, root mean square in grey levels |")?;
     writeln!(text, "| --- | --- | --- |")?;
-    for point in bounds[2].rate_distortion() {
+    for point in bounds[OPTIMAL].rate_distortion() {
         writeln!(text, "| {} | {:.4} | {:.1} |", point.t, point.rate_bits_per_dim, point.distortion_rmse)?;
     }
     writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;

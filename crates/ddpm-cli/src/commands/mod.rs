@@ -2,6 +2,7 @@
 
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod features;
 pub(crate) mod info;
 mod job;
 mod likelihood;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use ddpm_core::PredictionType;
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_model::{
-    Denoiser, DenoiserConfig, SampleConfig, WeightType, check_writable, write_atomic, write_model,
+    Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_atomic, write_model,
 };
 use ddpm_train::{Error, Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let corpus = options.data.load(&HubConfig::from_env())?;
-    let config = configure(options, common, &corpus);
+    let config = configure(options, common, &corpus)?;
     output::verbose(common, &format!("{config:#?}"));
     let start = match (options.resume, options.overwrite) {
         (true, _) => Start::Resume,
@@ -86,7 +87,7 @@ fn with_advice(error: Error) -> anyhow::Error {
     anyhow::anyhow!("{error}; {advice}")
 }
 
-fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
+fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainConfig> {
     let data = corpus.train();
     let preset = match options.preset {
         PresetName::Reproduce => Preset::Reproduce,
@@ -115,11 +116,27 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> TrainConfig {
     }
     if let Some(output) = options.output {
         config.denoiser.output_type = output.into();
+        if config.denoiser.output_type != PredictionType::Sample {
+            config.denoiser.head = Head::Direct;
+        }
     }
     if let Some(prediction) = options.prediction {
         config.schedule.prediction_type = prediction.into();
     }
-    config
+    options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))
+}
+
+/// The configuration with one number or name in it changed, as `NAME=VALUE` says.
+fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
+    let (name, value) =
+        assignment.split_once('=').with_context(|| format!("--set {assignment}, expected NAME=VALUE"))?;
+    let mut json = serde_json::to_value(config)?;
+    let place = json.pointer_mut(&format!("/{}", name.replace('.', "/"))).with_context(|| {
+        format!("--set {assignment}: there is no option `{name}`, expected one of the configuration's")
+    })?;
+    // What is not JSON is a name.
+    *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    serde_json::from_value(json).with_context(|| format!("--set {assignment}"))
 }
 
 /// Five images of each class, the same noise after each epoch.

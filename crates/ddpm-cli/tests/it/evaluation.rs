@@ -1,94 +1,200 @@
-//! `eval`: class accuracy by the nearest training image.
+//! `eval`: figures of generated images beside those of real ones.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::Value;
 
-use crate::{CLASSES, SIDE, TEST, TRAIN, fail, json, keys, labels, pixels, run, stdout, with_model};
+use crate::{
+    CLASSES, SIDE, TEST, TRAIN, fail, json, keys, names, pixels, run, stdout, with_model,
+    with_unlabelled_model,
+};
 
-const EVAL: [&str; 7] = ["eval", "--model", "model", "--data", "data", "--per-class", "6"];
-
-/// The class of the nearest training image of each image in an IDX file.
-fn nearest(folder: &Path, file: &str) -> Vec<usize> {
-    let bytes = fs::read(folder.join(file)).unwrap();
-    let (train, labels) = (pixels(TRAIN), labels(TRAIN));
-    let distance = |a: &[u8], b: &[u8]| -> i32 {
-        std::iter::zip(a, b).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum()
-    };
-    let class = |image: &[u8]| {
-        let nearest = std::iter::zip(train.chunks(SIDE * SIDE), &labels);
-        nearest.min_by_key(|(other, _)| distance(image, other)).map(|(_, &label)| usize::from(label)).unwrap()
-    };
-    bytes[16..].chunks(SIDE * SIDE).map(class).collect()
-}
+const EVAL: [&str; 9] =
+    ["eval", "--model", "model", "--data", "data", "--features", "net", "--samples", "18"];
 
 #[test]
-fn eval_has_the_documented_keys() {
+fn eval_has_the_documented_keys_and_each_figure_its_floor() {
     let folder = with_model();
     let result = json(folder.path(), &EVAL);
     let expected = [
+        "accuracy",
         "class_accuracy",
         "class_accuracy_by_class",
+        "classes",
+        "data",
+        "diversity",
+        "eta",
+        "features_sha256",
+        "frechet",
         "guidance",
+        "guidance_interval",
+        "kernel",
+        "manifold",
+        "memorisation",
         "model",
+        "noise",
         "real_accuracy",
         "ruler",
+        "sampler",
         "samples",
         "seed",
+        "steps",
+        "subset_images",
+        "test_images",
+        "timesteps",
+        "train_images",
     ];
     assert_eq!(keys(&result), expected);
-    assert_eq!((&result["samples"], &result["seed"]), (&(6 * CLASSES).into(), &1.into()));
-    assert_eq!(result["model"], "model");
-    assert_eq!(result["real_accuracy"], 1.0, "bars at three heights are told apart");
-    assert_eq!(json(folder.path(), &EVAL), result, "the same each time");
-}
-
-#[test]
-fn eval_judges_the_images_that_sample_draws() {
-    let folder = with_model();
-    let result = json(folder.path(), &EVAL);
-    let sample = ["sample", "--model", "model", "--per-class", "6", "--format", "idx", "-o", "drawn"];
-    run(folder.path(), &sample);
-    let found = nearest(folder.path(), "drawn-images-idx3-ubyte");
-    let mut right = [0_u32; CLASSES];
-    for (image, found) in found.into_iter().enumerate() {
-        let class = image.div_euclid(6);
-        right[class] += u32::from(found == class);
+    assert_eq!((&result["samples"], &result["seed"]), (&18.into(), &1.into()));
+    assert_eq!((&result["train_images"], &result["test_images"]), (&TRAIN.into(), &18.into()));
+    assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"ddpm".into()));
+    assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &2.0.into()));
+    let digest = result["features_sha256"].as_str().unwrap();
+    assert_eq!(result["ruler"], format!("the feature net {}", &digest[..12]));
+    let figures = [
+        ("frechet", "distance"),
+        ("kernel", "mean"),
+        ("manifold", "precision"),
+        ("accuracy", "overall"),
+        ("diversity", "overall"),
+        ("memorisation", "distance"),
+    ];
+    for (metric, figure) in figures {
+        let metric = &result[metric];
+        assert!(!metric[figure].is_null() && !metric["floor"][figure].is_null(), "{metric}");
     }
-    let by_class: Vec<Value> = right.iter().map(|&right| (f64::from(right) / 6.0).into()).collect();
-    assert_eq!(result["class_accuracy_by_class"], Value::from(by_class));
-    let overall = f64::from(right.iter().sum::<u32>()) / 18.0;
-    assert_eq!(result["class_accuracy"], overall);
+    assert!(result["frechet"]["ratio"].as_f64().unwrap() > 1.0);
+    assert_eq!(result["class_accuracy"], result["accuracy"]["overall"]);
+    assert_eq!(result["real_accuracy"], 1.0, "bars at three heights are told apart");
+    assert_eq!(result["memorisation"]["closest"].as_array().unwrap().len(), 10);
+    assert_eq!(json(folder.path(), &[&EVAL[..], &["--threads", "1"]].concat()), result, "the same each time");
+    let two = json(folder.path(), &[&EVAL[..], &["--metrics", "kernel,accuracy"]].concat());
+    assert_eq!((&two["kernel"], &two["accuracy"]), (&result["kernel"], &result["accuracy"]));
+    assert!(["frechet", "manifold", "diversity", "memorisation"].iter().all(|metric| two[metric].is_null()));
+}
+
+/// The nearest training image of each generated one, found anew, and the picture of those that are nearest.
+#[test]
+fn eval_judges_the_images_that_sample_draws_and_shows_the_closest_pairs() {
+    let folder = with_model();
+    let result = json(folder.path(), &[&EVAL[..], &["-o", "out/pictures"]].concat());
+    run(folder.path(), &["sample", "--model", "model", "-n", "18", "--format", "idx", "-o", "drawn"]);
+    let drawn = fs::read(folder.path().join("drawn-images-idx3-ubyte")).unwrap();
+    let (drawn, train) = (&drawn[16..], pixels(TRAIN));
+    let squared = |a: &[u8], b: &[u8]| -> f64 {
+        std::iter::zip(a, b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
+    };
+    let nearest = drawn.chunks(SIDE * SIDE).enumerate().map(|(number, image)| {
+        let distances = train.chunks(SIDE * SIDE).map(|other| (squared(image, other) / 64.0).sqrt());
+        let (at, distance) = distances.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        (number, at, distance)
+    });
+    let mut nearest: Vec<_> = nearest.collect();
+    let mean = nearest.iter().map(|(.., distance)| distance).sum::<f64>() / 18.0;
+    assert!((result["memorisation"]["distance"].as_f64().unwrap() - mean).abs() < 1e-9);
+    nearest.sort_by(|a, b| a.2.total_cmp(&b.2));
+    let (number, at, _) = nearest[0];
+    let first = &result["memorisation"]["closest"][0];
+    assert_eq!((&first["generated"], &first["train"]), (&number.into(), &at.into()));
+
+    let out = folder.path().join("out/pictures");
+    assert_eq!(names(&out), ["closest-pairs.png", "quality.svg"]);
+    let picture = image::open(out.join("closest-pairs.png")).unwrap().into_luma8();
+    assert_eq!(picture.dimensions(), (24 + 10 * 88 + 9 * 4, 24 + 28 + 2 * 88 + 4));
+    let shown = |row: usize, pixel: usize| {
+        let (x, y) = (pixel.rem_euclid(SIDE), pixel.div_euclid(SIDE));
+        let at = |n: usize, start: usize| u32::try_from(start + 11 * n).unwrap();
+        picture.get_pixel(at(x, 12), at(y, 12 + 28 + row * 92)).0[0]
+    };
+    let tile = |images: &[u8], number: usize| images[number * SIDE * SIDE..][..SIDE * SIDE].to_vec();
+    assert!((0..SIDE * SIDE).map(|pixel| shown(0, pixel)).eq(tile(drawn, number)));
+    assert!((0..SIDE * SIDE).map(|pixel| shown(1, pixel)).eq(tile(&train, at)));
+
+    let plot = fs::read_to_string(out.join("quality.svg")).unwrap();
+    for text in ["Class accuracy", "real test images", "training images", "generated, class 2"] {
+        assert!(plot.contains(text), "{text}");
+    }
+    // Each image is a point, and the legend has one for each class and one for training images.
+    assert_eq!(plot.matches("<circle").count(), TRAIN + 18 + CLASSES + 1);
 }
 
 #[test]
-fn a_class_without_images_has_no_accuracy() {
+fn a_class_without_images_has_no_figures() {
     let folder = with_model();
     let result = json(folder.path(), &[&EVAL[..], &["--classes", "0,2"]].concat());
-    assert_eq!(result["samples"], 12);
-    let by_class = result["class_accuracy_by_class"].as_array().unwrap();
-    let known: Vec<bool> = by_class.iter().map(Value::is_number).collect();
-    assert_eq!(known, [true, false, true]);
+    assert_eq!((&result["samples"], &result["train_images"]), (&18.into(), &64.into()));
+    for by_class in [&result["accuracy"], &result["accuracy"]["floor"], &result["diversity"]] {
+        let known: Vec<bool> =
+            by_class["by_class"].as_array().unwrap().iter().map(Value::is_number).collect();
+        assert_eq!(known, [true, false, true]);
+    }
 }
 
 #[test]
-fn the_text_says_the_same() {
+fn the_table_says_the_same() {
     let folder = with_model();
     let result = json(folder.path(), &EVAL);
     let text = stdout(&run(folder.path(), &EVAL));
-    let accuracy = format!("class accuracy {:.3} of 18 images", result["class_accuracy"].as_f64().unwrap());
-    assert!(text.contains(&accuracy) && text.contains("real test images: 1.000"), "{text}");
-    assert_eq!(text.matches("\n  class ").count(), CLASSES, "{text}");
+    let number = |value: &Value| value.as_f64().unwrap();
+    let frechet = &result["frechet"];
+    let row = format!(
+        "\n| Fréchet distance, 18 images | {:.2} | {:.2} | {:.2} |\n",
+        number(&frechet["distance"]),
+        number(&frechet["floor"]["distance"]),
+        number(&frechet["ratio"])
+    );
+    assert!(text.contains(&row), "{row} {text}");
+    let accuracy = format!("\n| class accuracy | {:.4} ± ", number(&result["class_accuracy"]));
+    assert!(text.contains(&accuracy) && text.contains(" | 1.0000 ± 0.0000 | "), "{text}");
+    let command = "`ddpm-cli eval --model model --data data --samples 18 --features net --sampler ddpm --guidance 2 \
+                   --seed 1`";
+    assert!(text.starts_with(command), "{text}");
+    assert!(text.contains(result["features_sha256"].as_str().unwrap()));
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).count(),
+        3
+    );
 }
 
 #[test]
-fn without_a_test_set_there_is_no_accuracy_of_real_images() {
+fn without_a_test_set_there_is_no_floor() {
     let folder = with_model();
     for file in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
         fs::remove_file(folder.path().join("data").join(file)).unwrap();
     }
-    let result = json(folder.path(), &EVAL);
+    let result = json(folder.path(), &[&EVAL[..], &["-o", "out"]].concat());
     assert!(result["real_accuracy"].is_null() && result["class_accuracy"].is_number());
+    assert!(result["test_images"].is_null() && result["frechet"]["floor"].is_null());
+    let text = stdout(&run(folder.path(), &EVAL));
+    assert!(text.contains("there are no test images, so there is no floor"), "{text}");
+}
+
+#[test]
+fn without_classes_the_rest_is_measured() {
+    let folder = with_unlabelled_model();
+    let result = json(folder.path(), &[&EVAL[..], &["-o", "out"]].concat());
+    assert!(result["accuracy"].is_null() && result["class_accuracy"].is_null());
+    assert!(result["frechet"]["distance"].is_number() && result["manifold"]["recall"]["mean"].is_number());
+    assert!(result["diversity"]["overall"].is_number());
+    assert_eq!(names(&folder.path().join("out")), ["closest-pairs.png", "quality.svg"]);
+    let text = stdout(&run(folder.path(), &EVAL));
+    assert!(text.contains("| diversity, in units") && !text.contains("| class "), "{text}");
+    let error = fail(folder.path(), 1, &[&EVAL[..], &["--metrics", "accuracy"]].concat());
+    assert!(error.contains("no classes"), "{error}");
+}
+
+#[test]
+fn other_data_than_mnist_needs_a_feature_net_of_its_own() {
+    let folder = with_model();
+    let error = fail(folder.path(), 1, &["eval", "--model", "model", "--data", "data"]);
+    assert!(error.contains("`ddpm-cli features --data data -o features`"), "{error}");
+    let (labelled, unlabelled) = (with_model(), with_unlabelled_model());
+    let net = unlabelled.path().join("net").display().to_string();
+    let args = [&EVAL[..5], &["--features", &net, "--samples", "18"]].concat();
+    let result = json(labelled.path(), &args);
+    assert!(result["accuracy"].is_null() && result["kernel"]["mean"].is_number(), "{result}");
+    let error = fail(labelled.path(), 1, &[&args[..], &["--metrics", "accuracy"]].concat());
+    assert!(error.contains("without labels"), "{error}");
 }
 
 #[test]
@@ -101,13 +207,6 @@ fn data_that_does_not_fit_the_model_is_refused_with_both_descriptions() {
     fs::remove_file(folder.path().join("data/t10k-labels-idx1-ubyte")).unwrap();
     let error = fail(folder.path(), 1, &EVAL);
     assert!(error.contains("data has 8×8 images of 0 classes"), "{error}");
-}
-
-#[test]
-fn no_images_have_no_accuracy() {
-    let folder = with_model();
-    let error = fail(folder.path(), 1, &["eval", "--model", "model", "--data", "data", "--per-class", "0"]);
-    assert!(error.contains("--per-class"), "{error}");
 }
 
 const LIKELIHOOD: [&str; 6] = ["eval", "--model", "model", "--data", "data", "--likelihood"];

@@ -30,7 +30,7 @@ const SAMPLING: [&str; 10] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 5] = [
+    let own: [(&str, &[&str]); 6] = [
         (
             "sample",
             &[
@@ -66,7 +66,22 @@ fn every_command_explains_each_of_its_options() {
                 "hf://datasets/OWNER/NAME",
             ],
         ),
-        ("eval", &["--data", "--per-class", "--likelihood", "--images", "hf://datasets/OWNER/NAME"]),
+        (
+            "eval",
+            &[
+                "--data",
+                "--samples",
+                "--metrics",
+                "frechet",
+                "memorisation",
+                "--features",
+                "-o, --out",
+                "--likelihood",
+                "--images",
+                "hf://datasets/OWNER/NAME",
+            ],
+        ),
+        ("features", &["--data", "-o, --out", "--epochs", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
     ];
@@ -98,7 +113,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
 const COMMANDS: [&[&str]; 5] = [
     &["sample", "--model", "model", "-n", "2"],
     &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out", "run", "--overwrite"],
-    &["eval", "--model", "model", "--data", "data", "--per-class", "1"],
+    &["eval", "--model", "model", "--data", "data", "--features", "net", "--samples", "12"],
     &["data", "--data", "data"],
     &["info", "--model", "model"],
 ];

@@ -4,6 +4,7 @@
 
 mod built_in;
 mod evaluation;
+mod features;
 mod formats;
 mod help;
 mod refusals;
@@ -117,6 +118,8 @@ fn write_data(folder: &Path, labelled: bool) {
 struct Trained {
     /// Every file but the checkpoints, by its path in the run's folder.
     files: BTreeMap<PathBuf, Vec<u8>>,
+    /// A feature net.
+    net: BTreeMap<PathBuf, Vec<u8>>,
     stdout: String,
     stderr: String,
 }
@@ -132,18 +135,20 @@ impl Trained {
             folder.path(),
             &["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "run", "--json"],
         );
-        let mut files = BTreeMap::new();
+        run(folder.path(), &["features", "--data", "data", "--epochs", "40", "-o", "net", "-q"]);
+        let (mut files, mut net) = (BTreeMap::new(), BTreeMap::new());
         collect(&folder.path().join("run"), Path::new(""), &mut files);
+        collect(folder.path(), Path::new("net"), &mut net);
         let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
-        Self { files, stdout: stdout(&assert), stderr }
+        Self { files, net, stdout: stdout(&assert), stderr }
     }
 
-    /// A folder that holds the data set as `data` and the trained model as `model`.
+    /// A folder that holds the data set as `data`, the trained model as `model` and a feature net as `net`.
     fn folder(&self, labelled: bool) -> TempDir {
         let folder = tempdir().unwrap();
         write_data(folder.path(), labelled);
-        for (path, bytes) in &self.files {
-            if path.starts_with("model") {
+        for (path, bytes) in self.files.iter().chain(&self.net) {
+            if path.starts_with("model") || path.starts_with("net") {
                 let path = folder.path().join(path);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, bytes).unwrap();
@@ -166,12 +171,13 @@ fn collect(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// A folder with the labelled data set as `data` and a model that was trained on it as `model`.
+/// A folder with the labelled data set as `data`, a model that was trained on it as `model`, and a feature net of it
+/// as `net`.
 fn with_model() -> TempDir {
     LABELLED.folder(true)
 }
 
-/// A folder with the unlabelled data set as `data` and a model that was trained on it as `model`.
+/// The same with the unlabelled data set.
 fn with_unlabelled_model() -> TempDir {
     UNLABELLED.folder(false)
 }

@@ -231,11 +231,12 @@ fn a_number_of_images_beyond_all_memory_is_refused() {
         ["sample", "-n", "18446744073709551615"],
         ["sample", "-n", "4611686018427387904"],
         ["sample", "--per-class", "6148914691236517206"],
-        ["eval", "--per-class", "6148914691236517206"],
     ];
     for job in jobs {
-        let rest = if job[0] == "sample" { ["--format", "idx"] } else { ["--data", "data"] };
-        refused(folder.path(), &[&job[..], &["--model", "model"], &rest].concat(), &["images"]);
+        refused(folder.path(), &[&job[..], &["--model", "model", "--format", "idx"]].concat(), &["images"]);
+    }
+    for samples in ["9", "1000001", "6148914691236517206"] {
+        usage(&["eval", "--samples", samples], &[samples, "10..=1000000"]);
     }
 }
 
@@ -243,7 +244,7 @@ fn a_number_of_images_beyond_all_memory_is_refused() {
 fn options_of_another_sampler_are_refused() {
     let folder = with_model();
     let sample = ["sample", "--model", "model"];
-    let eval = ["eval", "--model", "model", "--data", "data"];
+    let eval = ["eval", "--model", "model", "--data", "data", "--features", "net"];
     for command in [&sample[..], &eval] {
         for options in [&["--sampler", "ddim", "--noise", "none"][..], &["--sampler", "ddpm", "--eta", "0.5"]]
         {
@@ -265,7 +266,7 @@ fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
 
 #[test]
 fn likelihood_takes_no_options_of_sampling_and_needs_test_images() {
-    for option in [["--steps", "5"], ["--guidance", "1"], ["--per-class", "3"], ["--sampler", "ddim"]] {
+    for option in [["--steps", "5"], ["--guidance", "1"], ["--samples", "30"], ["--sampler", "ddim"]] {
         usage(&[&["eval", "--likelihood"][..], &option].concat(), &["--likelihood", option[0]]);
     }
     usage(&["eval", "--images", "9"], &["--likelihood"]);

@@ -36,7 +36,9 @@ enum Variance {
     /// The same for each number of the images.
     Same(f64),
     /// Between two for each number of the images, as the network says.
-    Learned { small: f64, large: f64 },
+    LearnedRange { small: f64, large: f64 },
+    /// By the network's variance of x₀.
+    Learned,
 }
 
 impl BoundEstimator {
@@ -61,7 +63,8 @@ impl BoundEstimator {
                 NoiseMode::Posterior => Variance::Same(small),
                 NoiseMode::Beta => Variance::Same(large),
                 NoiseMode::None => Variance::Same(0.0),
-                NoiseMode::LearnedRange => Variance::Learned { small, large },
+                NoiseMode::LearnedRange => Variance::LearnedRange { small, large },
+                NoiseMode::Learned => Variance::Learned,
                 NoiseMode::Variances(list) => Variance::Same(list[step.index]),
             };
             match variance {
@@ -163,8 +166,13 @@ impl StepEstimator {
                 let constant = ratio.ln() + 1.0 / ratio - 1.0;
                 mse.iter().map(|mse| constant + weight * mse / ratio).collect()
             }
-            Variance::Learned { small, large } => {
-                let log_ratio = learned_log_variance(learned(prediction)?, 1.0, large / small)?;
+            Variance::LearnedRange { .. } | Variance::Learned => {
+                let log_ratio = match self.variance {
+                    Variance::LearnedRange { small, large } => {
+                        learned_log_variance(learned(prediction)?, 1.0, large / small)?
+                    }
+                    _ => learned(prediction)?.affine(weight, 1.0)?.log()?,
+                };
                 let log_ratio = log_ratio.reshape(errors.shape())?;
                 let weighted = (errors * weight)? + 1.0;
                 let nats = ((log_ratio.neg()?.exp()? * weighted?)? + (log_ratio - 1.0)?)?;
@@ -179,7 +187,11 @@ impl StepEstimator {
         let means = host(&prediction.x_start)?;
         Ok(match self.variance {
             Variance::Same(variance) => levels.bits(&means, |_| variance),
-            Variance::Learned { small, large } => {
+            Variance::Learned => {
+                let variance = host(learned(prediction)?)?;
+                levels.bits(&means, |i| variance[i])
+            }
+            Variance::LearnedRange { small, large } => {
                 let learned = learned(prediction)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
                 let log_variance = host(&learned_log_variance(&learned, small, large)?)?;
                 levels.bits(&means, |i| log_variance[i].exp())

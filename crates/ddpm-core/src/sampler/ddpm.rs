@@ -22,6 +22,11 @@ pub enum NoiseMode {
     /// arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule whose
     /// `variance_type` is `LearnedRange`.
     LearnedRange,
+    /// As the network says, with the variance of x₀ given xₜ beside its prediction, for a schedule whose
+    /// `variance_type` is a fixed one: σ² = β̃ + c² Var x₀, where c is the factor of x₀ in the posterior's mean (the
+    /// law of total variance; Bao et al. 2022, arXiv 2201.06503). Unlike a variance learnt for one step, it is
+    /// right for any list of timesteps.
+    Learned,
     /// A variance for each timestep of the list, in its order; see
     /// [`optimal_variances`](crate::likelihood::optimal_variances).
     Variances(Vec<f64>),
@@ -42,6 +47,9 @@ impl NoiseMode {
     pub(crate) fn check(&self, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Result<()> {
         match self {
             Self::LearnedRange if schedule.config().variance_type != VarianceType::LearnedRange => {
+                Err(Error::NoLearnedVariance)
+            }
+            Self::Learned if schedule.config().variance_type == VarianceType::LearnedRange => {
                 Err(Error::NoLearnedVariance)
             }
             Self::Variances(list) if list.len() != timesteps.len() => {
@@ -150,6 +158,10 @@ fn deviation(
         NoiseMode::LearnedRange => {
             let Some(v) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
             return Ok(Deviation::Each((learned_log_variance(v, small, posterior.beta)? * 0.5)?.exp()?));
+        }
+        NoiseMode::Learned => {
+            let Some(variance) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
+            return Ok(Deviation::Each(variance.affine(posterior.x_start_coef.powi(2), small)?.sqrt()?));
         }
     };
     Ok(if variance > 0.0 { Deviation::Same(variance.sqrt()) } else { Deviation::None })

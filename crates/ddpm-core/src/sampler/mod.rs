@@ -71,7 +71,8 @@ pub struct Step<'a> {
 /// A prediction, read as x₀, and what the network says about the variance, if it does.
 pub(crate) struct Prediction {
     pub(crate) x_start: Tensor,
-    /// In [−1, 1]: where ln σ² lies between ln β̃ and ln β.
+    /// Of a schedule with `variance_type` `LearnedRange`, in [−1, 1]: where ln σ² lies between ln β̃ and ln β. Of
+    /// another, the variance of x₀ given xₜ.
     pub(crate) variance: Option<Tensor>,
     /// x₀ before it was clipped, where diffusers takes ε̂ from that.
     unclipped: Option<Tensor>,
@@ -88,6 +89,7 @@ pub(crate) fn predict(
     let output = model(x_t, timestep)?;
     let (prediction, variance) = match config.variance_type {
         VarianceType::LearnedRange => split(&output, x_t)?,
+        _ if output.dims().get(1) != x_t.dims().get(1) => split(&output, x_t)?,
         _ => (output, None),
     };
     if prediction.dims() != x_t.dims() {
@@ -129,7 +131,7 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     };
     if !fits {
         let (found, image) = (output.dims().to_vec(), x_t.dims().to_vec());
-        let expected = "twice the width in dimension 1, for variance_type learned_range";
+        let expected = "the same shape, or twice the width in dimension 1 with a learned variance";
         return Err(Error::NetworkOutput { found, image, expected });
     }
     let width = x_t.dim(1)?;

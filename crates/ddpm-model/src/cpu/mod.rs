@@ -16,7 +16,7 @@ mod train;
 
 use std::{iter::zip, sync::Mutex};
 
-use ddpm_core::PredictionType;
+use ddpm_core::{NoiseSchedule, PredictionType};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -25,7 +25,7 @@ use crate::{
     embedding::sinusoids,
     program::{CLASS, Program, Slot, TIME},
 };
-use elementwise::{Silu, Start};
+use elementwise::{Sigmoid, Silu, Start};
 use plan::{Layer, Plan};
 use product::{GROUP, Next, Product};
 
@@ -41,6 +41,10 @@ pub struct CpuNetwork {
     lengths: Vec<usize>,
     /// The sinusoids of every timestep, [T, E].
     times: Vec<f32>,
+    /// √ᾱ of every timestep.
+    signals: Vec<f32>,
+    /// 1−ᾱ of every timestep.
+    noises: Vec<f32>,
     pixels: usize,
     output_type: PredictionType,
     /// Buffers of predictions for the next ones.
@@ -69,13 +73,19 @@ struct Conditions<'a> {
 }
 
 impl CpuNetwork {
-    /// The network of a valid configuration, for a schedule of `steps` timesteps.
+    /// The network of a valid configuration, for the timesteps of a schedule.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "the table is computed in f64 and rounded once")]
-    pub fn new(config: &DenoiserConfig, steps: usize) -> Self {
+    pub fn new(config: &DenoiserConfig, schedule: &NoiseSchedule) -> Self {
         let program = Program::new(config);
+        let alphas_cumprod = schedule.alphas_cumprod();
         Self {
-            times: sinusoids(steps, program.widths[TIME]).into_iter().map(|x| x as f32).collect(),
+            signals: alphas_cumprod.iter().map(|alpha_bar| alpha_bar.sqrt() as f32).collect(),
+            noises: alphas_cumprod.iter().map(|alpha_bar| (1.0 - alpha_bar) as f32).collect(),
+            times: sinusoids(alphas_cumprod.len(), program.widths[TIME])
+                .into_iter()
+                .map(|x| x as f32)
+                .collect(),
             plan: Plan::new(&program),
             lengths: program.parameters.iter().map(|p| p.shape.iter().product()).collect(),
             pixels: config.pixels(),
@@ -139,11 +149,23 @@ impl CpuNetwork {
         }
     }
 
-    /// Runs the layers of images, whose pixels are in `slots`.
+    /// Runs the layers of images, whose pixels are in `slots`: all but that of u.
     fn run_images(&self, weights: &Packed, slots: &mut Activations, conditions: Conditions<'_>) {
-        for (layer, weight) in self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]) {
+        let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
+        for (layer, weight) in layers.filter(|(layer, _)| Some(layer.out) != self.plan.spread) {
             let conditions = layer.add.is_some_and(|add| !self.plan.of_image[add]).then_some(conditions);
             slots.run(layer, weight, conditions);
+        }
+    }
+
+    /// After [`CpuNetwork::run_images`], p of a Gaussian head, into the slot of u.
+    fn run_spread(&self, weights: &Packed, slots: &mut Activations, t: &[usize]) {
+        let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
+        for (layer, weight) in layers.filter(|(layer, _)| Some(layer.out) == self.plan.spread) {
+            slots.run(layer, weight, None);
+            let shifts: Vec<f32> = t.iter().map(|&t| -self.noises[t].ln()).collect();
+            let panels = slots.values[layer.out].par_chunks_mut(slots.rows.max(1));
+            panels.for_each(|u| Arch::new().dispatch(Sigmoid { z: u, shifts: &shifts }));
         }
     }
 }

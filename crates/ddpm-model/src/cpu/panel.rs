@@ -41,12 +41,13 @@ pub(crate) fn to_panels(images: &[f32], width: usize, to: &mut [Row]) {
     }
 }
 
-/// The way back from [`to_panels`].
-pub(crate) fn from_panels(from: &[Row], width: usize, images: &mut [f32]) {
-    let batch = images.len().checked_div(width).unwrap_or(0);
+/// The way back from [`to_panels`], to images that begin every `stride` numbers.
+pub(crate) fn from_panels(from: &[Row], width: usize, stride: usize, images: &mut [f32]) {
+    let batch = images.len().div_ceil(stride.max(1));
     for (panel, rows) in from.chunks(batch.max(1)).enumerate() {
         let first = panel * PANEL;
-        for (row, image) in rows.iter().zip(images.chunks_mut(width)) {
+        for (row, image) in rows.iter().zip(images.chunks_mut(stride)) {
+            let image = &mut image[..width];
             match image[first..].first_chunk_mut() {
                 Some(part) => *part = row.0,
                 None => {
@@ -116,7 +117,7 @@ mod tests {
                 assert_eq!(rows[2 * batch + 1].0[..6], [69.0, 70.0, 71.0, 72.0, 73.0, 0.0]);
             }
             let mut back = vec![9.0; images.len()];
-            from_panels(&rows, width, &mut back);
+            from_panels(&rows, width, width, &mut back);
             assert_eq!(back, images);
         }
     }

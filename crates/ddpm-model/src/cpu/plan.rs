@@ -38,8 +38,10 @@ pub(super) struct Plan {
     pub(super) widths: Vec<usize>,
     /// Whether each slot depends on the image.
     pub(super) of_image: Vec<bool>,
-    /// The result.
+    /// The output, or m of a Gaussian head.
     pub(super) output: Slot,
+    /// u of a Gaussian head.
+    pub(super) spread: Option<Slot>,
 }
 
 impl Plan {
@@ -51,7 +53,8 @@ impl Plan {
             images: Vec::new(),
             widths: program.widths.clone(),
             of_image: vec![false; program.widths.len()],
-            output: program.widths.len() - 1,
+            output: program.output(),
+            spread: program.spread,
         };
         plan.of_image[IMAGE] = true;
         for Op { map, add, silu, out } in &program.ops {

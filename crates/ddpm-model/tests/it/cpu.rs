@@ -90,7 +90,7 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let weighing = x_t.cos().unwrap();
         let gradients = (&output * exact(&weighing)).unwrap().sum_all().unwrap().backward().unwrap();
 
-        let network = CpuNetwork::new(&config, 20);
+        let network = CpuNetwork::new(&config, &NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap());
         let mut workspace = network.workspace(batch);
         let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
         let weighing: Vec<f32> = weighing.flatten_all().unwrap().to_vec1().unwrap();
@@ -128,7 +128,7 @@ fn one_thread_and_three_give_the_same_bits() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let network = CpuNetwork::new(&config, 20);
+            let network = CpuNetwork::new(&config, &NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap());
             let (mut workspace, mut training) = (network.workspace(50), training(&network, &weights));
             to_rows(&x_t, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);

@@ -12,7 +12,7 @@ use ddpm_model::{
 };
 use rayon::prelude::*;
 
-use super::Batch;
+use super::{Batch, reverse_variance};
 use crate::{
     Result, TrainConfig,
     optimizer::{StatePart, StepSize},
@@ -27,6 +27,8 @@ pub(crate) struct CpuEngine {
     workspace: Workspace,
     /// The noise of the batch, [B, pixels].
     eps: Vec<f32>,
+    /// The weight of the variational bound.
+    bound: f64,
 }
 
 impl CpuEngine {
@@ -35,7 +37,7 @@ impl CpuEngine {
         let weights = initial_weights(config, train.seed, &Device::Cpu)?;
         let parameters = config.parameters();
         let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
-        let network = CpuNetwork::new(config, schedule.num_train_timesteps());
+        let network = CpuNetwork::new(config, schedule);
         let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
         Ok(Self {
             training: Training {
@@ -48,6 +50,7 @@ impl CpuEngine {
             network,
             parameters,
             eps: vec![0.0; batch * config.pixels()],
+            bound: train.bound,
         })
     }
 
@@ -68,15 +71,20 @@ impl CpuEngine {
             .zip(zip(self.eps.chunks(pixels), &batch.weights))
             .map(|((&index, &t), (eps, weight))| {
                 let alpha_bar = schedule.alphas_cumprod()[t];
-                ImageRow {
+                let [floor, slope] = reverse_variance(schedule, t)?;
+                Ok(ImageRow {
+                    bound: (self.bound * slope * scale) as f32,
+                    floor: floor as f32,
+                    slope: slope as f32,
                     image: &data.images()[index as usize * pixels..][..pixels],
                     eps,
                     signal: alpha_bar.sqrt() as f32,
                     noise: (1.0 - alpha_bar).sqrt() as f32,
+                    noise_variance: (1.0 - alpha_bar) as f32,
                     weight: (weight * scale) as f32,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
 
         self.workspace.input_mut().par_chunks_mut(images).enumerate().for_each(|(panel, x_t)| {
             for (x_t, row) in zip(x_t, &rows) {
@@ -87,7 +95,25 @@ impl CpuEngine {
         self.network.forward(&self.training.weights, &mut self.workspace, &batch.t, &batch.labels);
 
         let kind = self.network.output_type();
-        let (output, gradient) = self.workspace.output_and_gradient();
+        let [(output, gradient), (spread, spread_gradient)] = self.workspace.outputs_and_gradients();
+        if !spread.is_empty() {
+            let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images));
+            let spreads = spread_gradient.par_chunks_mut(images).zip(spread.par_chunks(images));
+            let losses: Vec<f64> = panels
+                .zip(spreads)
+                .enumerate()
+                .map(|(panel, ((gradient, m), (spread_gradient, p)))| {
+                    let mut sums = [0.0; PANEL];
+                    let gradients = zip(gradient, spread_gradient);
+                    for ((gradients, (m, p)), row) in zip(gradients, zip(m, p)).zip(&rows) {
+                        row.gaussian(panel, (m, p), gradients, &mut sums);
+                    }
+                    sums.into_iter().map(f64::from).sum()
+                })
+                .collect();
+            self.network.backward(&mut self.training, &mut self.workspace, size.rounded());
+            return Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?);
+        }
         let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).enumerate();
         let losses: Vec<f64> = panels
             .map(|(panel, (gradient, output))| {
@@ -150,9 +176,49 @@ struct ImageRow<'a> {
     signal: f32,
     noise: f32,
     weight: f32,
+    /// 1−ᾱ.
+    noise_variance: f32,
+    /// The reverse step's variance is `floor + slope · Var x₀`.
+    floor: f32,
+    slope: f32,
+    /// The weight of the bound, times `slope`.
+    bound: f32,
 }
 
 impl ImageRow<'_> {
+    /// The gradient with respect to m and u of a Gaussian head (see [`Head::Gaussian`](ddpm_model::Head)), of the
+    /// weighted squared error plus the weighted bound, per pixel with σ² = f + s·v
+    ///
+    /// ```text
+    /// ½ [ln σ² + (f + s (x₀−x̂₀)²)/σ²]
+    /// ```
+    #[inline]
+    fn gaussian(
+        &self,
+        panel: usize,
+        (m, p): (&Row, &Row),
+        (m_gradient, u_gradient): (&mut Row, &mut Row),
+        sums: &mut [f32; PANEL],
+    ) {
+        let (x_start, eps) = self.panel(panel);
+        for i in 0..PANEL {
+            let (m, p) = (m.0[i], p.0[i]);
+            let x_t = self.signal * x_start[i] + self.noise * eps[i];
+            let surprise = self.signal * (x_t - self.signal * m);
+            let output_error = m - x_start[i];
+            let error = output_error + p * surprise;
+            let variance = self.noise_variance * p;
+            let precision = 1.0 / (self.floor + self.slope * variance);
+            let by_mean = error * self.bound * precision;
+            let by_variance =
+                0.5 * self.bound * self.slope * (variance - error * error) * precision * precision;
+            m_gradient.0[i] =
+                2.0 * self.weight * output_error + by_mean * (1.0 - self.signal * self.signal * p);
+            u_gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
+            sums[i] += self.weight * output_error * output_error;
+        }
+    }
+
     /// x₀ and ε of a panel of pixels; both are zero past the last pixel.
     #[inline]
     fn panel(&self, panel: usize) -> ([f32; PANEL], [f32; PANEL]) {

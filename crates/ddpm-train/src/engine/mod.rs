@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) use cpu::CpuEngine;
-pub(crate) use tensor::{TensorEngine, gather, loss, upload};
+pub(crate) use tensor::{TensorEngine, gather, losses, upload};
 
 /// Which images to train on, and how each is noised. All lists are of one length.
 pub(crate) struct Batch<'a> {
@@ -95,6 +95,15 @@ impl Engine {
             Self::Tensor(engine) => engine.optimizer.restore(get),
         }
     }
+}
+
+/// f and s of σ² = f + s·Var x₀, the variance of the reverse step from t (the law of total variance; Bao et al.
+/// 2022, arXiv 2201.06503): β̃ₜ and the square of the posterior's factor of x₀. A pixel's level is known to half a
+/// bin only, so f is at least the variance of a bin.
+pub(crate) fn reverse_variance(schedule: &NoiseSchedule, t: usize) -> Result<[f64; 2]> {
+    const BIN: f64 = 2.0 / 255.0;
+    let posterior = schedule.posterior_step(t, t.checked_sub(1))?;
+    Ok([posterior.variance.max(BIN * BIN / 12.0), posterior.x_start_coef.powi(2)])
 }
 
 #[cfg(test)]

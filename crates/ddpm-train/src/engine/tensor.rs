@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::DataSet;
-use ddpm_model::{Denoiser, Parameter, initial_weights};
+use ddpm_model::{Belief, Denoiser, Parameter, initial_weights};
 
-use super::Batch;
+use super::{Batch, reverse_variance};
 use crate::{
     Result, TrainConfig,
     optimizer::{StepSize, TensorAdamW},
@@ -18,6 +18,8 @@ pub(crate) struct TensorEngine {
     /// [N, pixels], as bytes: a quarter of the memory of f32.
     images: Tensor,
     pub(super) optimizer: TensorAdamW,
+    /// The weight of the variational bound.
+    bound: f64,
 }
 
 impl TensorEngine {
@@ -37,15 +39,20 @@ impl TensorEngine {
             denoiser: Denoiser::new(config, schedule.config(), tensors)?,
             images: upload(data, device)?,
             optimizer: TensorAdamW::new(vars)?,
+            bound: train.bound,
         })
     }
 
     pub(super) fn step(&mut self, batch: &Batch<'_>, rng: AddressedRng, size: StepSize) -> Result<Tensor> {
         let x_start = gather(&self.images, batch.indices)?;
         let eps = rng.normal_like(Purpose::TrainNoise, &batch.positions, 0, &x_start)?;
-        let loss = loss(&self.denoiser, &batch.weights, &x_start, &eps, &batch.t, &batch.labels)?;
+        let parts = losses(&self.denoiser, &batch.weights, &x_start, &eps, &batch.t, &batch.labels)?;
+        let loss = match &parts.bound {
+            Some(bound) => (&parts.error + (bound * self.bound)?)?,
+            None => parts.error.clone(),
+        };
         self.optimizer.step(&loss.backward()?, size)?;
-        Ok(loss.detach())
+        Ok(parts.error.detach())
     }
 }
 
@@ -60,15 +67,23 @@ pub(crate) fn gather(images: &Tensor, indices: &[u32]) -> Result<Tensor> {
     Ok(images.index_select(&indices, 0)?.to_dtype(DType::F32)?.affine(1.0 / 127.5, -1.0)?)
 }
 
-/// The weighted mean squared error of the network's raw output, a scalar.
-pub(crate) fn loss(
+/// What a network is trained on, scalars.
+pub(crate) struct Losses {
+    /// The weighted mean squared error of the network's output.
+    pub(crate) error: Tensor,
+    /// With a Gaussian head, the variational bound's part that depends on the network, per pixel in nats.
+    bound: Option<Tensor>,
+}
+
+/// The losses of a batch.
+pub(crate) fn losses(
     denoiser: &Denoiser,
     weights: &[f64],
     x_start: &Tensor,
     eps: &Tensor,
     t: &[usize],
     labels: &[u32],
-) -> Result<Tensor> {
+) -> Result<Losses> {
     let schedule = denoiser.schedule();
     let x_t = schedule.q_sample(x_start, t, eps)?;
     let target = match denoiser.config().output_type {
@@ -76,7 +91,24 @@ pub(crate) fn loss(
         PredictionType::Sample => x_start.clone(),
         PredictionType::VPrediction => schedule.velocity(x_start, t, eps)?,
     };
-    let squares = (denoiser.forward(&x_t, t, labels)? - target)?.sqr()?;
+    let (output, belief) = denoiser.forward_with_belief(&x_t, t, labels)?;
+    let squares = (output - target)?.sqr()?;
+    let bound = match belief {
+        Some(Belief { x_start: mean, variance }) => {
+            let squares = (mean - x_start)?.sqr()?;
+            let column = |part: usize| -> Result<Tensor> {
+                let column = t.iter().map(|&t| Ok(reverse_variance(schedule, t)?[part]));
+                let column =
+                    Tensor::from_vec(column.collect::<Result<Vec<f64>>>()?, (t.len(), 1), &Device::Cpu)?;
+                Ok(column.to_dtype(variance.dtype())?.to_device(variance.device())?)
+            };
+            let (floor, slope) = (column(0)?, column(1)?);
+            let reverse = variance.broadcast_mul(&slope)?.broadcast_add(&floor)?;
+            let expected = squares.broadcast_mul(&slope)?.broadcast_add(&floor)?;
+            Some(((reverse.log()? + expected.div(&reverse)?)? * 0.5)?.mean_all()?)
+        }
+        None => None,
+    };
     let weights = Tensor::new(weights, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(x_start.device())?;
-    Ok((squares.mean(1)? * weights)?.mean_all()?)
+    Ok(Losses { error: (squares.mean(1)? * weights)?.mean_all()?, bound })
 }

@@ -1,0 +1,178 @@
+//! Accuracy by class, and features in two dimensions, as SVG.
+
+use anyhow::{Context, Result};
+use ddpm_eval::{ClassAccuracy, Measured, Report, View};
+use plotters::{
+    coord::{CoordTranslate, Shift},
+    prelude::*,
+};
+
+/// Width and height of a panel, in pixels.
+const PANEL: (u32, u32) = (560, 500);
+const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
+const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
+const TRAIN_COLOUR: RGBColor = RGBColor(196, 196, 196);
+const REAL_COLOUR: RGBColor = RGBColor(60, 60, 60);
+const BAR_COLOUR: RGBColor = RGBColor(116, 153, 190);
+const FONT: &str = "sans-serif";
+/// Ten colours that can be told apart, those of Tableau.
+const CLASS_COLOURS: [RGBColor; 10] = [
+    RGBColor(78, 121, 167),
+    RGBColor(242, 142, 43),
+    RGBColor(225, 87, 89),
+    RGBColor(118, 183, 178),
+    RGBColor(89, 161, 79),
+    RGBColor(237, 201, 72),
+    RGBColor(176, 122, 161),
+    RGBColor(255, 157, 167),
+    RGBColor(156, 117, 95),
+    RGBColor(20, 120, 120),
+];
+
+/// What was measured of accuracy and features side by side; none if neither was. `labels` are the classes of the
+/// generated images.
+pub(super) fn svg(report: &Report, labels: Option<&[u8]>) -> Result<Option<String>> {
+    let panels = u32::from(report.accuracy.is_some()) + u32::from(report.view.is_some());
+    if panels == 0 {
+        return Ok(None);
+    }
+    let mut svg = String::new();
+    draw(&mut svg, panels, report, labels).context("cannot draw the plot")?;
+    Ok(Some(svg))
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn draw(svg: &mut String, panels: u32, report: &Report, labels: Option<&[u8]>) -> Result<()> {
+    let page = SVGBackend::with_string(svg, (panels * PANEL.0, PANEL.1)).into_drawing_area();
+    page.fill(&WHITE)?;
+    let mut areas = page.split_evenly((1, panels as usize)).into_iter();
+    if let (Some(accuracy), Some(area)) = (&report.accuracy, report.accuracy.as_ref().and(areas.next())) {
+        draw_accuracy(&area, accuracy)?;
+    }
+    if let (Some(view), Some(area)) = (&report.view, areas.next()) {
+        draw_view(&area, view, labels)?;
+    }
+    page.present()?;
+    Ok(())
+}
+
+/// A bar for each class, and a line across it at the accuracy of test images.
+fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<()> {
+    let by_class = &accuracy.generated.by_class;
+    let floor = accuracy.floor.as_ref().map(|floor| floor.by_class.as_slice()).unwrap_or_default();
+    let known = || by_class.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
+    let real = || floor.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
+    let least = known().chain(real()).map(|(_, part)| part).fold(1.0, f64::min);
+    // In whole steps, so that small differences near 1 are seen.
+    let low = if least >= 0.9 { (least * 50.0).floor() / 50.0 - 0.02 } else { 0.0 };
+    let mut chart = ChartBuilder::on(area)
+        .caption("Class accuracy", (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .margin(14)
+        .x_label_area_size(52)
+        .y_label_area_size(76)
+        .build_cartesian_2d(-0.6..by_class.len() as f64 - 0.4, low..1.0)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID_COLOUR)
+        .light_line_style(TRANSPARENT)
+        .axis_style(TEXT_COLOUR)
+        .label_style((FONT, 16).into_font().color(&TEXT_COLOUR))
+        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .x_labels(by_class.len().min(20) + 1)
+        .x_desc("class")
+        .y_desc("part of the images")
+        .x_label_formatter(&|class| if class.fract() == 0.0 { class.to_string() } else { String::new() })
+        .y_label_formatter(&|part| format!("{part:.2}"))
+        .draw()?;
+    chart
+        .draw_series(known().map(|(class, part)| {
+            Rectangle::new([(class - 0.35, low), (class + 0.35, part)], BAR_COLOUR.filled())
+        }))?
+        .label("generated images")
+        .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 24, y + 5)], BAR_COLOUR.filled()));
+    if !floor.is_empty() {
+        let line = REAL_COLOUR.stroke_width(2);
+        let across = |(class, part)| PathElement::new(vec![(class - 0.42, part), (class + 0.42, part)], line);
+        chart
+            .draw_series(real().map(across))?
+            .label("real test images")
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], line));
+    }
+    draw_legend(&mut chart, SeriesLabelPosition::LowerRight)
+}
+
+/// Training images in grey, and generated ones over them in the colour of their class.
+fn draw_view(area: &Area<'_>, view: &View, labels: Option<&[u8]>) -> Result<()> {
+    let range = |axis: usize| {
+        let values = || view.train.iter().chain(&view.generated).map(|point| point[axis]);
+        let (low, high) =
+            (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
+        let margin = 0.04 * (high - low).max(f32::MIN_POSITIVE);
+        low - margin..high + margin
+    };
+    let mut chart = ChartBuilder::on(area)
+        .caption("Features", (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .margin(14)
+        .x_label_area_size(52)
+        .y_label_area_size(52)
+        .build_cartesian_2d(range(0), range(1))?;
+    let axis = |n: usize| {
+        let number = ["first", "second"][n];
+        format!("{number} principal component, {:.0} % of the variance", 100.0 * view.explained[n])
+    };
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .axis_style(TEXT_COLOUR)
+        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .x_labels(0)
+        .y_labels(0)
+        .x_desc(axis(0))
+        .y_desc(axis(1))
+        .draw()?;
+    let dot = |point: &[f32; 2], colour: RGBColor| Circle::new((point[0], point[1]), 2, colour.filled());
+    chart
+        .draw_series(view.train.iter().map(|point| dot(point, TRAIN_COLOUR)))?
+        .label("training images")
+        .legend(|at| Circle::new(at, 4, TRAIN_COLOUR.filled()));
+    let colour = |class: u8| CLASS_COLOURS[usize::from(class) % CLASS_COLOURS.len()];
+    let Some(labels) = labels else {
+        chart
+            .draw_series(view.generated.iter().map(|point| dot(point, BAR_COLOUR)))?
+            .label("generated images")
+            .legend(|at| Circle::new(at, 4, BAR_COLOUR.filled()));
+        return draw_legend(&mut chart, SeriesLabelPosition::UpperRight);
+    };
+    let mut classes = labels.to_vec();
+    classes.sort_unstable();
+    classes.dedup();
+    for class in classes {
+        let of_class = view.generated.iter().zip(labels).filter(|(_, label)| **label == class);
+        let series = chart.draw_series(of_class.map(|(point, _)| dot(point, colour(class))))?;
+        // More colours than there are would be the same again.
+        if usize::from(class) < CLASS_COLOURS.len() {
+            series
+                .label(format!("generated, class {class}"))
+                .legend(move |at| Circle::new(at, 4, colour(class).filled()));
+        }
+    }
+    draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
+}
+
+fn draw_legend<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    position: SeriesLabelPosition,
+) -> Result<()> {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .margin(14)
+        .legend_area_size(34)
+        .background_style(WHITE.mix(0.8))
+        .border_style(GRID_COLOUR)
+        .label_font((FONT, 14).into_font().color(&TEXT_COLOUR))
+        .draw()?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The figures as Markdown.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use ddpm_core::likelihood::Estimate;
+use ddpm_eval::{Measured, Report};
+
+use super::Evaluated;
+use crate::args::{ClassList, Interval};
+
+pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
+    let report = evaluated.report;
+    let mut text = head(evaluated);
+    writeln!(text, "| figure | generated images | real test images | ratio |\n| --- | --- | --- | --- |")?;
+    for [figure, generated, floor, ratio] in rows(report) {
+        writeln!(text, "| {figure} | {generated} | {floor} | {ratio} |")?;
+    }
+    text += &by_class(report);
+    Ok(text)
+}
+
+/// What the figures belong to, and how to make them again.
+fn head(evaluated: &Evaluated<'_>) -> String {
+    let Evaluated { report, common, .. } = evaluated;
+    let command = command(evaluated);
+    let (version, seed, ruler) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
+    let Report { samples, train_images, subset_images, .. } = report;
+    let floor = match report.test_images {
+        Some(images) => format!("{images} test images measured in the same way are the floor"),
+        None => "there are no test images, so there is no floor".to_owned(),
+    };
+    format!(
+        "`{command} --seed {seed}`, version {version}. The ruler is the feature net with SHA-256 `{ruler}`. {samples} \
+         generated images are compared with {train_images} training images, or {subset_images} of them where time \
+         grows with the square of their number; {floor}. ± is a standard error, and says nothing of other training \
+         images.\n\n"
+    )
+}
+
+fn command(evaluated: &Evaluated<'_>) -> String {
+    let options = evaluated.options;
+    let sampling = &options.sampling;
+    let mut command = format!(
+        "ddpm-cli eval --model {} --data {} --samples {}",
+        sampling.model, options.data, options.samples
+    );
+    let mut add = |option: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command += &format!(" --{option} {value}");
+        }
+    };
+    let list = |numbers: Vec<String>| numbers.join(",");
+    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+    add("features", options.features.as_ref().map(|folder| folder.display().to_string()));
+    add(
+        "metrics",
+        options.metrics.as_ref().map(|metrics| {
+            list(metrics.iter().filter_map(|metric| name(metric.to_possible_value())).collect())
+        }),
+    );
+    add(
+        "classes",
+        sampling
+            .classes
+            .as_ref()
+            .map(|ClassList(classes)| list(classes.iter().map(u32::to_string).collect())),
+    );
+    add("sampler", name(sampling.sampler.to_possible_value()));
+    add("noise", sampling.noise.and_then(|noise| name(noise.to_possible_value())));
+    add("eta", sampling.eta.map(|eta| eta.to_string()));
+    add("steps", sampling.steps.map(|steps| steps.to_string()));
+    add(
+        "timesteps",
+        sampling.timesteps.as_ref().map(|steps| list(steps.iter().map(usize::to_string).collect())),
+    );
+    add("guidance", Some(evaluated.config.guidance.scale().to_string()));
+    add("guidance-interval", sampling.guidance_interval.map(|Interval(a, b)| format!("{a}-{b}")));
+    command
+}
+
+/// Name, generated, floor and ratio of each figure.
+fn rows(report: &Report) -> Vec<[String; 4]> {
+    let mut rows = Vec::new();
+    if let Some(frechet) = &report.frechet {
+        let images = frechet.generated.images;
+        let name = format!("Fréchet distance, {images} images");
+        rows.push(row(name, frechet, |found| Some(format!("{:.2}", found.distance))));
+        if frechet.generated.limit.is_some() {
+            let name = "Fréchet distance, extrapolated to ∞ images".to_owned();
+            let limit = row(name, frechet, |found| Some(format!("{:.2}", found.limit.as_ref()?.distance)));
+            // The ratio is that of the row above; that of the limit may divide by something near 0.
+            let [name, generated, floor, _] = limit;
+            rows.push([name, generated, floor, String::new()]);
+        }
+    }
+    if let Some(kernel) = &report.kernel {
+        let cell = |mean: f64, error: f64| Some(format!("{:.3} ± {:.3}", 1e3 * mean, 1e3 * error));
+        let name = "kernel distance × 1000".to_owned();
+        rows.push(row(name, kernel, |found| cell(found.mean, found.standard_error)));
+    }
+    if let Some(manifold) = &report.manifold {
+        let cell = |Estimate { mean, standard_error }| Some(format!("{mean:.3} ± {standard_error:.3}"));
+        rows.push(row("precision, k = 3".to_owned(), manifold, |found| cell(found.precision)));
+        rows.push(row("recall, k = 3".to_owned(), manifold, |found| cell(found.recall)));
+        rows.push(row("density, k = 5".to_owned(), manifold, |found| cell(found.density)));
+        rows.push(row("coverage, k = 5".to_owned(), manifold, |found| cell(found.coverage)));
+    }
+    if let Some(accuracy) = &report.accuracy {
+        let name = "class accuracy".to_owned();
+        rows.push(row(name, accuracy, |found| {
+            Some(format!("{:.4} ± {:.4}", found.overall, found.standard_error))
+        }));
+    }
+    if let Some(diversity) = &report.diversity {
+        let within = if diversity.generated.by_class.is_empty() { "" } else { " within a class" };
+        let name = format!("diversity{within}, in units of training images");
+        rows.push(row(name, diversity, |found| Some(format!("{:.3}", found.overall?))));
+    }
+    if let Some(memorisation) = &report.memorisation {
+        let name = "mean distance to the nearest training image, grey levels".to_owned();
+        rows.push(row(name, memorisation, |found| Some(format!("{:.2}", found.distance))));
+    }
+    rows
+}
+
+fn row<T>(name: String, figure: &Measured<T>, cell: impl Fn(&T) -> Option<String>) -> [String; 4] {
+    let none = || "–".to_owned();
+    [
+        name,
+        cell(&figure.generated).unwrap_or_else(none),
+        figure.floor.as_ref().and_then(&cell).unwrap_or_else(none),
+        figure.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+    ]
+}
+
+/// Accuracy and diversity of each class that was asked for; nothing without classes.
+fn by_class(report: &Report) -> String {
+    let none: &[Option<f64>] = &[];
+    let accuracy = report.accuracy.as_ref();
+    let diversity = report.diversity.as_ref();
+    let columns = [
+        accuracy.map_or(none, |found| &found.generated.by_class),
+        accuracy.and_then(|found| found.floor.as_ref()).map_or(none, |found| &found.by_class),
+        diversity.map_or(none, |found| &found.generated.by_class),
+        diversity.and_then(|found| found.floor.as_ref()).map_or(none, |found| &found.by_class),
+    ];
+    let cell = |column: usize, class: usize| columns[column].get(class).copied().flatten();
+    let classes = columns.iter().map(|column| column.len()).max().unwrap_or(0);
+    let known: Vec<usize> =
+        (0..classes).filter(|&class| cell(0, class).or(cell(2, class)).is_some()).collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n| class | accuracy | of test images | diversity | of test images |\n".to_owned();
+    text += "| --- | --- | --- | --- | --- |\n";
+    for class in known {
+        let [a, b, c, d] = [0, 1, 2, 3]
+            .map(|column| cell(column, class).map_or_else(|| "–".to_owned(), |value| format!("{value:.3}")));
+        text += &format!("| {class} | {a} | {b} | {c} | {d} |\n");
+    }
+    text
+}

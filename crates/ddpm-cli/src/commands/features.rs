@@ -1,0 +1,103 @@
+//! `ddpm-cli features`.
+
+use anyhow::Result;
+use ddpm_data::HubConfig;
+use ddpm_eval::{ClassAccuracy, FeatureNet, FeatureTraining, train_features};
+use serde_json::json;
+
+use crate::{
+    args::{Common, Features},
+    output,
+};
+
+pub(crate) fn run(options: &Features, common: &Common) -> Result<()> {
+    let device = common.device.open()?;
+    let corpus = options.data.load(&HubConfig::from_env())?;
+    // Rather now than after training.
+    FeatureNet::check_writable(&options.out)?;
+    let mut training = FeatureTraining::recipe(common.seed);
+    training.epochs = options.epochs.unwrap_or(training.epochs);
+    output::verbose(common, &format!("{training:#?}"));
+    let bar = output::progress(common, 0, "{wide_bar} {human_pos}/{human_len} steps  {eta} left  {msg}")?;
+    let started = std::time::Instant::now();
+    let net = train_features(corpus.train(), &training, &device, |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.step);
+        if let Some(loss) = progress.epoch_loss {
+            bar.set_message(format!("loss {loss:.4}"));
+            output::verbose(common, &format!("step {}: loss {loss:.5}", progress.step));
+        }
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let (split, test) = match corpus.test() {
+        Some(test) if net.num_classes().is_none() || test.labels().is_some() => ("test", test),
+        _ => ("training", corpus.train()),
+    };
+    let accuracy = net.accuracy(test)?;
+    let command = format!(
+        "ddpm-cli features --data {} --epochs {} --seed {}",
+        options.data, training.epochs, training.seed
+    );
+    net.save(&options.out, &card(&net, corpus.name(), split, &accuracy, &command))?;
+    let json = json!({
+        "features": options.out.display().to_string(),
+        "sha256": net.digest(),
+        "data": corpus.name(),
+        "classes": net.num_classes(),
+        "images": test.len(),
+        "split": split,
+        "accuracy": accuracy.overall,
+        "accuracy_by_class": accuracy.by_class,
+        "epochs": training.epochs,
+        "seed": training.seed,
+        "seconds": seconds,
+    });
+    let mut text = format!(
+        "{}: accuracy {:.4} on {} {split} images after {seconds:.0} s, SHA-256 {}",
+        options.out.display(),
+        accuracy.overall,
+        test.len(),
+        net.digest()
+    );
+    for (answer, accuracy) in named(&net, &accuracy) {
+        text += &format!("\n  {answer}: {accuracy:.4}");
+    }
+    output::result(common, &json, &text)
+}
+
+/// The accuracy of each answer that occurs.
+fn named(net: &FeatureNet, accuracy: &ClassAccuracy) -> Vec<(String, f64)> {
+    let name = |answer: usize| match net.num_classes() {
+        Some(_) => format!("class {answer}"),
+        None => format!("flip {}", ["none", "left to right", "top to bottom", "both"][answer]),
+    };
+    let answers = accuracy.by_class.iter().enumerate();
+    answers.filter_map(|(answer, part)| Some((name(answer), (*part)?))).collect()
+}
+
+fn card(net: &FeatureNet, data: &str, split: &str, accuracy: &ClassAccuracy, command: &str) -> String {
+    let config = net.config();
+    let task = match net.num_classes() {
+        Some(classes) => format!("the {classes} classes"),
+        None => "the four flips of an image (there are no labels)".to_owned(),
+    };
+    let mut card = format!(
+        "# Feature net of {data}\n\n\
+         A small convolutional network of {rows}×{cols} images, trained on the training images of {data} to tell \
+         {task} apart, and then frozen. Its {features} features and its answers are the ruler by which `ddpm-cli eval` \
+         measures images; figures can be compared only if the digest is the same.\n\n\
+         | | |\n| --- | --- |\n\
+         | SHA-256 of `features.safetensors` | `{digest}` |\n\
+         | accuracy on the {split} images | {overall:.4} |\n",
+        rows = config.rows,
+        cols = config.cols,
+        features = config.features,
+        digest = net.digest(),
+        overall = accuracy.overall,
+    );
+    for (answer, accuracy) in named(net, accuracy) {
+        card += &format!("| {answer} | {accuracy:.4} |\n");
+    }
+    card + &format!("\nMade by `{command}`.\n")
+}

@@ -1,0 +1,38 @@
+//! Distances between sets of images, of their features or of their pixels.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `points.rs` | rows of numbers, and the products and distances between them block by block |
+//! | `nearest.rs` | the nearest neighbour |
+//! | `subsets.rs` | random rows of a set |
+//! | `frechet.rs` | Fréchet distance, and its limit for infinitely many images |
+//! | `kernel.rs` | kernel distance |
+//! | `manifold.rs` | precision and recall, density and coverage |
+//! | `diversity.rs` | distances within a class |
+//! | `memorisation.rs` | distances to the training images |
+
+mod diversity;
+mod frechet;
+mod kernel;
+mod manifold;
+mod memorisation;
+mod nearest;
+mod points;
+mod subsets;
+
+pub use diversity::Diversity;
+pub use frechet::{FrechetLimit, FrechetPoint, FrechetSubsets, Moments, frechet_distance, frechet_limit};
+pub use kernel::{KernelDistance, KernelSubsets, kernel_distance, kernel_mmd2};
+pub use manifold::{DensityCoverage, Manifold, PrecisionRecall, density_coverage, precision_recall};
+pub use memorisation::{ClosePair, Memorisation, NearestImage, nearest_images};
+
+use ddpm_core::likelihood::Estimate;
+
+/// The mean of one or more numbers and its standard error.
+fn estimate(values: &[f64]) -> Estimate {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let standard_error = if n > 1.0 { (squares / (n - 1.0) / n).sqrt() } else { f64::INFINITY };
+    Estimate { mean, standard_error }
+}
