@@ -5,8 +5,9 @@ use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::PredictionType;
 use ddpm_data::Source;
-use ddpm_eval::Metric;
+use ddpm_eval::{ErrorWeight, Metric};
 use ddpm_model::DeviceChoice;
+use ddpm_train::Loss;
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -191,10 +192,26 @@ pub(crate) struct Eval {
     #[arg(long, conflicts_with_all = [
         "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "eta",
         "guidance", "guidance_interval",
-    ])]
+    ], group = "of_real_images")]
     pub(crate) likelihood: bool,
-    /// Test images for --likelihood, and as many training images to choose variances and timesteps by
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "likelihood",
+    /// Classify test images by how well the model denoises them as each class instead
+    #[arg(long, conflicts_with_all = [
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "eta",
+        "guidance", "guidance_interval",
+    ], group = "of_real_images")]
+    pub(crate) classifier: bool,
+    /// Draws of noise for each image, for --classifier; the first are the same in each number
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100", requires = "classifier",
+        conflicts_with = "likelihood",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) draws: Vec<usize>,
+    /// How much the error at each timestep counts, for --classifier: as in the variational bound or in a loss
+    #[arg(long, value_enum, default_value_t = ErrorWeightName::MinSnr, requires = "classifier",
+        conflicts_with = "likelihood")]
+    pub(crate) weight: ErrorWeightName,
+    /// Test images for --likelihood or --classifier, and as many training images for --likelihood, to choose
+    /// variances and timesteps by
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "of_real_images",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
     pub(crate) images: usize,
 }
@@ -322,6 +339,16 @@ pub(crate) enum LossName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
+pub(crate) enum ErrorWeightName {
+    Bound,
+    Epsilon,
+    Sample,
+    VPrediction,
+    MinSnr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub(crate) enum PredictionName {
     Epsilon,
     Sample,
@@ -337,6 +364,18 @@ impl From<MetricName> for Metric {
             MetricName::Accuracy => Self::Accuracy,
             MetricName::Diversity => Self::Diversity,
             MetricName::Memorisation => Self::Memorisation,
+        }
+    }
+}
+
+impl From<ErrorWeightName> for ErrorWeight {
+    fn from(name: ErrorWeightName) -> Self {
+        match name {
+            ErrorWeightName::Bound => Self::Bound,
+            ErrorWeightName::Epsilon => Self::Space(Loss::Epsilon),
+            ErrorWeightName::Sample => Self::Space(Loss::Sample),
+            ErrorWeightName::VPrediction => Self::Space(Loss::VPrediction),
+            ErrorWeightName::MinSnr => Self::Space(Loss::MinSnr),
         }
     }
 }

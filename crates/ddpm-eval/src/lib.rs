@@ -1,20 +1,29 @@
 //! Figures of merit for generated images.
 //!
-//! The ruler here is the simplest one that needs no training: an image belongs to the class of the most
-//! similar training image. On MNIST that agrees with the true class for 97 % of real test images, which is
-//! the figure to compare with.
+//! The ruler is a [`FeatureNet`], and every figure stands beside its floor: the same figure of real images that
+//! were not trained on. Both depend on the net, so figures of two nets cannot be compared.
 //!
 //! ```no_run
 //! use candle_core::Device;
 //! use ddpm_data::Corpus;
-//! use ddpm_eval::{ClassAccuracy, nearest_classes};
+//! use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric};
 //!
+//! # let (pixels, labels) = (vec![0; 1000 * 784], vec![0; 1000]);
 //! let corpus = Corpus::mnist()?;
-//! let (train, test) = corpus.into_splits();
-//! let test = test.ok_or("no test set")?;
-//! let truth = test.labels().ok_or("no labels")?;
-//! let found = nearest_classes(&train, test.images(), &Device::Cpu)?;
-//! println!("{}", ClassAccuracy::new(truth, &found, 10)?.overall);
+//! let evaluation = Evaluation {
+//!     net: &FeatureNet::builtin(&Device::Cpu)?,
+//!     train: corpus.train(),
+//!     test: corpus.test(),
+//!     classes: None,
+//!     metrics: &Metric::ALL,
+//!     seed: 1,
+//!     device: &Device::Cpu,
+//! };
+//! let generated = GeneratedImages { pixels: &pixels, labels: Some(&labels) };
+//! let report = evaluation.measure(&generated, |part| println!("{part} …"))?;
+//! if let Some(frechet) = report.frechet {
+//!     println!("{} times the distance of real images", frechet.ratio.unwrap_or(f64::NAN));
+//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -25,7 +34,7 @@ mod features;
 mod metrics;
 mod report;
 
-pub use accuracy::{ClassAccuracy, nearest_classes};
+pub use accuracy::ClassAccuracy;
 pub use diffusion_classifier::{ClassErrors, DiffusionClassifier, ErrorWeight};
 pub use error::{Error, Result};
 pub use features::{

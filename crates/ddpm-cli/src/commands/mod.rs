@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod classifier;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod features;

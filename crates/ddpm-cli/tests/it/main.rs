@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod built_in;
+mod classifier;
 mod evaluation;
 mod features;
 mod formats;

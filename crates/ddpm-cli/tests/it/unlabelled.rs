@@ -61,13 +61,6 @@ fn its_files_have_no_labels() {
 }
 
 #[test]
-fn eval_says_why_there_is_nothing_to_measure() {
-    let folder = with_unlabelled_model();
-    let error = fail(folder.path(), 1, &["eval", "--model", "model", "--data", "data"]);
-    assert!(error.contains("the model has no classes"), "{error}");
-}
-
-#[test]
 fn guidance_needs_classes() {
     let folder = with_unlabelled_model();
     let error = fail(folder.path(), 1, &["sample", "--model", "model", "--guidance", "2"]);

@@ -94,7 +94,7 @@ impl Memorisation {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_data::Images;
+    use ddpm_data::{Corpus, Images};
 
     use super::*;
 
@@ -110,6 +110,17 @@ mod tests {
         assert_eq!(found, [near(1, 0.0), near(0, 50.0_f64.sqrt()), near(2, 12.5_f64.sqrt())]);
         let failed = nearest_images(&reference(), &[255, 0, 6], &Device::Cpu);
         assert!(matches!(failed, Err(Error::ImageSize { found: 3, pixels: 2, .. })));
+    }
+
+    /// scikit-learn's `KNeighborsClassifier(1)`, fitted to all 60,000 images, is right for these many of
+    /// the first 300 test images (`fixtures/generate/nearest.py`).
+    #[test]
+    fn the_nearest_digits_are_those_of_scikit_learn() {
+        let (train, test) = Corpus::mnist().unwrap().into_splits();
+        let test = test.unwrap();
+        let found = nearest_images(&train, &test.images()[..300 * 784], &Device::Cpu).unwrap();
+        let of_class = |(found, label): &(NearestImage, &u8)| train.labels().unwrap()[found.index] == **label;
+        assert_eq!(std::iter::zip(found, test.labels().unwrap()).filter(of_class).count(), 296);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report};
 use ddpm_model::{Denoiser, SampleConfig, Steps, write_atomic};
 use serde_json::{Value, json};
 
-use super::{job::Job, likelihood};
+use super::{classifier, job::Job, likelihood};
 use crate::{
     args::{Common, Eval, MetricName},
     model, output,
@@ -32,6 +32,9 @@ struct Evaluated<'a> {
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     if options.likelihood {
         return likelihood::run(options, common);
+    }
+    if options.classifier {
+        return classifier::run(options, common);
     }
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;

@@ -66,12 +66,15 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<
     let least = known().chain(real()).map(|(_, part)| part).fold(1.0, f64::min);
     // In whole steps, so that small differences near 1 are seen.
     let low = if least >= 0.9 { (least * 50.0).floor() / 50.0 - 0.02 } else { 0.0 };
+    let digits = if low > 0.0 { 3 } else { 1 };
+    // The legend has the upper part for itself.
+    let high = 1.0 + 0.2 * (1.0 - low);
     let mut chart = ChartBuilder::on(area)
         .caption("Class accuracy", (FONT, 24).into_font().color(&TEXT_COLOUR))
         .margin(14)
         .x_label_area_size(52)
         .y_label_area_size(76)
-        .build_cartesian_2d(-0.6..by_class.len() as f64 - 0.4, low..1.0)?;
+        .build_cartesian_2d(-0.6..by_class.len() as f64 - 0.4, low..high)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -84,7 +87,7 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<
         .x_desc("class")
         .y_desc("part of the images")
         .x_label_formatter(&|class| if class.fract() == 0.0 { class.to_string() } else { String::new() })
-        .y_label_formatter(&|part| format!("{part:.2}"))
+        .y_label_formatter(&|part| if *part > 1.001 { String::new() } else { format!("{part:.digits$}") })
         .draw()?;
     chart
         .draw_series(known().map(|(class, part)| {
@@ -100,24 +103,25 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<
             .label("real test images")
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], line));
     }
-    draw_legend(&mut chart, SeriesLabelPosition::LowerRight)
+    draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 /// Training images in grey, and generated ones over them in the colour of their class.
 fn draw_view(area: &Area<'_>, view: &View, labels: Option<&[u8]>) -> Result<()> {
-    let range = |axis: usize| {
+    // The legend has the right part for itself.
+    let range = |axis: usize, beyond: f32| {
         let values = || view.train.iter().chain(&view.generated).map(|point| point[axis]);
         let (low, high) =
             (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
-        let margin = 0.04 * (high - low).max(f32::MIN_POSITIVE);
-        low - margin..high + margin
+        let width = (high - low).max(f32::MIN_POSITIVE);
+        low - 0.04 * width..high + beyond * width
     };
     let mut chart = ChartBuilder::on(area)
         .caption("Features", (FONT, 24).into_font().color(&TEXT_COLOUR))
         .margin(14)
         .x_label_area_size(52)
         .y_label_area_size(52)
-        .build_cartesian_2d(range(0), range(1))?;
+        .build_cartesian_2d(range(0, 0.6), range(1, 0.04))?;
     let axis = |n: usize| {
         let number = ["first", "second"][n];
         format!("{number} principal component, {:.0} % of the variance", 100.0 * view.explained[n])

@@ -96,8 +96,8 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         }
     }
     if let Some(kernel) = &report.kernel {
-        let cell = |mean: f64, error: f64| Some(format!("{:.3} ± {:.3}", 1e3 * mean, 1e3 * error));
-        let name = "kernel distance × 1000".to_owned();
+        let cell = |mean: f64, error: f64| Some(format!("{mean:.3} ± {error:.3}"));
+        let name = "kernel distance".to_owned();
         rows.push(row(name, kernel, |found| cell(found.mean, found.standard_error)));
     }
     if let Some(manifold) = &report.manifold {
@@ -137,28 +137,28 @@ fn row<T>(name: String, figure: &Measured<T>, cell: impl Fn(&T) -> Option<String
 
 /// Accuracy and diversity of each class that was asked for; nothing without classes.
 fn by_class(report: &Report) -> String {
-    let none: &[Option<f64>] = &[];
-    let accuracy = report.accuracy.as_ref();
-    let diversity = report.diversity.as_ref();
-    let columns = [
-        accuracy.map_or(none, |found| &found.generated.by_class),
-        accuracy.and_then(|found| found.floor.as_ref()).map_or(none, |found| &found.by_class),
-        diversity.map_or(none, |found| &found.generated.by_class),
-        diversity.and_then(|found| found.floor.as_ref()).map_or(none, |found| &found.by_class),
-    ];
-    let cell = |column: usize, class: usize| columns[column].get(class).copied().flatten();
-    let classes = columns.iter().map(|column| column.len()).max().unwrap_or(0);
-    let known: Vec<usize> =
-        (0..classes).filter(|&class| cell(0, class).or(cell(2, class)).is_some()).collect();
-    if known.is_empty() {
-        return String::new();
+    let mut columns: Vec<(&str, &[Option<f64>])> = Vec::new();
+    if let Some(Measured { generated, floor, .. }) = &report.accuracy {
+        columns.push(("accuracy", &generated.by_class));
+        columns.extend(floor.as_ref().map(|floor| ("of test images", floor.by_class.as_slice())));
     }
-    let mut text = "\n| class | accuracy | of test images | diversity | of test images |\n".to_owned();
-    text += "| --- | --- | --- | --- | --- |\n";
-    for class in known {
-        let [a, b, c, d] = [0, 1, 2, 3]
-            .map(|column| cell(column, class).map_or_else(|| "–".to_owned(), |value| format!("{value:.3}")));
-        text += &format!("| {class} | {a} | {b} | {c} | {d} |\n");
+    if let Some(Measured { generated, floor, .. }) = &report.diversity {
+        columns.push(("diversity", &generated.by_class));
+        columns.extend(floor.as_ref().map(|floor| ("of test images", floor.by_class.as_slice())));
+    }
+    columns.retain(|(_, values)| !values.is_empty());
+    // That of the generated images is the first one.
+    let Some((_, generated)) = columns.first() else { return String::new() };
+    let line = |first: &str, cells: &mut dyn Iterator<Item = String>| {
+        format!("| {first} | {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    let mut text = "\n".to_owned();
+    text += &line("class", &mut columns.iter().map(|(name, _)| (*name).to_owned()));
+    text += &line("---", &mut columns.iter().map(|_| "---".to_owned()));
+    for class in (0..generated.len()).filter(|&class| generated[class].is_some()) {
+        let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+        let mut cells = columns.iter().map(|(_, values)| cell(values.get(class).copied().flatten()));
+        text += &line(&class.to_string(), &mut cells);
     }
     text
 }
