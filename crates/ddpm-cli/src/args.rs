@@ -309,7 +309,12 @@ pub(crate) enum MetricName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PresetName {
     /// The built-in model
+    Best,
+    /// Nearly as good, within ten minutes on two cores
     Reproduce,
+    /// The plain network of the original recipe, with raw output x0; with `--output epsilon --loss epsilon`, the
+    /// recipe to the letter
+    Original,
     /// A first look
     Quick,
     /// Short runs to be compared

@@ -98,7 +98,7 @@ impl DenoiserConfig {
     #[must_use]
     pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
-        Self { rows, cols, num_classes, output_type: PredictionType::Sample, head: Head::Gaussian, network }
+        Self { rows, cols, num_classes, output_type: PredictionType::Sample, head: Head::Direct, network }
     }
 
     /// The original recipe, with raw output ε.

@@ -90,7 +90,9 @@ fn with_advice(error: Error) -> anyhow::Error {
 fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainConfig> {
     let data = corpus.train();
     let preset = match options.preset {
+        PresetName::Best => Preset::Best,
         PresetName::Reproduce => Preset::Reproduce,
+        PresetName::Original => Preset::Original,
         PresetName::Quick => Preset::Quick,
         PresetName::Compare => Preset::Compare,
     };

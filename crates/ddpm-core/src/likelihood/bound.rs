@@ -8,7 +8,7 @@ use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, pred
 use crate::{
     Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
     linear::at_least_f32,
-    sampler::{Prediction, learned_log_variance},
+    sampler::{Output, Prediction, learned_log_variance},
     timesteps::Transition,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct BoundEstimator {
     schedule: NoiseSchedule,
+    expected: Output,
     prior: Moments,
     steps: Vec<StepEstimator>,
     total: Moments,
@@ -79,7 +80,13 @@ impl BoundEstimator {
             }
         });
         let steps = steps.collect::<Result<_>>()?;
-        Ok(Self { schedule: schedule.clone(), prior: Moments::default(), steps, total: Moments::default() })
+        Ok(Self {
+            schedule: schedule.clone(),
+            expected: Output::of(schedule, mode),
+            prior: Moments::default(),
+            steps,
+            total: Moments::default(),
+        })
     }
 
     /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
@@ -104,7 +111,8 @@ impl BoundEstimator {
         let mut total = prior.clone();
         let mut terms = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let prediction = predict_noised(&self.schedule, x_start, step.step, &mut model, &mut noise)?;
+            let prediction =
+                predict_noised(&self.schedule, self.expected, x_start, step.step, &mut model, &mut noise)?;
             // [B, D]
             let errors =
                 at_least_f32(&(x_start - &prediction.x_start)?)?.sqr()?.reshape((prior.len(), ()))?;

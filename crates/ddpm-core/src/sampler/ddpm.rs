@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Prediction, Step, predict};
+use super::{Output, Prediction, Step, predict_output};
 use crate::{
     Compat, Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, VarianceType,
     linear::weighted_sum, timesteps::Transition,
@@ -103,8 +103,9 @@ pub(super) fn walk(
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     mut observe: impl FnMut(Step<'_>) -> Result<()>,
 ) -> Result<Tensor> {
+    let expected = Output::of(schedule, mode);
     for step in timesteps.transitions() {
-        let prediction = predict(schedule, &x_t, step.from, &mut model)?;
+        let prediction = predict_output(schedule, expected, &x_t, step.from, &mut model)?;
         let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
         let added = match deviation(mode, step, &posterior, &prediction, compat)? {
             Deviation::None => None,

@@ -78,19 +78,53 @@ pub(crate) struct Prediction {
     unclipped: Option<Tensor>,
 }
 
-/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
+/// What a network is expected to put out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Output {
+    /// A prediction.
+    Prediction,
+    /// A prediction, and something about its variance, beside it in dimension 1.
+    WithVariance,
+}
+
+impl Output {
+    /// Where nothing needs more than the schedule says.
+    pub(crate) fn of_schedule(schedule: &NoiseSchedule) -> Self {
+        Self::of(schedule, &schedule.config().variance_type.into())
+    }
+
+    /// For noise of this mode.
+    pub(crate) fn of(schedule: &NoiseSchedule, mode: &NoiseMode) -> Self {
+        match (schedule.config().variance_type, mode) {
+            (VarianceType::LearnedRange, _) | (_, NoiseMode::Learned) => Self::WithVariance,
+            _ => Self::Prediction,
+        }
+    }
+}
+
+/// [`predict_output`] of a network of which no more is known than its schedule.
 pub(crate) fn predict(
     schedule: &NoiseSchedule,
     x_t: &Tensor,
     timestep: Timestep,
     model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
 ) -> Result<Prediction> {
+    predict_output(schedule, Output::of_schedule(schedule), x_t, timestep, model)
+}
+
+/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
+pub(crate) fn predict_output(
+    schedule: &NoiseSchedule,
+    expected: Output,
+    x_t: &Tensor,
+    timestep: Timestep,
+    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+) -> Result<Prediction> {
     let config = schedule.config();
     let output = model(x_t, timestep)?;
-    let (prediction, variance) = match config.variance_type {
-        VarianceType::LearnedRange => split(&output, x_t)?,
-        _ if output.dims().get(1) != x_t.dims().get(1) => split(&output, x_t)?,
-        _ => (output, None),
+    let (prediction, variance) = match expected {
+        Output::WithVariance => split(&output, x_t)?,
+        Output::Prediction => (output, None),
     };
     if prediction.dims() != x_t.dims() {
         let (found, image) = (prediction.dims().to_vec(), x_t.dims().to_vec());
@@ -131,7 +165,7 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     };
     if !fits {
         let (found, image) = (output.dims().to_vec(), x_t.dims().to_vec());
-        let expected = "the same shape, or twice the width in dimension 1 with a learned variance";
+        let expected = "twice the width in dimension 1, for a learnt variance";
         return Err(Error::NetworkOutput { found, image, expected });
     }
     let width = x_t.dim(1)?;

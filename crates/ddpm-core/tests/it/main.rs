@@ -16,6 +16,7 @@ mod identities;
 mod image_to_image;
 mod independence;
 mod inverse;
+mod learned;
 mod likelihood;
 mod memory;
 mod oracle;

@@ -120,7 +120,7 @@ mod tests {
             network.lengths.iter().map(|&length| (0..length).map(number).collect()).collect();
         let (weights, x_t) = (network.pack(&parameters), (0..24).map(number).collect::<Vec<_>>());
         let predict = || {
-            let mut out = vec![0.0; 48];
+            let mut out = vec![0.0; 24];
             network.predict(&weights, &x_t, &[3, 4], &[0, 1], &mut out);
             out
         };

@@ -110,7 +110,7 @@ pub(crate) fn reverse_variance(schedule: &NoiseSchedule, t: usize) -> Result<[f6
 mod tests {
     use ddpm_core::{PredictionType, ScheduleConfig};
     use ddpm_data::{Images, Labels};
-    use ddpm_model::{DenoiserConfig, Network};
+    use ddpm_model::{DenoiserConfig, Head, Network};
 
     use super::*;
     use crate::{AdamWConfig, Loss, Preset};
@@ -125,9 +125,15 @@ mod tests {
         let data = DataSet::new("test", images, Some(labels)).unwrap();
         let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
         let rng = AddressedRng::new(5);
-        for output_type in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
+        let cases = [
+            (PredictionType::Epsilon, Head::Direct),
+            (PredictionType::Sample, Head::Direct),
+            (PredictionType::VPrediction, Head::Direct),
+            (PredictionType::Sample, Head::Gaussian),
+        ];
+        for (output_type, head) in cases {
             let network = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
-            let config = DenoiserConfig { output_type, network, ..DenoiserConfig::mlp(5, 6, 3) };
+            let config = DenoiserConfig { output_type, head, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();
             let config =
                 TrainConfig { batch_size: 16, denoiser: config, ..TrainConfig::preset(Preset::Quick, &data) };
@@ -153,7 +159,7 @@ mod tests {
                 let (ours, theirs) = (loss(&mut kernels), loss(&mut tensors));
                 assert!(
                     (ours - theirs).abs() < 1e-4 * theirs,
-                    "{output_type:?} step {step}: {ours} {theirs}"
+                    "{output_type:?} {head:?} step {step}: {ours} {theirs}"
                 );
             }
             let state = |engine: &Engine| {
