@@ -66,14 +66,27 @@ pub(crate) enum Way {
     NoGuidance,
     /// With guidance, without added noise.
     NoNoise,
+    /// By a solver of second order, with guidance where the shape is decided: more varied images.
+    Varied,
 }
 
 impl Way {
-    fn arguments(self) -> &'static [&'static str] {
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Way::Default => &["--noise", "posterior"],
             Way::NoGuidance => &["--noise", "posterior", "--guidance", "1"],
             Way::NoNoise => &["--noise", "none"],
+            Way::Varied => &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"],
+        }
+    }
+
+    /// As part of a file's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Way::Default => "default",
+            Way::NoGuidance => "no-guidance",
+            Way::NoNoise => "no-noise",
+            Way::Varied => "varied",
         }
     }
 }
@@ -148,13 +161,32 @@ impl Ddpm<'_> {
         samples: u32,
         way: Way,
     ) -> Result<Evaluation> {
+        let mut command = self.eval(model, source, features);
+        command.args(["--samples", &samples.to_string(), "--metrics", "accuracy"]).args(way.arguments());
+        self.json(self.with_settings(&mut command))
+    }
+
+    /// Takes all figures of merit of images drawn with a model, and writes table and pictures to the folder `out`.
+    pub(crate) fn quality(
+        &self,
+        model: &Path,
+        source: &str,
+        features: Option<&Path>,
+        way: Way,
+        out: &Path,
+    ) -> Result<Value> {
+        let mut command = self.eval(model, source, features);
+        command.args(way.arguments()).arg("-o").arg(self.relative(out));
+        self.json(self.with_settings(&mut command))
+    }
+
+    fn eval(&self, model: &Path, source: &str, features: Option<&Path>) -> Command {
         let mut command = self.command("eval");
         command.arg("--model").arg(self.relative(model)).args(["--data", source]);
         if let Some(features) = features {
             command.arg("--features").arg(self.relative(features));
         }
-        command.args(["--samples", &samples.to_string(), "--metrics", "accuracy"]).args(way.arguments());
-        self.json(self.with_settings(&mut command))
+        command
     }
 
     fn command(&self, subcommand: &str) -> Command {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Training, Way};
 use crate::install;
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// Train for a short time only; the results go to runs/quick/results/.
     #[arg(long)]
     quick: bool,
+    /// Train the built-in model, which takes about half an hour; the results go to results/best/.
+    #[arg(long, conflicts_with = "quick")]
+    best: bool,
     /// The images: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
     /// hf://datasets/OWNER/NAME. Results of other images than MNIST go to runs/.../results/.
     #[arg(long, value_name = "SOURCE", default_value = "mnist", value_parser = Source::parse)]
@@ -48,6 +52,13 @@ pub(crate) struct Arguments {
     install: bool,
 }
 
+/// What measuring writes, and what it is.
+const QUALITY: [(&str, &str, &str); 3] = [
+    ("quality", "md", "all figures of merit, beside those of real test images"),
+    ("quality", "svg", "class accuracy by class, and where images lie among the training images"),
+    ("closest-pairs", "png", "the images that are most like a training image, beside it"),
+];
+
 /// `metrics.json`.
 #[derive(Debug, Serialize)]
 struct Metrics<'a> {
@@ -57,6 +68,8 @@ struct Metrics<'a> {
     training: &'a Training,
     /// By way of sampling; empty if the images have no labels.
     evaluation: &'a BTreeMap<Way, Evaluation>,
+    /// All figures of merit, by way of sampling.
+    quality: &'a BTreeMap<Way, Value>,
     phases: &'a [Phase],
     total_seconds: f64,
     files: &'a [ResultFile],
@@ -123,9 +136,22 @@ pub(crate) fn reproduce(
         Ok(std::fs::write(&out, loss_svg(&log, &format!("Training on {}", data.name))?)?)
     })?;
     // That of MNIST is built in.
-    let features = (labelled && !arguments.source.is_mnist()).then(|| run_folder.join("features"));
+    let features = (!arguments.source.is_mnist()).then(|| run_folder.join("features"));
     if let Some(features) = &features {
         phases.run("train a feature net", || ddpm.features(source, features))?;
+    }
+    let mut quality = BTreeMap::new();
+    let ways: &[Way] = if labelled { &[Way::Default, Way::Varied] } else { &[Way::Default] };
+    for &way in ways {
+        let folder = run_folder.join("quality").join(way.name());
+        let measure = || ddpm.quality(&model, source, features.as_deref(), way, &folder);
+        let figures: Value = phases.run(&format!("measure, {}", way.name()), measure)?;
+        for (file, ending, what) in QUALITY {
+            let name = format!("{file}-{}.{ending}", way.name());
+            let to = staging.add(&name, &format!("{what}, sampled with {}", way.arguments().join(" ")));
+            std::fs::copy(folder.join(format!("{file}.{ending}")), to)?;
+        }
+        quality.insert(way, figures);
     }
     let mut evaluation = BTreeMap::new();
     for (way, phase) in [
@@ -145,15 +171,16 @@ pub(crate) fn reproduce(
         data: &data,
         training: &training,
         evaluation: &evaluation,
+        quality: &quality,
         phases: phases.done(),
         total_seconds: phases.total_seconds(),
         files: staging.files(),
     };
     std::fs::write(out, serde_json::to_string_pretty(&metrics)? + "\n")?;
-    let results = if !arguments.quick && arguments.source.is_mnist() {
-        root.join("results")
-    } else {
-        run_folder.join("results")
+    let results = match (arguments.source.is_mnist(), preset(arguments)) {
+        (true, "reproduce") => root.join("results"),
+        (true, "best") => root.join("results/best"),
+        _ => run_folder.join("results"),
     };
     let files = staging.publish(&results)?;
     let results = results.strip_prefix(root).unwrap_or(&results);
@@ -161,7 +188,11 @@ pub(crate) fn reproduce(
 }
 
 fn preset(arguments: &Arguments) -> &'static str {
-    if arguments.quick { "quick" } else { "reproduce" }
+    match (arguments.quick, arguments.best) {
+        (true, _) => "quick",
+        (_, true) => "best",
+        _ => "reproduce",
+    }
 }
 
 fn run_folder(arguments: &Arguments, workspace: &Workspace) -> PathBuf {

@@ -54,9 +54,15 @@ fn the_full_run_writes_all_results() {
 
     let results = root.path().join("results");
     let expected = [
+        "closest-pairs-default.png",
+        "closest-pairs-varied.png",
         "denoising-MNIST.gif",
         "loss-MNIST.svg",
         "metrics.json",
+        "quality-default.md",
+        "quality-default.svg",
+        "quality-varied.md",
+        "quality-varied.svg",
         "results-MNIST-no-noise.png",
         "results-MNIST.png",
     ];
@@ -71,6 +77,8 @@ fn the_full_run_writes_all_results() {
             format!("sample {model} --per-class 5 --noise posterior --format png {partial}/results-MNIST.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --noise posterior -o runs/reproduce/quality/default --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --sampler dpmpp-2m --guidance 2 --guidance-interval 5-13 -o runs/reproduce/quality/varied --seed 1 --threads 2 --json"),
             format!("eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --seed 1 --threads 2 --json"),
             format!(
                 "eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --guidance 1 --seed 1 --threads 2 --json"
@@ -88,9 +96,10 @@ fn the_full_run_writes_all_results() {
     assert_eq!(metrics["evaluation"]["default"]["class_accuracy"], 0.9);
     assert_eq!(metrics["evaluation"]["no_noise"]["class_accuracy_by_class"][1], Value::Null);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
-    assert_eq!(phases.len(), 9);
+    assert_eq!(phases.len(), 11);
     assert_eq!((phases[0], phases[1]), (&"data".into(), &"train".into()));
-    assert_eq!(metrics["files"].as_array().unwrap().len(), 5);
+    assert_eq!(metrics["files"].as_array().unwrap().len(), 11);
+    assert_eq!(metrics["quality"]["varied"]["real_accuracy"], 0.97);
 
     for part in [
         "training took 1 min 2 s (5000 images/s)",
@@ -102,6 +111,15 @@ fn the_full_run_writes_all_results() {
     ] {
         assert!(summary.contains(part), "{part} is not in:\n{summary}");
     }
+}
+
+#[test]
+fn the_built_in_model_has_results_of_its_own() {
+    let root = folder();
+    xtask(root.path(), &["reproduce", "--best"]).unwrap();
+    assert!(calls(root.path())[1].contains("--preset best --out runs/best"));
+    assert!(root.path().join("results/best/results-MNIST.png").exists());
+    assert!(!root.path().join("results/metrics.json").exists());
 }
 
 #[test]
@@ -130,7 +148,7 @@ fn other_images_with_labels_are_judged_by_a_feature_net_of_their_own() {
     let net = "features --data hf://datasets/me/clothes -o runs/reproduce/features --seed 1 --json";
     let at = calls.iter().position(|call| call == net).unwrap();
     assert!(calls[..at].iter().all(|call| !call.starts_with("eval")));
-    assert_eq!(calls[at + 1..].len(), 3);
+    assert_eq!(calls[at + 1..].len(), 5);
     assert!(calls[at + 1..].iter().all(|call| call.contains("--features runs/reproduce/features")));
 }
 

@@ -184,7 +184,7 @@ pub(crate) struct Eval {
     /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
     #[arg(long, value_name = "DIR")]
     pub(crate) features: Option<PathBuf>,
-    /// A folder for two pictures: closest-pairs.png, generated images above the training images most like them,
+    /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images above the training images most like them,
     /// and quality.svg, accuracy by class and features in two dimensions
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -98,7 +98,7 @@ fn eval_judges_the_images_that_sample_draws_and_shows_the_closest_pairs() {
     assert_eq!((&first["generated"], &first["train"]), (&number.into(), &at.into()));
 
     let out = folder.path().join("out/pictures");
-    assert_eq!(names(&out), ["closest-pairs.png", "quality.svg"]);
+    assert_eq!(names(&out), ["closest-pairs.png", "quality.md", "quality.svg"]);
     let picture = image::open(out.join("closest-pairs.png")).unwrap().into_luma8();
     assert_eq!(picture.dimensions(), (24 + 10 * 88 + 9 * 4, 24 + 28 + 2 * 88 + 4));
     let shown = |row: usize, pixel: usize| {
@@ -176,7 +176,7 @@ fn without_classes_the_rest_is_measured() {
     assert!(result["accuracy"].is_null() && result["class_accuracy"].is_null());
     assert!(result["frechet"]["distance"].is_number() && result["manifold"]["recall"]["mean"].is_number());
     assert!(result["diversity"]["overall"].is_number());
-    assert_eq!(names(&folder.path().join("out")), ["closest-pairs.png", "quality.svg"]);
+    assert_eq!(names(&folder.path().join("out")), ["closest-pairs.png", "quality.md", "quality.svg"]);
     let text = stdout(&run(folder.path(), &EVAL));
     assert!(text.contains("| diversity, in units") && !text.contains("| class "), "{text}");
     let error = fail(folder.path(), 1, &[&EVAL[..], &["--metrics", "accuracy"]].concat());

@@ -82,7 +82,11 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         }
     }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
-    output::result(common, &evaluated.json(&denoiser)?, &table::markdown(&evaluated)?)
+    let table = table::markdown(&evaluated)?;
+    if let Some(folder) = &options.out {
+        write_atomic(&folder.join("quality.md"), table.as_bytes())?;
+    }
+    output::result(common, &evaluated.json(&denoiser)?, &table)
 }
 
 /// The feature net asked for, or that of MNIST if the data is MNIST.
