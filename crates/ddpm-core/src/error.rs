@@ -88,7 +88,10 @@ pub enum Error {
         expected: &'static str,
     },
     /// A learnt variance was asked of a network that has none.
-    #[error("noise mode learned_range with another variance_type, expected variance_type learned_range")]
+    #[error(
+        "no learnt variance of this kind, expected variance_type learned_range for noise mode learned_range, or a \
+         fixed one and a network that puts out the variance of x₀ for learned"
+    )]
     NoLearnedVariance,
     /// A list of variances is not one for each step.
     #[error("{found} variances for {expected} timesteps, expected one for each")]

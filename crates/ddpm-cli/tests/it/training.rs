@@ -176,3 +176,37 @@ fn sixteen_bit_weights_are_half_the_size() {
     assert!(half * 2 < full + full.div_euclid(100), "{half} and {full}");
     run(folder.path(), &["sample", "--model", "half/model", "-q"]);
 }
+
+#[test]
+fn any_option_can_be_set_by_its_name() {
+    let text = configured(&[
+        "--set",
+        "ema_decay=0.5",
+        "--set",
+        "denoiser.network.blocks=3",
+        "--set",
+        "loss=epsilon",
+    ]);
+    for expected in ["ema_decay: 0.5", "blocks: 3", "loss: Epsilon"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(configured(&["--preset", "best"]).contains("head: Gaussian"));
+    let original = configured(&["--preset", "original"]);
+    assert!(original.contains("Plain") && original.contains("output_type: Sample"), "{original}");
+    for (option, part) in [
+        ("ema=0.5", "there is no option `ema`"),
+        ("ema_decay", "expected NAME=VALUE"),
+        ("epochs=many", "--set epochs=many"),
+        ("denoiser.network.layers=3", "there is no option `denoiser.network.layers`"),
+    ] {
+        let text = configured(&["--set", option]);
+        assert!(text.contains(part), "{option}: {text}");
+    }
+}
+
+#[test]
+fn a_learnt_variance_needs_a_network_that_has_one() {
+    let folder = with_model();
+    let text = fail(folder.path(), 1, &["sample", "--model", "model", "--noise", "learned"]);
+    assert!(text.contains("variance"), "{text}");
+}
