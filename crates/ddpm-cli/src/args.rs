@@ -184,8 +184,8 @@ pub(crate) struct Eval {
     /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
     #[arg(long, value_name = "DIR")]
     pub(crate) features: Option<PathBuf>,
-    /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images above the training images most like them,
-    /// and quality.svg, accuracy by class and features in two dimensions
+    /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images above the
+    /// training images most like them, and quality.svg, accuracy by class and features in two dimensions
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
