@@ -149,9 +149,7 @@ impl Denoiser {
     /// As [`Denoiser::forward`], or if the head is not Gaussian.
     pub fn belief(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Belief> {
         let pixels = self.check(x_t, t, labels)?;
-        if self.config.head != Head::Gaussian {
-            return Err(ddpm_core::Error::NoLearnedVariance.into());
-        }
+        self.check_belief()?;
         match self.run_kernels(x_t, t, labels, 2 * pixels)? {
             Some(both) => {
                 let half = |first| both.narrow(1, first, pixels)?.contiguous();
@@ -272,6 +270,14 @@ impl Denoiser {
         }
         let to = self.schedule.config().prediction_type;
         Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
+    }
+
+    /// There is a belief.
+    pub(crate) fn check_belief(&self) -> Result<()> {
+        match self.config.head {
+            Head::Gaussian => Ok(()),
+            Head::Direct => Err(ddpm_core::Error::NoLearnedVariance.into()),
+        }
     }
 
     /// A finite scale, and none for a model without classes.

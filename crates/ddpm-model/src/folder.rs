@@ -150,7 +150,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
         return refuse("_class_name", config.sampler.diffusers_class(), "\"DDPMScheduler\"");
     }
     if config.schedule.variance_type == VarianceType::LearnedRange {
-        let expected = "a fixed one: these networks put out no variance";
+        let expected = "a fixed one: these networks put out no share between two variances";
         return refuse("variance_type", "learned_range", expected);
     }
     NoiseSchedule::new(&config.schedule)?;

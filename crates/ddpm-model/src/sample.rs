@@ -106,6 +106,9 @@ impl Denoiser {
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
         check_churn(&config.sampler)?;
+        if config.sampler == Sampler::Ddpm(NoiseMode::Learned) {
+            self.check_belief()?;
+        }
         Ok(config.sampler.run(schedule, &timesteps, x_t, model, noise, observe)?)
     }
 }

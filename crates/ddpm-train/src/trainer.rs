@@ -7,7 +7,7 @@ use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
-    engine::{Batch, Engine, gather, losses, upload},
+    engine::{Batch, Engine, gather, upload, weighted_error},
     optimizer::{StatePart, StepSize},
 };
 
@@ -192,7 +192,8 @@ pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, 
         let t: Vec<usize> = batch.iter().map(|&i| i as usize % schedule.num_train_timesteps()).collect();
         let labels: Vec<u32> = batch.iter().map(|&index| label(data, index, null)).collect();
         let weights: Vec<f64> = t.iter().map(|&t| weights[t]).collect();
-        let error = losses(denoiser, &weights, &x_start, &eps, &t, &labels)?.error;
+        let output = denoiser.forward(&schedule.q_sample(&x_start, &t, &eps)?, &t, &labels)?;
+        let error = weighted_error(denoiser, &weights, &output, &x_start, &eps, &t)?;
         let mean = error.to_scalar::<f32>()?;
         sum += f64::from(mean) * batch.len() as f64;
     }

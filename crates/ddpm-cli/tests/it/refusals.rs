@@ -363,3 +363,39 @@ fn a_disk_that_is_full_half_way_is_told_with_the_file_and_nothing_stays() {
         assert_eq!(names(folder.path()), before, "{format}");
     }
 }
+
+#[test]
+fn what_cannot_be_set_is_refused_before_a_run_begins() {
+    let folder = with_model();
+    for (set, parts) in [
+        ("ema=0.5", &["--set ema=0.5", "there is no option `ema`"][..]),
+        ("denoiser.network.layers=3", &["there is no option `denoiser.network.layers`"]),
+        ("=3", &["--set =3", "there is no option ``"]),
+        ("ema_decay", &["--set ema_decay", "expected NAME=VALUE"]),
+        ("epochs=many", &["--set epochs=many", "invalid type: string \"many\", expected u64"]),
+        ("epochs=1.5", &["--set epochs=1.5", "expected u64"]),
+        ("epochs=-1", &["--set epochs=-1", "expected u64"]),
+        ("epochs=", &["--set epochs=", "expected u64"]),
+        ("ema_decay=null", &["--set ema_decay=null", "expected f64"]),
+        ("denoiser=3", &["--set denoiser=3", "DenoiserConfig"]),
+        ("denoiser.head=laplace", &["--set denoiser.head=laplace", "`direct` or `gaussian`"]),
+        // Of the right type, and out of range.
+        ("bound=-1", &["`bound` is -1", "expected 0 to 1000000"]),
+        ("denoiser.rows=65", &["`rows` is 65", "expected 1 to 64"]),
+    ] {
+        refused(folder.path(), &["train", "--data", "data", "--out", "run", "--set", set], parts);
+    }
+    let gaussian = ["--set", "denoiser.head=gaussian", "--output", "epsilon"];
+    let train = ["train", "--data", "data", "--out", "run"];
+    refused(folder.path(), &[&train[..], &gaussian].concat(), &["a gaussian head", "expected sample"]);
+    usage(&["train", "--set"], &["--set"]);
+}
+
+#[test]
+fn learnt_noise_is_refused_without_a_gaussian_head() {
+    let folder = with_model();
+    let sample = ["sample", "--model", "model", "--noise", "learned", "-o", "out.png"];
+    refused(folder.path(), &sample, &["no learnt variance", "a network that puts out the variance of x₀"]);
+    let other = ["sample", "--model", "model", "--sampler", "ddim", "--noise", "learned"];
+    refused(folder.path(), &other, &["--noise"]);
+}

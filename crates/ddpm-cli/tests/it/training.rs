@@ -193,20 +193,75 @@ fn any_option_can_be_set_by_its_name() {
     assert!(configured(&["--preset", "best"]).contains("head: Gaussian"));
     let original = configured(&["--preset", "original"]);
     assert!(original.contains("Plain") && original.contains("output_type: Sample"), "{original}");
-    for (option, part) in [
-        ("ema=0.5", "there is no option `ema`"),
-        ("ema_decay", "expected NAME=VALUE"),
-        ("epochs=many", "--set epochs=many"),
-        ("denoiser.network.layers=3", "there is no option `denoiser.network.layers`"),
-    ] {
-        let text = configured(&["--set", option]);
-        assert!(text.contains(part), "{option}: {text}");
-    }
 }
 
 #[test]
-fn a_learnt_variance_needs_a_network_that_has_one() {
+fn what_is_set_goes_before_other_options_and_the_last_counts() {
+    let twice = configured(&["--epochs", "3", "--set", "epochs=4", "--set", "epochs=5"]);
+    assert!(twice.contains("epochs: 5"), "{twice}");
+    let text = configured(&["--preset", "best", "--set", "bound=0.5", "--set", "denoiser.head=direct"]);
+    assert!(text.contains("bound: 0.5") && text.contains("head: Direct"), "{text}");
+    // An output that a Gaussian head cannot have takes the head away.
+    assert!(configured(&["--preset", "best", "--output", "epsilon"]).contains("head: Direct"));
+    assert!(configured(&["--preset", "best", "--output", "sample"]).contains("head: Gaussian"));
+}
+
+/// A run of a small network with a Gaussian head, in a folder with its data.
+fn with_gaussian_model() -> tempfile::TempDir {
     let folder = with_model();
-    let text = fail(folder.path(), 1, &["sample", "--model", "model", "--noise", "learned"]);
-    assert!(text.contains("variance"), "{text}");
+    let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "gaussian", "-q"];
+    let head = ["--set", "denoiser.head=gaussian", "--set", "bound=1", "--set", "denoiser.network.width=32"];
+    run(folder.path(), &[&args[..], &head].concat());
+    folder
+}
+
+#[test]
+fn noise_can_be_as_a_gaussian_head_has_learnt_it() {
+    let folder = with_gaussian_model();
+    let info = json(folder.path(), &["info", "--model", "gaussian/model"]);
+    assert_eq!(
+        (&info["denoiser"]["head"], &info["denoiser"]["network"]["width"]),
+        (&"gaussian".into(), &32.into())
+    );
+    let sample = |noise: &str, threads: &str| {
+        let args =
+            ["sample", "--model", "gaussian/model", "-n", "6", "--steps", "5", "--format", "idx", "-q"];
+        run(folder.path(), &[&args[..], &["--noise", noise, "--threads", threads, "-o", "drawn"]].concat());
+        fs::read(folder.path().join("drawn-images-idx3-ubyte")).unwrap()
+    };
+    let learned = sample("learned", "1");
+    assert_eq!(learned, sample("learned", "2"));
+    assert_ne!(learned, sample("posterior", "1"));
+    let without = fail(folder.path(), 2, &["sample", "--noise", "pink"]);
+    assert!(without.contains("learned"), "{without}");
+}
+
+/// Beside the three variances that every network has.
+#[test]
+fn the_likelihood_with_a_gaussian_head_has_a_column_more() {
+    let folder = with_gaussian_model();
+    let likelihood =
+        |model: &str| ["eval", "--data", "data", "--likelihood", "--model", model].map(String::from);
+    let result = |model| json(folder.path(), &likelihood(model).each_ref().map(String::as_str));
+    assert_eq!(keys(&result("model")["bound"]), ["beta", "optimal", "posterior"]);
+    let result = result("gaussian/model");
+    assert_eq!(keys(&result["bound"]), ["beta", "learned", "optimal", "posterior"]);
+    let learned = &result["bound"]["learned"];
+    let mean = |value: &Value| value["mean"].as_f64().unwrap();
+    let steps = learned["steps"].as_array().unwrap();
+    assert_eq!((steps.len(), &learned["images"]), (20, &TEST.into()));
+    let terms: f64 = steps.iter().map(|step| mean(&step["bits_per_dim"])).sum();
+    let total = mean(&learned["total_bits_per_dim"]);
+    assert!((total - terms - mean(&learned["prior_bits_per_dim"])).abs() < 1e-9 * total);
+    // The prior is that of the images, whatever the variance.
+    assert_eq!(learned["prior_bits_per_dim"], result["bound"]["posterior"]["prior_bits_per_dim"]);
+    let text = stdout(&run(folder.path(), &likelihood("gaussian/model").each_ref().map(String::as_str)));
+    assert!(
+        text.contains("| term | posterior (fixed_small) | beta (fixed_large) | optimal | learned |\n"),
+        "{text}"
+    );
+    assert!(text.contains("| --- | --- | --- | --- | --- |\n"), "{text}");
+    let bound = text.lines().find(|line| line.starts_with("| **bound** |")).unwrap();
+    assert_eq!(bound.matches('|').count(), 6, "{bound}");
+    assert!(bound.contains(&format!("{total:.5} ± ")), "{bound}");
 }

@@ -1,15 +1,13 @@
 //! The CPU kernels against the tensor path: outputs, and every gradient.
 
-use std::collections::HashMap;
-
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{NoiseSchedule, ScheduleConfig};
+use ddpm_core::{NoiseSchedule, PredictionType, ScheduleConfig};
 use ddpm_model::{
-    Denoiser, DenoiserConfig, Head, Network,
-    cpu::{AdamwEma, CpuNetwork, PANEL, Row, Training, panels},
+    Denoiser, DenoiserConfig, Network,
+    cpu::{AdamwEma, CpuNetwork, PANEL, Row, Training},
 };
 
-use crate::{images, small, small_mlp, small_plain, weights};
+use crate::{images, small, small_mlp, small_plain, weights, with_gaussian_head};
 
 struct Case {
     config: DenoiserConfig,
@@ -21,7 +19,9 @@ struct Case {
 fn cases() -> Vec<Case> {
     // Widths that no panel divides, and more panels than go through together for one image.
     let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
-    let networks = [small_mlp(), small_plain(), odd];
+    let plain = DenoiserConfig { output_type: PredictionType::Sample, ..small_plain() };
+    let gaussian = [&small_mlp(), &plain, &odd].map(with_gaussian_head);
+    let networks = [&[small_mlp(), small_plain(), odd], gaussian.as_slice()].concat();
     let case = |(config, batch): (&DenoiserConfig, usize)| Case {
         config: config.clone(),
         batch,
@@ -67,6 +67,13 @@ fn to_rows(images: &[f32], width: usize, rows: &mut [Row]) {
     }
 }
 
+/// The way back, without the lanes past the last pixel.
+fn from_rows(rows: &[Row], width: usize, batch: usize) -> Vec<f32> {
+    let at = |i: usize| (i / width, i % width);
+    let value = |(image, pixel): (usize, usize)| rows[pixel / PANEL * batch + image].0[pixel % PANEL];
+    (0..batch * width).map(at).map(value).collect()
+}
+
 fn schedule() -> NoiseSchedule {
     NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap()
 }
@@ -92,30 +99,47 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
         let x_t = images(&config, batch as u64);
-        let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
+        let (output, belief) = denoiser.forward_with_belief(&exact(&x_t), &t, &labels).unwrap();
         let weighing = x_t.cos().unwrap();
-        let gradients = (&output * exact(&weighing)).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut loss = (&output * exact(&weighing)).unwrap().sum_all().unwrap();
+        // p is the variance without its factor 1 − ᾱ, and ∂p/∂u = p (1 − p).
+        let p = belief.map(|belief| {
+            let noise = t.iter().map(|&t| 1.0 - schedule().alphas_cumprod()[t]).collect();
+            let noise = Tensor::from_vec(noise, (batch, 1), &Device::Cpu).unwrap();
+            belief.variance.broadcast_div(&noise).unwrap()
+        });
+        if let Some(p) = &p {
+            loss = (loss + (p * exact(&x_t)).unwrap().sum_all().unwrap()).unwrap();
+        }
+        let gradients = loss.backward().unwrap();
 
         let network = CpuNetwork::new(&config, &schedule());
         let mut workspace = network.workspace(batch);
         let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
         let weighing: Vec<f32> = weighing.flatten_all().unwrap().to_vec1().unwrap();
+        let slope = p.as_ref().map(|p| (p * (1.0 - p).unwrap() * exact(&x_t)).unwrap());
+        let of_u = slope.map_or_else(Vec::new, |slope| rounded(&slope));
         // Twice: nothing may be left over from the first time.
         let mut host_gradients = Vec::new();
         for _ in 0..2 {
             let mut training = training(&network, &host(&initial, &config));
             to_rows(&pixels, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);
-            to_rows(&weighing, config.pixels(), workspace.outputs_and_gradients()[0].1);
+            let [(_, gradient), (_, u_gradient)] = workspace.outputs_and_gradients();
+            to_rows(&weighing, config.pixels(), gradient);
+            to_rows(&of_u, config.pixels(), u_gradient);
             network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
             assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
             host_gradients = network.unpack(&training.first);
         }
-        let mut rows = vec![Row::ZERO; panels(config.pixels()) * batch];
-        to_rows(&rounded(&output), config.pixels(), &mut rows);
-        let flat = |rows: &[Row]| -> Vec<f32> { rows.iter().flat_map(|row| row.0).collect() };
-        let ours = flat(workspace.outputs_and_gradients()[0].0);
-        assert!(difference(&ours, &flat(&rows)) < 1e-5, "{:?}: output", config.network);
+        let [(ours, _), (our_p, _)] = workspace.outputs_and_gradients();
+        let ours = from_rows(ours, config.pixels(), batch);
+        assert!(difference(&ours, &rounded(&output)) < 1e-5, "{:?}: output", config.network);
+        assert_eq!(our_p.is_empty(), p.is_none());
+        if let Some(p) = p {
+            let ours = from_rows(our_p, config.pixels(), batch);
+            assert!(difference(&ours, &rounded(&p)) < 1e-4, "{:?}: p", config.network);
+        }
         for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
             let var = &vars.iter().find(|(name, _)| *name == parameter.name).unwrap().1;
             let difference = difference(ours, &rounded(gradients.get(var).unwrap()));
@@ -146,69 +170,4 @@ fn one_thread_and_three_give_the_same_bits() {
         })
     };
     assert!(run(1) == run(3));
-}
-
-/// With a bias of u alone in the last layer, what a Gaussian head believes follows from its output by the formulas
-/// of `Head::Gaussian`, here in f64.
-#[test]
-fn a_gaussian_head_believes_what_bayes_says() {
-    let schedule = schedule();
-    for u in [-30.0, -2.0, 0.5, 8.0] {
-        let network = Network::Mlp { width: 20, hidden: 24, blocks: 1, embedding: 4 };
-        let config = DenoiserConfig { network, head: Head::Gaussian, ..DenoiserConfig::mlp(5, 7, 3) };
-        let mut weights = weights(&config, DType::F32);
-        let spread = |name: &str, value: f64, weights: &mut HashMap<String, Tensor>| {
-            let constant = (weights[name].zeros_like().unwrap() + value).unwrap();
-            weights.insert(name.to_owned(), constant);
-        };
-        spread("spread.weight", 0.0, &mut weights);
-        spread("spread.bias", u, &mut weights);
-        let exact = |w: &Tensor| w.to_dtype(DType::F64).unwrap();
-        let double = weights.iter().map(|(name, w)| (name.clone(), exact(w))).collect();
-        let kernels = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
-        let tensors = Denoiser::new(&config, &ScheduleConfig::mnist20(), double).unwrap();
-
-        let x_t = images(&config, 20);
-        let (t, labels): (Vec<usize>, Vec<u32>) = (0..20).map(|i| (i, i as u32 % 4)).unzip();
-        let ours = kernels.belief(&x_t, &t, &labels).unwrap();
-        let theirs = tensors.belief(&exact(&x_t), &t, &labels).unwrap();
-        let m: Vec<Vec<f64>> = tensors.forward(&exact(&x_t), &t, &labels).unwrap().to_vec2().unwrap();
-        let x_t: Vec<Vec<f64>> = exact(&x_t).to_vec2().unwrap();
-        let found = |tensor: &Tensor| exact(tensor).to_vec2::<f64>().unwrap();
-        let [ours, theirs] = [ours, theirs].map(|belief| (found(&belief.x_start), found(&belief.variance)));
-        for image in 0..20 {
-            let alpha_bar = schedule.alphas_cumprod()[image];
-            // The product of two normal densities, with the precisions 1 + e⁻ᵘ (around m) and SNR.
-            let (prior, snr) = (1.0 + (-u).exp(), alpha_bar / (1.0 - alpha_bar));
-            let variance = 1.0 / (prior + snr);
-            for pixel in 0..35 {
-                let observed = x_t[image][pixel] / alpha_bar.sqrt();
-                let mean = variance * (prior * m[image][pixel] + snr * observed);
-                for ((x_start, found), tolerance) in [(&ours, 2e-5), (&theirs, 1e-12)] {
-                    let (x_start, found) = (x_start[image][pixel], found[image][pixel]);
-                    assert!((x_start - mean).abs() < tolerance, "u {u}, t {image}: {x_start} {mean}");
-                    assert!(
-                        (found - variance).abs() < tolerance * variance,
-                        "{u}, {image}: {found} {variance}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_direct_head_has_no_belief_and_a_gaussian_one_predicts_x_start() {
-    let config = DenoiserConfig::mlp(2, 3, 2);
-    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights(&config, DType::F32)).unwrap();
-    let failed = denoiser.belief(&images(&config, 1), &[3], &[0]).unwrap_err().to_string();
-    assert!(failed.contains("variance"), "{failed}");
-    let config = DenoiserConfig { head: Head::Gaussian, ..DenoiserConfig::plain(2, 3, 2) };
-    let failed = config.validate().unwrap_err().to_string();
-    assert_eq!(failed, "a gaussian head with output_type Epsilon, expected sample");
-    // As older versions wrote it.
-    let json = serde_json::to_value(DenoiserConfig::plain(2, 3, 2)).unwrap();
-    let mut old = json.as_object().unwrap().clone();
-    old.remove("head").unwrap();
-    assert_eq!(serde_json::from_value::<DenoiserConfig>(old.into()).unwrap(), DenoiserConfig::plain(2, 3, 2));
 }

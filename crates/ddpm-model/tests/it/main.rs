@@ -9,6 +9,7 @@
 
 mod cpu;
 mod folder;
+mod gaussian;
 mod gradients;
 mod prediction;
 
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{AddressedRng, Purpose, ScheduleConfig};
-use ddpm_model::{Denoiser, DenoiserConfig, Network, initial_weights};
+use ddpm_model::{Denoiser, DenoiserConfig, Head, Network, initial_weights};
 
 /// A small network of either kind.
 fn small(network: Network) -> DenoiserConfig {
@@ -31,6 +32,11 @@ fn small_plain() -> DenoiserConfig {
     small(Network::Plain { width: 16, layers: 2, embedding: 8 })
 }
 
+/// The same network with two numbers for each pixel.
+fn with_gaussian_head(config: &DenoiserConfig) -> DenoiserConfig {
+    DenoiserConfig { head: Head::Gaussian, ..config.clone() }
+}
+
 /// Weights as they would be after training: none is zero, or a test could not see its part.
 fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
     let rng = AddressedRng::new(4);
@@ -39,7 +45,9 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
         let shape = parameter.shape.as_slice();
         let noise = rng.normal(Purpose::Weights, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
         let weight = weights.get_mut(&parameter.name).unwrap();
-        *weight = (&*weight + (noise.squeeze(0).unwrap() * 0.3).unwrap()).unwrap().to_dtype(dtype).unwrap();
+        // Of u less, or e⁻ᵘ would be 0 or infinite.
+        let scale = if parameter.name.starts_with("spread") { 0.03 } else { 0.3 };
+        *weight = (&*weight + (noise.squeeze(0).unwrap() * scale).unwrap()).unwrap().to_dtype(dtype).unwrap();
     }
     weights
 }

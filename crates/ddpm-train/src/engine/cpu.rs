@@ -217,6 +217,8 @@ impl ImageRow<'_> {
             u_gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
             sums[i] += self.weight * output_error * output_error;
         }
+        // Past the last pixel there is nothing to learn, though p is not 0 there.
+        u_gradient.0[self.image.len().saturating_sub(panel * PANEL).min(PANEL)..].fill(0.0);
     }
 
     /// x₀ and ε of a panel of pixels; both are zero past the last pixel.

@@ -68,15 +68,15 @@ pub(crate) fn gather(images: &Tensor, indices: &[u32]) -> Result<Tensor> {
 }
 
 /// What a network is trained on, scalars.
-pub(crate) struct Losses {
+struct Losses {
     /// The weighted mean squared error of the network's output.
-    pub(crate) error: Tensor,
+    error: Tensor,
     /// With a Gaussian head, the variational bound's part that depends on the network, per pixel in nats.
     bound: Option<Tensor>,
 }
 
 /// The losses of a batch.
-pub(crate) fn losses(
+fn losses(
     denoiser: &Denoiser,
     weights: &[f64],
     x_start: &Tensor,
@@ -86,13 +86,8 @@ pub(crate) fn losses(
 ) -> Result<Losses> {
     let schedule = denoiser.schedule();
     let x_t = schedule.q_sample(x_start, t, eps)?;
-    let target = match denoiser.config().output_type {
-        PredictionType::Epsilon => eps.clone(),
-        PredictionType::Sample => x_start.clone(),
-        PredictionType::VPrediction => schedule.velocity(x_start, t, eps)?,
-    };
     let (output, belief) = denoiser.forward_with_belief(&x_t, t, labels)?;
-    let squares = (output - target)?.sqr()?;
+    let error = weighted_error(denoiser, weights, &output, x_start, eps, t)?;
     let bound = match belief {
         Some(Belief { x_start: mean, variance }) => {
             let squares = (mean - x_start)?.sqr()?;
@@ -109,6 +104,76 @@ pub(crate) fn losses(
         }
         None => None,
     };
+    Ok(Losses { error, bound })
+}
+
+/// The weighted mean squared error of the network's output, a scalar.
+pub(crate) fn weighted_error(
+    denoiser: &Denoiser,
+    weights: &[f64],
+    output: &Tensor,
+    x_start: &Tensor,
+    eps: &Tensor,
+    t: &[usize],
+) -> Result<Tensor> {
+    let target = match denoiser.config().output_type {
+        PredictionType::Epsilon => eps.clone(),
+        PredictionType::Sample => x_start.clone(),
+        PredictionType::VPrediction => denoiser.schedule().velocity(x_start, t, eps)?,
+    };
+    let squares = (output - target)?.sqr()?;
     let weights = Tensor::new(weights, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(x_start.device())?;
-    Ok(Losses { error: (squares.mean(1)? * weights)?.mean_all()?, bound })
+    Ok((squares.mean(1)? * weights)?.mean_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ddpm_core::ScheduleConfig;
+    use ddpm_model::{DenoiserConfig, Head, Network};
+
+    use super::*;
+
+    /// The bound is the divergence of each reverse step from q(x_prev given xₜ, x₀), but for what does not depend on
+    /// the network, from the definitions in f64; for t = 0 of a level's bin.
+    #[test]
+    fn the_bound_is_the_divergence_of_the_reverse_steps() {
+        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let network = Network::Mlp { width: 16, hidden: 24, blocks: 1, embedding: 8 };
+        let config = DenoiserConfig { network, head: Head::Gaussian, ..DenoiserConfig::mlp(3, 4, 2) };
+        let mut weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
+        let rng = AddressedRng::new(2);
+        let normal = |index: u64, shape: &[usize]| {
+            let normal = rng.normal(Purpose::Weights, &[index], 0, shape, DType::F32, &Device::Cpu);
+            normal.unwrap().squeeze(0).unwrap()
+        };
+        // It starts at the same u for all pixels.
+        weights.insert("spread.weight".to_owned(), normal(0, &[12, 16]));
+        let denoiser = Denoiser::new(&config, schedule.config(), weights).unwrap();
+        let x_start = (normal(1, &[20, 12]).tanh().unwrap() * 0.9).unwrap();
+        let (eps, t, labels) = (normal(2, &[20, 12]), (0..20).collect::<Vec<_>>(), [1; 20]);
+        let losses = losses(&denoiser, &[1.0; 20], &x_start, &eps, &t, &labels).unwrap();
+        let x_t = schedule.q_sample(&x_start, &t, &eps).unwrap();
+        let belief = denoiser.belief(&x_t, &t, &labels).unwrap();
+        let [x_start, mean, variance] = [&x_start, &belief.x_start, &belief.variance]
+            .map(|tensor| tensor.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap());
+        let mut sum = 0.0;
+        for t in 0..20 {
+            let alpha_bar = schedule.alphas_cumprod()[t];
+            let prev = if t == 0 { 1.0 } else { schedule.alphas_cumprod()[t - 1] };
+            let beta = 1.0 - alpha_bar / prev;
+            let factor = prev.sqrt() * beta / (1.0 - alpha_bar);
+            let bin = (2.0_f64 / 255.0).powi(2) / 12.0;
+            let posterior = if t == 0 { bin } else { beta * (1.0 - prev) / (1.0 - alpha_bar) };
+            for pixel in 0..12 {
+                let reverse = posterior + factor.powi(2) * variance[t][pixel];
+                let apart = factor * (x_start[t][pixel] - mean[t][pixel]);
+                let divergence =
+                    0.5 * ((reverse / posterior).ln() + (posterior + apart.powi(2)) / reverse - 1.0);
+                assert!(divergence >= 0.0);
+                sum += divergence + 0.5 * (posterior.ln() + 1.0);
+            }
+        }
+        let (found, expected) = (losses.bound.unwrap().to_scalar::<f32>().unwrap(), sum / 240.0);
+        assert!((f64::from(found) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found} {expected}");
+    }
 }

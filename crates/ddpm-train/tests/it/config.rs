@@ -3,6 +3,7 @@
 use candle_core::Device;
 use ddpm_core::PredictionType;
 use ddpm_data::{DataSet, Images};
+use ddpm_model::Head;
 use ddpm_train::{AdamWConfig, Error, Loss, Preset, TrainConfig, Trainer, held_out_loss};
 
 use crate::{config, corpus, labelled, unlabelled};
@@ -77,7 +78,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
         change(&mut config.adamw);
     }
     type Spoil = fn(&mut TrainConfig);
-    let cases: [(&str, Spoil); 18] = [
+    let cases: [(&str, Spoil); 21] = [
         ("`epochs` is 0", |c| c.epochs = 0),
         ("`epochs` is 18446744073709552000", |c| c.epochs = u64::MAX),
         ("`learning_rate` is 0", |c| c.learning_rate = 0.0),
@@ -89,6 +90,12 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`ema_decay` is 1", |c| c.ema_decay = 1.0),
         ("`class_dropout` is 1.1", |c| c.class_dropout = 1.1),
         ("`class_dropout` is -0.1", |c| c.class_dropout = -0.1),
+        ("`bound` is -0.1", |c| c.bound = -0.1),
+        ("`bound` is NaN", |c| c.bound = f64::NAN),
+        ("a gaussian head with output_type Epsilon", |c| {
+            c.denoiser.head = Head::Gaussian;
+            c.denoiser.output_type = PredictionType::Epsilon;
+        }),
         ("`beta1` is 1", |c| adamw(c, |a| a.beta1 = 1.0)),
         ("`beta2` is -0.5", |c| adamw(c, |a| a.beta2 = -0.5)),
         ("`eps` is 0", |c| adamw(c, |a| a.eps = 0.0)),

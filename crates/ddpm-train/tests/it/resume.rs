@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use candle_core::Device;
+use ddpm_model::{DenoiserConfig, Head};
 use ddpm_train::{AdamWConfig, Event, Outcome, Start, TrainConfig, run};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -50,9 +51,10 @@ fn small_batches() -> TrainConfig {
     TrainConfig { batch_size: 3, ..config() }
 }
 
+type Stop = fn(&Event<'_>) -> bool;
+
 #[test]
 fn wherever_a_run_was_stopped_it_ends_with_the_same_files() {
-    type Stop = fn(&Event<'_>) -> bool;
     let cases: [(TrainConfig, &[Stop]); 2] = [
         (
             config(),
@@ -68,14 +70,27 @@ fn wherever_a_run_was_stopped_it_ends_with_the_same_files() {
         (small_batches(), &[|event| is_step(event, 110), |event| is_step(event, 150)]),
     ];
     for (config, stops) in cases {
-        let whole_folder = tempdir().unwrap();
-        let whole = train(&config, whole_folder.path(), Start::Fresh).unwrap();
-        for stop in stops {
-            let folder = tempdir().unwrap();
-            train_until(&config, folder.path(), Start::Fresh, stop);
-            let outcome = train(&config, folder.path(), Start::Resume).unwrap();
-            assert_same(folder.path(), &outcome, whole_folder.path(), &whole);
-        }
+        check_stops(&config, stops);
+    }
+}
+
+/// A Gaussian head, of 30 pixels, which fill no panel of the kernels.
+#[test]
+fn wherever_a_run_with_a_gaussian_head_was_stopped_it_ends_with_the_same_files() {
+    let config = TrainConfig { bound: 1.0, ..config() };
+    let denoiser = DenoiserConfig { head: Head::Gaussian, ..config.denoiser };
+    let config = TrainConfig { denoiser, ..config };
+    check_stops(&config, &[|event| is_step(event, 11), |event| is_epoch(event, 2)]);
+}
+
+fn check_stops(config: &TrainConfig, stops: &[Stop]) {
+    let whole_folder = tempdir().unwrap();
+    let whole = train(config, whole_folder.path(), Start::Fresh).unwrap();
+    for stop in stops {
+        let folder = tempdir().unwrap();
+        train_until(config, folder.path(), Start::Fresh, stop);
+        let outcome = train(config, folder.path(), Start::Resume).unwrap();
+        assert_same(folder.path(), &outcome, whole_folder.path(), &whole);
     }
 }
 
