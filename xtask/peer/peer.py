@@ -35,7 +35,7 @@ ONE_HOT = torch.eye(CLASSES + 1)
 def sinusoids() -> Tensor:
     """The embedding of every timestep, [STEPS, EMBEDDING]."""
     half = EMBEDDING // 2
-    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    frequencies = 1000 / STEPS * 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = torch.arange(STEPS, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1).float()
 

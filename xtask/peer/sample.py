@@ -15,6 +15,7 @@ from torch.nn.functional import linear, silu
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "models" / "mnist"
 WEIGHTS = MODEL / "denoiser" / "diffusion_pytorch_model.safetensors"
 SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 2.0
+PATCH = 4
 SCALE, GAP, MARGIN = 3, 4, 12
 
 
@@ -24,18 +25,24 @@ def load() -> dict[str, Tensor]:
 
 
 def denoise(weights: dict[str, Tensor], x_t: Tensor, time: Tensor, classes: Tensor) -> Tensor:
-    """The network's x_0: blocks of linear layers around a residual stream, with time and class."""
+    """The network's x_0: a residual network between two that all patches share, with time and class."""
 
     def layer(name: str, x: Tensor) -> Tensor:
         return linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     time = layer("time.1", silu(layer("time.0", time)))
     condition = silu(time + weights["class.weight"][classes])
-    x = layer("input", x_t)
+    across = SIDE // PATCH
+    patches = x_t.view(-1, across, PATCH, across, PATCH).transpose(2, 3).flatten(3).flatten(1, 2)
+    code = layer("encode.in", patches) + layer("encode.condition", condition)[:, None]
+    x = layer("input", layer("encode.out", silu(code)).flatten(1))
     for block in range(BLOCKS):
         inner = layer(f"blocks.{block}.in", x) + layer(f"blocks.{block}.condition", condition)
         x = x + layer(f"blocks.{block}.out", silu(inner))
-    return layer("output", silu(x))
+    code = layer("expand", silu(x)).view(len(x), across**2, -1)
+    x = layer("decode.in", torch.cat([code, patches], 2)) + layer("decode.condition", condition)[:, None]
+    x = layer("output", silu(layer("decode.inner", silu(x))))
+    return x.view(-1, across, across, PATCH, PATCH).transpose(2, 3).reshape(-1, SIDE * SIDE)
 
 
 def sample(weights: dict[str, Tensor]) -> Tensor:
@@ -43,7 +50,7 @@ def sample(weights: dict[str, Tensor]) -> Tensor:
     betas = torch.linspace(0.001, 0.7, STEPS, dtype=torch.float64)
     alphas_cumprod = (1 - betas).cumprod(0).tolist()
     half = weights["time.0.weight"].shape[1] // 2
-    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    frequencies = 1000 / STEPS * 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     classes = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
     # With and without the class in one batch.
     both = torch.cat([classes, torch.full_like(classes, CLASSES)])

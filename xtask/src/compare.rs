@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::compare_report::markdown;
-use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Training, Way};
+use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
+use crate::figures::Evaluation;
 use crate::phases::{Phase, Phases, in_words};
 use crate::process;
 use crate::provenance::Provenance;
@@ -143,7 +144,8 @@ pub(crate) fn compare(
         let out = staging.add(&grid, &format!("images of {name}, sampled with posterior noise"));
         let count = Count::PerClass(SHOWN_PER_CLASS);
         phases.run(&format!("draw {grid}"), || ddpm.sample(&model, count, Way::Default, &out))?;
-        let judge = |way| ddpm.evaluate(&model, source.argument(), None, JUDGED, way);
+        let subject = Subject { model: Some(&model), source: source.argument(), features: None };
+        let judge = |way: Way| ddpm.evaluate(subject, JUDGED, "accuracy", way.arguments());
         let evaluation = phases.run(&format!("evaluate {name}"), || judge(Way::Default))?;
         let evaluation_without_noise =
             phases.run(&format!("evaluate {name} without noise"), || judge(Way::NoNoise))?;

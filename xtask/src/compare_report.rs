@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::compare::{Comparison, Outcome};
-use crate::phases::in_words;
 
 /// Writes a comparison down for people: where it comes from, the table, how to read it, the images.
 pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
@@ -12,17 +11,10 @@ pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
 }
 
 fn heading(comparison: &Comparison<'_>) -> String {
-    let from = comparison.provenance;
     format!(
-        "# Networks and losses compared on {}\n\n\
-         - Command: `{}` ({} in all)\n- Version: {}, commit {}\n- Machine: {}\n- Seed: {}\n- Training of each: {}",
+        "# Networks and losses compared on {}\n\n{}\n- Training of each: {}",
         comparison.data.name,
-        from.command,
-        in_words(comparison.total_seconds),
-        from.version,
-        from.commit.as_deref().unwrap_or("unknown"),
-        from.machine,
-        from.seed,
+        comparison.provenance.markdown(comparison.total_seconds),
         lengths(&comparison.models)
     )
 }
@@ -66,8 +58,8 @@ fn table(models: &[Outcome]) -> String {
 /// One paragraph on how to read the table, from what is in it.
 fn reading(comparison: &Comparison<'_>) -> String {
     let models = &comparison.models;
-    let by_accuracy =
-        |a: &&Outcome, b: &&Outcome| a.evaluation.class_accuracy.total_cmp(&b.evaluation.class_accuracy);
+    let accuracy = |model: &Outcome| model.evaluation.class_accuracy.unwrap_or(f64::NEG_INFINITY);
+    let by_accuracy = |a: &&Outcome, b: &&Outcome| accuracy(a).total_cmp(&accuracy(b));
     let (Some(best), Some(worst)) = (models.iter().max_by(by_accuracy), models.iter().min_by(by_accuracy))
     else {
         return String::new();
@@ -82,7 +74,7 @@ fn reading(comparison: &Comparison<'_>) -> String {
         percent(evaluation.real_accuracy)
     )];
     if let Some(classes) = comparison.data.classes.filter(|&classes| classes > 0) {
-        sentences.push(format!("Chance is {}.", percent(1.0 / f64::from(classes))));
+        sentences.push(format!("Chance is {}.", percent(Some(1.0 / f64::from(classes)))));
     }
     sentences.push(format!(
         "Here {} comes out highest ({}) and {} lowest ({}).",
@@ -138,6 +130,6 @@ fn described(model: &Outcome) -> String {
     )
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+fn percent(share: Option<f64>) -> String {
+    share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }

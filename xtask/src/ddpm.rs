@@ -1,6 +1,5 @@
 //! The command line of `ddpm-cli`, as far as the jobs need it.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::figures::{Evaluation, Likelihood, More};
 use crate::process;
-
-/// Fields that a newer `ddpm-cli` may add; they are kept in the files of results.
-type More = BTreeMap<String, Value>;
 
 /// What `ddpm-cli data` says about a set of images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,22 +33,6 @@ pub(crate) struct Training {
     pub(crate) images_per_second: f64,
     pub(crate) train_loss: Option<f64>,
     pub(crate) test_loss: Option<f64>,
-    #[serde(flatten)]
-    pub(crate) more: More,
-}
-
-/// What `ddpm-cli eval` says; accuracies are between 0 and 1.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Evaluation {
-    pub(crate) samples: u64,
-    pub(crate) class_accuracy: f64,
-    pub(crate) class_accuracy_by_class: Vec<Option<f64>>,
-    /// The accuracy of the same ruler on real images that it has not seen.
-    pub(crate) real_accuracy: f64,
-    /// The guidance scale of sampling.
-    pub(crate) guidance: f64,
-    /// How the class of an image is told.
-    pub(crate) ruler: String,
     #[serde(flatten)]
     pub(crate) more: More,
 }
@@ -96,6 +77,16 @@ impl Way {
 pub(crate) enum Count {
     PerClass(u32),
     InAll(u32),
+}
+
+/// A model and the images that it is measured by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// The folder of the model; `None` is the built-in one.
+    pub(crate) model: Option<&'a Path>,
+    pub(crate) source: &'a str,
+    /// The folder of a feature net; `None` is the built-in one of MNIST.
+    pub(crate) features: Option<&'a Path>,
 }
 
 /// A built `ddpm-cli` and the settings that all its calls share.
@@ -151,39 +142,48 @@ impl Ddpm<'_> {
         Ok(())
     }
 
-    /// Draws images with a model, evenly of all classes, and judges their classes by a feature net: that in the
-    /// folder `features`, or the built-in one of MNIST.
+    /// Draws images with a model, evenly of all classes, and takes the figures of merit named in `metrics`;
+    /// `choices` say how to sample.
     pub(crate) fn evaluate(
         &self,
-        model: &Path,
-        source: &str,
-        features: Option<&Path>,
+        subject: Subject<'_>,
         samples: u32,
-        way: Way,
+        metrics: &str,
+        choices: &[&str],
     ) -> Result<Evaluation> {
-        let mut command = self.eval(model, source, features);
-        command.args(["--samples", &samples.to_string(), "--metrics", "accuracy"]).args(way.arguments());
+        let mut command = self.eval(subject);
+        command.args(["--samples", &samples.to_string(), "--metrics", metrics]).args(choices);
         self.json(self.with_settings(&mut command))
     }
 
     /// Takes all figures of merit of images drawn with a model, and writes table and pictures to the folder `out`.
     pub(crate) fn quality(
         &self,
-        model: &Path,
-        source: &str,
-        features: Option<&Path>,
+        subject: Subject<'_>,
+        samples: u32,
         way: Way,
         out: &Path,
-    ) -> Result<Value> {
-        let mut command = self.eval(model, source, features);
-        command.args(way.arguments()).arg("-o").arg(self.relative(out));
+    ) -> Result<Evaluation> {
+        let mut command = self.eval(subject);
+        command.args(["--samples", &samples.to_string()]).args(way.arguments());
+        command.arg("-o").arg(self.relative(out));
         self.json(self.with_settings(&mut command))
     }
 
-    fn eval(&self, model: &Path, source: &str, features: Option<&Path>) -> Command {
+    /// Measures the variational bound of a model on test images.
+    pub(crate) fn likelihood(&self, subject: Subject<'_>, images: u32) -> Result<Likelihood> {
+        let mut command = self.eval(subject);
+        command.args(["--likelihood", "--images", &images.to_string()]);
+        self.json(self.with_settings(&mut command))
+    }
+
+    fn eval(&self, subject: Subject<'_>) -> Command {
         let mut command = self.command("eval");
-        command.arg("--model").arg(self.relative(model)).args(["--data", source]);
-        if let Some(features) = features {
+        if let Some(model) = subject.model {
+            command.arg("--model").arg(self.relative(model));
+        }
+        command.args(["--data", subject.source]);
+        if let Some(features) = subject.features {
             command.arg("--features").arg(self.relative(features));
         }
         command

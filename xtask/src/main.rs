@@ -1,15 +1,18 @@
 //! The jobs of this workspace that take more than one command.
 //!
 //! `cargo xtask reproduce` makes everything in `results/`, `cargo xtask compare` the comparison of
-//! networks and losses there, `cargo xtask bench` measures speed, by itself and beside PyTorch, and
-//! `cargo xtask ci` runs every check. Each job is one file or folder; all work with tensors is done by
-//! release builds of other crates, which the first three spawn.
+//! networks and losses there, `cargo xtask ablate` that of models and ways of sampling that differ in one
+//! choice, `cargo xtask bench` measures speed, by itself and beside PyTorch, and `cargo xtask ci` runs every
+//! check. Each job is one file or folder; all work with tensors is done by release builds of other crates,
+//! which all but the last spawn.
 
+mod ablate;
 mod bench;
 mod ci;
 mod compare;
 mod compare_report;
 mod ddpm;
+mod figures;
 mod install;
 mod loss_plot;
 mod machine;
@@ -44,6 +47,7 @@ struct Arguments {
 enum Job {
     Reproduce(reproduce::Arguments),
     Compare(compare::Arguments),
+    Ablate(ablate::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
 }
@@ -64,6 +68,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
         Job::Compare(arguments) => compare::run(arguments, &workspace),
+        Job::Ablate(arguments) => ablate::run(arguments, &workspace),
         Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }

@@ -5,6 +5,7 @@ use std::env;
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::phases::in_words;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -31,5 +32,18 @@ impl Provenance {
             machine: Machine::this(),
             seed,
         }
+    }
+
+    /// As a Markdown list, with the wall time of the whole job in seconds.
+    pub(crate) fn markdown(&self, total_seconds: f64) -> String {
+        format!(
+            "- Command: `{}` ({} in all)\n- Version: {}, commit {}\n- Machine: {}\n- Seed: {}",
+            self.command,
+            in_words(total_seconds),
+            self.version,
+            self.commit.as_deref().unwrap_or("unknown"),
+            self.machine,
+            self.seed
+        )
     }
 }

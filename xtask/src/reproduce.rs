@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::ddpm::{Count, DataSet, Ddpm, Evaluation, Training, Way};
+use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
+use crate::figures::{Evaluation, cell};
 use crate::install;
 use crate::loss_plot::loss_svg;
 use crate::phases::{Phase, Phases, in_words};
@@ -22,7 +22,9 @@ use crate::workspace::Workspace;
 const SHOWN_PER_CLASS: u32 = 5;
 /// Images in a grid of a set without labels.
 const SHOWN_WITHOUT_LABELS: u32 = 50;
-/// Images that are drawn and judged.
+/// Images by which all figures of merit are taken.
+const MEASURED: u32 = 10_000;
+/// Images by which the class accuracy of other ways of sampling is taken.
 const JUDGED: u32 = 1000;
 
 /// Make everything in results/ again: fetch and verify the images, train, draw, measure.
@@ -66,13 +68,20 @@ struct Metrics<'a> {
     provenance: &'a Provenance,
     data: &'a DataSet,
     training: &'a Training,
-    /// By way of sampling; empty if the images have no labels.
-    evaluation: &'a BTreeMap<Way, Evaluation>,
-    /// All figures of merit, by way of sampling.
-    quality: &'a BTreeMap<Way, Value>,
+    #[serde(flatten)]
+    measured: &'a Measured,
     phases: &'a [Phase],
     total_seconds: f64,
     files: &'a [ResultFile],
+}
+
+/// What was measured, by way of sampling.
+#[derive(Debug, Default, Serialize)]
+struct Measured {
+    /// Class accuracy alone; empty if the images have no labels.
+    evaluation: BTreeMap<Way, Evaluation>,
+    /// All figures of merit.
+    quality: BTreeMap<Way, Evaluation>,
 }
 
 /// Builds `ddpm-cli` and reproduces the results with it.
@@ -140,29 +149,25 @@ pub(crate) fn reproduce(
     if let Some(features) = &features {
         phases.run("train a feature net", || ddpm.features(source, features))?;
     }
-    let mut quality = BTreeMap::new();
+    let subject = Subject { model: Some(&model), source, features: features.as_deref() };
+    let mut measured = Measured::default();
     let ways: &[Way] = if labelled { &[Way::Default, Way::Varied] } else { &[Way::Default] };
     for &way in ways {
         let folder = run_folder.join("quality").join(way.name());
-        let measure = || ddpm.quality(&model, source, features.as_deref(), way, &folder);
-        let figures: Value = phases.run(&format!("measure, {}", way.name()), measure)?;
+        let measure = || ddpm.quality(subject, MEASURED, way, &folder);
+        let figures = phases.run(&format!("measure, {}", way.name()), measure)?;
         for (file, ending, what) in QUALITY {
             let name = format!("{file}-{}.{ending}", way.name());
             let to = staging.add(&name, &format!("{what}, sampled with {}", way.arguments().join(" ")));
             std::fs::copy(folder.join(format!("{file}.{ending}")), to)?;
         }
-        quality.insert(way, figures);
+        measured.quality.insert(way, figures);
     }
-    let mut evaluation = BTreeMap::new();
-    for (way, phase) in [
-        (Way::Default, "evaluate"),
-        (Way::NoGuidance, "evaluate without guidance"),
-        (Way::NoNoise, "evaluate without noise"),
-    ] {
-        if labelled {
-            let judge = || ddpm.evaluate(&model, source, features.as_deref(), JUDGED, way);
-            evaluation.insert(way, phases.run(phase, judge)?);
-        }
+    let ways: &[Way] = if labelled { &[Way::NoGuidance, Way::NoNoise] } else { &[] };
+    for &way in ways {
+        let judge = || ddpm.evaluate(subject, JUDGED, "accuracy", way.arguments());
+        let judged = phases.run(&format!("evaluate, {}", way.name()), judge)?;
+        measured.evaluation.insert(way, judged);
     }
 
     let out = staging.add("metrics.json", "command, machine, times, losses and accuracies");
@@ -170,8 +175,7 @@ pub(crate) fn reproduce(
         provenance,
         data: &data,
         training: &training,
-        evaluation: &evaluation,
-        quality: &quality,
+        measured: &measured,
         phases: phases.done(),
         total_seconds: phases.total_seconds(),
         files: staging.files(),
@@ -184,7 +188,7 @@ pub(crate) fn reproduce(
     };
     let files = staging.publish(&results)?;
     let results = results.strip_prefix(root).unwrap_or(&results);
-    Ok(summary(results, &files, &phases, &training, &evaluation))
+    Ok(summary(results, &files, &phases, &training, &measured))
 }
 
 fn preset(arguments: &Arguments) -> &'static str {
@@ -208,7 +212,7 @@ fn summary(
     files: &[ResultFile],
     phases: &Phases,
     training: &Training,
-    evaluation: &BTreeMap<Way, Evaluation>,
+    measured: &Measured,
 ) -> String {
     let mut lines = vec![format!(
         "Done in {}, of which training took {} ({:.0} images/s).",
@@ -216,23 +220,35 @@ fn summary(
         in_words(training.seconds),
         training.images_per_second
     )];
-    let accuracy = |way| Some(evaluation.get(&way)?.class_accuracy * 100.0);
-    if let (Some(by_default), Some(no_guidance), Some(no_noise), Some(judged)) = (
-        accuracy(Way::Default),
-        accuracy(Way::NoGuidance),
-        accuracy(Way::NoNoise),
-        evaluation.get(&Way::Default),
-    ) {
-        lines.push(format!(
-            "Class accuracy of {} images: {by_default:.1} %, without guidance {no_guidance:.1} %, without added \
-             noise {no_noise:.1} %; real images: {:.1} % ({}).",
-            judged.samples,
-            judged.real_accuracy * 100.0,
-            judged.ruler
-        ));
-    }
+    lines.extend(measured.quality.iter().map(|(way, figures)| in_a_line(*way, figures)));
+    lines.extend(measured.evaluation.iter().map(|(way, figures)| in_a_line(*way, figures)));
     lines.push(format!("{}/", results.display()));
     let width = files.iter().map(|file| file.file.len()).max().unwrap_or(0);
     lines.extend(files.iter().map(|file| format!("  {:width$}  {}", file.file, file.description)));
     lines.join("\n")
+}
+
+/// The most telling of the figures that were taken.
+fn in_a_line(way: Way, figures: &Evaluation) -> String {
+    let mut parts = Vec::new();
+    if let Some(frechet) = &figures.frechet {
+        let ratio = frechet.ratio.map(|ratio| format!(" ({ratio:.2} times that of real test images)"));
+        parts.push(format!("Fréchet distance {}{}", cell(frechet.distance, 2), ratio.unwrap_or_default()));
+    }
+    if let Some(manifold) = &figures.manifold {
+        let (precision, recall) = (cell(manifold.precision.mean, 3), cell(manifold.recall.mean, 3));
+        parts.push(format!("precision {precision}, recall {recall}"));
+    }
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    if let Some(accuracy) = figures.class_accuracy {
+        let real = figures.real_accuracy.map(|real| format!(" (real test images: {})", percent(real)));
+        parts.push(format!("class accuracy {}{}", percent(accuracy), real.unwrap_or_default()));
+    }
+    format!(
+        "{} images with {}, by {}: {}.",
+        figures.samples,
+        way.arguments().join(" "),
+        figures.ruler,
+        parts.join(", ")
+    )
 }

@@ -12,38 +12,39 @@ use tempfile::TempDir;
 use crate::phases::Phases;
 use crate::provenance::Provenance;
 use crate::workspace::Workspace;
-use crate::{Arguments, Job, compare, process, reproduce};
+use crate::{Arguments, Job, ablate, compare, process, reproduce};
 
 const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-ddpm-cli");
 
 /// Runs `cargo xtask WORDS` after the build in the folder `root`.
-fn xtask(root: &Path, words: &[&str]) -> Result<String> {
+pub(crate) fn xtask(root: &Path, words: &[&str]) -> Result<String> {
     let arguments = Arguments::try_parse_from([&["xtask"], words].concat())?;
     let (workspace, binary, phases) = (Workspace::at(root), Path::new(FAKE), Phases::start());
     let provenance = Provenance::of_this_process(&workspace, 1);
     match arguments.job {
         Job::Reproduce(it) => reproduce::reproduce(&it, &workspace, binary, &provenance, phases),
         Job::Compare(it) => compare::compare(&it, &workspace, binary, &provenance, phases),
+        Job::Ablate(it) => ablate::ablate(&it, &workspace, binary, &provenance, phases),
         Job::Bench(_) | Job::Ci(_) => anyhow::bail!("not one of the jobs tested here"),
     }
 }
 
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-fn calls(root: &Path) -> Vec<String> {
+pub(crate) fn calls(root: &Path) -> Vec<String> {
     fs::read_to_string(root.join("calls")).unwrap().lines().map(String::from).collect()
 }
 
-fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -77,9 +78,8 @@ fn the_full_run_writes_all_results() {
             format!("sample {model} --per-class 5 --noise posterior --format png {partial}/results-MNIST.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
-            format!("eval {model} --data mnist --noise posterior -o runs/reproduce/quality/default --seed 1 --threads 2 --json"),
-            format!("eval {model} --data mnist --sampler dpmpp-2m --guidance 2 --guidance-interval 5-13 -o runs/reproduce/quality/varied --seed 1 --threads 2 --json"),
-            format!("eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --samples 10000 --noise posterior -o runs/reproduce/quality/default --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --samples 10000 --sampler dpmpp-2m --guidance 2 --guidance-interval 5-13 -o runs/reproduce/quality/varied --seed 1 --threads 2 --json"),
             format!(
                 "eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --guidance 1 --seed 1 --threads 2 --json"
             ),
@@ -93,19 +93,31 @@ fn the_full_run_writes_all_results() {
     assert_eq!(metrics["machine"]["architecture"], std::env::consts::ARCH);
     assert_eq!(metrics["data"]["train"], 60000, "fields without a meaning here are kept");
     assert_eq!(metrics["training"]["parameters"], 1000);
-    assert_eq!(metrics["evaluation"]["default"]["class_accuracy"], 0.9);
+    let evaluation = &metrics["evaluation"];
+    assert_eq!(evaluation.as_object().unwrap().len(), 2);
+    assert_eq!(
+        (&evaluation["no_guidance"]["class_accuracy"], &evaluation["no_guidance"]["samples"]),
+        (&0.9.into(), &1000.into())
+    );
     assert_eq!(metrics["evaluation"]["no_noise"]["class_accuracy_by_class"][1], Value::Null);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
-    assert_eq!(phases.len(), 11);
+    assert_eq!(phases.len(), 10);
     assert_eq!((phases[0], phases[1]), (&"data".into(), &"train".into()));
     assert_eq!(metrics["files"].as_array().unwrap().len(), 11);
-    assert_eq!(metrics["quality"]["varied"]["real_accuracy"], 0.97);
+    let quality = &metrics["quality"];
+    assert_eq!(
+        (&quality["varied"]["real_accuracy"], &quality["default"]["samples"]),
+        (&0.97.into(), &10000.into())
+    );
+    assert_eq!(quality["default"]["frechet"]["floor"]["distance"], 1.6, "and so below");
 
     for part in [
         "training took 1 min 2 s (5000 images/s)",
-        "90.0 %",
-        "99.0 %",
-        "97.0 %",
+        "10000 images with --noise posterior, by the feature net 0123456789ab: Fréchet distance 16.36 (10.25 times \
+         that of real test images), precision 0.971, recall 0.269, class accuracy 90.0 % (real test images: 97.0 %).",
+        "10000 images with --sampler dpmpp-2m",
+        "1000 images with --noise posterior --guidance 1, by the feature net 0123456789ab: class accuracy 90.0 %",
+        "1000 images with --noise none, by the feature net 0123456789ab: class accuracy 99.0 %",
         "results/\n",
         "loss-MNIST.svg",
     ] {
@@ -129,14 +141,19 @@ fn quick_runs_and_other_images_leave_the_results_alone() {
     assert!(summary.contains("runs/quick/results/"), "{summary}");
     assert!(calls(root.path())[1].contains("--preset quick --out runs/quick --seed 3 --dtype f16 --resume"));
     fs::write(root.path().join("data.json"), r#"{"name":"my digits","classes":null}"#).unwrap();
-    xtask(root.path(), &["reproduce", "--source", "hf://datasets/me/digits"]).unwrap();
+    let summary = xtask(root.path(), &["reproduce", "--source", "hf://datasets/me/digits"]).unwrap();
+    assert!(summary.contains("recall 0.269.\n") && !summary.contains("class accuracy 90.0 %"), "{summary}");
     let images = root.path().join("runs/reproduce/results");
     assert!(names(&images).contains(&"results-my-digits.png".to_owned()));
     assert!(!root.path().join("results").exists());
     let calls = calls(root.path());
     assert!(calls.iter().any(|call| call.contains("--data hf://datasets/me/digits")));
     assert!(calls.iter().any(|call| call.contains("-n 50")), "no classes to draw five of");
-    assert_eq!(json(&images.join("metrics.json"))["evaluation"], serde_json::json!({}));
+    let metrics = json(&images.join("metrics.json"));
+    assert_eq!(metrics["evaluation"], serde_json::json!({}));
+    assert_eq!(metrics["quality"]["default"]["class_accuracy"], Value::Null);
+    assert_eq!(metrics["quality"]["default"]["memorisation"]["ratio"], 0.84);
+    assert!(calls.iter().any(|call| call.starts_with("features ")));
 }
 
 #[test]
@@ -148,7 +165,7 @@ fn other_images_with_labels_are_judged_by_a_feature_net_of_their_own() {
     let net = "features --data hf://datasets/me/clothes -o runs/reproduce/features --seed 1 --json";
     let at = calls.iter().position(|call| call == net).unwrap();
     assert!(calls[..at].iter().all(|call| !call.starts_with("eval")));
-    assert_eq!(calls[at + 1..].len(), 5);
+    assert_eq!(calls[at + 1..].len(), 4);
     assert!(calls[at + 1..].iter().all(|call| call.contains("--features runs/reproduce/features")));
 }
 
@@ -162,15 +179,16 @@ fn mnist_from_the_hub_writes_the_results_too() {
 
 #[test]
 fn a_failing_run_leaves_the_old_results_and_passes_its_code_on() {
-    for job in [["reproduce"].as_slice(), &["compare"]] {
-        for phase in ["data", "train", "sample", "eval"] {
+    let all = ["data", "train", "sample", "eval"];
+    for (job, phases) in [("reproduce", &all[..]), ("compare", &all), ("ablate", &["train", "eval"])] {
+        for phase in phases {
             let root = folder();
             fs::write(root.path().join("fail-at"), phase).unwrap();
             let results = root.path().join("results");
             fs::create_dir(&results).unwrap();
             fs::write(results.join("metrics.json"), "old").unwrap();
 
-            let error = xtask(root.path(), job).unwrap_err();
+            let error = xtask(root.path(), &[job]).unwrap_err();
 
             let message = format!("{error:#}");
             assert!(message.starts_with("the phase \""), "{message}");
@@ -230,7 +248,7 @@ fn the_comparison_tables_every_model() {
     for part in [
         "| mlp | sample | epsilon | min_snr | 90.0 % | 99.0 % | 0.4000 | 62 s |",
         "| plain | epsilon | epsilon | epsilon | 90.0 %",
-        "share of 1000 generated images",
+        "share of 500 generated images",
         "right about 97.0 %",
         "Chance is 10.0 %.",
         "those with the loss `epsilon` can: `mlp` with raw output `sample`",

@@ -149,7 +149,8 @@ pub(crate) struct Train {
     /// The highest learning rate
     #[arg(long, value_name = "X")]
     pub(crate) learning_rate: Option<f64>,
-    /// The network: mlp is residual with raw output x0; plain is the original recipe with raw output ε
+    /// The network: patch-mlp is that of the built-in model, mlp reads and puts out the image as a whole, both
+    /// residual with raw output x0; plain is the original recipe with raw output ε
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkName>,
     /// The space of the squared error
@@ -329,6 +330,7 @@ pub(crate) enum WeightTypeName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkName {
+    PatchMlp,
     Mlp,
     Plain,
 }

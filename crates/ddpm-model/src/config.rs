@@ -31,17 +31,15 @@ pub enum Head {
     /// They are the output.
     #[default]
     Direct,
-    /// They are two for each pixel: m, the output, from which one samples, and u, which says how sure it is. For
-    /// the likelihood, Bayes' rule combines the pixel's own noised value with a normal distribution around m, to
-    /// a mean and a variance of x₀ given xₜ. With p = 1/(1 + (1−ᾱₜ) e⁻ᵘ) they are
+    /// They are two for each pixel: the mean of x₀ given xₜ, which is the output, and u, which says how sure that is:
     ///
     /// ```text
-    /// x̂₀ = m + p √ᾱₜ (xₜ − √ᾱₜ m),   Var x₀ = (1−ᾱₜ) p
+    /// Var x₀ = (1−ᾱₜ) / (1 + (1−ᾱₜ) e⁻ᵘ)
     /// ```
     ///
-    /// the posterior for a prior variance of 1/(1 + e⁻ᵘ), at most 1, the largest on the scale [−1, 1]. So a pixel
-    /// that is known is not disturbed by its noise, and the level of one that is not is passed on, which layers
-    /// of few features cannot do for all pixels. `output_type` must be `sample`.
+    /// This is the variance that Bayes' rule leaves of one of 1/(1 + e⁻ᵘ), at most 1, the largest on the scale
+    /// [−1, 1], when the pixel's own noised value is known: never more than what the noise hides, and as little as
+    /// u says. `output_type` must be `sample`.
     Gaussian,
 }
 
@@ -52,6 +50,31 @@ pub enum Network {
     /// A residual network: each of `blocks` adds Linear(H→W) ∘ SiLU ∘ Linear(W→H) to its input, with the
     /// embedding of time and class added before the SiLU.
     Mlp {
+        /// W, the width of the residual stream.
+        width: usize,
+        /// H, the width inside a block.
+        hidden: usize,
+        /// The number of blocks.
+        blocks: usize,
+        /// E, the width of the embedding of time and class; even.
+        embedding: usize,
+    },
+    /// A residual network between two small ones that all patches of the image share: the first reads a patch
+    /// of xₜ and puts out a code, Linear(L→C) ∘ SiLU ∘ Linear(P²→L); the codes of all patches, side by side, enter
+    /// the residual network, as the image does in `mlp`; it puts out a code for each patch; and the second small one
+    /// reads it beside the patch itself, Linear(L→P²) ∘ SiLU ∘ Linear(L→L) ∘ SiLU ∘ Linear(C+P²→L). Both have
+    /// the embedding added before their first SiLU. L is `local`, C is `code`, P is `patch`.
+    ///
+    /// So what is to be drawn where passes through the narrow middle, and what a pixel's own noise has to do with it
+    /// does not.
+    PatchMlp {
+        /// P, the side of a square patch in pixels. Patches that go past the edge of an image are filled up
+        /// with zeros.
+        patch: usize,
+        /// L, the width inside the shared networks.
+        local: usize,
+        /// C, the width of a patch's code.
+        code: usize,
         /// W, the width of the residual stream.
         width: usize,
         /// H, the width inside a block.
@@ -94,11 +117,26 @@ pub struct Parameter {
 }
 
 impl DenoiserConfig {
-    /// The residual network at the size of the built-in model, with raw output x₀.
+    /// A residual network, with raw output x₀.
     #[must_use]
     pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
         Self { rows, cols, num_classes, output_type: PredictionType::Sample, head: Head::Direct, network }
+    }
+
+    /// The network of the built-in model, with raw output x₀.
+    #[must_use]
+    pub fn patch_mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
+        let network = Network::PatchMlp {
+            patch: 4,
+            local: 128,
+            code: 32,
+            width: 512,
+            hidden: 960,
+            blocks: 2,
+            embedding: 128,
+        };
+        Self { network, ..Self::mlp(rows, cols, num_classes) }
     }
 
     /// The original recipe, with raw output ε.
@@ -137,6 +175,15 @@ impl DenoiserConfig {
         }
         let embedding = match self.network {
             Network::Mlp { width, hidden, blocks, embedding } => {
+                check("width", width, 1..=16_384, "1 to 16384")?;
+                check("hidden", hidden, 1..=16_384, "1 to 16384")?;
+                check("blocks", blocks, 1..=64, "1 to 64")?;
+                embedding
+            }
+            Network::PatchMlp { patch, local, code, width, hidden, blocks, embedding } => {
+                check("patch", patch, 1..=64, "1 to 64")?;
+                check("local", local, 1..=16_384, "1 to 16384")?;
+                check("code", code, 1..=16_384, "1 to 16384")?;
                 check("width", width, 1..=16_384, "1 to 16384")?;
                 check("hidden", hidden, 1..=16_384, "1 to 16384")?;
                 check("blocks", blocks, 1..=64, "1 to 64")?;

@@ -4,13 +4,16 @@
 /// The table of all timesteps, [T, `size`] row by row; the first half holds sines, the second cosines:
 ///
 /// ```text
-/// sin(t·ωᵢ), cos(t·ωᵢ),   ωᵢ = 10000^(−i/(size/2)),   i = 0 … size/2 − 1
+/// sin(s·ωᵢ), cos(s·ωᵢ),   s = 1000 t/T,   ωᵢ = 10000^(−i/(size/2)),   i = 0 … size/2 − 1
 /// ```
+///
+/// The paper has T = 1000. With few steps the noise of two neighbours differs much, and on this scale so do their
+/// sinusoids.
 pub(crate) fn sinusoids(steps: usize, size: usize) -> Vec<f64> {
     let half = size.div_ceil(2);
     let mut table = Vec::with_capacity(steps * size);
     for t in 0..steps {
-        let angle = |i: usize| t as f64 * 10_000_f64.powf(-(i as f64) / half as f64);
+        let angle = |i: usize| 1000.0 * t as f64 / steps as f64 * 10_000_f64.powf(-(i as f64) / half as f64);
         table.extend((0..half).map(|i| angle(i).sin()));
         table.extend((0..half).map(|i| angle(i).cos()));
     }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Linear, Module};
 use ddpm_core::NoiseSchedule;
 
 use crate::{
     Belief, DenoiserConfig,
     embedding::sinusoids,
-    program::{Map, Op, Program, TIME},
+    program::{IMAGE, Map, Op, Program, TIME},
 };
 
 /// A network on tensors.
@@ -21,9 +21,11 @@ pub(crate) struct TensorNetwork {
     times: Tensor,
     /// The rows of the identity, [classes + 1, classes + 1].
     one_hot: Tensor,
-    /// √ᾱ and 1−ᾱ of every timestep, [T, 1] each.
-    signals: Tensor,
+    /// 1−ᾱ of every timestep, [T, 1].
     noises: Tensor,
+    /// The pixel of each number of an image in patches, or one more past the edge; and where each pixel is there.
+    /// None for a whole image.
+    patches: Option<[Tensor; 2]>,
 }
 
 impl TensorNetwork {
@@ -38,17 +40,30 @@ impl TensorNetwork {
         let program = Program::new(config);
         let weights =
             program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
-        let (steps, embedding) = (schedule.num_train_timesteps(), program.widths[TIME]);
-        let column = |f: fn(f64) -> f64| {
-            let column: Vec<f64> = schedule.alphas_cumprod().iter().map(|&alpha_bar| f(alpha_bar)).collect();
-            Tensor::from_vec(column, (steps, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        let (steps, embedding) = (schedule.num_train_timesteps(), program.shapes[TIME].width);
+        let noises: Vec<f64> = schedule.alphas_cumprod().iter().map(|alpha_bar| 1.0 - alpha_bar).collect();
+        let noises = Tensor::from_vec(noises, (steps, 1), &Device::Cpu)?;
+        let patches = if program.shapes[IMAGE].patches == 1 {
+            None
+        } else {
+            let index = |index: &[usize]| {
+                let index: Vec<u32> = index.iter().map(|&i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
+                Tensor::new(index, device)
+            };
+            let pixels: Vec<usize> =
+                program.order.iter().map(|pixel| pixel.unwrap_or(config.pixels())).collect();
+            let mut places = vec![0; config.pixels() + 1];
+            for (place, &pixel) in pixels.iter().enumerate() {
+                places[pixel] = place;
+            }
+            Some([index(&pixels)?, index(&places[..config.pixels()])?])
         };
         let times = Tensor::from_vec(sinusoids(steps, embedding), (steps, embedding), &Device::Cpu)?;
         Ok(Self {
             times: times.to_dtype(dtype)?.to_device(device)?,
             one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
-            signals: column(f64::sqrt)?,
-            noises: column(|alpha_bar| 1.0 - alpha_bar)?,
+            noises: noises.to_dtype(dtype)?.to_device(device)?,
+            patches,
             program,
             weights,
         })
@@ -62,14 +77,22 @@ impl TensorNetwork {
         t: &Tensor,
         labels: &Tensor,
     ) -> Result<(Tensor, Option<Belief>)> {
-        // In the order of the inputs: image, time, class.
-        let mut slots =
-            vec![x_t.clone(), self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
-        for Op { map, add, silu, .. } in &self.program.ops {
+        let (batch, image) = (
+            x_t.dim(0)?,
+            match &self.patches {
+                None => x_t.clone(),
+                // The number past the last pixel is zero.
+                Some([pixels, _]) => x_t.pad_with_zeros(1, 0, 1)?.index_select(pixels, 1)?,
+            },
+        );
+        // In the order of the inputs: image, time, class. All are [B, patches · width].
+        let mut slots = vec![image, self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
+        for Op { map, patches, add, silu, .. } in &self.program.ops {
             let mut result = match map {
                 Map::Linear { x, weight } => {
                     let (weight, bias) = (self.weights[*weight].clone(), self.weights[weight + 1].clone());
-                    let x: Vec<&Tensor> = x.iter().map(|&slot| &slots[slot]).collect();
+                    let x = x.iter().map(|&slot| slots[slot].reshape((batch * patches, ())));
+                    let x = x.collect::<Result<Vec<_>>>()?;
                     Linear::new(weight, Some(bias)).forward(&Tensor::cat(&x, D::Minus1)?)?
                 }
                 Map::Class { table } => {
@@ -77,22 +100,24 @@ impl TensorNetwork {
                     Embedding::new(table.clone(), table.dim(1)?).forward(labels)?
                 }
             };
+            // As [B, patches, width], since what is added may be the same for all patches.
+            result = result.reshape((batch, *patches, ()))?;
             if let Some(add) = add {
-                result = (result + &slots[*add])?;
+                let shared = if self.program.shapes[*add].patches == *patches { *patches } else { 1 };
+                result = result.broadcast_add(&slots[*add].reshape((batch, shared, ()))?)?;
             }
+            let result = result.reshape((batch, ()))?;
             // Operations write their slots in order, so the new one is the next.
             slots.push(if *silu { result.silu()? } else { result });
         }
-        let Some(spread) = self.program.spread else {
-            return slots
-                .pop()
-                .map_or_else(|| bail!("a network without operations"), |output| Ok((output, None)));
+        let pixels = |slot: usize| match &self.patches {
+            None => Ok(slots[slot].clone()),
+            Some([_, places]) => slots[slot].index_select(places, 1),
         };
-        let (m, u) = (&slots[self.program.output()], &slots[spread]);
-        let (signal, noise) = (self.signals.index_select(t, 0)?, self.noises.index_select(t, 0)?);
-        let p = candle_nn::ops::sigmoid(&u.broadcast_sub(&noise.log()?)?)?;
-        let surprise = (x_t - m.broadcast_mul(&signal)?)?;
-        let x_start = (m + (&p * surprise.broadcast_mul(&signal)?)?)?;
-        Ok((m.clone(), Some(Belief { x_start, variance: p.broadcast_mul(&noise)? })))
+        let output = pixels(self.program.output())?;
+        let Some(spread) = self.program.spread else { return Ok((output, None)) };
+        let noise = self.noises.index_select(t, 0)?;
+        let p = candle_nn::ops::sigmoid(&pixels(spread)?.broadcast_sub(&noise.log()?)?)?;
+        Ok((output.clone(), Some(Belief { x_start: output, variance: p.broadcast_mul(&noise)? })))
     }
 }

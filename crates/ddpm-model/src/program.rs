@@ -5,8 +5,25 @@
 
 use crate::{DenoiserConfig, Head, Init, Network, Parameter};
 
-/// The number of an intermediate result, [B, width]. The first ones are [`INPUTS`], the last ones are the output.
+/// The number of an intermediate result. The first ones are [`INPUTS`], the last ones are the output.
 pub(crate) type Slot = usize;
+
+/// The shape of a slot: [B, patches, width]. What is not of patches has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) patches: usize,
+    pub(crate) width: usize,
+}
+
+impl Shape {
+    pub(crate) fn flat(width: usize) -> Self {
+        Self { patches: 1, width }
+    }
+
+    pub(crate) fn size(self) -> usize {
+        self.patches * self.width
+    }
+}
 
 /// xₜ.
 pub(crate) const IMAGE: Slot = 0;
@@ -19,9 +36,13 @@ pub(crate) const INPUTS: usize = 3;
 
 /// An operation: a linear map, plus another slot if there is `add`, and then SiLU if there is `silu`. Weights
 /// are numbers of parameters. What does not depend on the image adds nothing that does, and no input is added.
+///
+/// With `patches` > 1 the map is that of one patch, shared by all, and what it reads and adds has as many patches
+/// or is the same for all. With one it reads the whole of each slot, patch after patch.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) map: Map,
+    pub(crate) patches: usize,
     pub(crate) add: Option<Slot>,
     pub(crate) silu: bool,
     pub(crate) out: Slot,
@@ -39,8 +60,10 @@ pub(crate) enum Map {
 /// A network as data.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    /// The width of each slot.
-    pub(crate) widths: Vec<usize>,
+    /// The shape of each slot.
+    pub(crate) shapes: Vec<Shape>,
+    /// Which pixel each number of [`IMAGE`] and of the outputs is, and none past the edge of an image.
+    pub(crate) order: Vec<Option<usize>>,
     /// The operations, in order; each writes a slot of its own, the next one.
     pub(crate) ops: Vec<Op>,
     /// The weights.
@@ -51,72 +74,121 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn new(config: &DenoiserConfig) -> Self {
-        let (pixels, classes) = (config.pixels(), config.num_classes + 1);
         match config.network {
             Network::Mlp { width, hidden, blocks, embedding } => {
-                let mut p = Self::with_inputs(pixels, embedding, classes);
-                let e = p.linear("time.0", &[TIME], embedding, 1.0, None);
+                let mut p = Self::with_inputs(config, embedding, config.rows.max(config.cols));
+                let condition = p.condition(embedding);
+                let h = p.linear("input", &[IMAGE], Shape::flat(width), 1.0, None);
+                let h = p.residual(h, condition, hidden, blocks);
+                p.outputs(config.head, h);
+                p
+            }
+            Network::PatchMlp { patch, local, code, width, hidden, blocks, embedding } => {
+                let mut p = Self::with_inputs(config, embedding, patch);
+                let condition = p.condition(embedding);
+                let patches = p.shapes[IMAGE].patches;
+                let [local, code] = [local, code].map(|width| Shape { patches, width });
+                let about = p.linear("encode.condition", &[condition], Shape::flat(local.width), 1.0, None);
+                let h = p.local("encode.in", &[IMAGE], local, Some(about));
                 p.silu();
-                let e = p.linear("time.1", &[e], embedding, 1.0, None);
-                let condition = p.class("class", e);
+                let h = p.local("encode.out", &[h], code, None);
+                let h = p.linear("input", &[h], Shape::flat(width), 1.0, None);
+                let h = p.residual(h, condition, hidden, blocks);
+                let h = p.linear("expand", &[h], code, 1.0, None);
+                let about = p.linear("decode.condition", &[condition], Shape::flat(local.width), 1.0, None);
+                let h = p.local("decode.in", &[h, IMAGE], local, Some(about));
                 p.silu();
-                let mut h = p.linear("input", &[IMAGE], width, 1.0, None);
-                for block in 0..blocks {
-                    let name = |part| format!("blocks.{block}.{part}");
-                    let inner = p.linear(&name("condition"), &[condition], hidden, 1.0, None);
-                    let inner = p.linear(&name("in"), &[h], hidden, 1.0, Some(inner));
-                    p.silu();
-                    // A block starts as the identity, so depth does not change the scale of what enters.
-                    h = p.linear(&name("out"), &[inner], width, 0.0, Some(h));
-                }
+                let h = p.local("decode.inner", &[h], local, None);
                 p.silu();
-                p.outputs(config.head, &[h], pixels);
+                p.outputs(config.head, h);
                 p
             }
             Network::Plain { width, layers, embedding } => {
-                let mut p = Self::with_inputs(pixels, embedding, classes);
+                let mut p = Self::with_inputs(config, embedding, config.rows.max(config.cols));
                 let mut h = vec![IMAGE, TIME, CLASS];
                 for layer in 0..layers {
-                    h = vec![p.linear(&format!("layers.{layer}"), &h, width, 1.0, None)];
+                    h = vec![p.linear(&format!("layers.{layer}"), &h, Shape::flat(width), 1.0, None)];
                     p.silu();
                 }
-                p.outputs(config.head, &h, pixels);
+                p.outputs(config.head, h[0]);
                 p
             }
         }
     }
 
-    fn with_inputs(pixels: usize, embedding: usize, classes: usize) -> Self {
+    /// With square patches of `side` pixels, from the first row and column on, row by row; the last ones may go past
+    /// the edge. With one patch that is the image.
+    fn with_inputs(config: &DenoiserConfig, embedding: usize, side: usize) -> Self {
+        let DenoiserConfig { rows, cols, .. } = *config;
+        let whole = side >= rows.max(cols);
+        let [height, width] = if whole { [rows, cols] } else { [side, side] };
+        let (down, across) = (rows.div_ceil(height), cols.div_ceil(width));
+        let pixel = |i: usize| {
+            let (patch, place) = (i.div_euclid(height * width), i % (height * width));
+            let row = patch.div_euclid(across) * height + place.div_euclid(width);
+            let col = patch % across * width + place % width;
+            (row < rows && col < cols).then_some(row * cols + col)
+        };
+        let image = Shape { patches: down * across, width: height * width };
         Self {
-            widths: vec![pixels, embedding, classes],
+            shapes: vec![image, Shape::flat(embedding), Shape::flat(config.num_classes + 1)],
+            order: (0..image.size()).map(pixel).collect(),
             ops: Vec::new(),
             parameters: Vec::new(),
             spread: None,
         }
     }
 
-    fn outputs(&mut self, head: Head, x: &[Slot], pixels: usize) {
-        self.linear("output", x, pixels, 1.0, None);
+    /// What is told about time and class.
+    fn condition(&mut self, embedding: usize) -> Slot {
+        let embedding = Shape::flat(embedding);
+        let e = self.linear("time.0", &[TIME], embedding, 1.0, None);
+        self.silu();
+        let e = self.linear("time.1", &[e], embedding, 1.0, None);
+        let condition = self.class("class", e);
+        self.silu();
+        condition
+    }
+
+    /// Residual blocks, and SiLU at the end.
+    fn residual(&mut self, mut h: Slot, condition: Slot, hidden: usize, blocks: usize) -> Slot {
+        let (width, hidden) = (self.shapes[h], Shape::flat(hidden));
+        for block in 0..blocks {
+            let name = |part| format!("blocks.{block}.{part}");
+            let inner = self.linear(&name("condition"), &[condition], hidden, 1.0, None);
+            let inner = self.linear(&name("in"), &[h], hidden, 1.0, Some(inner));
+            self.silu();
+            // A block starts as the identity, so depth does not change the scale of what enters.
+            h = self.linear(&name("out"), &[inner], width, 0.0, Some(h));
+        }
+        self.silu();
+        h
+    }
+
+    fn outputs(&mut self, head: Head, x: Slot) {
+        let image = self.shapes[IMAGE];
+        let patches = self.shapes[x].patches;
+        self.map("output", &[x], image, patches, 1.0, None);
         if head == Head::Gaussian {
             // All pixels start as uncertain as each other.
-            self.spread = Some(self.linear("spread", x, pixels, 0.0, None));
+            self.spread = Some(self.map("spread", &[x], image, patches, 0.0, None));
         }
     }
 
     /// The slot of the output, or of m.
     pub(crate) fn output(&self) -> Slot {
-        self.spread.unwrap_or(self.widths.len()) - 1
+        self.spread.unwrap_or(self.shapes.len()) - 1
     }
 
-    /// The width of several slots side by side.
-    pub(crate) fn width(&self, slots: &[Slot]) -> usize {
-        slots.iter().map(|&slot| self.widths[slot]).sum()
+    /// The numbers that a map reads of each slot.
+    pub(crate) fn inputs(&self, slots: &[Slot], patches: usize) -> usize {
+        slots.iter().map(|&slot| self.shapes[slot].size().div_euclid(patches)).sum()
     }
 
-    fn push(&mut self, map: Map, width: usize, add: Option<Slot>) -> Slot {
-        let out = self.widths.len();
-        self.widths.push(width);
-        self.ops.push(Op { map, add, silu: false, out });
+    fn push(&mut self, map: Map, shape: Shape, patches: usize, add: Option<Slot>) -> Slot {
+        let out = self.shapes.len();
+        self.shapes.push(shape);
+        self.ops.push(Op { map, patches, add, silu: false, out });
         out
     }
 
@@ -127,22 +199,41 @@ impl Program {
         }
     }
 
-    /// A weight [width, inputs] that keeps the variance of its input times `gain`², and a bias of zero.
-    fn linear(&mut self, name: &str, x: &[Slot], width: usize, gain: f64, add: Option<Slot>) -> Slot {
-        let (weight, inputs) = (self.parameters.len(), self.width(x));
+    /// A linear map of all that is in `x`.
+    fn linear(&mut self, name: &str, x: &[Slot], shape: Shape, gain: f64, add: Option<Slot>) -> Slot {
+        self.map(name, x, shape, 1, gain, add)
+    }
+
+    /// A linear map of each patch, the same for all.
+    fn local(&mut self, name: &str, x: &[Slot], shape: Shape, add: Option<Slot>) -> Slot {
+        self.map(name, x, shape, shape.patches, 1.0, add)
+    }
+
+    /// A weight [outputs, inputs] that keeps the variance of its input times `gain`², and a bias of zero.
+    fn map(
+        &mut self,
+        name: &str,
+        x: &[Slot],
+        shape: Shape,
+        patches: usize,
+        gain: f64,
+        add: Option<Slot>,
+    ) -> Slot {
+        let (weight, inputs) = (self.parameters.len(), self.inputs(x, patches));
+        let outputs = shape.size().div_euclid(patches);
         let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (inputs as f64).sqrt()) };
         let mut parameter = |part, shape, init| {
             self.parameters.push(Parameter { name: format!("{name}.{part}"), shape, init });
         };
-        parameter("weight", vec![width, inputs], init);
-        parameter("bias", vec![width], Init::Zeros);
-        self.push(Map::Linear { x: x.to_vec(), weight }, width, add)
+        parameter("weight", vec![outputs, inputs], init);
+        parameter("bias", vec![outputs], Init::Zeros);
+        self.push(Map::Linear { x: x.to_vec(), weight }, shape, patches, add)
     }
 
     fn class(&mut self, name: &str, add: Slot) -> Slot {
-        let (table, width) = (self.parameters.len(), self.widths[add]);
-        let (name, shape) = (format!("{name}.weight"), vec![self.widths[CLASS], width]);
-        self.parameters.push(Parameter { name, shape, init: Init::Normal(1.0) });
-        self.push(Map::Class { table }, width, Some(add))
+        let (table, shape) = (self.parameters.len(), self.shapes[add]);
+        let (name, weight) = (format!("{name}.weight"), vec![self.shapes[CLASS].width, shape.width]);
+        self.parameters.push(Parameter { name, shape: weight, init: Init::Normal(1.0) });
+        self.push(Map::Class { table }, shape, 1, Some(add))
     }
 }

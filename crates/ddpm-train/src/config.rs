@@ -71,9 +71,9 @@ impl TrainConfig {
                 ..DenoiserConfig::plain(rows, cols, classes)
             },
             Preset::Best => {
-                DenoiserConfig { head: Head::Gaussian, ..DenoiserConfig::mlp(rows, cols, classes) }
+                DenoiserConfig { head: Head::Gaussian, ..DenoiserConfig::patch_mlp(rows, cols, classes) }
             }
-            _ => DenoiserConfig::mlp(rows, cols, classes),
+            _ => DenoiserConfig::patch_mlp(rows, cols, classes),
         };
         Self {
             seed: 1,

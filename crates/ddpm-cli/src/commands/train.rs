@@ -102,6 +102,9 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
     config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
     let classes = data.classes().unwrap_or(0);
     match options.network {
+        Some(NetworkName::PatchMlp) => {
+            config.denoiser = DenoiserConfig::patch_mlp(data.rows(), data.cols(), classes);
+        }
         Some(NetworkName::Mlp) => config.denoiser = DenoiserConfig::mlp(data.rows(), data.cols(), classes),
         Some(NetworkName::Plain) => {
             config.denoiser = DenoiserConfig::plain(data.rows(), data.cols(), classes);

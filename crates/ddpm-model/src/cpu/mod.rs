@@ -23,10 +23,10 @@ use rayon::prelude::*;
 use crate::{
     DenoiserConfig,
     embedding::sinusoids,
-    program::{CLASS, Program, Slot, TIME},
+    program::{CLASS, IMAGE, Program, Shape, Slot, TIME},
 };
 use elementwise::{Sigmoid, Silu, Start};
-use plan::{Layer, Plan};
+use plan::{Layer, Plan, place, slot_panels};
 use product::{GROUP, Next, Product};
 
 pub use elementwise::{AdamwEma, adamw_ema};
@@ -41,11 +41,11 @@ pub struct CpuNetwork {
     lengths: Vec<usize>,
     /// The sinusoids of every timestep, [T, E].
     times: Vec<f32>,
-    /// √ᾱ of every timestep.
-    signals: Vec<f32>,
     /// 1−ᾱ of every timestep.
     noises: Vec<f32>,
     pixels: usize,
+    /// See [`CpuNetwork::order`].
+    order: Vec<[usize; PANEL]>,
     output_type: PredictionType,
     /// Buffers of predictions for the next ones.
     buffers: Mutex<Vec<Activations>>,
@@ -78,17 +78,22 @@ impl CpuNetwork {
     #[allow(clippy::cast_possible_truncation, reason = "the table is computed in f64 and rounded once")]
     pub fn new(config: &DenoiserConfig, schedule: &NoiseSchedule) -> Self {
         let program = Program::new(config);
+        let mut order = vec![[config.pixels(); PANEL]; slot_panels(program.shapes[IMAGE])];
+        for (i, pixel) in program.order.iter().enumerate() {
+            let place = place(program.shapes[IMAGE], i);
+            order[place.div_euclid(PANEL)][place % PANEL] = pixel.unwrap_or(config.pixels());
+        }
         let alphas_cumprod = schedule.alphas_cumprod();
         Self {
-            signals: alphas_cumprod.iter().map(|alpha_bar| alpha_bar.sqrt() as f32).collect(),
             noises: alphas_cumprod.iter().map(|alpha_bar| (1.0 - alpha_bar) as f32).collect(),
-            times: sinusoids(alphas_cumprod.len(), program.widths[TIME])
+            times: sinusoids(alphas_cumprod.len(), program.shapes[TIME].width)
                 .into_iter()
                 .map(|x| x as f32)
                 .collect(),
             plan: Plan::new(&program),
             lengths: program.parameters.iter().map(|p| p.shape.iter().product()).collect(),
             pixels: config.pixels(),
+            order,
             output_type: config.output_type,
             buffers: Mutex::default(),
         }
@@ -98,6 +103,13 @@ impl CpuNetwork {
     #[must_use]
     pub fn output_type(&self) -> PredictionType {
         self.output_type
+    }
+
+    /// Which pixel is where in the panels of an image and of the output, in each row of a panel the same. The number
+    /// of pixels stands for a place that is none.
+    #[must_use]
+    pub fn order(&self) -> &[[usize; PANEL]] {
+        &self.order
     }
 
     /// The weights in panels, from lists in the order of [`DenoiserConfig::parameters`].
@@ -133,7 +145,7 @@ impl CpuNetwork {
         slots: &mut Activations,
         conditions: impl Iterator<Item = (usize, u32)>,
     ) {
-        let (rows, width) = (slots.rows, self.plan.widths[TIME]);
+        let (rows, width) = (slots.rows, self.plan.shapes[TIME].width);
         slots.values[CLASS].fill(Row::ZERO);
         for (row, (t, label)) in conditions.enumerate() {
             let time = &self.times[t * width..][..width];
@@ -141,7 +153,7 @@ impl CpuNetwork {
                 slots.values[TIME][panel * rows + row].0[..part.len()].copy_from_slice(part);
             }
             let label = label as usize;
-            assert!(label < self.plan.widths[CLASS], "class {label} is out of range");
+            assert!(label < self.plan.shapes[CLASS].width, "class {label} is out of range");
             slots.values[CLASS][label.div_euclid(PANEL) * rows + row].0[label % PANEL] = 1.0;
         }
         for (layer, weight) in self.plan.conditions.iter().zip(&weights.0) {
@@ -172,23 +184,23 @@ impl CpuNetwork {
 
 impl Activations {
     /// Makes room for `rows` rows in the slots that are wanted; what the others held does not matter.
-    fn resize(&mut self, rows: usize, widths: &[usize], wanted: impl Fn(Slot) -> bool) {
+    fn resize(&mut self, rows: usize, shapes: &[Shape], wanted: impl Fn(Slot) -> bool) {
         self.rows = rows;
-        self.values.resize(widths.len(), Vec::new());
-        self.slopes.resize(widths.len(), Vec::new());
-        for (slot, (values, width)) in self.values.iter_mut().zip(widths).enumerate() {
+        self.values.resize(shapes.len(), Vec::new());
+        self.slopes.resize(shapes.len(), Vec::new());
+        for (slot, (values, shape)) in self.values.iter_mut().zip(shapes).enumerate() {
             if wanted(slot) {
-                values.resize(panels(*width) * rows, Row::ZERO);
+                values.resize(slot_panels(*shape) * rows, Row::ZERO);
             }
         }
     }
 
     /// Runs a layer; what it adds comes from `conditions` if they are given.
     fn run(&mut self, layer: &Layer, all: &[Row], conditions: Option<Conditions<'_>>) {
-        let rows = self.rows;
-        if rows == 0 {
+        if self.rows == 0 {
             return;
         }
+        let (images, rows) = (self.rows, self.rows * layer.patches);
         let mut out = std::mem::take(&mut self.values[layer.out]);
         let mut slope = std::mem::take(&mut self.slopes[layer.out]);
         let stride = layer.stride();
@@ -199,8 +211,12 @@ impl Activations {
         let add_rows = conditions.map_or(rows, |conditions| conditions.slots.rows);
         let task = |first: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
             for (panel, (out, weight)) in zip(out.chunks_mut(rows), weight.chunks(stride)).enumerate() {
-                let add = add.map(|add| (&add[(first + panel) * add_rows..][..add_rows], of_row));
-                Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });
+                let add = add.map(|add| &add[(first + panel) * add_rows..][..add_rows]);
+                // A condition is that of an image, for all its patches.
+                for out in out.chunks_mut(if of_row.is_some() { images } else { rows }) {
+                    let add = add.map(|add| (add, of_row));
+                    Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });
+                }
             }
             let next = Next { rows: all.get((first + 1) * stride..).unwrap_or(&[]), first: 0, stride: PANEL };
             Arch::new().dispatch(Product { weight, stride, x, batch: rows, out, next });

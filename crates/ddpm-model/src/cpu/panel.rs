@@ -22,37 +22,31 @@ pub fn panels(width: usize) -> usize {
     width.div_ceil(PANEL)
 }
 
-/// Images as they usually lie, [B, width] one after another, into panels; `to` has a row for each image and
-/// panel, and may belong to one thread alone.
-pub(crate) fn to_panels(images: &[f32], width: usize, to: &mut [Row]) {
+/// Images as they usually lie, [B, width] one after another, into panels whose places hold the pixels that `order`
+/// says, and zero where it says `width`; `to` has a row for each image and panel.
+pub(crate) fn to_panels(images: &[f32], width: usize, order: &[[usize; PANEL]], to: &mut [Row]) {
     let batch = images.len().checked_div(width).unwrap_or(0);
-    for (panel, rows) in to.chunks_mut(batch.max(1)).enumerate() {
-        let first = panel * PANEL;
+    for (rows, pixels) in to.chunks_mut(batch.max(1)).zip(order) {
         for (row, image) in rows.iter_mut().zip(images.chunks(width)) {
-            match image[first..].first_chunk() {
-                Some(part) => row.0 = *part,
-                None => {
-                    let part = &image[first..];
-                    row.0[..part.len()].copy_from_slice(part);
-                    row.0[part.len()..].fill(0.0);
-                }
-            }
+            row.0 = pixels.map(|pixel| image.get(pixel).copied().unwrap_or(0.0));
         }
     }
 }
 
 /// The way back from [`to_panels`], to images that begin every `stride` numbers.
-pub(crate) fn from_panels(from: &[Row], width: usize, stride: usize, images: &mut [f32]) {
+pub(crate) fn from_panels(
+    from: &[Row],
+    width: usize,
+    order: &[[usize; PANEL]],
+    stride: usize,
+    images: &mut [f32],
+) {
     let batch = images.len().div_ceil(stride.max(1));
-    for (panel, rows) in from.chunks(batch.max(1)).enumerate() {
-        let first = panel * PANEL;
+    for (rows, pixels) in from.chunks(batch.max(1)).zip(order) {
         for (row, image) in rows.iter().zip(images.chunks_mut(stride)) {
-            let image = &mut image[..width];
-            match image[first..].first_chunk_mut() {
-                Some(part) => *part = row.0,
-                None => {
-                    let part = &mut image[first..];
-                    part.copy_from_slice(&row.0[..part.len()]);
+            for (&pixel, &value) in pixels.iter().zip(&row.0) {
+                if let Some(to) = image[..width].get_mut(pixel) {
+                    *to = value;
                 }
             }
         }
@@ -111,13 +105,16 @@ mod tests {
     fn images_come_back_from_panels() {
         for (batch, width) in [(3, 37), (1, 16), (5, 7), (0, 20)] {
             let images: Vec<f32> = (0..batch * width).map(|i| i as f32).collect();
+            let order: Vec<[usize; PANEL]> = (0..panels(width))
+                .map(|panel| std::array::from_fn(|lane| (panel * PANEL + lane).min(width)))
+                .collect();
             let mut rows = vec![Row([9.0; PANEL]); panels(width) * batch];
-            to_panels(&images, width, &mut rows);
+            to_panels(&images, width, &order, &mut rows);
             if width == 37 {
                 assert_eq!(rows[2 * batch + 1].0[..6], [69.0, 70.0, 71.0, 72.0, 73.0, 0.0]);
             }
             let mut back = vec![9.0; images.len()];
-            from_panels(&rows, width, width, &mut back);
+            from_panels(&rows, width, &order, width, &mut back);
             assert_eq!(back, images);
         }
     }

@@ -1,17 +1,23 @@
 //! The operations of a [`Program`] as the kernels carry them out.
 
 use super::panel::{PANEL, Row, panels};
-use crate::program::{CLASS, IMAGE, INPUTS, Map, Op, Program, Slot};
+use crate::program::{CLASS, IMAGE, INPUTS, Map, Op, Program, Shape, Slot};
 
 /// `out = x Wᵀ (+ b) (+ add)`, then SiLU if there is `silu`.
+///
+/// A slot is `panels(width)` panels of a row for each patch and image, of the first patch first. So for a layer of
+/// patches they are more images; and for one that reads the whole slot each patch of a panel is a panel.
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
     pub(super) x: Slot,
     pub(super) add: Option<Slot>,
     pub(super) silu: bool,
     pub(super) out: Slot,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
+    /// How many rows it has for each image.
+    pub(super) patches: usize,
+    /// Of one row.
+    inputs: Shape,
+    outputs: Shape,
     /// Where W is among the parameters.
     matrix: Matrix,
     /// The parameter that is b.
@@ -34,8 +40,8 @@ pub(super) struct Plan {
     pub(super) conditions: Vec<Layer>,
     /// Layers that depend on the image.
     pub(super) images: Vec<Layer>,
-    /// The width of each slot.
-    pub(super) widths: Vec<usize>,
+    /// The shape of each slot.
+    pub(super) shapes: Vec<Shape>,
     /// Whether each slot depends on the image.
     pub(super) of_image: Vec<bool>,
     /// The output, or m of a Gaussian head.
@@ -51,27 +57,32 @@ impl Plan {
         let mut plan = Self {
             conditions: Vec::new(),
             images: Vec::new(),
-            widths: program.widths.clone(),
-            of_image: vec![false; program.widths.len()],
+            shapes: program.shapes.clone(),
+            of_image: vec![false; program.shapes.len()],
             output: program.output(),
             spread: program.spread,
         };
         plan.of_image[IMAGE] = true;
-        for Op { map, add, silu, out } in &program.ops {
-            let outputs = program.widths[*out];
+        for Op { map, patches, add, silu, out } in &program.ops {
+            let (patches, shape) = (*patches, program.shapes[*out]);
+            let row = |shape: Shape| {
+                if patches == 1 { shape } else { Shape::flat(shape.size().div_euclid(patches)) }
+            };
+            let outputs = row(shape);
             let mut parts: Vec<(Slot, Matrix)> = match map {
                 Map::Linear { x, weight } => {
-                    let by_output = program.width(x);
+                    let by_output = program.inputs(x, patches);
                     let mut first = 0;
                     let part = |&slot: &Slot| {
                         let matrix = Matrix { parameter: *weight, first, by_output, by_input: 1 };
-                        first += program.widths[slot];
+                        first += row(program.shapes[slot]).size();
                         (slot, matrix)
                     };
                     x.iter().map(part).collect()
                 }
                 Map::Class { table } => {
-                    let matrix = Matrix { parameter: *table, first: 0, by_output: 1, by_input: outputs };
+                    let by_input = outputs.size();
+                    let matrix = Matrix { parameter: *table, first: 0, by_output: 1, by_input };
                     vec![(CLASS, matrix)]
                 }
             };
@@ -83,9 +94,9 @@ impl Plan {
             };
             let last = parts.len() - 1;
             for (i, (x, matrix)) in parts.into_iter().enumerate() {
-                let slot = if i == last { *out } else { plan.widths.len() };
+                let slot = if i == last { *out } else { plan.shapes.len() };
                 if i != last {
-                    plan.widths.push(outputs);
+                    plan.shapes.push(shape);
                     plan.of_image.push(false);
                 }
                 let of_image = plan.of_image[x];
@@ -93,10 +104,10 @@ impl Plan {
                 assert!(of_image || add.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
                 assert!(add.is_none_or(|add| add >= INPUTS), "an input is added");
                 plan.of_image[slot] = of_image;
-                let inputs = plan.widths[x];
+                let inputs = row(plan.shapes[x]);
                 let bias = bias.take();
                 let silu = *silu && i == last;
-                let layer = Layer { x, add, silu, out: slot, inputs, outputs, matrix, bias };
+                let layer = Layer { x, add, silu, out: slot, patches, inputs, outputs, matrix, bias };
                 if of_image {
                     plan.images.push(layer)
                 } else {
@@ -115,7 +126,7 @@ impl Plan {
 
     /// How many layers read each slot; inputs count as not read, since nobody asks for their gradient.
     pub(super) fn readers(&self) -> Vec<usize> {
-        let mut readers = vec![0; self.widths.len()];
+        let mut readers = vec![0; self.shapes.len()];
         for layer in self.layers() {
             for slot in std::iter::once(layer.x).chain(layer.add).filter(|&slot| slot >= INPUTS) {
                 readers[slot] += 1;
@@ -126,14 +137,24 @@ impl Plan {
 }
 
 impl Layer {
+    /// Panels of a row of inputs.
+    fn input_panels(&self) -> usize {
+        slot_panels(self.inputs)
+    }
+
+    /// Panels of a row of outputs.
+    pub(super) fn output_panels(&self) -> usize {
+        slot_panels(self.outputs)
+    }
+
     /// Rows of a panel of the weight: one for each input, and the bias.
     pub(super) fn stride(&self) -> usize {
-        panels(self.inputs) * PANEL + 1
+        self.input_panels() * PANEL + 1
     }
 
     /// Rows of the whole weight.
     pub(super) fn rows(&self) -> usize {
-        panels(self.outputs) * self.stride()
+        self.output_panels() * self.stride()
     }
 
     /// Zeros for the weight or for something that lies like it.
@@ -156,15 +177,27 @@ impl Layer {
     /// Calls `f` with each number's row and place in the row, and with its parameter and place in that.
     fn for_each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Matrix { parameter, first, by_output, by_input } = self.matrix;
-        for output in 0..self.outputs {
-            let (panel, lane) = (output.div_euclid(PANEL), output % PANEL);
-            let rows = panel * self.stride();
-            for input in 0..self.inputs {
-                f(rows + input, lane, parameter, first + output * by_output + input * by_input);
+        for output in 0..self.outputs.size() {
+            let place = place(self.outputs, output);
+            let (rows, lane) = (place.div_euclid(PANEL) * self.stride(), place % PANEL);
+            for input in 0..self.inputs.size() {
+                let at = first + output * by_output + input * by_input;
+                f(rows + self::place(self.inputs, input), lane, parameter, at);
             }
             if let Some(bias) = self.bias {
                 f(rows + self.stride() - 1, lane, bias, output);
             }
         }
     }
+}
+
+/// The panels of a slot, each of a row for each image.
+pub(super) fn slot_panels(shape: Shape) -> usize {
+    panels(shape.width) * shape.patches
+}
+
+/// Where number `i` of an image, patch after patch, lies in the panels of a slot, lane by lane.
+pub(super) fn place(shape: Shape, i: usize) -> usize {
+    let (patch, i) = (i.div_euclid(shape.width), i % shape.width);
+    (i.div_euclid(PANEL) * shape.patches + patch) * PANEL + i % PANEL
 }

@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use super::{
     Activations, AdamwEma, Conditions, CpuNetwork, Packed,
     elementwise::{Multiply, adamw_ema, add, sum},
-    panel::{PANEL, Row, panels, transpose},
-    plan::Layer,
+    panel::{PANEL, Row, transpose},
+    plan::{Layer, slot_panels},
     product::{Next, Product, WeightGradient},
 };
-use crate::program::{IMAGE, INPUTS, Slot};
+use crate::program::{IMAGE, INPUTS, Shape, Slot};
 
 /// The intermediates of a batch and their gradients.
 #[derive(Debug)]
@@ -41,24 +41,24 @@ impl CpuNetwork {
     /// Buffers for training on batches of `batch` images.
     #[must_use]
     pub fn workspace(&self, batch: usize) -> Workspace {
-        let widths = &self.plan.widths;
+        let shapes = &self.plan.shapes;
         let mut sides = [true, false].map(|of_image| {
             let mut slots = Activations::default();
-            slots.resize(batch, widths, |slot| self.plan.of_image[slot] == of_image);
+            slots.resize(batch, shapes, |slot| self.plan.of_image[slot] == of_image);
             slots
         });
         for layer in self.plan.layers().filter(|layer| layer.silu) {
             let side = usize::from(!self.plan.of_image[layer.out]);
-            sides[side].slopes[layer.out] = vec![Row::ZERO; panels(layer.outputs) * batch];
+            sides[side].slopes[layer.out] = vec![Row::ZERO; slot_panels(shapes[layer.out]) * batch];
         }
-        let gradient = |(slot, width): (usize, &usize)| {
-            vec![Row::ZERO; if slot < INPUTS { 0 } else { panels(*width) * batch }]
+        let gradient = |(slot, shape): (usize, &Shape)| {
+            vec![Row::ZERO; if slot < INPUTS { 0 } else { slot_panels(*shape) * batch }]
         };
         let [images, conditions] = sides;
         Workspace {
             images,
             conditions,
-            gradients: widths.iter().enumerate().map(gradient).collect(),
+            gradients: shapes.iter().enumerate().map(gradient).collect(),
             of_row: (0..batch).collect(),
             output: self.plan.output,
             spread: self.plan.spread,
@@ -90,7 +90,7 @@ impl CpuNetwork {
     /// If the training state is that of another network.
     pub fn backward(&self, training: &mut Training, ws: &mut Workspace, step: AdamwEma) {
         let mut unread = self.plan.readers();
-        let mut written = vec![false; self.plan.widths.len()];
+        let mut written = vec![false; self.plan.shapes.len()];
         let slopes: Vec<&[Row]> = std::iter::zip(&ws.images.slopes, &ws.conditions.slopes)
             .map(|(image, condition)| if image.is_empty() { condition } else { image }.as_slice())
             .collect();
@@ -114,19 +114,35 @@ impl CpuNetwork {
                 if !std::mem::replace(&mut written[layer.x], true) {
                     gradient.fill(Row::ZERO);
                 }
-                input_gradient(layer, weight, &upstream, gradient, last_slope(layer.x), side.rows);
+                input_gradient(
+                    layer,
+                    weight,
+                    &upstream,
+                    gradient,
+                    last_slope(layer.x),
+                    side.rows * layer.patches,
+                );
             }
             let state = [weight, first, second, ema].map(Vec::as_mut_slice);
-            update(layer, state, &upstream, &side.values[layer.x], side.rows, step);
+            update(layer, state, &upstream, &side.values[layer.x], side.rows * layer.patches, step);
             if let Some(slot) = layer.add {
                 let slope = last_slope(slot);
                 let gradient = &mut ws.gradients[slot];
-                if std::mem::replace(&mut written[slot], true) {
-                    add(gradient, &upstream);
-                    ws.gradients[layer.out] = upstream;
-                } else {
+                let first = !std::mem::replace(&mut written[slot], true);
+                if upstream.len() == gradient.len() && first {
                     // Nobody needs it where it was.
                     ws.gradients[layer.out] = std::mem::replace(gradient, upstream);
+                } else {
+                    if first {
+                        gradient.fill(Row::ZERO);
+                    }
+                    // A condition is added to all patches of an image.
+                    let patches = upstream.len().div_euclid(gradient.len().max(1));
+                    let panels = gradient.par_chunks_mut(side.rows);
+                    panels.zip(upstream.par_chunks(patches * side.rows)).for_each(|(gradient, upstream)| {
+                        upstream.chunks(side.rows).for_each(|upstream| add(gradient, upstream));
+                    });
+                    ws.gradients[layer.out] = upstream;
                 }
                 if !slope.is_empty() {
                     Arch::new().dispatch(Multiply { to: &mut ws.gradients[slot], by: slope });
@@ -139,7 +155,7 @@ impl CpuNetwork {
 }
 
 impl Workspace {
-    /// Where the noised images go: `panels(pixels)` panels of a row for each image.
+    /// Where the noised images go: for each entry of [`CpuNetwork::order`] a row for each image.
     #[must_use]
     pub fn input_mut(&mut self) -> &mut [Row] {
         &mut self.images.values[IMAGE]
@@ -167,7 +183,7 @@ fn input_gradient(
     slope: &[Row],
     rows: usize,
 ) {
-    let outputs = panels(layer.outputs) * PANEL;
+    let outputs = layer.output_panels() * PANEL;
     gradient.par_chunks_mut(rows).enumerate().for_each_init(
         || vec![Row::ZERO; outputs],
         |transposed, (panel, gradient)| {

@@ -4,10 +4,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{NoiseSchedule, PredictionType, ScheduleConfig};
 use ddpm_model::{
     Denoiser, DenoiserConfig, Network,
-    cpu::{AdamwEma, CpuNetwork, PANEL, Row, Training},
+    cpu::{AdamwEma, CpuNetwork, Row, Training},
 };
 
-use crate::{images, small, small_mlp, small_plain, weights, with_gaussian_head};
+use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights, with_gaussian_head};
 
 struct Case {
     config: DenoiserConfig,
@@ -20,8 +20,14 @@ fn cases() -> Vec<Case> {
     // Widths that no panel divides, and more panels than go through together for one image.
     let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
     let plain = DenoiserConfig { output_type: PredictionType::Sample, ..small_plain() };
-    let gaussian = [&small_mlp(), &plain, &odd].map(with_gaussian_head);
-    let networks = [&[small_mlp(), small_plain(), odd], gaussian.as_slice()].concat();
+    // Patches of more pixels than a panel, and with no one past the edge.
+    let (rows, cols) = (10, 5);
+    let network =
+        Network::PatchMlp { patch: 5, local: 40, code: 16, width: 24, hidden: 33, blocks: 1, embedding: 8 };
+    let large = DenoiserConfig { rows, cols, ..small(network) };
+    let direct = [small_mlp(), small_plain(), odd.clone(), small_patch_mlp(), large.clone()];
+    let gaussian = [&small_mlp(), &plain, &odd, &small_patch_mlp(), &large].map(with_gaussian_head);
+    let networks = [direct, gaussian].concat();
     let case = |(config, batch): (&DenoiserConfig, usize)| Case {
         config: config.clone(),
         batch,
@@ -56,22 +62,25 @@ fn training(network: &CpuNetwork, weights: &[Vec<f32>]) -> Training {
 }
 
 /// Images one after another, in panels.
-fn to_rows(images: &[f32], width: usize, rows: &mut [Row]) {
+fn to_rows(network: &CpuNetwork, images: &[f32], width: usize, rows: &mut [Row]) {
     let batch = images.len() / width;
     for (i, row) in rows.iter_mut().enumerate() {
-        let (panel, image) = (i / batch, i % batch);
-        *row = Row::ZERO;
-        for (lane, pixel) in (panel * PANEL..width).take(PANEL).enumerate() {
-            row.0[lane] = images[image * width + pixel];
-        }
+        let image = &images[i % batch * width..][..width];
+        *row = Row(network.order()[i / batch].map(|pixel| image.get(pixel).copied().unwrap_or(0.0)));
     }
 }
 
-/// The way back, without the lanes past the last pixel.
-fn from_rows(rows: &[Row], width: usize, batch: usize) -> Vec<f32> {
-    let at = |i: usize| (i / width, i % width);
-    let value = |(image, pixel): (usize, usize)| rows[pixel / PANEL * batch + image].0[pixel % PANEL];
-    (0..batch * width).map(at).map(value).collect()
+/// The way back, without the places past the edge.
+fn from_rows(network: &CpuNetwork, rows: &[Row], width: usize, batch: usize) -> Vec<f32> {
+    let mut images = vec![f32::NAN; batch * width];
+    for (i, row) in rows.iter().enumerate() {
+        for (&pixel, value) in std::iter::zip(&network.order()[i / batch], row.0) {
+            if pixel < width {
+                images[i % batch * width + pixel] = value;
+            }
+        }
+    }
+    images
 }
 
 fn schedule() -> NoiseSchedule {
@@ -123,21 +132,21 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let mut host_gradients = Vec::new();
         for _ in 0..2 {
             let mut training = training(&network, &host(&initial, &config));
-            to_rows(&pixels, config.pixels(), workspace.input_mut());
+            to_rows(&network, &pixels, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);
             let [(_, gradient), (_, u_gradient)] = workspace.outputs_and_gradients();
-            to_rows(&weighing, config.pixels(), gradient);
-            to_rows(&of_u, config.pixels(), u_gradient);
+            to_rows(&network, &weighing, config.pixels(), gradient);
+            to_rows(&network, &of_u, config.pixels(), u_gradient);
             network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
             assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
             host_gradients = network.unpack(&training.first);
         }
         let [(ours, _), (our_p, _)] = workspace.outputs_and_gradients();
-        let ours = from_rows(ours, config.pixels(), batch);
+        let ours = from_rows(&network, ours, config.pixels(), batch);
         assert!(difference(&ours, &rounded(&output)) < 1e-5, "{:?}: output", config.network);
         assert_eq!(our_p.is_empty(), p.is_none());
         if let Some(p) = p {
-            let ours = from_rows(our_p, config.pixels(), batch);
+            let ours = from_rows(&network, our_p, config.pixels(), batch);
             assert!(difference(&ours, &rounded(&p)) < 1e-4, "{:?}: p", config.network);
         }
         for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
@@ -150,17 +159,24 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
 
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
-    let config = DenoiserConfig::mlp(28, 28, 10);
-    let weights = host(&ddpm_model::initial_weights(&config, 1, &Device::Cpu).unwrap(), &config);
-    let x_t: Vec<f32> = images(&config, 50).flatten_all().unwrap().to_vec1().unwrap();
+    for config in
+        [DenoiserConfig::mlp(28, 28, 10), with_gaussian_head(&DenoiserConfig::patch_mlp(28, 28, 10))]
+    {
+        check_threads(&config);
+    }
+}
+
+fn check_threads(config: &DenoiserConfig) {
+    let weights = host(&ddpm_model::initial_weights(config, 1, &Device::Cpu).unwrap(), config);
+    let x_t: Vec<f32> = images(config, 50).flatten_all().unwrap().to_vec1().unwrap();
     let labels: Vec<u32> = (0..50).map(|i| i % 11).collect();
     let t: Vec<usize> = (0..50).map(|i| i % 20).collect();
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let network = CpuNetwork::new(&config, &schedule());
+            let network = CpuNetwork::new(config, &schedule());
             let (mut workspace, mut training) = (network.workspace(50), training(&network, &weights));
-            to_rows(&x_t, config.pixels(), workspace.input_mut());
+            to_rows(&network, &x_t, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);
             let [(output, gradient), _] = workspace.outputs_and_gradients();
             gradient.copy_from_slice(output);

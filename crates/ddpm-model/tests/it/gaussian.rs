@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use ddpm_core::{NoiseMode, NoiseSchedule, PredictionType, Sampler, ScheduleConfig};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, Head, Network, SampleConfig, Steps};
 
-use crate::{images, small, small_mlp, small_plain, weights, with_gaussian_head};
+use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights, with_gaussian_head};
 
 const SPREAD: [(&str, &str); 2] = [("spread.weight", "output.weight"), ("spread.bias", "output.bias")];
 
@@ -19,11 +19,11 @@ fn zero_snr() -> ScheduleConfig {
 }
 
 /// Pixels that no panel divides, and one panel exactly.
-fn configs() -> [DenoiserConfig; 4] {
+fn configs() -> [DenoiserConfig; 5] {
     let odd = small(Network::Mlp { width: 45, hidden: 70, blocks: 2, embedding: 6 });
     let whole = DenoiserConfig { rows: 4, ..small_mlp() };
     let plain = DenoiserConfig { output_type: PredictionType::Sample, ..small_plain() };
-    [small_mlp(), plain, odd, whole].map(|config| with_gaussian_head(&config))
+    [small_mlp(), plain, odd, whole, small_patch_mlp()].map(|config| with_gaussian_head(&config))
 }
 
 fn exact(tensor: &Tensor) -> Tensor {
@@ -59,18 +59,16 @@ fn parts(
     })
 }
 
-/// Mean and variance of x₀ given xₜ: the product of two normal densities of x₀, one around m with the precision
+/// The variance that Bayes' rule leaves of x₀: the product of two normal densities, one with the precision
 /// 1 + e⁻ᵘ, the other around xₜ/√ᾱ with the precision SNR. Written so that an SNR of 0 is no special case.
-fn bayes(alpha_bar: f64, x_t: f64, m: f64, u: f64) -> [f64; 2] {
+fn bayes(alpha_bar: f64, u: f64) -> f64 {
     let (prior, noise) = (1.0 + (-u).exp(), 1.0 - alpha_bar);
-    let total = prior * noise + alpha_bar;
-    [(prior * noise * m + alpha_bar.sqrt() * x_t) / total, noise / total]
+    noise / (prior * noise + alpha_bar)
 }
 
-/// The formulas as the documentation of `Head::Gaussian` has them.
-fn documented(alpha_bar: f64, x_t: f64, m: f64, u: f64) -> [f64; 2] {
-    let p = 1.0 / (1.0 + (1.0 - alpha_bar) * (-u).exp());
-    [m + p * alpha_bar.sqrt() * (x_t - alpha_bar.sqrt() * m), (1.0 - alpha_bar) * p]
+/// The formula as the documentation of `Head::Gaussian` has it.
+fn documented(alpha_bar: f64, u: f64) -> f64 {
+    (1.0 - alpha_bar) / (1.0 + (1.0 - alpha_bar) * (-u).exp())
 }
 
 /// Compares the belief of kernels and of tensors with Bayes' rule, and returns all u.
@@ -91,24 +89,23 @@ fn check(
     let theirs = tensors.belief(&exact(&x_t), &t, &labels).unwrap();
     let ours = kernels.belief(&x_t, &t, &labels).unwrap();
     let output = kernels.forward(&x_t, &t, &labels).unwrap();
-    let x = values(&x_t);
     for (belief, tolerance) in [(theirs, 1e-12), (ours, 1e-4)] {
         assert_eq!(belief.x_start.dims(), x_t.dims());
         assert_eq!(belief.variance.dims(), x_t.dims());
         let (means, variances) = (values(&belief.x_start), values(&belief.variance));
         for (i, (mean, variance)) in std::iter::zip(means, variances).enumerate() {
             let alpha_bar = schedule.alphas_cumprod()[t[i / config.pixels()]];
-            for [x_start, expected] in [bayes, documented].map(|rule| rule(alpha_bar, x[i], m[i], u[i])) {
-                let near = |a: f64, b: f64, scale: f64| (a - b).abs() < tolerance * scale;
-                let at = format!("{:?}, {batch} images, number {i}, u {}", config.network, u[i]);
-                assert!(near(mean, x_start, 1.0 + x_start.abs()), "{at}: mean {mean}, {x_start}");
+            let near = |a: f64, b: f64, scale: f64| (a - b).abs() < tolerance * scale;
+            let at = format!("{:?}, {batch} images, number {i}, u {}", config.network, u[i]);
+            assert!(near(mean, m[i], 1.0 + m[i].abs()), "{at}: mean {mean}, {}", m[i]);
+            for expected in [bayes, documented].map(|rule| rule(alpha_bar, u[i])) {
                 assert!(near(variance, expected, expected), "{at}: variance {variance}, {expected}");
             }
             // A unit in the last place of f32 may be lost to rounding.
             assert!(0.0 < variance && variance <= (1.0 - alpha_bar) * (1.0 + 1e-6), "{variance}");
         }
     }
-    // What one samples from is m, untouched.
+    // What one samples from is the mean.
     for (found, m) in std::iter::zip(values(&output), m) {
         assert!((found - m).abs() < 1e-4 * (1.0 + m.abs()), "{found} {m}");
     }
@@ -163,7 +160,7 @@ fn no_spread_and_no_noise_level_gives_what_is_no_number() {
                 let kernels = Denoiser::new(&config, &schedule_config, weights.clone()).unwrap();
                 let double = weights.iter().map(|(name, w)| (name.clone(), exact(w))).collect();
                 let tensors = Denoiser::new(&config, &schedule_config, double).unwrap();
-                let (m, x) = (values(&kernels.forward(&x_t, &t, &labels).unwrap()), values(&x_t));
+                let m = values(&kernels.forward(&x_t, &t, &labels).unwrap());
                 for belief in [
                     kernels.belief(&x_t, &t, &labels).unwrap(),
                     tensors.belief(&exact(&x_t), &t, &labels).unwrap(),
@@ -171,11 +168,8 @@ fn no_spread_and_no_noise_level_gives_what_is_no_number() {
                     let (means, variances) = (values(&belief.x_start), values(&belief.variance));
                     for (i, (mean, variance)) in std::iter::zip(means, variances).enumerate() {
                         let alpha_bar = schedule.alphas_cumprod()[t[i / config.pixels()]];
-                        let (expected, widest) = match u < 0.0 {
-                            true => (m[i], 0.0),
-                            false => (bayes(alpha_bar, x[i], m[i], u)[0], 1.0 - alpha_bar),
-                        };
-                        assert!((mean - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{u}: {mean}");
+                        let widest = if u < 0.0 { 0.0 } else { 1.0 - alpha_bar };
+                        assert!((mean - m[i]).abs() < 1e-4 * (1.0 + m[i].abs()), "{u}: {mean}");
                         assert!((variance - widest).abs() < 1e-6, "{u}: {variance} {widest}");
                     }
                 }
@@ -214,7 +208,7 @@ fn the_prediction_and_its_variance_are_those_of_the_belief() {
 /// At the real size, in blocks of images over several threads.
 #[test]
 fn the_belief_about_an_image_is_the_same_bits_alone_and_in_a_batch() {
-    let config = with_gaussian_head(&DenoiserConfig::mlp(28, 28, 10));
+    let config = with_gaussian_head(&DenoiserConfig::patch_mlp(28, 28, 10));
     let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights(&config, DType::F32)).unwrap();
     let batch = 117;
     let x_t = images(&config, batch as u64);

@@ -32,6 +32,14 @@ fn small_plain() -> DenoiserConfig {
     small(Network::Plain { width: 16, layers: 2, embedding: 8 })
 }
 
+/// Patches that go past both edges of an image, and widths that no panel divides.
+fn small_patch_mlp() -> DenoiserConfig {
+    let (rows, cols) = (5, 7);
+    let network =
+        Network::PatchMlp { patch: 3, local: 20, code: 18, width: 24, hidden: 33, blocks: 2, embedding: 8 };
+    DenoiserConfig { rows, cols, ..small(network) }
+}
+
 /// The same network with two numbers for each pixel.
 fn with_gaussian_head(config: &DenoiserConfig) -> DenoiserConfig {
     DenoiserConfig { head: Head::Gaussian, ..config.clone() }
@@ -45,8 +53,9 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
         let shape = parameter.shape.as_slice();
         let noise = rng.normal(Purpose::Weights, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
         let weight = weights.get_mut(&parameter.name).unwrap();
-        // Of u less, or e⁻ᵘ would be 0 or infinite.
-        let scale = if parameter.name.starts_with("spread") { 0.03 } else { 0.3 };
+        // Of u less, or e⁻ᵘ would be 0 or infinite; and what sums many inputs keeps their size.
+        let inputs = parameter.shape.last().map_or(1.0, |&inputs| inputs as f64);
+        let scale = if parameter.name.starts_with("spread") { 0.03 } else { inputs.sqrt().recip().min(0.3) };
         *weight = (&*weight + (noise.squeeze(0).unwrap() * scale).unwrap()).unwrap().to_dtype(dtype).unwrap();
     }
     weights

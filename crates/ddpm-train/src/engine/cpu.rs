@@ -86,9 +86,10 @@ impl CpuEngine {
             })
             .collect::<Result<_>>()?;
 
-        self.workspace.input_mut().par_chunks_mut(images).enumerate().for_each(|(panel, x_t)| {
+        let order = self.network.order();
+        self.workspace.input_mut().par_chunks_mut(images).zip(order).for_each(|(x_t, order)| {
             for (x_t, row) in zip(x_t, &rows) {
-                let (x_start, eps) = row.panel(panel);
+                let (x_start, eps) = row.panel(order);
                 *x_t = Row(std::array::from_fn(|i| row.signal * x_start[i] + row.noise * eps[i]));
             }
         });
@@ -96,46 +97,39 @@ impl CpuEngine {
 
         let kind = self.network.output_type();
         let [(output, gradient), (spread, spread_gradient)] = self.workspace.outputs_and_gradients();
-        if !spread.is_empty() {
-            let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images));
-            let spreads = spread_gradient.par_chunks_mut(images).zip(spread.par_chunks(images));
-            let losses: Vec<f64> = panels
-                .zip(spreads)
-                .enumerate()
-                .map(|(panel, ((gradient, m), (spread_gradient, p)))| {
-                    let mut sums = [0.0; PANEL];
-                    let gradients = zip(gradient, spread_gradient);
-                    for ((gradients, (m, p)), row) in zip(gradients, zip(m, p)).zip(&rows) {
-                        row.gaussian(panel, (m, p), gradients, &mut sums);
-                    }
-                    sums.into_iter().map(f64::from).sum()
-                })
-                .collect();
-            self.network.backward(&mut self.training, &mut self.workspace, size.rounded());
-            return Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?);
-        }
-        let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).enumerate();
+        let spreads: Vec<(&[Row], &mut [Row])> = if spread.is_empty() {
+            order.iter().map(|_| (&[][..], &mut [][..])).collect()
+        } else {
+            zip(spread.chunks(images), spread_gradient.chunks_mut(images)).collect()
+        };
+        let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).zip(order);
         let losses: Vec<f64> = panels
-            .map(|(panel, (gradient, output))| {
+            .zip(spreads)
+            .map(|(((gradient, output), order), (spread, spread_gradient))| {
                 let mut sums = [0.0; PANEL];
-                for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
-                    let (x_start, eps) = row.panel(panel);
+                for ((gradient, output), row) in zip(&mut *gradient, output).zip(&rows) {
+                    let (x_start, eps) = row.panel(order);
                     for i in 0..PANEL {
                         let target = match kind {
                             PredictionType::Epsilon => eps[i],
                             PredictionType::Sample => x_start[i],
                             PredictionType::VPrediction => row.signal * eps[i] - row.noise * x_start[i],
                         };
+                        // Past the edge of the image nothing is asked.
+                        let weight = if order[i] < pixels { row.weight } else { 0.0 };
                         let error = output.0[i] - target;
-                        gradient.0[i] = 2.0 * row.weight * error;
-                        sums[i] += row.weight * error * error;
+                        gradient.0[i] = 2.0 * weight * error;
+                        sums[i] += weight * error * error;
                     }
+                }
+                for (((spread_gradient, p), m), row) in zip(zip(spread_gradient, spread), output).zip(&rows) {
+                    row.bound((m, p), spread_gradient, order);
                 }
                 sums.into_iter().map(f64::from).sum()
             })
             .collect();
         self.network.backward(&mut self.training, &mut self.workspace, size.rounded());
-        // Summed in the order of the pixels, whichever thread was first.
+        // Summed in the order of the panels, whichever thread was first.
         Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?)
     }
 
@@ -186,52 +180,31 @@ struct ImageRow<'a> {
 }
 
 impl ImageRow<'_> {
-    /// The gradient with respect to m and u of a Gaussian head (see [`Head::Gaussian`](ddpm_model::Head)), of the
-    /// weighted squared error plus the weighted bound, per pixel with σ² = f + s·v
+    /// The gradient of the weighted bound with respect to u of a Gaussian head (see
+    /// [`Head::Gaussian`](ddpm_model::Head)); per pixel with σ² = f + s·Var x₀ the bound is
     ///
     /// ```text
-    /// ½ [ln σ² + (f + s (x₀−x̂₀)²)/σ²]
+    /// ½ [ln σ² + (f + s (x₀−m)²)/σ²]
     /// ```
     #[inline]
-    fn gaussian(
-        &self,
-        panel: usize,
-        (m, p): (&Row, &Row),
-        (m_gradient, u_gradient): (&mut Row, &mut Row),
-        sums: &mut [f32; PANEL],
-    ) {
-        let (x_start, eps) = self.panel(panel);
+    fn bound(&self, (m, p): (&Row, &Row), gradient: &mut Row, order: &[usize; PANEL]) {
+        let (x_start, _) = self.panel(order);
         for i in 0..PANEL {
-            let (m, p) = (m.0[i], p.0[i]);
-            let x_t = self.signal * x_start[i] + self.noise * eps[i];
-            let surprise = self.signal * (x_t - self.signal * m);
-            let output_error = m - x_start[i];
-            let error = output_error + p * surprise;
+            let p = p.0[i];
+            let error = m.0[i] - x_start[i];
             let variance = self.noise_variance * p;
             let precision = 1.0 / (self.floor + self.slope * variance);
-            let by_mean = error * self.bound * precision;
-            let by_variance =
-                0.5 * self.bound * self.slope * (variance - error * error) * precision * precision;
-            m_gradient.0[i] =
-                2.0 * self.weight * output_error + by_mean * (1.0 - self.signal * self.signal * p);
-            u_gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
-            sums[i] += self.weight * output_error * output_error;
+            // Past the edge of the image nothing is asked.
+            let bound = if order[i] < self.image.len() { self.bound } else { 0.0 };
+            let by_variance = 0.5 * bound * self.slope * (variance - error * error) * precision * precision;
+            gradient.0[i] = by_variance * variance * (1.0 - p);
         }
-        // Past the last pixel there is nothing to learn, though p is not 0 there.
-        u_gradient.0[self.image.len().saturating_sub(panel * PANEL).min(PANEL)..].fill(0.0);
     }
 
-    /// x₀ and ε of a panel of pixels; both are zero past the last pixel.
+    /// x₀ and ε of a panel of pixels; both are zero past the edge of the image.
     #[inline]
-    fn panel(&self, panel: usize) -> ([f32; PANEL], [f32; PANEL]) {
-        let (image, eps) = (&self.image[panel * PANEL..], &self.eps[panel * PANEL..]);
-        if let (Some(image), Some(eps)) = (image.first_chunk::<PANEL>(), eps.first_chunk()) {
-            return (image.map(to_model_scale), *eps);
-        }
-        let (mut x_start, mut last) = ([0.0; PANEL], [0.0; PANEL]);
-        for (i, (&pixel, &eps)) in zip(image, eps).enumerate() {
-            (x_start[i], last[i]) = (to_model_scale(pixel), eps);
-        }
-        (x_start, last)
+    fn panel(&self, order: &[usize; PANEL]) -> ([f32; PANEL], [f32; PANEL]) {
+        let x_start = order.map(|pixel| self.image.get(pixel).map_or(0.0, |&pixel| to_model_scale(pixel)));
+        (x_start, order.map(|pixel| self.eps.get(pixel).copied().unwrap_or(0.0)))
     }
 }

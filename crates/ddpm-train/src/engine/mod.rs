@@ -134,8 +134,19 @@ mod tests {
             (PredictionType::Sample, Head::Gaussian, 0.03),
             (PredictionType::Sample, Head::Gaussian, 10.0),
         ];
-        for (output_type, head, bound) in cases {
-            let network = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
+        let mlp = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
+        // Patches that go past both edges.
+        let patches = Network::PatchMlp {
+            patch: 4,
+            local: 20,
+            code: 18,
+            width: 33,
+            hidden: 40,
+            blocks: 1,
+            embedding: 8,
+        };
+        let cases = [mlp, patches].into_iter().flat_map(|n| cases.clone().map(|case| (n.clone(), case)));
+        for (network, (output_type, head, bound)) in cases {
             let config = DenoiserConfig { output_type, head, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);

@@ -1,0 +1,109 @@
+//! What is told apart: one choice in a row.
+
+/// A row of the tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variant {
+    /// As it is named on the command line, in the table and in `runs/ablate/`.
+    pub(super) name: &'static str,
+    pub(super) model: Model,
+    /// Arguments of `ddpm-cli eval` that say how to sample.
+    pub(super) sampling: &'static [&'static str],
+}
+
+/// The model that is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Model {
+    /// The one of `ddpm-cli`.
+    BuiltIn,
+    /// One that is trained for this.
+    Trained { preset: &'static str, choices: &'static [&'static str] },
+    /// That of another variant.
+    Of(&'static str),
+}
+
+/// Without guidance, which hides what a model has learnt.
+const GUIDANCE: &[&str] = &["--guidance", "1"];
+
+/// One change each from the preset `reproduce`; that of the bound is a change from `gaussian-head`, because without
+/// that head there is no bound in the loss.
+pub(super) const TRAINING: [Variant; 19] = [
+    reproduce("baseline", &[]),
+    reproduce("whole-image", &["--network", "mlp"]),
+    original("original-x0", &[]),
+    original("original", &["--output", "epsilon", "--loss", "epsilon"]),
+    reproduce("output-v", &["--output", "v_prediction"]),
+    reproduce("output-epsilon", &["--output", "epsilon"]),
+    reproduce("loss-v", &["--loss", "v_prediction"]),
+    reproduce("loss-min-snr", &["--loss", "min_snr"]),
+    reproduce("gaussian-head", &["--set", "denoiser.head=gaussian"]),
+    Variant {
+        name: "learned-noise",
+        model: Model::Of("gaussian-head"),
+        sampling: &["--noise", "learned", "--guidance", "1"],
+    },
+    reproduce("bound-0.3", &["--set", "denoiser.head=gaussian", "--set", "bound=0.3"]),
+    reproduce("patch-7", &["--set", "denoiser.network.patch=7"]),
+    reproduce("local-64", &["--set", "denoiser.network.local=64"]),
+    reproduce("code-16", &["--set", "denoiser.network.code=16"]),
+    reproduce("wider", &["--set", "denoiser.network.hidden=1920"]),
+    reproduce("deeper", &["--set", "denoiser.network.blocks=4"]),
+    reproduce("batch-512", &["--batch-size", "512", "--learning-rate", "0.002"]),
+    reproduce("learning-rate", &["--learning-rate", "0.002"]),
+    reproduce("longer-ema", &["--set", "ema_decay=0.9999"]),
+];
+
+/// Ways of sampling from the built-in model.
+pub(super) const SAMPLING: [Variant; 16] = [
+    built_in("guidance-1", &["--guidance", "1"]),
+    built_in("guidance-1.25", &["--guidance", "1.25"]),
+    built_in("guidance-1.5", &["--guidance", "1.5"]),
+    built_in("guidance-2", &["--guidance", "2"]),
+    built_in("interval-5-13", &["--guidance", "2", "--guidance-interval", "5-13"]),
+    built_in("interval-8-15", &["--guidance", "2", "--guidance-interval", "8-15"]),
+    built_in("noise-beta", &["--noise", "beta", "--guidance", "1"]),
+    built_in("noise-none", &["--noise", "none", "--guidance", "1"]),
+    built_in("noise-learned", &["--noise", "learned", "--guidance", "1"]),
+    built_in("ddim", &["--sampler", "ddim", "--guidance", "1"]),
+    built_in("dpmpp-2m", &["--sampler", "dpmpp-2m", "--guidance", "1"]),
+    built_in("dpmpp-2m-sde", &["--sampler", "dpmpp-2m-sde", "--guidance", "1"]),
+    built_in("unipc", &["--sampler", "unipc", "--guidance", "1"]),
+    built_in("dpmpp-2m-interval", &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"]),
+    built_in("dpmpp-2m-10-steps", &["--sampler", "dpmpp-2m", "--steps", "10", "--guidance", "1"]),
+    built_in("late-10-steps", &["--timesteps", "18,12,9,7,5,4,3,2,1,0", "--guidance", "1"]),
+];
+
+const fn reproduce(name: &'static str, choices: &'static [&'static str]) -> Variant {
+    Variant { name, model: Model::Trained { preset: "reproduce", choices }, sampling: GUIDANCE }
+}
+
+const fn original(name: &'static str, choices: &'static [&'static str]) -> Variant {
+    Variant { name, model: Model::Trained { preset: "original", choices }, sampling: GUIDANCE }
+}
+
+const fn built_in(name: &'static str, sampling: &'static [&'static str]) -> Variant {
+    Variant { name, model: Model::BuiltIn, sampling }
+}
+
+/// The names of all variants.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TRAINING.iter().chain(&SAMPLING).map(|variant| variant.name)
+}
+
+impl Model {
+    /// The variant, of the name `own` or another, for which the model is trained; `None` if it is built in.
+    pub(super) fn trained_for(self, own: &'static str) -> Option<&'static str> {
+        match self {
+            Model::BuiltIn => None,
+            Model::Trained { .. } => Some(own),
+            Model::Of(other) => Some(other),
+        }
+    }
+
+    /// Arguments of `ddpm-cli train`; `None` if the model is not trained for this variant.
+    pub(super) fn train_arguments(self) -> Option<Vec<&'static str>> {
+        match self {
+            Model::Trained { preset, choices } => Some([&["--preset", preset], choices].concat()),
+            Model::BuiltIn | Model::Of(_) => None,
+        }
+    }
+}
