@@ -31,15 +31,17 @@ pub enum Head {
     /// They are the output.
     #[default]
     Direct,
-    /// They are two for each pixel: the mean of x₀ given xₜ, which is the output, and u, which says how sure that is:
+    /// They are two for each pixel: m, the output, from which one samples, and u, which says how sure it is. For
+    /// the likelihood, Bayes' rule combines the pixel's own noised value with a normal distribution around m, to
+    /// a mean and a variance of x₀ given xₜ. With p = 1/(1 + (1−ᾱₜ) e⁻ᵘ) they are
     ///
     /// ```text
-    /// Var x₀ = (1−ᾱₜ) / (1 + (1−ᾱₜ) e⁻ᵘ)
+    /// x̂₀ = m + p √ᾱₜ (xₜ − √ᾱₜ m),   Var x₀ = (1−ᾱₜ) p
     /// ```
     ///
-    /// This is the variance that Bayes' rule leaves of one of 1/(1 + e⁻ᵘ), at most 1, the largest on the scale
-    /// [−1, 1], when the pixel's own noised value is known: never more than what the noise hides, and as little as
-    /// u says. `output_type` must be `sample`.
+    /// the posterior for a prior variance of 1/(1 + e⁻ᵘ), at most 1, the largest on the scale [−1, 1]. So a pixel
+    /// that is known is not disturbed by its noise, and the level of one that is not is passed on exactly. The
+    /// belief teaches u and not m. `output_type` must be `sample`.
     Gaussian,
 }
 

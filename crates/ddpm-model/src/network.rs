@@ -21,7 +21,8 @@ pub(crate) struct TensorNetwork {
     times: Tensor,
     /// The rows of the identity, [classes + 1, classes + 1].
     one_hot: Tensor,
-    /// 1−ᾱ of every timestep, [T, 1].
+    /// √ᾱ and 1−ᾱ of every timestep, [T, 1] each.
+    signals: Tensor,
     noises: Tensor,
     /// The pixel of each number of an image in patches, or one more past the edge; and where each pixel is there.
     /// None for a whole image.
@@ -41,8 +42,10 @@ impl TensorNetwork {
         let weights =
             program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
         let (steps, embedding) = (schedule.num_train_timesteps(), program.shapes[TIME].width);
-        let noises: Vec<f64> = schedule.alphas_cumprod().iter().map(|alpha_bar| 1.0 - alpha_bar).collect();
-        let noises = Tensor::from_vec(noises, (steps, 1), &Device::Cpu)?;
+        let column = |f: fn(f64) -> f64| {
+            let column: Vec<f64> = schedule.alphas_cumprod().iter().map(|&alpha_bar| f(alpha_bar)).collect();
+            Tensor::from_vec(column, (steps, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        };
         let patches = if program.shapes[IMAGE].patches == 1 {
             None
         } else {
@@ -62,7 +65,8 @@ impl TensorNetwork {
         Ok(Self {
             times: times.to_dtype(dtype)?.to_device(device)?,
             one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
-            noises: noises.to_dtype(dtype)?.to_device(device)?,
+            signals: column(f64::sqrt)?,
+            noises: column(|alpha_bar| 1.0 - alpha_bar)?,
             patches,
             program,
             weights,
@@ -116,8 +120,12 @@ impl TensorNetwork {
         };
         let output = pixels(self.program.output())?;
         let Some(spread) = self.program.spread else { return Ok((output, None)) };
-        let noise = self.noises.index_select(t, 0)?;
+        let (signal, noise) = (self.signals.index_select(t, 0)?, self.noises.index_select(t, 0)?);
         let p = candle_nn::ops::sigmoid(&pixels(spread)?.broadcast_sub(&noise.log()?)?)?;
-        Ok((output.clone(), Some(Belief { x_start: output, variance: p.broadcast_mul(&noise)? })))
+        // The belief takes m as it is and learns nothing about it.
+        let m = output.detach();
+        let surprise = (x_t - m.broadcast_mul(&signal)?)?;
+        let x_start = (m + (&p * surprise.broadcast_mul(&signal)?)?)?;
+        Ok((output, Some(Belief { x_start, variance: p.broadcast_mul(&noise)? })))
     }
 }

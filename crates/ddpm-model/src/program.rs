@@ -209,7 +209,8 @@ impl Program {
         self.map(name, x, shape, shape.patches, 1.0, add)
     }
 
-    /// A weight [outputs, inputs] that keeps the variance of its input times `gain`², and a bias of zero.
+    /// A weight [outputs, inputs] of the variance `gain`²/(3·inputs), which is PyTorch's for a gain of 1, and a bias of
+    /// zero.
     fn map(
         &mut self,
         name: &str,
@@ -221,7 +222,7 @@ impl Program {
     ) -> Slot {
         let (weight, inputs) = (self.parameters.len(), self.inputs(x, patches));
         let outputs = shape.size().div_euclid(patches);
-        let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (inputs as f64).sqrt()) };
+        let init = if gain == 0.0 { Init::Zeros } else { Init::Normal(gain / (3.0 * inputs as f64).sqrt()) };
         let mut parameter = |part, shape, init| {
             self.parameters.push(Parameter { name: format!("{name}.{part}"), shape, init });
         };

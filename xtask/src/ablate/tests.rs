@@ -108,7 +108,9 @@ fn an_interruption_keeps_the_rows_that_are_done() {
             json["training"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned());
         rows.collect::<Vec<_>>()
     };
-    assert_eq!(rows(&done), [
+    assert_eq!(
+        rows(&done),
+        [
             "baseline",
             "whole-image",
             "original-x0",
@@ -120,7 +122,8 @@ fn an_interruption_keeps_the_rows_that_are_done() {
             "gaussian-head",
             "learned-noise",
             "bound-0.3",
-        ]);
+        ]
+    );
     assert!(fs::read_to_string(done.join("ablation.md")).unwrap().contains("| `learned-noise` |"));
 
     fs::remove_file(root.path().join("fail-at")).unwrap();

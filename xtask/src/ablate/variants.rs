@@ -67,7 +67,10 @@ pub(super) const SAMPLING: [Variant; 16] = [
     built_in("dpmpp-2m", &["--sampler", "dpmpp-2m", "--guidance", "1"]),
     built_in("dpmpp-2m-sde", &["--sampler", "dpmpp-2m-sde", "--guidance", "1"]),
     built_in("unipc", &["--sampler", "unipc", "--guidance", "1"]),
-    built_in("dpmpp-2m-interval", &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"]),
+    built_in(
+        "dpmpp-2m-interval",
+        &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"],
+    ),
     built_in("dpmpp-2m-10-steps", &["--sampler", "dpmpp-2m", "--steps", "10", "--guidance", "1"]),
     built_in("late-10-steps", &["--timesteps", "18,12,9,7,5,4,3,2,1,0", "--guidance", "1"]),
 ];

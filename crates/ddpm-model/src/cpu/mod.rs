@@ -41,6 +41,8 @@ pub struct CpuNetwork {
     lengths: Vec<usize>,
     /// The sinusoids of every timestep, [T, E].
     times: Vec<f32>,
+    /// √ᾱ of every timestep.
+    signals: Vec<f32>,
     /// 1−ᾱ of every timestep.
     noises: Vec<f32>,
     pixels: usize,
@@ -85,6 +87,7 @@ impl CpuNetwork {
         }
         let alphas_cumprod = schedule.alphas_cumprod();
         Self {
+            signals: alphas_cumprod.iter().map(|alpha_bar| alpha_bar.sqrt() as f32).collect(),
             noises: alphas_cumprod.iter().map(|alpha_bar| (1.0 - alpha_bar) as f32).collect(),
             times: sinusoids(alphas_cumprod.len(), program.shapes[TIME].width)
                 .into_iter()

@@ -19,7 +19,7 @@ const MIN_BLOCK: usize = 16;
 
 impl CpuNetwork {
     /// The output for `x_t`, both [B, pixels] image by image, with a timestep and a class for each. If `out` is
-    /// [B, 2·pixels] instead and the head Gaussian, the variance of x₀ stands after each image.
+    /// [B, 2·pixels] instead and the head Gaussian, the belief: x̂₀, and after each image its variance.
     ///
     /// The result for an image does not depend on the others, bit for bit.
     ///
@@ -57,16 +57,28 @@ impl CpuNetwork {
             self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row });
             if let Some(spread) = self.plan.spread.filter(|_| width > self.pixels) {
                 self.run_spread(weights, &mut slots, t);
-                // p becomes the variance of x₀.
-                for (row, &t) in zip(&mut slots.values[spread], t.iter().cycle()) {
-                    row.0.iter_mut().for_each(|p| *p *= self.noises[t]);
-                }
+                self.believe(&mut slots, spread, t);
                 from_panels(&slots.values[spread], self.pixels, &self.order, width, &mut out[self.pixels..]);
             }
             from_panels(&slots.values[self.plan.output], self.pixels, &self.order, width, out);
             self.give_back(slots);
         });
         self.give_back(shared);
+    }
+
+    /// Bayes' rule: m and p become x̂₀ and its variance; see [`Head::Gaussian`](crate::Head::Gaussian).
+    fn believe(&self, slots: &mut Activations, spread: Slot, t: &[usize]) {
+        let (mut means, mut parts) =
+            (std::mem::take(&mut slots.values[self.plan.output]), std::mem::take(&mut slots.values[spread]));
+        let rows = zip(zip(&mut means, &mut parts), zip(&slots.values[IMAGE], t.iter().cycle()));
+        for ((mean, part), (x_t, &t)) in rows {
+            let (signal, noise) = (self.signals[t], self.noises[t]);
+            for ((mean, part), x_t) in zip(zip(&mut mean.0, &mut part.0), &x_t.0) {
+                *mean += *part * signal * (x_t - signal * *mean);
+                *part *= noise;
+            }
+        }
+        (slots.values[self.plan.output], slots.values[spread]) = (means, parts);
     }
 
     /// Buffers for `rows` rows of the slots that are wanted, perhaps those of an earlier prediction.

@@ -111,23 +111,29 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let (output, belief) = denoiser.forward_with_belief(&exact(&x_t), &t, &labels).unwrap();
         let weighing = x_t.cos().unwrap();
         let mut loss = (&output * exact(&weighing)).unwrap().sum_all().unwrap();
-        // p is the variance without its factor 1 − ᾱ, and ∂p/∂u = p (1 − p).
-        let p = belief.map(|belief| {
-            let noise = t.iter().map(|&t| 1.0 - schedule().alphas_cumprod()[t]).collect();
-            let noise = Tensor::from_vec(noise, (batch, 1), &Device::Cpu).unwrap();
-            belief.variance.broadcast_div(&noise).unwrap()
-        });
-        if let Some(p) = &p {
-            loss = (loss + (p * exact(&x_t)).unwrap().sum_all().unwrap()).unwrap();
+        // p is the variance without its factor 1 − ᾱ, ∂p/∂u = p (1 − p), and x̂₀ = m + p √ᾱ (xₜ − √ᾱ m), by which
+        // m learns nothing.
+        let column = |f: fn(f64) -> f64| {
+            let column = t.iter().map(|&t| f(schedule().alphas_cumprod()[t])).collect();
+            Tensor::from_vec(column, (batch, 1), &Device::Cpu).unwrap()
+        };
+        let (mut p, mut of_u) = (None, Vec::new());
+        if let Some(belief) = belief {
+            let part = belief.variance.broadcast_div(&column(|alpha_bar| 1.0 - alpha_bar)).unwrap();
+            let of_beliefs = (&belief.x_start * exact(&weighing)).unwrap() + (&part * exact(&x_t)).unwrap();
+            loss = (loss + of_beliefs.unwrap().sum_all().unwrap()).unwrap();
+            let own = exact(&x_t).broadcast_mul(&column(f64::sqrt)).unwrap();
+            let surprise = (own - output.broadcast_mul(&column(|alpha_bar| alpha_bar)).unwrap()).unwrap();
+            let of_p = ((exact(&weighing) * surprise).unwrap() + exact(&x_t)).unwrap();
+            of_u = rounded(&(&part * (1.0 - &part).unwrap() * of_p).unwrap());
+            p = Some(part);
         }
         let gradients = loss.backward().unwrap();
 
         let network = CpuNetwork::new(&config, &schedule());
         let mut workspace = network.workspace(batch);
         let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
-        let weighing: Vec<f32> = weighing.flatten_all().unwrap().to_vec1().unwrap();
-        let slope = p.as_ref().map(|p| (p * (1.0 - p).unwrap() * exact(&x_t)).unwrap());
-        let of_u = slope.map_or_else(Vec::new, |slope| rounded(&slope));
+        let weighing = rounded(&weighing);
         // Twice: nothing may be left over from the first time.
         let mut host_gradients = Vec::new();
         for _ in 0..2 {

@@ -16,10 +16,10 @@ fn loss(config: &DenoiserConfig, weights: &HashMap<String, Tensor>) -> Tensor {
     let (output, belief) = denoiser.forward_with_belief(&x_t, &[0, 7, 19], &[1, 5, 2]).unwrap();
     let target = (x_t.cos().unwrap() * 0.5).unwrap();
     let error = (output - &target).unwrap().sqr().unwrap().mean_all().unwrap();
-    let Some(Belief { x_start, variance }) = belief else { return error };
-    // −ln of a normal density, but for a constant, with a floor as a bound has it.
-    let (squares, variance) = ((x_start - target).unwrap().sqr().unwrap(), (variance + 0.1).unwrap());
-    let nats = (variance.log().unwrap() + squares.div(&variance).unwrap()).unwrap();
+    let Some(Belief { variance, .. }) = belief else { return error };
+    // −ln of a normal density, but for a constant, with a floor as a bound has it; the mean teaches nothing.
+    let variance = (variance + 0.1).unwrap();
+    let nats = (variance.log().unwrap() + variance.recip().unwrap()).unwrap();
     (error + nats.mean_all().unwrap()).unwrap()
 }
 

@@ -107,23 +107,11 @@ impl CpuEngine {
             .zip(spreads)
             .map(|(((gradient, output), order), (spread, spread_gradient))| {
                 let mut sums = [0.0; PANEL];
-                for ((gradient, output), row) in zip(&mut *gradient, output).zip(&rows) {
-                    let (x_start, eps) = row.panel(order);
-                    for i in 0..PANEL {
-                        let target = match kind {
-                            PredictionType::Epsilon => eps[i],
-                            PredictionType::Sample => x_start[i],
-                            PredictionType::VPrediction => row.signal * eps[i] - row.noise * x_start[i],
-                        };
-                        // Past the edge of the image nothing is asked.
-                        let weight = if order[i] < pixels { row.weight } else { 0.0 };
-                        let error = output.0[i] - target;
-                        gradient.0[i] = 2.0 * weight * error;
-                        sums[i] += weight * error * error;
-                    }
+                for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
+                    row.error(kind, output, gradient, order, &mut sums);
                 }
-                for (((spread_gradient, p), m), row) in zip(zip(spread_gradient, spread), output).zip(&rows) {
-                    row.bound((m, p), spread_gradient, order);
+                for (((gradient, p), m), row) in zip(zip(spread_gradient, spread), output).zip(&rows) {
+                    row.bound((m, p), gradient, order);
                 }
                 sums.into_iter().map(f64::from).sum()
             })
@@ -180,24 +168,50 @@ struct ImageRow<'a> {
 }
 
 impl ImageRow<'_> {
+    /// The gradient of the weighted squared error with respect to the output, of the kind `kind`.
+    #[inline]
+    fn error(
+        &self,
+        kind: PredictionType,
+        output: &Row,
+        gradient: &mut Row,
+        order: &[usize; PANEL],
+        sums: &mut [f32; PANEL],
+    ) {
+        let (x_start, eps) = self.panel(order);
+        for i in 0..PANEL {
+            let target = match kind {
+                PredictionType::Epsilon => eps[i],
+                PredictionType::Sample => x_start[i],
+                PredictionType::VPrediction => self.signal * eps[i] - self.noise * x_start[i],
+            };
+            let weight = if order[i] < self.image.len() { self.weight } else { 0.0 };
+            let error = output.0[i] - target;
+            gradient.0[i] = 2.0 * weight * error;
+            sums[i] += weight * error * error;
+        }
+    }
+
     /// The gradient of the weighted bound with respect to u of a Gaussian head (see
     /// [`Head::Gaussian`](ddpm_model::Head)); per pixel with σ² = f + s·Var x₀ the bound is
     ///
     /// ```text
-    /// ½ [ln σ² + (f + s (x₀−m)²)/σ²]
+    /// ½ [ln σ² + (f + s (x₀−x̂₀)²)/σ²]
     /// ```
     #[inline]
     fn bound(&self, (m, p): (&Row, &Row), gradient: &mut Row, order: &[usize; PANEL]) {
-        let (x_start, _) = self.panel(order);
+        let (x_start, eps) = self.panel(order);
         for i in 0..PANEL {
-            let p = p.0[i];
-            let error = m.0[i] - x_start[i];
+            let bound = if order[i] < self.image.len() { self.bound } else { 0.0 };
+            let (m, p) = (m.0[i], p.0[i]);
+            let x_t = self.signal * x_start[i] + self.noise * eps[i];
+            let surprise = self.signal * (x_t - self.signal * m);
+            let error = m + p * surprise - x_start[i];
             let variance = self.noise_variance * p;
             let precision = 1.0 / (self.floor + self.slope * variance);
-            // Past the edge of the image nothing is asked.
-            let bound = if order[i] < self.image.len() { self.bound } else { 0.0 };
+            let by_mean = bound * error * precision;
             let by_variance = 0.5 * bound * self.slope * (variance - error * error) * precision * precision;
-            gradient.0[i] = by_variance * variance * (1.0 - p);
+            gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
         }
     }
 

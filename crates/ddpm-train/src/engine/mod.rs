@@ -145,7 +145,7 @@ mod tests {
             blocks: 1,
             embedding: 8,
         };
-        let cases = [mlp, patches].into_iter().flat_map(|n| cases.clone().map(|case| (n.clone(), case)));
+        let cases = [mlp, patches].into_iter().flat_map(|n| cases.map(|case| (n.clone(), case)));
         for (network, (output_type, head, bound)) in cases {
             let config = DenoiserConfig { output_type, head, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();

@@ -90,8 +90,7 @@ fn losses(
     let error = weighted_error(denoiser, weights, &output, x_start, eps, t)?;
     let bound = match belief {
         Some(Belief { x_start: mean, variance }) => {
-            // It teaches the variance alone, or the last steps, where it is steep, would have all say about the mean.
-            let squares = (mean.detach() - x_start)?.sqr()?;
+            let squares = (mean - x_start)?.sqr()?;
             let column = |part: usize| -> Result<Tensor> {
                 let column = t.iter().map(|&t| Ok(reverse_variance(schedule, t)?[part]));
                 let column =
