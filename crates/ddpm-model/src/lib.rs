@@ -1,15 +1,16 @@
 //! Denoising networks of linear layers and SiLU: their description, initialisation, devices and files.
 //!
 //! A [`Denoiser`] is a network with the schedule for which it was trained. The network's raw output is x₀
-//! by default and its *named* prediction (`prediction_type`, ε by default) follows by conversion: a small
-//! network cannot pass white noise through, but digits it can output (see ARCHITECTURE.md).
+//! by default and its *named* prediction (`prediction_type`, ε by default) follows by conversion: a narrow
+//! network cannot pass white noise through, but digits it can output. The edges of their strokes are left to
+//! small networks that all patches share ([`Network::PatchMlp`]; see ARCHITECTURE.md).
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use ddpm_core::ScheduleConfig;
 //! use ddpm_model::{Denoiser, DenoiserConfig, initial_weights};
 //!
-//! let config = DenoiserConfig::mlp(28, 28, 10);
+//! let config = DenoiserConfig::patch_mlp(28, 28, 10);
 //! let weights = initial_weights(&config, 1, &Device::Cpu)?;
 //! let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights)?;
 //! let x_t = Tensor::zeros((2, 784), DType::F32, &Device::Cpu)?;

@@ -8,6 +8,7 @@ mod evaluation;
 mod features;
 mod formats;
 mod help;
+mod other_data;
 mod refusals;
 mod reproducible;
 mod resume;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use candle_core::Device;
 use ddpm_model::{DenoiserConfig, Error, Head, WeightType, read_model, write_model};
 
-use crate::{denoiser, images, small_mlp, small_plain, with_gaussian_head};
+use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
 
 const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
 
@@ -16,7 +16,7 @@ fn written(folder: &Path, weight_type: WeightType) {
 #[test]
 fn a_model_survives_the_folder_exactly() {
     let folder = tempfile::tempdir().unwrap();
-    for config in [small_mlp(), small_plain(), with_gaussian_head(&small_mlp())] {
+    for config in [small_mlp(), small_plain(), small_patch_mlp(), with_gaussian_head(&small_patch_mlp())] {
         let before = denoiser(&config);
         write_model(&folder.path().join("model"), &before, WeightType::F32, "card").unwrap();
         let after = read_model(&folder.path().join("model"), &Device::Cpu).unwrap();

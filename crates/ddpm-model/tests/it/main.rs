@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Tensor};
 use ddpm_core::{AddressedRng, Purpose, ScheduleConfig};
 use ddpm_model::{Denoiser, DenoiserConfig, Head, Network, initial_weights};
 
-/// A small network of either kind.
+/// A small network.
 fn small(network: Network) -> DenoiserConfig {
     DenoiserConfig { network, ..DenoiserConfig::mlp(3, 4, 5) }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use ddpm_core::{PredictionType, Sampler, ScheduleConfig, sampler::Churn};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
 
-use crate::{denoiser, images, small_mlp, small_plain, with_gaussian_head};
+use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
@@ -43,7 +43,7 @@ fn the_named_prediction_is_the_raw_output_converted() {
 
 #[test]
 fn guidance_extrapolates_from_the_null_class() {
-    for config in [small_mlp(), small_plain()] {
+    for config in [small_mlp(), small_plain(), small_patch_mlp()] {
         let denoiser = denoiser(&config);
         let x_t = images(&config, 2);
         let predict = |labels: &[u32], guidance| {
@@ -66,7 +66,7 @@ fn bits_to_f32(bits: &[u32]) -> Vec<f32> {
 
 #[test]
 fn time_has_an_effect_and_so_has_each_image() {
-    for config in [small_mlp(), small_plain()] {
+    for config in [small_mlp(), small_plain(), small_patch_mlp()] {
         let denoiser = denoiser(&config);
         let x_t = images(&config, 2);
         let raw = |t: &[usize]| bits(&denoiser.forward(&x_t, t, &[1, 1]).unwrap());

@@ -83,6 +83,13 @@ fn of_two_residual_blocks() {
 }
 
 #[test]
+fn of_a_network_between_patches() {
+    let network =
+        Network::PatchMlp { patch: 4, local: 12, code: 6, width: 20, hidden: 12, blocks: 1, embedding: 6 };
+    check(network, Loss::Sample, PredictionType::Sample);
+}
+
+#[test]
 fn of_the_plain_network() {
     check(small_plain(), Loss::Epsilon, PredictionType::Epsilon);
 }

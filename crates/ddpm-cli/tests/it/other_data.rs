@@ -1,0 +1,69 @@
+//! Other data than digits: the largest images, the most classes, one pixel, and no labels, with the presets as they are.
+
+use std::{fs, path::Path};
+
+use ddpm_data::idx::{encode_images, encode_labels};
+use tempfile::tempdir;
+
+use crate::{json, run};
+
+/// Bars whose place tells the class, with a shade of their own.
+fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
+    fs::create_dir(folder.join("data")).unwrap();
+    let number = classes.max(1);
+    for (split, count) in [("train", 4 * number.max(16)), ("t10k", 2 * number.max(16))] {
+        let pixel = |at: usize| {
+            let (image, place) = (at.div_euclid(rows * cols), at % (rows * cols));
+            let bar = place * number.max(2) / (rows * cols) == image % number.max(2);
+            u8::try_from(if bar { 255 - image % 7 * 9 } else { image % 3 }).unwrap()
+        };
+        let pixels: Vec<u8> = (0..count * rows * cols).map(pixel).collect();
+        let path = |kind: &str| folder.join(format!("data/{split}-{kind}"));
+        fs::write(path("images-idx3-ubyte"), encode_images(rows, cols, &pixels).unwrap()).unwrap();
+        if classes > 0 {
+            let labels: Vec<u8> = (0..count).map(|image| u8::try_from(image % classes).unwrap()).collect();
+            fs::write(path("labels-idx1-ubyte"), encode_labels(&labels).unwrap()).unwrap();
+        }
+    }
+}
+
+/// Trains a feature net and a model of each preset for an epoch, draws and measures.
+fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), rows, cols, classes);
+    let at = format!("{rows}x{cols}, {classes} classes, {preset}");
+    run(folder.path(), &["features", "--data", "data", "--epochs", "1", "-o", "net", "-q"]);
+    let train = ["train", "--data", "data", "--preset", preset, "--epochs", "1", "--batch-size", "16"];
+    run(folder.path(), &[&train[..], &["--out", "run", "-q"]].concat());
+    let model = ["--model", "run/model"];
+    let drawn = json(folder.path(), &[&["sample", "-n", "3", "-o", "grid.png"], &model[..]].concat());
+    assert_eq!(drawn["images"], 3, "{at}");
+    let eval = ["eval", "--data", "data", "--features", "net", "--samples", "70"];
+    let measured = json(folder.path(), &[&eval[..], &model].concat());
+    for figure in ["frechet", "kernel", "manifold", "memorisation"] {
+        assert!(measured[figure].is_object(), "{at}: {figure} in {measured}");
+    }
+    assert!(measured["frechet"]["distance"].as_f64().unwrap().is_finite(), "{at}");
+    assert_eq!(measured["class_accuracy"].is_number(), classes > 0, "{at}");
+    let likelihood = ["eval", "--data", "data", "--likelihood", "--images", "4"];
+    let likelihood = json(folder.path(), &[&likelihood[..], &model].concat());
+    assert_eq!(likelihood["bound"]["learned"].is_object(), preset == "best", "{at}");
+}
+
+#[test]
+fn the_largest_images_without_labels() {
+    check(64, 64, 0, "best");
+}
+
+#[test]
+fn the_most_classes() {
+    check(20, 31, 62, "best");
+    check(9, 64, 62, "original");
+}
+
+#[test]
+fn one_class_and_few_pixels() {
+    check(28, 28, 1, "reproduce");
+    check(1, 1, 2, "best");
+    check(3, 1, 0, "quick");
+}
