@@ -342,6 +342,7 @@ pub(crate) enum LossName {
     Sample,
     VPrediction,
     MinSnr,
+    ClampedSnr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -352,6 +353,7 @@ pub(crate) enum ErrorWeightName {
     Sample,
     VPrediction,
     MinSnr,
+    ClampedSnr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -383,6 +385,7 @@ impl From<ErrorWeightName> for ErrorWeight {
             ErrorWeightName::Sample => Self::Space(Loss::Sample),
             ErrorWeightName::VPrediction => Self::Space(Loss::VPrediction),
             ErrorWeightName::MinSnr => Self::Space(Loss::MinSnr),
+            ErrorWeightName::ClampedSnr => Self::Space(Loss::ClampedSnr),
         }
     }
 }

@@ -60,11 +60,13 @@ impl TrainConfig {
     pub fn preset(preset: Preset, data: &DataSet) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
-            Preset::Best => (200, 0.9995),
-            Preset::Reproduce | Preset::Original => (60, 0.999),
+            Preset::Best => (100, 0.9995),
+            Preset::Reproduce => (32, 0.999),
+            Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
             Preset::Compare => (4, 0.999),
         };
+        let loss = if preset == Preset::Original { Loss::Sample } else { Loss::ClampedSnr };
         let denoiser = match preset {
             Preset::Original => DenoiserConfig {
                 output_type: PredictionType::Sample,
@@ -84,7 +86,7 @@ impl TrainConfig {
             adamw: AdamWConfig::default(),
             ema_decay,
             class_dropout: 0.1,
-            loss: Loss::Sample,
+            loss,
             bound: 0.03,
             denoiser,
             schedule: ScheduleConfig::mnist20(),

@@ -8,6 +8,7 @@
 //! sample       1
 //! v_prediction SNR(t) + 1                  (Salimans & Ho 2022, section 4)
 //! min_snr      min(SNR(t), 5)              (Hang et al. 2023, arXiv 2303.09556, with γ = 5)
+//! clamped_snr  SNR(t), at least 1, at most 5
 //! ```
 
 use ddpm_core::{NoiseSchedule, PredictionType};
@@ -27,6 +28,9 @@ pub enum Loss {
     VPrediction,
     /// The error of x₀ times min(SNR, 5).
     MinSnr,
+    /// The error of x₀ times SNR clamped to [1, 5]: that of x₀ where the shape is decided (`truncated SNR` of
+    /// Salimans & Ho 2022), that of min-SNR in the last steps.
+    ClampedSnr,
 }
 
 /// γ of min-SNR, the value that its authors recommend.
@@ -41,6 +45,7 @@ impl Loss {
             Self::Sample => 1.0,
             Self::VPrediction => snr + 1.0,
             Self::MinSnr => snr.min(MIN_SNR_GAMMA),
+            Self::ClampedSnr => snr.clamp(1.0, MIN_SNR_GAMMA),
         }
     }
 

@@ -26,7 +26,7 @@ const GUIDANCE: &[&str] = &["--guidance", "1"];
 
 /// One change each from the preset `reproduce`; that of the bound is a change from `gaussian-head`, because without
 /// that head there is no bound in the loss.
-pub(super) const TRAINING: [Variant; 19] = [
+pub(super) const TRAINING: [Variant; 20] = [
     reproduce("baseline", &[]),
     reproduce("whole-image", &["--network", "mlp"]),
     original("original-x0", &[]),
@@ -35,6 +35,7 @@ pub(super) const TRAINING: [Variant; 19] = [
     reproduce("output-epsilon", &["--output", "epsilon"]),
     reproduce("loss-v", &["--loss", "v_prediction"]),
     reproduce("loss-min-snr", &["--loss", "min_snr"]),
+    reproduce("loss-clamped-snr", &["--loss", "clamped_snr"]),
     reproduce("gaussian-head", &["--set", "denoiser.head=gaussian"]),
     Variant {
         name: "learned-noise",

@@ -117,6 +117,7 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
         Some(LossName::Sample) => config.loss = Loss::Sample,
         Some(LossName::VPrediction) => config.loss = Loss::VPrediction,
         Some(LossName::MinSnr) => config.loss = Loss::MinSnr,
+        Some(LossName::ClampedSnr) => config.loss = Loss::ClampedSnr,
         None => {}
     }
     if let Some(output) = options.output {

@@ -52,7 +52,10 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
     usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--number"]);
     usage(&["sample", "-v", "-q"], &["--verbose", "--quiet"]);
     usage(&["sample", "--seed", "x"], &["--seed"]);
-    usage(&["train", "--loss", "mse"], &["mse", "epsilon", "sample", "v_prediction", "min_snr"]);
+    usage(
+        &["train", "--loss", "mse"],
+        &["mse", "epsilon", "sample", "v_prediction", "min_snr", "clamped_snr"],
+    );
     usage(&["train", "--preset", "slow"], &["slow", "reproduce", "quick", "compare"]);
     usage(&["train", "--data", "hf://a/b"], &["hf://a/b", "expected hf://datasets/OWNER/NAME"]);
     usage(&["data", "--data", "hf://datasets/mnist"], &["hf://datasets/mnist", "hf://datasets/OWNER/NAME"]);

@@ -8,7 +8,7 @@ use ddpm_core::{
 };
 use ddpm_train::Loss;
 
-const LOSSES: [Loss; 4] = [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr];
+const LOSSES: [Loss; 5] = [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr, Loss::ClampedSnr];
 const OUTPUTS: [PredictionType; 3] = [Epsilon, Sample, VPrediction];
 
 fn schedule() -> NoiseSchedule {
@@ -35,7 +35,8 @@ fn weights_are_their_closed_forms() {
     type Form = fn(f64) -> f64;
     let snr: Form = |a| a / (1.0 - a);
     let min_snr: Form = |a| (a / (1.0 - a)).min(5.0);
-    let table: [(Loss, PredictionType, Form); 12] = [
+    let clamped_snr: Form = |a| (a / (1.0 - a)).clamp(1.0, 5.0);
+    let table: [(Loss, PredictionType, Form); 15] = [
         (Loss::Epsilon, Epsilon, |_| 1.0),
         (Loss::Epsilon, Sample, snr),
         (Loss::Epsilon, VPrediction, |a| a),
@@ -48,6 +49,9 @@ fn weights_are_their_closed_forms() {
         (Loss::MinSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0)),
         (Loss::MinSnr, Sample, min_snr),
         (Loss::MinSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a)),
+        (Loss::ClampedSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0).max((1.0 - a) / a)),
+        (Loss::ClampedSnr, Sample, clamped_snr),
+        (Loss::ClampedSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a).max(1.0 - a)),
     ];
     for (loss, output, form) in table {
         let weights = loss.weights(&schedule(), output).unwrap();
@@ -63,6 +67,13 @@ fn min_snr_meets_both_of_its_branches() {
     let weights = Loss::MinSnr.weights(&schedule(), Sample).unwrap();
     assert_eq!(weights[0], 5.0);
     assert!(weights[19] < 1e-4, "{}", weights[19]);
+}
+
+#[test]
+fn clamped_snr_meets_its_three_branches() {
+    let weights = Loss::ClampedSnr.weights(&schedule(), Sample).unwrap();
+    assert_eq!((weights[0], weights[19]), (5.0, 1.0));
+    assert!(weights.iter().any(|&weight| weight > 1.0 && weight < 5.0), "{weights:?}");
 }
 
 fn normal(index: u64, pixels: usize) -> Tensor {
@@ -113,5 +124,5 @@ fn a_perfect_prediction_has_no_error_in_any_space() {
 #[test]
 fn names_in_files_are_those_of_the_command_line() {
     let names = LOSSES.map(|loss| serde_json::to_string(&loss).unwrap());
-    assert_eq!(names, ["\"epsilon\"", "\"sample\"", "\"v_prediction\"", "\"min_snr\""]);
+    assert_eq!(names, ["\"epsilon\"", "\"sample\"", "\"v_prediction\"", "\"min_snr\"", "\"clamped_snr\""]);
 }
