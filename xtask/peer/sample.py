@@ -15,7 +15,7 @@ from torch.nn.functional import linear, silu
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "models" / "mnist"
 WEIGHTS = MODEL / "denoiser" / "diffusion_pytorch_model.safetensors"
 SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 2.0
-PATCH = 4
+PATCH, GUIDED = 4, range(8, 16)
 SCALE, GAP, MARGIN = 3, 4, 12
 
 
@@ -57,8 +57,11 @@ def sample(weights: dict[str, Tensor]) -> Tensor:
     x_t = torch.randn(len(classes), SIDE * SIDE)
     for t in reversed(range(STEPS)):
         time = torch.cat([(t * frequencies).sin(), (t * frequencies).cos()]).float()
-        with_class, without = denoise(weights, x_t.repeat(2, 1), time, both).chunk(2)
-        x_start = torch.lerp(without, with_class, GUIDANCE).clamp(-1, 1)
+        if t in GUIDED:
+            with_class, without = denoise(weights, x_t.repeat(2, 1), time, both).chunk(2)
+            x_start = torch.lerp(without, with_class, GUIDANCE).clamp(-1, 1)
+        else:
+            x_start = denoise(weights, x_t, time, classes).clamp(-1, 1)
         if t == 0:
             return x_start
         now, before, beta = alphas_cumprod[t], alphas_cumprod[t - 1], betas[t].item()

@@ -47,7 +47,7 @@ pub(crate) enum Way {
     NoGuidance,
     /// With guidance, without added noise.
     NoNoise,
-    /// By a solver of second order, with guidance where the shape is decided: more varied images.
+    /// By a solver of second order: more varied images.
     Varied,
 }
 
@@ -57,7 +57,7 @@ impl Way {
             Way::Default => &["--noise", "posterior"],
             Way::NoGuidance => &["--noise", "posterior", "--guidance", "1"],
             Way::NoNoise => &["--noise", "none"],
-            Way::Varied => &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"],
+            Way::Varied => &["--sampler", "dpmpp-2m"],
         }
     }
 

@@ -79,7 +79,7 @@ fn the_full_run_writes_all_results() {
             format!("sample {model} --per-class 5 --noise none --format png {partial}/results-MNIST-no-noise.png --seed 1 --threads 2 --json"),
             format!("sample {model} --per-class 5 --noise posterior --format gif {partial}/denoising-MNIST.gif --seed 1 --threads 2 --json"),
             format!("eval {model} --data mnist --samples 10000 --noise posterior -o runs/reproduce/quality/default --seed 1 --threads 2 --json"),
-            format!("eval {model} --data mnist --samples 10000 --sampler dpmpp-2m --guidance 2 --guidance-interval 5-13 -o runs/reproduce/quality/varied --seed 1 --threads 2 --json"),
+            format!("eval {model} --data mnist --samples 10000 --sampler dpmpp-2m -o runs/reproduce/quality/varied --seed 1 --threads 2 --json"),
             format!(
                 "eval {model} --data mnist --samples 1000 --metrics accuracy --noise posterior --guidance 1 --seed 1 --threads 2 --json"
             ),

@@ -88,11 +88,12 @@ pub(crate) struct Sampling {
     /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise [default: 0]
     #[arg(long)]
     pub(crate) eta: Option<f64>,
-    /// Guidance scale: 1 is none and takes half the time, more is truer to the class and less varied
+    /// Guidance scale: 1 is none, more is truer to the class and less varied
     /// [default: 2 if the model has classes]
     #[arg(long, value_name = "W")]
     pub(crate) guidance: Option<f64>,
-    /// The timesteps at which there is guidance, such as 5-15; fewer take less time [default: all]
+    /// The timesteps at which there is guidance; the network is asked twice there
+    /// [default: the middle, which is 8-15 of 20]
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) guidance_interval: Option<Interval>,
 }

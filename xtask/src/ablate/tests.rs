@@ -25,7 +25,7 @@ fn every_row_is_measured_and_tabled() {
          | – | – |\n",
         "| `whole-image` | `train --preset reproduce --network mlp`, `eval --guidance 1` |",
         "| `original` | `train --preset original --output epsilon --loss epsilon`, `eval --guidance 1` |",
-        "| `noise-none` | `eval --noise none --guidance 1` | 10.25 | 0.971 | 0.269 | 0.990 | 0.84 |\n",
+        "| `noise-none` | `eval --noise none` | 10.25 | 0.971 | 0.269 | 0.990 | 0.84 |\n",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
@@ -84,8 +84,8 @@ fn the_built_in_model_is_only_sampled() {
     assert_eq!(
         calls(root.path()),
         [
-            format!("{measure} --guidance 2 --guidance-interval 5-13 --seed 1 --json"),
-            format!("{measure} --sampler unipc --guidance 1 --seed 1 --json"),
+            format!("{measure} --guidance-interval 5-13 --seed 1 --json"),
+            format!("{measure} --sampler unipc --seed 1 --json"),
         ],
         "in the order of the table"
     );

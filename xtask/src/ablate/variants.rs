@@ -54,26 +54,24 @@ pub(super) const TRAINING: [Variant; 20] = [
 ];
 
 /// Ways of sampling from the built-in model.
-pub(super) const SAMPLING: [Variant; 16] = [
+pub(super) const SAMPLING: [Variant; 17] = [
+    built_in("default", &[]),
     built_in("guidance-1", &["--guidance", "1"]),
-    built_in("guidance-1.25", &["--guidance", "1.25"]),
     built_in("guidance-1.5", &["--guidance", "1.5"]),
-    built_in("guidance-2", &["--guidance", "2"]),
-    built_in("interval-5-13", &["--guidance", "2", "--guidance-interval", "5-13"]),
-    built_in("interval-8-15", &["--guidance", "2", "--guidance-interval", "8-15"]),
-    built_in("noise-beta", &["--noise", "beta", "--guidance", "1"]),
-    built_in("noise-none", &["--noise", "none", "--guidance", "1"]),
-    built_in("noise-learned", &["--noise", "learned", "--guidance", "1"]),
-    built_in("ddim", &["--sampler", "ddim", "--guidance", "1"]),
-    built_in("dpmpp-2m", &["--sampler", "dpmpp-2m", "--guidance", "1"]),
-    built_in("dpmpp-2m-sde", &["--sampler", "dpmpp-2m-sde", "--guidance", "1"]),
-    built_in("unipc", &["--sampler", "unipc", "--guidance", "1"]),
-    built_in(
-        "dpmpp-2m-interval",
-        &["--sampler", "dpmpp-2m", "--guidance", "2", "--guidance-interval", "5-13"],
-    ),
-    built_in("dpmpp-2m-10-steps", &["--sampler", "dpmpp-2m", "--steps", "10", "--guidance", "1"]),
-    built_in("late-10-steps", &["--timesteps", "18,12,9,7,5,4,3,2,1,0", "--guidance", "1"]),
+    built_in("guidance-3", &["--guidance", "3"]),
+    built_in("interval-0-19", &["--guidance-interval", "0-19"]),
+    built_in("interval-5-13", &["--guidance-interval", "5-13"]),
+    built_in("interval-10-19", &["--guidance-interval", "10-19"]),
+    built_in("noise-beta", &["--noise", "beta"]),
+    built_in("noise-none", &["--noise", "none"]),
+    built_in("noise-learned", &["--noise", "learned"]),
+    built_in("ddim", &["--sampler", "ddim"]),
+    built_in("dpmpp-2m", &["--sampler", "dpmpp-2m"]),
+    built_in("dpmpp-2m-guidance-1.5", &["--sampler", "dpmpp-2m", "--guidance", "1.5"]),
+    built_in("dpmpp-2m-sde", &["--sampler", "dpmpp-2m-sde"]),
+    built_in("unipc", &["--sampler", "unipc"]),
+    built_in("10-steps", &["--sampler", "dpmpp-2m", "--steps", "10"]),
+    built_in("10-late-steps", &["--sampler", "dpmpp-2m", "--timesteps", "19,14,11,9,7,5,3,2,1,0"]),
 ];
 
 const fn reproduce(name: &'static str, choices: &'static [&'static str]) -> Variant {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use ddpm_core::{
     NoiseMode, Sampler,
-    sampler::{Churn, DpmSolver, Guidance, UniPc},
+    sampler::{Churn, DpmSolver, UniPc},
 };
 use ddpm_data::to_pixel;
 use ddpm_model::{Denoiser, SampleConfig, Steps};
@@ -205,7 +205,8 @@ impl Sampling {
             (None, Some(list)) => Steps::List(list.clone()),
             (None, None) => Steps::All,
         };
-        let mut guidance = self.guidance.map_or(default.guidance, Guidance::new);
+        let scale = self.guidance.unwrap_or(default.guidance.scale());
+        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
         if let Some(Interval(first, last)) = self.guidance_interval {
             guidance = guidance.within(first.into()..=last.into());
         }

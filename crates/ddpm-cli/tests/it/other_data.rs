@@ -14,7 +14,7 @@ fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
     for (split, count) in [("train", 4 * number.max(16)), ("t10k", 2 * number.max(16))] {
         let pixel = |at: usize| {
             let (image, place) = (at.div_euclid(rows * cols), at % (rows * cols));
-            let bar = place * number.max(2) / (rows * cols) == image % number.max(2);
+            let bar = (place * number.max(2)).div_euclid(rows * cols) == image % number.max(2);
             u8::try_from(if bar { 255 - image % 7 * 9 } else { image % 3 }).unwrap()
         };
         let pixels: Vec<u8> = (0..count * rows * cols).map(pixel).collect();

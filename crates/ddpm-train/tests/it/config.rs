@@ -67,7 +67,8 @@ fn presets_are_for_the_data_and_valid() {
             let config = TrainConfig::preset(preset, &data);
             config.validate(&data).unwrap();
             assert_eq!(config.denoiser.num_classes, data.classes().unwrap_or(0));
-            assert_eq!((config.loss, config.denoiser.output_type), (Loss::Sample, PredictionType::Sample));
+            let loss = if preset == Preset::Original { Loss::Sample } else { Loss::ClampedSnr };
+            assert_eq!((config.loss, config.denoiser.output_type), (loss, PredictionType::Sample));
         }
     }
 }
