@@ -35,7 +35,7 @@ const LIKELIHOOD_IMAGES: u32 = 1000;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Minutes of each training, about.
-    #[arg(long, value_name = "M", default_value_t = 2.0, value_parser = minutes)]
+    #[arg(long, value_name = "M", default_value_t = 1.0, value_parser = minutes)]
     minutes: f64,
     /// Only these rows; the results go to runs/ablate/results/.
     #[arg(long, value_name = "NAMES", value_delimiter = ',',
