@@ -60,7 +60,7 @@ impl TrainConfig {
     pub fn preset(preset: Preset, data: &DataSet) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
-            Preset::Best => (100, 0.9995),
+            Preset::Best => (60, 0.9995),
             Preset::Reproduce => (32, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
@@ -81,7 +81,7 @@ impl TrainConfig {
             seed: 1,
             epochs,
             batch_size: 128,
-            learning_rate: 1e-3,
+            learning_rate: if preset == Preset::Best { 5e-4 } else { 1e-3 },
             warmup: 0.02,
             adamw: AdamWConfig::default(),
             ema_decay,

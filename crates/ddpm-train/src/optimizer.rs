@@ -31,9 +31,10 @@ pub struct AdamWConfig {
 }
 
 impl Default for AdamWConfig {
-    /// PyTorch's betas and eps, without decay: there are more images than a small network can remember.
+    /// PyTorch's β₁ and eps, without decay: there are more images than a small network can remember. With β₂ = 0.99 no
+    /// gradient, however large, moves a weight by more than about the learning rate, and it is soon forgotten.
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+        Self { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 }
     }
 }
 
@@ -201,7 +202,7 @@ mod tests {
         let start: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
         let var = || Var::from_slice(&start, (3, 4), &Device::Cpu).unwrap();
         let (reference, ours) = (var(), var());
-        let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+        let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
         let mut theirs = candle_nn::AdamW::new(vec![reference.clone()], params).unwrap();
         let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())]).unwrap();
         let row = |values: &[f32]| {

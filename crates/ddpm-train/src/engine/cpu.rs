@@ -12,7 +12,7 @@ use ddpm_model::{
 };
 use rayon::prelude::*;
 
-use super::{Batch, reverse_variance};
+use super::{Batch, SURPRISE, reverse_variance};
 use crate::{
     Result, TrainConfig,
     optimizer::{StatePart, StepSize},
@@ -193,10 +193,10 @@ impl ImageRow<'_> {
     }
 
     /// The gradient of the weighted bound with respect to u of a Gaussian head (see
-    /// [`Head::Gaussian`](ddpm_model::Head)); per pixel with σ² = f + s·Var x₀ the bound is
+    /// [`Head::Gaussian`](ddpm_model::Head)); per pixel with σ² = f + s·Var x₀ the bound is, with h of [`SURPRISE`],
     ///
     /// ```text
-    /// ½ [ln σ² + (f + s (x₀−x̂₀)²)/σ²]
+    /// ½ [ln σ² + h((f + s (x₀−x̂₀)²)/σ²)]
     /// ```
     #[inline]
     fn bound(&self, (m, p): (&Row, &Row), gradient: &mut Row, order: &[usize; PANEL]) {
@@ -209,8 +209,10 @@ impl ImageRow<'_> {
             let error = m + p * surprise - x_start[i];
             let variance = self.noise_variance * p;
             let precision = 1.0 / (self.floor + self.slope * variance);
-            let by_mean = bound * error * precision;
-            let by_variance = 0.5 * bound * self.slope * (variance - error * error) * precision * precision;
+            let surprised = (self.floor + self.slope * error * error) * precision;
+            let bend = (SURPRISE as f32 / surprised).min(1.0);
+            let by_mean = bend * bound * error * precision;
+            let by_variance = 0.5 * bound * precision * (1.0 - bend * surprised);
             gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
         }
     }

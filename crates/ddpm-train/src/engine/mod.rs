@@ -106,6 +106,11 @@ pub(crate) fn reverse_variance(schedule: &NoiseSchedule, t: usize) -> Result<[f6
     Ok([posterior.variance.max(BIN * BIN / 12.0), posterior.x_start_coef.powi(2)])
 }
 
+/// The squared error, in units of its expected size, from which on the bound counts its logarithm: h(r) = r up to
+/// k = 20 and k (1 + ln(r/k)) beyond, which has the same slope at k. One stroke where the network was sure of none
+/// would otherwise outweigh all other pixels of many batches.
+pub(crate) const SURPRISE: f64 = 20.0;
+
 #[cfg(test)]
 mod tests {
     use ddpm_core::{PredictionType, ScheduleConfig};

@@ -5,7 +5,7 @@ use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::DataSet;
 use ddpm_model::{Belief, Denoiser, Parameter, initial_weights};
 
-use super::{Batch, reverse_variance};
+use super::{Batch, SURPRISE, reverse_variance};
 use crate::{
     Result, TrainConfig,
     optimizer::{StepSize, TensorAdamW},
@@ -100,7 +100,10 @@ fn losses(
             let (floor, slope) = (column(0)?, column(1)?);
             let reverse = variance.broadcast_mul(&slope)?.broadcast_add(&floor)?;
             let expected = squares.broadcast_mul(&slope)?.broadcast_add(&floor)?;
-            Some(((reverse.log()? + expected.div(&reverse)?)? * 0.5)?.mean_all()?)
+            let ratio = expected.div(&reverse)?;
+            let surprise =
+                (ratio.minimum(SURPRISE)? + ((ratio.maximum(SURPRISE)? / SURPRISE)?.log()? * SURPRISE)?)?;
+            Some(((reverse.log()? + surprise)? * 0.5)?.mean_all()?)
         }
         None => None,
     };
@@ -133,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// The bound is the divergence of each reverse step from q(x_prev given xₜ, x₀), but for what does not depend on
-    /// the network, from the definitions in f64; for t = 0 of a level's bin.
+    /// The bound is, where the network is not much surprised, the divergence of each reverse step from q(x_prev given
+    /// xₜ, x₀), but for what does not depend on the network, from the definitions in f64; for t = 0 of a level's bin.
     #[test]
     fn the_bound_is_the_divergence_of_the_reverse_steps() {
         let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
@@ -148,6 +151,8 @@ mod tests {
         };
         // It starts at the same u for all pixels.
         weights.insert("spread.weight".to_owned(), normal(0, &[12, 16]));
+        // Sure enough of some pixels to be surprised.
+        weights.insert("spread.bias".to_owned(), (normal(3, &[12]) * 3.0).unwrap());
         let denoiser = Denoiser::new(&config, schedule.config(), weights).unwrap();
         let x_start = (normal(1, &[20, 12]).tanh().unwrap() * 0.9).unwrap();
         let (eps, t, labels) = (normal(2, &[20, 12]), (0..20).collect::<Vec<_>>(), [1; 20]);
@@ -156,7 +161,7 @@ mod tests {
         let belief = denoiser.belief(&x_t, &t, &labels).unwrap();
         let [x_start, mean, variance] = [&x_start, &belief.x_start, &belief.variance]
             .map(|tensor| tensor.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap());
-        let mut sum = 0.0;
+        let (mut sum, mut most) = (0.0, 0.0_f64);
         for t in 0..20 {
             let alpha_bar = schedule.alphas_cumprod()[t];
             let prev = if t == 0 { 1.0 } else { schedule.alphas_cumprod()[t - 1] };
@@ -167,12 +172,14 @@ mod tests {
             for pixel in 0..12 {
                 let reverse = posterior + factor.powi(2) * variance[t][pixel];
                 let apart = factor * (x_start[t][pixel] - mean[t][pixel]);
-                let divergence =
-                    0.5 * ((reverse / posterior).ln() + (posterior + apart.powi(2)) / reverse - 1.0);
-                assert!(divergence >= 0.0);
+                let ratio = (posterior + apart.powi(2)) / reverse;
+                let surprise = if ratio > 20.0 { 20.0 * (1.0 + (ratio / 20.0).ln()) } else { ratio };
+                most = ratio.max(most);
+                let divergence = 0.5 * ((reverse / posterior).ln() + surprise - 1.0);
                 sum += divergence + 0.5 * (posterior.ln() + 1.0);
             }
         }
+        assert!(most > 20.0, "no error was a surprise: {most}");
         let (found, expected) = (losses.bound.unwrap().to_scalar::<f32>().unwrap(), sum / 240.0);
         assert!((f64::from(found) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found} {expected}");
     }
