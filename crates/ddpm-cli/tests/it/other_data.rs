@@ -44,7 +44,8 @@ fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
         assert!(measured[figure].is_object(), "{at}: {figure} in {measured}");
     }
     assert!(measured["frechet"]["distance"].as_f64().unwrap().is_finite(), "{at}");
-    assert_eq!(measured["class_accuracy"].is_number(), classes > 0, "{at}");
+    // With one class there is nothing to tell apart.
+    assert_eq!(measured["class_accuracy"].is_number(), classes > 1, "{at}");
     let likelihood = ["eval", "--data", "data", "--likelihood", "--images", "4"];
     let likelihood = json(folder.path(), &[&likelihood[..], &model].concat());
     assert_eq!(likelihood["bound"]["learned"].is_object(), preset == "best", "{at}");

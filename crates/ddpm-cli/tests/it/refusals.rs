@@ -164,11 +164,11 @@ fn weights_that_do_not_fit_the_configuration_are_named_the_same_each_time() {
     let folder = with_model();
     let path = folder.path().join("model/denoiser/config.json");
     fs::write(&path, replace("\"rows\": 8", "\"rows\": 9")(fs::read(&path).unwrap())).unwrap();
-    // Input, output and its bias do not fit: which of them is named must not be left to chance.
+    // Six patches of 32 numbers instead of four: which of the weights is named must not be left to chance.
     let messages: Vec<String> =
         (0..6).map(|_| fail(folder.path(), 1, &["info", "--model", "model"])).collect();
     assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
-    assert!(messages[0].contains(WEIGHTS) && messages[0].contains("64") && messages[0].contains("72"));
+    assert!(messages[0].contains(WEIGHTS) && messages[0].contains("128") && messages[0].contains("192"));
 }
 
 #[test]
