@@ -210,7 +210,7 @@ impl ImageRow<'_> {
             let variance = self.noise_variance * p;
             let precision = 1.0 / (self.floor + self.slope * variance);
             let surprised = (self.floor + self.slope * error * error) * precision;
-            let bend = (SURPRISE as f32 / surprised).min(1.0);
+            let bend = (SURPRISE / surprised).min(1.0);
             let by_mean = bend * bound * error * precision;
             let by_variance = 0.5 * bound * precision * (1.0 - bend * surprised);
             gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);

@@ -109,7 +109,7 @@ pub(crate) fn reverse_variance(schedule: &NoiseSchedule, t: usize) -> Result<[f6
 /// The squared error, in units of its expected size, from which on the bound counts its logarithm: h(r) = r up to
 /// k = 20 and k (1 + ln(r/k)) beyond, which has the same slope at k. One stroke where the network was sure of none
 /// would otherwise outweigh all other pixels of many batches.
-pub(crate) const SURPRISE: f64 = 20.0;
+pub(crate) const SURPRISE: f32 = 20.0;
 
 #[cfg(test)]
 mod tests {

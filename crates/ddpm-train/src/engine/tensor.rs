@@ -100,9 +100,8 @@ fn losses(
             let (floor, slope) = (column(0)?, column(1)?);
             let reverse = variance.broadcast_mul(&slope)?.broadcast_add(&floor)?;
             let expected = squares.broadcast_mul(&slope)?.broadcast_add(&floor)?;
-            let ratio = expected.div(&reverse)?;
-            let surprise =
-                (ratio.minimum(SURPRISE)? + ((ratio.maximum(SURPRISE)? / SURPRISE)?.log()? * SURPRISE)?)?;
+            let (ratio, most) = (expected.div(&reverse)?, f64::from(SURPRISE));
+            let surprise = (ratio.minimum(most)? + ((ratio.maximum(most)? / most)?.log()? * most)?)?;
             Some(((reverse.log()? + surprise)? * 0.5)?.mean_all()?)
         }
         None => None,
