@@ -12,20 +12,19 @@ use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
 use crate::ddpm::{Ddpm, Subject, Training};
-use crate::figures::{Evaluation, Likelihood};
+use crate::figures::{Evaluation, Likelihood, MEASURED};
 use crate::phases::{Phase, Phases, in_words};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::source::Source;
 use crate::staging::Staging;
+use crate::start::Started;
 use crate::workspace::Workspace;
 
 use variants::{Model, SAMPLING, TRAINING, Variant};
 
 /// Training images of MNIST.
 const IMAGES_PER_EPOCH: f64 = 60_000.0;
-/// Images that are drawn and measured.
-const MEASURED: u32 = 10_000;
 const METRICS: &str = "frechet,manifold,accuracy,memorisation";
 /// Test images of the variational bound.
 const LIKELIHOOD_IMAGES: u32 = 1000;
@@ -80,24 +79,16 @@ struct Ablation<'a> {
 
 /// Builds `ddpm-cli` and ablates with it.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
-    let provenance = Provenance::of_this_process(workspace, arguments.seed);
-    let mut phases = Phases::start();
-    let binary = phases.run("build", || workspace.build_cli())?;
-    process::print(&ablate(arguments, workspace, &binary, &provenance, phases)?)
+    process::print(&ablate(arguments, Started::with_build(workspace, arguments.seed)?)?)
 }
 
 /// All phases after the build; returns a summary for the user.
-pub(crate) fn ablate(
-    arguments: &Arguments,
-    workspace: &Workspace,
-    binary: &Path,
-    provenance: &Provenance,
-    mut phases: Phases,
-) -> Result<String> {
+pub(crate) fn ablate(arguments: &Arguments, started: Started<'_>) -> Result<String> {
+    let Started { workspace, binary, provenance, mut phases } = started;
     let selected = arguments.selected()?;
     let root = workspace.root();
     let workbench = Workbench {
-        ddpm: Ddpm { binary, root, seed: arguments.seed, threads: arguments.threads },
+        ddpm: Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads },
         runs: root.join("runs/ablate"),
         minutes: arguments.minutes,
     };
@@ -112,7 +103,7 @@ pub(crate) fn ablate(
     let json = staging.add("ablation.json", "the ablation, with all measurements");
 
     let mut ablation = Ablation {
-        provenance,
+        provenance: &provenance,
         minutes: arguments.minutes,
         training: Vec::new(),
         sampling: Vec::new(),

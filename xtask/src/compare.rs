@@ -1,18 +1,17 @@
 //! `cargo xtask compare`: the same images and settings, other networks and losses.
 
-use std::path::Path;
-
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::compare_report::markdown;
 use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
 use crate::figures::Evaluation;
-use crate::phases::{Phase, Phases, in_words};
+use crate::phases::{Phase, in_words};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::source::Source;
 use crate::staging::Staging;
+use crate::start::Started;
 use crate::workspace::Workspace;
 
 /// Images of each class in a grid.
@@ -113,23 +112,15 @@ pub(crate) struct Comparison<'a> {
 
 /// Builds `ddpm-cli` and compares with it.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
-    let provenance = Provenance::of_this_process(workspace, arguments.seed);
-    let mut phases = Phases::start();
-    let binary = phases.run("build", || workspace.build_cli())?;
-    process::print(&compare(arguments, workspace, &binary, &provenance, phases)?)
+    process::print(&compare(arguments, Started::with_build(workspace, arguments.seed)?)?)
 }
 
 /// All phases after the build; returns a summary for the user.
-pub(crate) fn compare(
-    arguments: &Arguments,
-    workspace: &Workspace,
-    binary: &Path,
-    provenance: &Provenance,
-    mut phases: Phases,
-) -> Result<String> {
+pub(crate) fn compare(arguments: &Arguments, started: Started<'_>) -> Result<String> {
+    let Started { workspace, binary, provenance, mut phases } = started;
     let (root, source) = (workspace.root(), Source::mnist());
     let runs = root.join("runs/compare");
-    let ddpm = Ddpm { binary, root, seed: arguments.seed, threads: arguments.threads };
+    let ddpm = Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads };
     let data = phases.run("data", || ddpm.data(source.argument()))?;
 
     let mut staging = Staging::new(runs.join("results.partial"))?;
@@ -153,7 +144,7 @@ pub(crate) fn compare(
     }
 
     let (total_seconds, done) = (phases.total_seconds(), phases.done().to_vec());
-    let comparison = Comparison { provenance, data, models, phases: done, total_seconds };
+    let comparison = Comparison { provenance: &provenance, data, models, phases: done, total_seconds };
     let report = markdown(&comparison);
     std::fs::write(staging.add("compare.md", "the comparison, as a table"), &report)?;
     let json = serde_json::to_string_pretty(&comparison)? + "\n";

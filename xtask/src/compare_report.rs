@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::compare::{Comparison, Outcome};
+use crate::figures::{cell, percent};
 
 /// Writes a comparison down for people: where it comes from, the table, how to read it, the images.
 pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
@@ -48,7 +49,7 @@ fn table(models: &[Outcome]) -> String {
             model.candidate.loss,
             percent(model.evaluation.class_accuracy),
             percent(model.evaluation_without_noise.class_accuracy),
-            model.training.test_loss.map_or("–".to_owned(), |loss| format!("{loss:.4}")),
+            cell(model.training.test_loss, 4),
             model.training.seconds
         )
     }));
@@ -128,8 +129,4 @@ fn described(model: &Outcome) -> String {
         "`{}` with raw output `{}`, prediction `{}` and loss `{}`",
         candidate.network, candidate.raw_output, candidate.prediction, candidate.loss
     )
-}
-
-fn percent(share: Option<f64>) -> String {
-    share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }

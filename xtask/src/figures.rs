@@ -8,6 +8,9 @@ use serde_json::Value;
 /// Fields without a meaning here; they are kept in the files of results.
 pub(crate) type More = BTreeMap<String, Value>;
 
+/// Images that are drawn to take figures of merit by; only those of the same number can be compared.
+pub(crate) const MEASURED: u32 = 10_000;
+
 /// Figures of merit of generated images; those that were not asked for are `None`, and so is what is told by
 /// classes where there are none. Accuracies are between 0 and 1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,4 +82,9 @@ pub(crate) struct Bound {
 /// A number in a table or a sentence, with a dash for one that is not known.
 pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// A share in per cent, with a dash for one that is not known.
+pub(crate) fn percent(share: Option<f64>) -> String {
+    share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }

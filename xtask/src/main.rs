@@ -22,6 +22,7 @@ mod provenance;
 mod reproduce;
 mod source;
 mod staging;
+mod start;
 mod training_log;
 mod workspace;
 

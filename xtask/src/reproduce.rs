@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
-use crate::figures::{Evaluation, cell};
+use crate::figures::{Evaluation, MEASURED, cell, percent};
 use crate::install;
 use crate::loss_plot::loss_svg;
 use crate::phases::{Phase, Phases, in_words};
@@ -15,6 +15,7 @@ use crate::process;
 use crate::provenance::Provenance;
 use crate::source::Source;
 use crate::staging::{ResultFile, Staging, file_name_part};
+use crate::start::Started;
 use crate::training_log::TrainingLog;
 use crate::workspace::Workspace;
 
@@ -22,8 +23,6 @@ use crate::workspace::Workspace;
 const SHOWN_PER_CLASS: u32 = 5;
 /// Images in a grid of a set without labels.
 const SHOWN_WITHOUT_LABELS: u32 = 50;
-/// Images by which all figures of merit are taken.
-const MEASURED: u32 = 10_000;
 /// Images by which the class accuracy of other ways of sampling is taken.
 const JUDGED: u32 = 1000;
 
@@ -91,11 +90,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         "--install makes the built-in MNIST model; it needs --source mnist or hub, not {}",
         arguments.source.argument()
     );
-    let provenance = Provenance::of_this_process(workspace, arguments.seed);
-    let mut phases = Phases::start();
-    let binary = phases.run("build", || workspace.build_cli())?;
-    let summary = reproduce(arguments, workspace, &binary, &provenance, phases)?;
-    process::print(&summary)?;
+    process::print(&reproduce(arguments, Started::with_build(workspace, arguments.seed)?)?)?;
     if arguments.install {
         let (model, target) = (model_folder(arguments, workspace), "assets/models/mnist");
         install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;
@@ -105,16 +100,11 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
 }
 
 /// All phases after the build; returns a summary for the user.
-pub(crate) fn reproduce(
-    arguments: &Arguments,
-    workspace: &Workspace,
-    binary: &Path,
-    provenance: &Provenance,
-    mut phases: Phases,
-) -> Result<String> {
+pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>) -> Result<String> {
+    let Started { workspace, binary, provenance, mut phases } = started;
     let (source, run_folder) = (arguments.source.argument(), run_folder(arguments, workspace));
     let root = workspace.root();
-    let ddpm = Ddpm { binary, root, seed: arguments.seed, threads: arguments.threads };
+    let ddpm = Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads };
 
     let data = phases.run("data", || ddpm.data(source))?;
     let start = if arguments.resume { "--resume" } else { "--overwrite" };
@@ -172,7 +162,7 @@ pub(crate) fn reproduce(
 
     let out = staging.add("metrics.json", "command, machine, times, losses and accuracies");
     let metrics = Metrics {
-        provenance,
+        provenance: &provenance,
         data: &data,
         training: &training,
         measured: &measured,
@@ -239,10 +229,9 @@ fn in_a_line(way: Way, figures: &Evaluation) -> String {
         let (precision, recall) = (cell(manifold.precision.mean, 3), cell(manifold.recall.mean, 3));
         parts.push(format!("precision {precision}, recall {recall}"));
     }
-    let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    if let Some(accuracy) = figures.class_accuracy {
-        let real = figures.real_accuracy.map(|real| format!(" (real test images: {})", percent(real)));
-        parts.push(format!("class accuracy {}{}", percent(accuracy), real.unwrap_or_default()));
+    if figures.class_accuracy.is_some() {
+        let real = figures.real_accuracy.map(|real| format!(" (real test images: {})", percent(Some(real))));
+        parts.push(format!("class accuracy {}{}", percent(figures.class_accuracy), real.unwrap_or_default()));
     }
     format!(
         "{} images with {}, by {}: {}.",

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::phases::Phases;
 use crate::provenance::Provenance;
+use crate::start::Started;
 use crate::workspace::Workspace;
 use crate::{Arguments, Job, ablate, compare, process, reproduce};
 
@@ -19,12 +20,17 @@ const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-ddpm-cli");
 /// Runs `cargo xtask WORDS` after the build in the folder `root`.
 pub(crate) fn xtask(root: &Path, words: &[&str]) -> Result<String> {
     let arguments = Arguments::try_parse_from([&["xtask"], words].concat())?;
-    let (workspace, binary, phases) = (Workspace::at(root), Path::new(FAKE), Phases::start());
-    let provenance = Provenance::of_this_process(&workspace, 1);
+    let workspace = Workspace::at(root);
+    let started = Started {
+        workspace: &workspace,
+        binary: FAKE.into(),
+        provenance: Provenance::of_this_process(&workspace, 1),
+        phases: Phases::start(),
+    };
     match arguments.job {
-        Job::Reproduce(it) => reproduce::reproduce(&it, &workspace, binary, &provenance, phases),
-        Job::Compare(it) => compare::compare(&it, &workspace, binary, &provenance, phases),
-        Job::Ablate(it) => ablate::ablate(&it, &workspace, binary, &provenance, phases),
+        Job::Reproduce(it) => reproduce::reproduce(&it, started),
+        Job::Compare(it) => compare::compare(&it, started),
+        Job::Ablate(it) => ablate::ablate(&it, started),
         Job::Bench(_) | Job::Ci(_) => anyhow::bail!("not one of the jobs tested here"),
     }
 }

@@ -1,7 +1,7 @@
 //! The tables of an ablation, as Markdown.
 
-use super::{Ablation, LIKELIHOOD_IMAGES, MEASURED, Row};
-use crate::figures::{Bound, Distance, Estimate, Manifold, cell};
+use super::{Ablation, LIKELIHOOD_IMAGES, Row};
+use crate::figures::{Bound, Distance, Estimate, MEASURED, Manifold, cell};
 
 /// Writes an ablation down for people: where it comes from, how to read it, a table of each kind.
 pub(super) fn markdown(ablation: &Ablation<'_>) -> String {
