@@ -53,13 +53,11 @@ impl TensorNetwork {
                 let index: Vec<u32> = index.iter().map(|&i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
                 Tensor::new(index, device)
             };
-            let pixels: Vec<usize> =
-                program.order.iter().map(|pixel| pixel.unwrap_or(config.pixels())).collect();
             let mut places = vec![0; config.pixels() + 1];
-            for (place, &pixel) in pixels.iter().enumerate() {
+            for (place, &pixel) in program.order.iter().enumerate() {
                 places[pixel] = place;
             }
-            Some([index(&pixels)?, index(&places[..config.pixels()])?])
+            Some([index(&program.order)?, index(&places[..config.pixels()])?])
         };
         let times = Tensor::from_vec(sinusoids(steps, embedding), (steps, embedding), &Device::Cpu)?;
         Ok(Self {
@@ -81,14 +79,12 @@ impl TensorNetwork {
         t: &Tensor,
         labels: &Tensor,
     ) -> Result<(Tensor, Option<Belief>)> {
-        let (batch, image) = (
-            x_t.dim(0)?,
-            match &self.patches {
-                None => x_t.clone(),
-                // The number past the last pixel is zero.
-                Some([pixels, _]) => x_t.pad_with_zeros(1, 0, 1)?.index_select(pixels, 1)?,
-            },
-        );
+        let batch = x_t.dim(0)?;
+        let image = match &self.patches {
+            None => x_t.clone(),
+            // The number past the last pixel is zero.
+            Some([pixels, _]) => x_t.pad_with_zeros(1, 0, 1)?.index_select(pixels, 1)?,
+        };
         // In the order of the inputs: image, time, class. All are [B, patches · width].
         let mut slots = vec![image, self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
         for Op { map, patches, add, silu, .. } in &self.program.ops {

@@ -62,8 +62,8 @@ pub(crate) enum Map {
 pub(crate) struct Program {
     /// The shape of each slot.
     pub(crate) shapes: Vec<Shape>,
-    /// Which pixel each number of [`IMAGE`] and of the outputs is, and none past the edge of an image.
-    pub(crate) order: Vec<Option<usize>>,
+    /// Which pixel each number of [`IMAGE`] and of the outputs is; past the edge of an image, the number of pixels.
+    pub(crate) order: Vec<usize>,
     /// The operations, in order; each writes a slot of its own, the next one.
     pub(crate) ops: Vec<Op>,
     /// The weights.
@@ -127,7 +127,7 @@ impl Program {
             let (patch, place) = (i.div_euclid(height * width), i % (height * width));
             let row = patch.div_euclid(across) * height + place.div_euclid(width);
             let col = patch % across * width + place % width;
-            (row < rows && col < cols).then_some(row * cols + col)
+            if row < rows && col < cols { row * cols + col } else { rows * cols }
         };
         let image = Shape { patches: down * across, width: height * width };
         Self {
@@ -167,11 +167,10 @@ impl Program {
 
     fn outputs(&mut self, head: Head, x: Slot) {
         let image = self.shapes[IMAGE];
-        let patches = self.shapes[x].patches;
-        self.map("output", &[x], image, patches, 1.0, None);
+        self.map("output", &[x], image, image.patches, 1.0, None);
         if head == Head::Gaussian {
             // All pixels start as uncertain as each other.
-            self.spread = Some(self.map("spread", &[x], image, patches, 0.0, None));
+            self.spread = Some(self.map("spread", &[x], image, image.patches, 0.0, None));
         }
     }
 

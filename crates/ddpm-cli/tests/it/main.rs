@@ -107,12 +107,16 @@ fn write_data(folder: &Path, labelled: bool) {
     let data = folder.join("data");
     fs::create_dir(&data).unwrap();
     for (split, count) in [("train", TRAIN), ("t10k", TEST)] {
-        let images = encode_images(SIDE, SIDE, &pixels(count)).unwrap();
-        fs::write(data.join(format!("{split}-images-idx3-ubyte")), images).unwrap();
-        if labelled {
-            let labels = encode_labels(&labels(count)).unwrap();
-            fs::write(data.join(format!("{split}-labels-idx1-ubyte")), labels).unwrap();
-        }
+        write_split(&data, split, [SIDE, SIDE], &pixels(count), labelled.then(|| labels(count)));
+    }
+}
+
+/// The files of a part of a data set, with labels if they are given.
+fn write_split(data: &Path, split: &str, [rows, cols]: [usize; 2], pixels: &[u8], labels: Option<Vec<u8>>) {
+    let path = |kind: &str| data.join(format!("{split}-{kind}"));
+    fs::write(path("images-idx3-ubyte"), encode_images(rows, cols, pixels).unwrap()).unwrap();
+    if let Some(labels) = labels {
+        fs::write(path("labels-idx1-ubyte"), encode_labels(&labels).unwrap()).unwrap();
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path};
 
-use ddpm_data::idx::{encode_images, encode_labels};
 use tempfile::tempdir;
 
-use crate::{json, run};
+use crate::{json, run, write_split};
 
 /// Bars whose place tells the class, with a shade of their own.
 fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
-    fs::create_dir(folder.join("data")).unwrap();
+    let data = folder.join("data");
+    fs::create_dir(&data).unwrap();
     let number = classes.max(1);
     for (split, count) in [("train", 4 * number.max(16)), ("t10k", 2 * number.max(16))] {
         let pixel = |at: usize| {
@@ -18,12 +18,9 @@ fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
             u8::try_from(if bar { 255 - image % 7 * 9 } else { image % 3 }).unwrap()
         };
         let pixels: Vec<u8> = (0..count * rows * cols).map(pixel).collect();
-        let path = |kind: &str| folder.join(format!("data/{split}-{kind}"));
-        fs::write(path("images-idx3-ubyte"), encode_images(rows, cols, &pixels).unwrap()).unwrap();
-        if classes > 0 {
-            let labels: Vec<u8> = (0..count).map(|image| u8::try_from(image % classes).unwrap()).collect();
-            fs::write(path("labels-idx1-ubyte"), encode_labels(&labels).unwrap()).unwrap();
-        }
+        let label = |image: usize| u8::try_from(image % classes).unwrap();
+        let labels = (classes > 0).then(|| (0..count).map(label).collect());
+        write_split(&data, split, [rows, cols], &pixels, labels);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     program::{CLASS, IMAGE, Program, Shape, Slot, TIME},
 };
 use elementwise::{Sigmoid, Silu, Start};
-use plan::{Layer, Plan, place, slot_panels};
+use plan::{Layer, Plan};
 use product::{GROUP, Next, Product};
 
 pub use elementwise::{AdamwEma, adamw_ema};
@@ -80,10 +80,11 @@ impl CpuNetwork {
     #[allow(clippy::cast_possible_truncation, reason = "the table is computed in f64 and rounded once")]
     pub fn new(config: &DenoiserConfig, schedule: &NoiseSchedule) -> Self {
         let program = Program::new(config);
-        let mut order = vec![[config.pixels(); PANEL]; slot_panels(program.shapes[IMAGE])];
-        for (i, pixel) in program.order.iter().enumerate() {
-            let place = place(program.shapes[IMAGE], i);
-            order[place.div_euclid(PANEL)][place % PANEL] = pixel.unwrap_or(config.pixels());
+        let image = program.shapes[IMAGE];
+        let mut order = vec![[config.pixels(); PANEL]; image.panels()];
+        for (i, &pixel) in program.order.iter().enumerate() {
+            let place = image.place(i);
+            order[place.div_euclid(PANEL)][place % PANEL] = pixel;
         }
         let alphas_cumprod = schedule.alphas_cumprod();
         Self {
@@ -193,7 +194,7 @@ impl Activations {
         self.slopes.resize(shapes.len(), Vec::new());
         for (slot, (values, shape)) in self.values.iter_mut().zip(shapes).enumerate() {
             if wanted(slot) {
-                values.resize(slot_panels(*shape) * rows, Row::ZERO);
+                values.resize(shape.panels() * rows, Row::ZERO);
             }
         }
     }

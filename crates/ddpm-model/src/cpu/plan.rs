@@ -16,8 +16,8 @@ pub(super) struct Layer {
     /// How many rows it has for each image.
     pub(super) patches: usize,
     /// Of one row.
-    inputs: Shape,
-    outputs: Shape,
+    pub(super) inputs: Shape,
+    pub(super) outputs: Shape,
     /// Where W is among the parameters.
     matrix: Matrix,
     /// The parameter that is b.
@@ -137,24 +137,14 @@ impl Plan {
 }
 
 impl Layer {
-    /// Panels of a row of inputs.
-    fn input_panels(&self) -> usize {
-        slot_panels(self.inputs)
-    }
-
-    /// Panels of a row of outputs.
-    pub(super) fn output_panels(&self) -> usize {
-        slot_panels(self.outputs)
-    }
-
     /// Rows of a panel of the weight: one for each input, and the bias.
     pub(super) fn stride(&self) -> usize {
-        self.input_panels() * PANEL + 1
+        self.inputs.panels() * PANEL + 1
     }
 
     /// Rows of the whole weight.
     pub(super) fn rows(&self) -> usize {
-        self.output_panels() * self.stride()
+        self.outputs.panels() * self.stride()
     }
 
     /// Zeros for the weight or for something that lies like it.
@@ -178,11 +168,11 @@ impl Layer {
     fn for_each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Matrix { parameter, first, by_output, by_input } = self.matrix;
         for output in 0..self.outputs.size() {
-            let place = place(self.outputs, output);
+            let place = self.outputs.place(output);
             let (rows, lane) = (place.div_euclid(PANEL) * self.stride(), place % PANEL);
             for input in 0..self.inputs.size() {
                 let at = first + output * by_output + input * by_input;
-                f(rows + self::place(self.inputs, input), lane, parameter, at);
+                f(rows + self.inputs.place(input), lane, parameter, at);
             }
             if let Some(bias) = self.bias {
                 f(rows + self.stride() - 1, lane, bias, output);
@@ -191,13 +181,15 @@ impl Layer {
     }
 }
 
-/// The panels of a slot, each of a row for each image.
-pub(super) fn slot_panels(shape: Shape) -> usize {
-    panels(shape.width) * shape.patches
-}
+impl Shape {
+    /// The panels of a slot, each of a row for each image.
+    pub(super) fn panels(self) -> usize {
+        panels(self.width) * self.patches
+    }
 
-/// Where number `i` of an image, patch after patch, lies in the panels of a slot, lane by lane.
-pub(super) fn place(shape: Shape, i: usize) -> usize {
-    let (patch, i) = (i.div_euclid(shape.width), i % shape.width);
-    (i.div_euclid(PANEL) * shape.patches + patch) * PANEL + i % PANEL
+    /// Where number `i` of an image, patch after patch, lies in the panels of a slot, lane by lane.
+    pub(super) fn place(self, i: usize) -> usize {
+        let (patch, i) = (i.div_euclid(self.width), i % self.width);
+        (i.div_euclid(PANEL) * self.patches + patch) * PANEL + i % PANEL
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     Activations, AdamwEma, Conditions, CpuNetwork, Packed,
     elementwise::{Multiply, adamw_ema, add, sum},
     panel::{PANEL, Row, transpose},
-    plan::{Layer, slot_panels},
+    plan::Layer,
     product::{Next, Product, WeightGradient},
 };
 use crate::program::{IMAGE, INPUTS, Shape, Slot};
@@ -49,10 +49,10 @@ impl CpuNetwork {
         });
         for layer in self.plan.layers().filter(|layer| layer.silu) {
             let side = usize::from(!self.plan.of_image[layer.out]);
-            sides[side].slopes[layer.out] = vec![Row::ZERO; slot_panels(shapes[layer.out]) * batch];
+            sides[side].slopes[layer.out] = vec![Row::ZERO; shapes[layer.out].panels() * batch];
         }
         let gradient = |(slot, shape): (usize, &Shape)| {
-            vec![Row::ZERO; if slot < INPUTS { 0 } else { slot_panels(*shape) * batch }]
+            vec![Row::ZERO; if slot < INPUTS { 0 } else { shape.panels() * batch }]
         };
         let [images, conditions] = sides;
         Workspace {
@@ -103,6 +103,7 @@ impl CpuNetwork {
         let layers: Vec<_> = self.plan.layers().zip(state).collect();
         for (layer, (((weight, first), second), ema)) in layers.into_iter().rev() {
             let side = if self.plan.of_image[layer.x] { &ws.images } else { &ws.conditions };
+            let (images, rows) = (side.rows, side.rows * layer.patches);
             let upstream = std::mem::take(&mut ws.gradients[layer.out]);
             // All that has flowed into a slot passes through its SiLU once, with the last of it.
             let mut last_slope = |slot: usize| {
@@ -114,17 +115,10 @@ impl CpuNetwork {
                 if !std::mem::replace(&mut written[layer.x], true) {
                     gradient.fill(Row::ZERO);
                 }
-                input_gradient(
-                    layer,
-                    weight,
-                    &upstream,
-                    gradient,
-                    last_slope(layer.x),
-                    side.rows * layer.patches,
-                );
+                input_gradient(layer, weight, &upstream, gradient, last_slope(layer.x), rows);
             }
             let state = [weight, first, second, ema].map(Vec::as_mut_slice);
-            update(layer, state, &upstream, &side.values[layer.x], side.rows * layer.patches, step);
+            update(layer, state, &upstream, &side.values[layer.x], rows, step);
             if let Some(slot) = layer.add {
                 let slope = last_slope(slot);
                 let gradient = &mut ws.gradients[slot];
@@ -138,9 +132,9 @@ impl CpuNetwork {
                     }
                     // A condition is added to all patches of an image.
                     let patches = upstream.len().div_euclid(gradient.len().max(1));
-                    let panels = gradient.par_chunks_mut(side.rows);
-                    panels.zip(upstream.par_chunks(patches * side.rows)).for_each(|(gradient, upstream)| {
-                        upstream.chunks(side.rows).for_each(|upstream| add(gradient, upstream));
+                    let panels = gradient.par_chunks_mut(images);
+                    panels.zip(upstream.par_chunks(patches * images)).for_each(|(gradient, upstream)| {
+                        upstream.chunks(images).for_each(|upstream| add(gradient, upstream));
                     });
                     ws.gradients[layer.out] = upstream;
                 }
@@ -183,7 +177,7 @@ fn input_gradient(
     slope: &[Row],
     rows: usize,
 ) {
-    let outputs = layer.output_panels() * PANEL;
+    let outputs = layer.outputs.panels() * PANEL;
     gradient.par_chunks_mut(rows).enumerate().for_each_init(
         || vec![Row::ZERO; outputs],
         |transposed, (panel, gradient)| {

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use ddpm_core::{NoiseMode, NoiseSchedule, PredictionType, Sampler, ScheduleConfig};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, Head, Network, SampleConfig, Steps};
 
-use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights, with_gaussian_head};
+use crate::{bits, images, small, small_mlp, small_patch_mlp, small_plain, weights, with_gaussian_head};
 
 const SPREAD: [(&str, &str); 2] = [("spread.weight", "output.weight"), ("spread.bias", "output.bias")];
 
@@ -32,10 +32,6 @@ fn exact(tensor: &Tensor) -> Tensor {
 
 fn values(tensor: &Tensor) -> Vec<f64> {
     exact(tensor).flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn bits(tensor: &Tensor) -> Vec<u32> {
-    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
 /// m and u of a network in f64, by two networks of which they are all the output.

@@ -70,3 +70,7 @@ fn images(config: &DenoiserConfig, batch: u64) -> Tensor {
     let shape = [config.pixels()];
     AddressedRng::new(9).normal(Purpose::SampleStart, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
 }
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}

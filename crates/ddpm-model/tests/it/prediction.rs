@@ -1,14 +1,9 @@
 //! Prediction: independence of the batch, conversion, guidance, and refusals.
 
-use candle_core::Tensor;
 use ddpm_core::{PredictionType, Sampler, ScheduleConfig, sampler::Churn};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
 
-use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
-
-fn bits(tensor: &Tensor) -> Vec<u32> {
-    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
-}
+use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
 
 /// At the real size, where matrix products are split and blocked.
 #[test]

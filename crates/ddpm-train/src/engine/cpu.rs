@@ -89,8 +89,7 @@ impl CpuEngine {
         let order = self.network.order();
         self.workspace.input_mut().par_chunks_mut(images).zip(order).for_each(|(x_t, order)| {
             for (x_t, row) in zip(x_t, &rows) {
-                let (x_start, eps) = row.panel(order);
-                *x_t = Row(std::array::from_fn(|i| row.signal * x_start[i] + row.noise * eps[i]));
+                *x_t = Row(row.panel(order).x_t(row));
             }
         });
         self.network.forward(&self.training.weights, &mut self.workspace, &batch.t, &batch.labels);
@@ -107,11 +106,13 @@ impl CpuEngine {
             .zip(spreads)
             .map(|(((gradient, output), order), (spread, spread_gradient))| {
                 let mut sums = [0.0; PANEL];
+                let mut spread = zip(spread, spread_gradient);
                 for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
-                    row.error(kind, output, gradient, order, &mut sums);
-                }
-                for (((gradient, p), m), row) in zip(zip(spread_gradient, spread), output).zip(&rows) {
-                    row.bound((m, p), gradient, order);
+                    let panel = row.panel(order);
+                    row.error(kind, &panel, output, gradient, &mut sums);
+                    if let Some((p, gradient)) = spread.next() {
+                        row.bound(&panel, (output, p), gradient);
+                    }
                 }
                 sums.into_iter().map(f64::from).sum()
             })
@@ -173,19 +174,18 @@ impl ImageRow<'_> {
     fn error(
         &self,
         kind: PredictionType,
+        Panel { x_start, eps, inside }: &Panel,
         output: &Row,
         gradient: &mut Row,
-        order: &[usize; PANEL],
         sums: &mut [f32; PANEL],
     ) {
-        let (x_start, eps) = self.panel(order);
         for i in 0..PANEL {
             let target = match kind {
                 PredictionType::Epsilon => eps[i],
                 PredictionType::Sample => x_start[i],
                 PredictionType::VPrediction => self.signal * eps[i] - self.noise * x_start[i],
             };
-            let weight = if order[i] < self.image.len() { self.weight } else { 0.0 };
+            let weight = inside[i] * self.weight;
             let error = output.0[i] - target;
             gradient.0[i] = 2.0 * weight * error;
             sums[i] += weight * error * error;
@@ -199,14 +199,12 @@ impl ImageRow<'_> {
     /// ½ [ln σ² + h((f + s (x₀−x̂₀)²)/σ²)]
     /// ```
     #[inline]
-    fn bound(&self, (m, p): (&Row, &Row), gradient: &mut Row, order: &[usize; PANEL]) {
-        let (x_start, eps) = self.panel(order);
-        for i in 0..PANEL {
-            let bound = if order[i] < self.image.len() { self.bound } else { 0.0 };
+    fn bound(&self, panel: &Panel, (m, p): (&Row, &Row), gradient: &mut Row) {
+        for (i, x_t) in panel.x_t(self).into_iter().enumerate() {
+            let bound = panel.inside[i] * self.bound;
             let (m, p) = (m.0[i], p.0[i]);
-            let x_t = self.signal * x_start[i] + self.noise * eps[i];
             let surprise = self.signal * (x_t - self.signal * m);
-            let error = m + p * surprise - x_start[i];
+            let error = m + p * surprise - panel.x_start[i];
             let variance = self.noise_variance * p;
             let precision = 1.0 / (self.floor + self.slope * variance);
             let surprised = (self.floor + self.slope * error * error) * precision;
@@ -217,10 +215,29 @@ impl ImageRow<'_> {
         }
     }
 
-    /// x₀ and ε of a panel of pixels; both are zero past the edge of the image.
+    /// The pixels of a panel.
     #[inline]
-    fn panel(&self, order: &[usize; PANEL]) -> ([f32; PANEL], [f32; PANEL]) {
-        let x_start = order.map(|pixel| self.image.get(pixel).map_or(0.0, |&pixel| to_model_scale(pixel)));
-        (x_start, order.map(|pixel| self.eps.get(pixel).copied().unwrap_or(0.0)))
+    fn panel(&self, order: &[usize; PANEL]) -> Panel {
+        let pixel = |pixel: usize| self.image.get(pixel).map_or(0.0, |&pixel| to_model_scale(pixel));
+        Panel {
+            x_start: order.map(pixel),
+            eps: order.map(|pixel| self.eps.get(pixel).copied().unwrap_or(0.0)),
+            inside: order.map(|pixel| if pixel < self.image.len() { 1.0 } else { 0.0 }),
+        }
+    }
+}
+
+/// x₀ and ε of a panel of pixels, both zero past the edge of the image; and there, where nothing is asked, 0 instead
+/// of 1.
+struct Panel {
+    x_start: [f32; PANEL],
+    eps: [f32; PANEL],
+    inside: [f32; PANEL],
+}
+
+impl Panel {
+    #[inline]
+    fn x_t(&self, row: &ImageRow<'_>) -> [f32; PANEL] {
+        std::array::from_fn(|i| row.signal * self.x_start[i] + row.noise * self.eps[i])
     }
 }
