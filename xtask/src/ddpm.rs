@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::figures::{Evaluation, Likelihood, More};
+use crate::figures::{Classifier, Evaluation, Likelihood, More};
 use crate::process;
 
 /// What `ddpm-cli data` says about a set of images.
@@ -19,6 +19,9 @@ pub(crate) struct DataSet {
     /// `None` or 0 if the images have no labels.
     #[serde(default)]
     pub(crate) classes: Option<u32>,
+    /// The number of test images; `None` or 0 if there are none.
+    #[serde(default)]
+    pub(crate) test: Option<u64>,
     #[serde(flatten)]
     pub(crate) more: More,
 }
@@ -174,6 +177,13 @@ impl Ddpm<'_> {
     pub(crate) fn likelihood(&self, subject: Subject<'_>, images: u32) -> Result<Likelihood> {
         let mut command = self.eval(subject);
         command.args(["--likelihood", "--images", &images.to_string()]);
+        self.json(self.with_settings(&mut command))
+    }
+
+    /// Measures a model as a classifier of test images.
+    pub(crate) fn classifier(&self, subject: Subject<'_>, images: u32, draws: u32) -> Result<Classifier> {
+        let mut command = self.eval(subject);
+        command.args(["--classifier", "--images", &images.to_string(), "--draws", &draws.to_string()]);
         self.json(self.with_settings(&mut command))
     }
 

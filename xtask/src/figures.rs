@@ -64,7 +64,7 @@ pub(crate) struct Likelihood {
     pub(crate) bound: Bounds,
 }
 
-/// By the variance of a step.
+/// By the distribution of a reverse step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Bounds {
     pub(crate) posterior: Bound,
@@ -72,11 +72,28 @@ pub(crate) struct Bounds {
     pub(crate) optimal: Bound,
     /// Only of a network with a Gaussian head.
     pub(crate) learned: Option<Bound>,
+    pub(crate) mixture: Bound,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Bound {
     pub(crate) total_bits_per_dim: Estimate,
+}
+
+/// A model as a classifier of test images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Classifier {
+    pub(crate) images: u64,
+    /// One for each number of draws.
+    pub(crate) results: Vec<Classified>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Classified {
+    pub(crate) draws: u64,
+    pub(crate) accuracy: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) more: More,
 }
 
 /// A number in a table or a sentence, with a dash for one that is not known.

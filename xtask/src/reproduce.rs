@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
-use crate::figures::{Evaluation, MEASURED, cell, percent};
+use crate::figures::{Classified, Classifier, Evaluation, Likelihood, MEASURED, cell, percent};
 use crate::install;
 use crate::loss_plot::loss_svg;
 use crate::phases::{Phase, Phases, in_words};
@@ -25,6 +25,9 @@ const SHOWN_PER_CLASS: u32 = 5;
 const SHOWN_WITHOUT_LABELS: u32 = 50;
 /// Images by which the class accuracy of other ways of sampling is taken.
 const JUDGED: u32 = 1000;
+/// Test images of the variational bound, and those that the diffusion classifier tells, by so many draws.
+const TESTED: u32 = 1000;
+const DRAWS: u32 = 20;
 
 /// Make everything in results/ again: fetch and verify the images, train, draw, measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +35,7 @@ pub(crate) struct Arguments {
     /// Train for a short time only; the results go to runs/quick/results/.
     #[arg(long)]
     quick: bool,
-    /// Train the built-in model, which takes about half an hour; the results go to results/best/.
+    /// Train the built-in model, which takes about a quarter of an hour; the results go to results/best/.
     #[arg(long, conflicts_with = "quick")]
     best: bool,
     /// The images: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
@@ -81,6 +84,10 @@ struct Measured {
     evaluation: BTreeMap<Way, Evaluation>,
     /// All figures of merit.
     quality: BTreeMap<Way, Evaluation>,
+    /// The variational bound; none without test images.
+    likelihood: Option<Likelihood>,
+    /// The diffusion classifier; none without labelled test images.
+    classifier: Option<Classifier>,
 }
 
 /// Builds `ddpm-cli` and reproduces the results with it.
@@ -160,6 +167,15 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>) -> Result<S
         measured.evaluation.insert(way, judged);
     }
 
+    if data.test.is_some_and(|images| images > 0) {
+        let likelihood = phases.run("measure the likelihood", || ddpm.likelihood(subject, TESTED))?;
+        measured.likelihood = Some(likelihood);
+        if labelled {
+            let classifier = phases.run("classify", || ddpm.classifier(subject, TESTED, DRAWS))?;
+            measured.classifier = Some(classifier);
+        }
+    }
+
     let out = staging.add("metrics.json", "command, machine, times, losses and accuracies");
     let metrics = Metrics {
         provenance: &provenance,
@@ -212,10 +228,30 @@ fn summary(
     )];
     lines.extend(measured.quality.iter().map(|(way, figures)| in_a_line(*way, figures)));
     lines.extend(measured.evaluation.iter().map(|(way, figures)| in_a_line(*way, figures)));
+    lines.extend(measured.likelihood.as_ref().map(likelihood_in_a_line));
+    lines.extend(measured.classifier.iter().flat_map(classifier_in_lines));
     lines.push(format!("{}/", results.display()));
     let width = files.iter().map(|file| file.file.len()).max().unwrap_or(0);
     lines.extend(files.iter().map(|file| format!("  {:width$}  {}", file.file, file.description)));
     lines.join("\n")
+}
+
+fn likelihood_in_a_line(likelihood: &Likelihood) -> String {
+    let bits = &likelihood.bound.mixture.total_bits_per_dim;
+    format!(
+        "Bound of {} test images, bits per dimension: {} ± {} (standard error).",
+        likelihood.images,
+        cell(bits.mean, 3),
+        cell(bits.standard_error, 3)
+    )
+}
+
+fn classifier_in_lines(classifier: &Classifier) -> impl Iterator<Item = String> {
+    let line = |draws: &Classified| {
+        let accuracy = percent(draws.accuracy);
+        format!("Of {} test images it tells {accuracy} by {} draws.", classifier.images, draws.draws)
+    };
+    classifier.results.iter().map(line)
 }
 
 /// The most telling of the figures that were taken.

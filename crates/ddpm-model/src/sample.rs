@@ -33,7 +33,7 @@ pub struct SampleConfig {
 ///
 /// With few large steps the mean of x₀, which the network learns, lies between digits now and then. Guidance
 /// moves it to the class asked for; results/best/metrics.json has the class accuracy with it and without.
-pub const GUIDANCE: f64 = 2.0;
+pub const GUIDANCE: f64 = 1.5;
 
 /// The part of all timesteps at which there is guidance, unless one says otherwise: where the class is decided.
 /// Earlier, nothing is seen that it could sharpen, and later it only takes variety (Kynkäänniemi et al. 2024, arXiv

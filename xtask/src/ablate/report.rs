@@ -36,8 +36,8 @@ fn training(ablation: &Ablation<'_>) -> String {
         "## Training\n\nEach model was trained for about {} min: the epochs are those that one epoch foretold, so \
          they depend on the machine and on what else it did. *Held-out losses* can be compared only between rows \
          of the same loss. *Bits* is the variational bound of {LIKELIHOOD_IMAGES} test images in bits per \
-         dimension ± standard error, with the optimal variance of each step, and with the variance that a Gaussian \
-         head learns. A row without `train` measures the model of the row `gaussian-head`.\n\n{}",
+         dimension ± standard error, with the optimal variance of each step, with the variance that a Gaussian \
+         head learns, and with mixtures. A row without `train` measures the model of the row `gaussian-head`.\n\n{}",
         ablation.minutes,
         table(&heads.collect::<Vec<_>>(), rows)
     )
@@ -79,16 +79,20 @@ fn measures(row: &Row) -> [String; 5] {
     ]
 }
 
-const BITS: [&str; 2] = ["bits, optimal", "bits, learned"];
+const BITS: [&str; 3] = ["bits, optimal", "bits, learned", "bits, mixture"];
 
-fn bits(row: &Row) -> [String; 2] {
+fn bits(row: &Row) -> [String; 3] {
     let bounds = row.likelihood.as_ref().map(|likelihood| &likelihood.bound);
     let bits = |bound: Option<&Bound>| {
         bound.map_or("–".to_owned(), |Bound { total_bits_per_dim: Estimate { mean, standard_error } }| {
             format!("{} ± {}", cell(*mean, 3), cell(*standard_error, 3))
         })
     };
-    [bits(bounds.map(|bounds| &bounds.optimal)), bits(bounds.and_then(|bounds| bounds.learned.as_ref()))]
+    [
+        bits(bounds.map(|bounds| &bounds.optimal)),
+        bits(bounds.and_then(|bounds| bounds.learned.as_ref())),
+        bits(bounds.map(|bounds| &bounds.mixture)),
+    ]
 }
 
 /// What is handed to `ddpm-cli`, beside what all rows share.

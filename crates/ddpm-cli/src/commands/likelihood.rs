@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use ddpm_core::{
     AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
-    likelihood::{Bound, BoundEstimator, Estimate},
+    likelihood::{Bound, BoundEstimator, Estimate, Mixtures, Palettes},
 };
 use ddpm_data::{DataSet, HubConfig};
 use ddpm_model::{Denoiser, Head};
@@ -20,6 +20,10 @@ use crate::{
 
 /// Images at a time.
 const BATCH: usize = 250;
+/// Training images at most by which mixtures are chosen: half a million pixels of MNIST for a dozen numbers.
+const FITTED: usize = 500;
+/// Kinds of images by their grey levels.
+const PALETTES: usize = 32;
 /// The address of the first training image, far from those of the test images.
 const TRAINING: u64 = 1 << 32;
 
@@ -34,28 +38,48 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
     let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
     let (training, test) = (part(corpus.train(), TRAINING)?, part(test, 0)?);
-    let rounds = if denoiser.config().head == Head::Gaussian { 2 } else { 1 };
-    let passes = 2 * training.indices.len() + rounds * test.indices.len();
+    let fitting =
+        Images::evenly(&denoiser, corpus.train(), options.images.min(FITTED), TRAINING, common.seed)?;
+    // What the network says at best of the variance.
+    let (answer, mode) = match denoiser.config().head {
+        Head::Gaussian => (Answer::WithVariance, NoiseMode::Learned),
+        Head::Direct => (Answer::Prediction, NoiseMode::Posterior),
+    };
+    let rounds = if mode == NoiseMode::Learned { 3 } else { 2 };
+    let passes = 2 * training.indices.len() + fitting.indices.len() + rounds * test.indices.len();
     let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
 
     // Variances and steps are chosen by training images, and judged by others.
     let [chosen] = training.bounds(&timesteps, Answer::Prediction, [&NoiseMode::Posterior], &bar)?;
     let mut costs = StepCostEstimator::new(schedule, &chosen)?;
-    training
-        .each_batch(Answer::Prediction, &bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
+    training.each_batch(BATCH, Answer::Prediction, &bar, |x_start, model, noise| {
+        costs.add(x_start, model, noise)
+    })?;
     let costs = costs.finish()?;
     let optimal = NoiseMode::Variances(costs.optimal_variances(&timesteps)?);
     let fixed = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal];
     let mut bounds = Vec::from(test.bounds(&timesteps, Answer::Prediction, fixed, &bar)?);
-    if denoiser.config().head == Head::Gaussian {
-        bounds.extend(test.bounds(&timesteps, Answer::WithVariance, [&NoiseMode::Learned], &bar)?);
+    if mode == NoiseMode::Learned {
+        bounds.extend(test.bounds(&timesteps, answer, [&mode], &bar)?);
     }
+    let palettes = training.palettes()?;
+    let mut mixtures = None;
+    fitting.each_batch(FITTED, answer, &bar, |x_start, model, noise| {
+        mixtures = Some(Mixtures::fit(schedule, &timesteps, &mode, palettes.clone(), x_start, model, noise)?);
+        Ok(())
+    })?;
+    let mixtures = mixtures.context("the data has no training images, by which mixtures are chosen")?;
+    let mut mixed = BoundEstimator::with_mixtures(schedule, &timesteps, &mixtures)?;
+    test.each_batch(BATCH, answer, &bar, |x_start, model, noise| mixed.add(x_start, model, noise))?;
+    bounds.push(mixed.finish()?);
     bar.finish_and_clear();
 
     let best = costs.best_up_to(schedule, timesteps.len())?;
     let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
-    let named: serde_json::Map<String, Value> = std::iter::zip(VARIANCES, &bounds)
-        .map(|((name, _), bound)| Ok((name.to_owned(), serde_json::to_value(bound)?)))
+    let names: Vec<_> =
+        NAMES.into_iter().filter(|(name, _)| *name != LEARNED || mode == NoiseMode::Learned).collect();
+    let named: serde_json::Map<String, Value> = std::iter::zip(&names, &bounds)
+        .map(|((name, _), bound)| Ok(((*name).to_owned(), serde_json::to_value(bound)?)))
         .collect::<Result<_>>()?;
     let json = json!({
         "model": options.sampling.model,
@@ -63,17 +87,25 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         "images": test.indices.len(),
         "training_images": training.indices.len(),
         "bound": named,
+        "mixture_weights": mixtures.weights(),
         "rate_distortion": bounds[OPTIMAL].rate_distortion(),
         "best_timesteps": best.iter().map(|(list, bits)| {
             json!({ "timesteps": list, "bits_per_dim": bits })
         }).collect::<Vec<Value>>(),
     });
-    output::result(common, &json, &(head(options, common) + &table(&bounds, &best)?))
+    output::result(common, &json, &(head(options, common) + &table(&names, &bounds, &best)?))
 }
 
-/// The names of the variances, and what they are besides; the last only for a network with a Gaussian head.
-const VARIANCES: [(&str, &str); 4] =
-    [("posterior", " (fixed_small)"), ("beta", " (fixed_large)"), ("optimal", ""), ("learned", "")];
+/// The names of the reverse steps, and what they are besides.
+const NAMES: [(&str, &str); 5] = [
+    ("posterior", " (fixed_small)"),
+    ("beta", " (fixed_large)"),
+    ("optimal", ""),
+    (LEARNED, ""),
+    ("mixture", ""),
+];
+/// Only for a network with a Gaussian head.
+const LEARNED: &str = "learned";
 const OPTIMAL: usize = 2;
 
 /// The model as a sampler calls it.
@@ -113,15 +145,22 @@ impl<'a> Images<'a> {
         Ok(Self { denoiser, data, indices, first, rng })
     }
 
+    fn palettes(&self) -> Result<Palettes> {
+        let image = |&index: &u32| self.data.image(index as usize).context("an image of the set");
+        let levels = self.indices.iter().map(image).collect::<Result<Vec<_>>>()?.concat();
+        Ok(Palettes::fit(&levels, self.data.image_size(), PALETTES)?)
+    }
+
     fn each_batch(
         &self,
+        size: usize,
         answer: Answer,
         bar: &ProgressBar,
         mut use_batch: impl FnMut(&Tensor, Model<'_>, Noise<'_>) -> ddpm_core::Result<()>,
     ) -> Result<()> {
         let pixels = self.denoiser.config().pixels();
         let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for indices in self.indices.chunks(BATCH) {
+        for indices in self.indices.chunks(size) {
             self.data.gather_images(indices, &mut images)?;
             if self.denoiser.config().num_classes > 0 {
                 self.data.gather_labels(indices, &mut labels)?;
@@ -159,7 +198,7 @@ impl<'a> Images<'a> {
         let schedule = self.denoiser.schedule();
         let estimators = modes.map(|mode| BoundEstimator::new(schedule, timesteps, mode));
         let mut estimators = estimators.into_iter().collect::<ddpm_core::Result<Vec<_>>>()?;
-        self.each_batch(answer, bar, |x_start, model, noise| {
+        self.each_batch(BATCH, answer, bar, |x_start, model, noise| {
             // The noise of a draw is the same for each bound, and so is what the network says to it.
             let mut said: Vec<Option<Tensor>> = vec![None; schedule.num_train_timesteps()];
             let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
@@ -180,12 +219,14 @@ fn head(options: &Eval, common: &Common) -> String {
     let command =
         format!("ddpm-cli eval --likelihood --model {model} --data {data} --images {images} --seed {seed}");
     format!(
-        "`{command}`, version {version}. Variances and timesteps are chosen by as many training images.\n\n"
+        "`{command}`, version {version}. Variances and timesteps are chosen by as many training images, \
+         mixtures by {FITTED} of \
+         them at most.\n\n"
     )
 }
 
 /// The result as Markdown.
-fn table(bounds: &[Bound], best: &[(Vec<usize>, f64)]) -> Result<String> {
+fn table(names: &[(&str, &str)], bounds: &[Bound], best: &[(Vec<usize>, f64)]) -> Result<String> {
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
@@ -195,10 +236,10 @@ fn table(bounds: &[Bound], best: &[(Vec<usize>, f64)]) -> Result<String> {
         format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
-        "Bits per dimension, mean of {} test images ± 95 % interval, with the variance of a step\n\n",
+        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of four variances, or with mixtures\n\n",
         bounds[0].images
     );
-    let names = VARIANCES.iter().take(bounds.len()).map(|(name, also)| format!("{name}{also}"));
+    let names = names.iter().map(|(name, also)| format!("{name}{also}"));
     writeln!(text, "| term | {} |", names.collect::<Vec<_>>().join(" | "))?;
     writeln!(text, "| --- |{}", " --- |".repeat(bounds.len()))?;
     writeln!(text, "{}", row("prior", &|bound| bound.prior_bits_per_dim))?;

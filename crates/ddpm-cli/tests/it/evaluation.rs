@@ -48,7 +48,7 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
     assert_eq!((&result["samples"], &result["seed"]), (&18.into(), &1.into()));
     assert_eq!((&result["train_images"], &result["test_images"]), (&TRAIN.into(), &18.into()));
     assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"ddpm".into()));
-    assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &2.0.into()));
+    assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
     assert_eq!(result["ruler"], format!("the feature net {}", &digest[..12]));
     let figures = [
@@ -146,7 +146,7 @@ fn the_table_says_the_same() {
     assert!(text.contains(&row), "{row} {text}");
     let accuracy = format!("\n| class accuracy | {:.4} ± ", number(&result["class_accuracy"]));
     assert!(text.contains(&accuracy) && text.contains(" | 1.0000 ± 0.0000 | "), "{text}");
-    let command = "`ddpm-cli eval --model model --data data --samples 18 --features net --sampler ddpm --guidance 2 \
+    let command = "`ddpm-cli eval --model model --data data --samples 18 --features net --sampler ddpm --guidance 1.5 \
                    --seed 1`";
     assert!(text.starts_with(command), "{text}");
     assert!(text.contains(result["features_sha256"].as_str().unwrap()));

@@ -40,6 +40,21 @@ impl Levels {
         Ok(Self { levels, dimensions })
     }
 
+    /// Values in an image.
+    pub(super) fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// The levels of each image.
+    pub(super) fn images(&self) -> impl Iterator<Item = &[u8]> {
+        self.levels.chunks(self.dimensions)
+    }
+
+    /// The levels of all images.
+    pub(super) fn all(&self) -> &[u8] {
+        &self.levels
+    }
+
     /// The mean of x₀² of each image.
     pub(crate) fn mean_squares(&self) -> Vec<f64> {
         let images = self.levels.chunks(self.dimensions);
@@ -78,7 +93,7 @@ fn value(level: u8) -> f64 {
 }
 
 /// ln of the mass of N(mean, deviation²) that rounds to a level.
-fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
+pub(super) fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
     let distance = value(level) - mean;
     match level {
         0 => log_cdf((distance + HALF_BIN) / deviation),

@@ -79,7 +79,7 @@ pub(crate) struct Prediction {
 }
 
 /// What a network is expected to put out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     /// A prediction.
     Prediction,
