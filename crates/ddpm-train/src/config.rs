@@ -5,7 +5,7 @@ use ddpm_data::DataSet;
 use ddpm_model::{DenoiserConfig, Head};
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWConfig, Error, Loss, Result};
+use crate::{AdamWConfig, Error, Loss, Result, TimestepSampling};
 
 /// All that determines a training run besides the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,12 @@ pub struct TrainConfig {
     pub class_dropout: f64,
     /// The space of the error.
     pub loss: Loss,
+    /// How timesteps are drawn.
+    #[serde(default)]
+    pub timestep_sampling: TimestepSampling,
+    /// Pixels by which an image is moved at most, in both directions, at random; 0 to 64.
+    #[serde(default)]
+    pub shift: usize,
     /// What the variational bound counts beside the squared error, for a network with a Gaussian head, which it
     /// makes calibrated (L_hybrid of Nichol & Dhariwal 2021, arXiv 2102.09672, here per pixel in nats).
     pub bound: f64,
@@ -87,6 +93,8 @@ impl TrainConfig {
             ema_decay,
             class_dropout: 0.1,
             loss,
+            timestep_sampling: TimestepSampling::Uniform,
+            shift: 0,
             bound: 0.03,
             denoiser,
             schedule: ScheduleConfig::mnist20(),
@@ -110,6 +118,7 @@ impl TrainConfig {
         check("ema_decay", self.ema_decay, unit(self.ema_decay), "0 to below 1")?;
         let dropout = self.class_dropout;
         check("class_dropout", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
+        check("shift", self.shift as f64, self.shift <= 64, "0 to 64")?;
         check("bound", self.bound, (0.0..=1e6).contains(&self.bound), "0 to 1000000")?;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;

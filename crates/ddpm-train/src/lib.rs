@@ -24,6 +24,7 @@ mod metrics;
 mod optimizer;
 mod run;
 mod trainer;
+mod variation;
 
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
@@ -32,3 +33,4 @@ pub use metrics::Record;
 pub use optimizer::AdamWConfig;
 pub use run::{Event, Outcome, Start, run};
 pub use trainer::{Trainer, held_out_loss};
+pub use variation::TimestepSampling;

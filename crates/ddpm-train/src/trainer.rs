@@ -9,6 +9,7 @@ use crate::{
     Error, Result, TrainConfig,
     engine::{Batch, Engine, gather, upload, weighted_error},
     optimizer::{StatePart, StepSize},
+    variation::{TimestepSampler, moved},
 };
 
 /// A network in training, with its optimiser and its place in the data.
@@ -19,8 +20,7 @@ pub struct Trainer<'a> {
     data: &'a DataSet,
     epochs: Epochs,
     engine: Engine,
-    /// The loss's weight for each timestep.
-    weights: Vec<f64>,
+    timesteps: TimestepSampler,
     rng: AddressedRng,
     step: u64,
 }
@@ -56,7 +56,10 @@ impl<'a> Trainer<'a> {
         let epochs = Epochs::new(data.len(), config.batch_size, config.seed)?;
         Ok(Self {
             engine: engine(config, &schedule, data, device)?,
-            weights: config.loss.weights(&schedule, config.denoiser.output_type)?,
+            timesteps: TimestepSampler::new(
+                config.timestep_sampling,
+                config.loss.weights(&schedule, config.denoiser.output_type)?,
+            ),
             rng: AddressedRng::new(config.seed),
             config: config.clone(),
             step: 0,
@@ -75,22 +78,22 @@ impl<'a> Trainer<'a> {
     pub fn train_step(&mut self) -> Result<Tensor> {
         let total = self.total_steps();
         let first = self.step * self.config.batch_size as u64;
-        let timesteps = to_u32(self.schedule.num_train_timesteps());
         let null = to_u32(self.config.denoiser.null_class());
         let (rng, dropout) = (self.rng, self.config.class_dropout);
 
         let indices = self.epochs.batch(self.step);
         // The position of each image in the whole stream of training images is its address.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
-        let timestep = |&at: &u64| rng.below(Purpose::TrainTimestep, at, 0, timesteps) as usize;
-        let t: Vec<usize> = positions.iter().map(timestep).collect();
+        let (t, weights) = positions.iter().map(|&at| self.timesteps.draw(rng, at)).unzip();
+        let shift = self.config.shift;
         let labels = std::iter::zip(indices, &positions).map(|(&index, &at)| {
             let dropped = rng.uniform(Purpose::ClassDropout, at, 0) < dropout;
             if dropped { null } else { label(self.data, index, null) }
         });
         let batch = Batch {
             labels: labels.collect(),
-            weights: t.iter().map(|&t| self.weights[t]).collect(),
+            weights,
+            moved: (shift > 0).then(|| moved(self.data, indices, &positions, shift, rng)),
             indices,
             positions,
             t,

@@ -26,13 +26,16 @@ const GUIDANCE: &[&str] = &["--guidance", "1"];
 
 /// One change each from the preset `reproduce`; that of the bound is a change from `gaussian-head`, because without
 /// that head there is no bound in the loss.
-pub(super) const TRAINING: [Variant; 13] = [
+pub(super) const TRAINING: [Variant; 18] = [
     reproduce("baseline", &[]),
     reproduce("whole-image", &["--network", "mlp"]),
     original("original-x0", &[]),
     original("original", &["--output", "epsilon", "--loss", "epsilon"]),
     reproduce("loss-sample", &["--loss", "sample"]),
     reproduce("loss-v", &["--loss", "v_prediction"]),
+    reproduce("loss-min-snr", &["--loss", "min_snr"]),
+    reproduce("importance-sampling", &["--set", "timestep_sampling=loss_weight"]),
+    reproduce("shift-1", &["--set", "shift=1"]),
     reproduce("gaussian-head", &["--set", "denoiser.head=gaussian"]),
     Variant {
         name: "learned-noise",
@@ -40,9 +43,11 @@ pub(super) const TRAINING: [Variant; 13] = [
         sampling: &["--noise", "learned", "--guidance", "1"],
     },
     reproduce("bound-0.3", &["--set", "denoiser.head=gaussian", "--set", "bound=0.3"]),
+    reproduce("cosine", &["--set", "schedule.beta_schedule=squaredcos_cap_v2"]),
+    reproduce("wider-patches", &["--set", "denoiser.network.local=256"]),
     reproduce("patch-7", &["--set", "denoiser.network.patch=7"]),
     reproduce("deeper", &["--set", "denoiser.network.blocks=4"]),
-    reproduce("learning-rate", &["--learning-rate", "0.002"]),
+    reproduce("batch-64", &["--set", "batch_size=64"]),
     reproduce("longer-ema", &["--set", "ema_decay=0.9999"]),
 ];
 
@@ -50,7 +55,7 @@ pub(super) const TRAINING: [Variant; 13] = [
 pub(super) const SAMPLING: [Variant; 12] = [
     built_in("default", &[]),
     built_in("guidance-1", &["--guidance", "1"]),
-    built_in("guidance-1.5", &["--guidance", "1.5"]),
+    built_in("guidance-2", &["--guidance", "2"]),
     built_in("interval-0-19", &["--guidance-interval", "0-19"]),
     built_in("interval-5-13", &["--guidance-interval", "5-13"]),
     built_in("noise-beta", &["--noise", "beta"]),

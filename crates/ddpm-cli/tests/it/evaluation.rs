@@ -217,9 +217,21 @@ const LIKELIHOOD: [&str; 6] = ["eval", "--model", "model", "--data", "data", "--
 fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
     let folder = with_model();
     let result = json(folder.path(), &LIKELIHOOD);
-    let expected =
-        ["best_timesteps", "bound", "images", "model", "rate_distortion", "seed", "training_images"];
+    let expected = [
+        "best_timesteps",
+        "bound",
+        "images",
+        "mixture_weights",
+        "model",
+        "rate_distortion",
+        "seed",
+        "training_images",
+    ];
     assert_eq!(keys(&result), expected);
+    for weights in result["mixture_weights"].as_array().unwrap() {
+        let sum: f64 = weights.as_array().unwrap().iter().map(|weight| weight.as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{weights}");
+    }
     assert_eq!(result["images"], TEST);
     let mean = |bound: &Value, key: &str| bound[key]["mean"].as_f64().unwrap();
     let kl = |kind: &str| {
@@ -233,6 +245,8 @@ fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
         terms[..19].iter().sum::<f64>()
     };
     assert!(kl("optimal") < kl("posterior") && kl("optimal") < kl("beta"));
+    let total = |kind: &str| mean(&result["bound"][kind], "total_bits_per_dim");
+    assert!(total("mixture") < total("optimal"), "{} {}", total("mixture"), total("optimal"));
     let best = result["best_timesteps"].as_array().unwrap();
     assert_eq!(best.len(), 20);
     let list =

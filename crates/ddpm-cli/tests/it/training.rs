@@ -236,16 +236,16 @@ fn noise_can_be_as_a_gaussian_head_has_learnt_it() {
     assert!(without.contains("learned"), "{without}");
 }
 
-/// Beside the three variances that every network has.
+/// Beside the three variances and the mixture that every network has.
 #[test]
 fn the_likelihood_with_a_gaussian_head_has_a_column_more() {
     let folder = with_gaussian_model();
     let likelihood =
         |model: &str| ["eval", "--data", "data", "--likelihood", "--model", model].map(String::from);
     let result = |model| json(folder.path(), &likelihood(model).each_ref().map(String::as_str));
-    assert_eq!(keys(&result("model")["bound"]), ["beta", "optimal", "posterior"]);
+    assert_eq!(keys(&result("model")["bound"]), ["beta", "mixture", "optimal", "posterior"]);
     let result = result("gaussian/model");
-    assert_eq!(keys(&result["bound"]), ["beta", "learned", "optimal", "posterior"]);
+    assert_eq!(keys(&result["bound"]), ["beta", "learned", "mixture", "optimal", "posterior"]);
     let learned = &result["bound"]["learned"];
     let mean = |value: &Value| value["mean"].as_f64().unwrap();
     let steps = learned["steps"].as_array().unwrap();
@@ -257,11 +257,13 @@ fn the_likelihood_with_a_gaussian_head_has_a_column_more() {
     assert_eq!(learned["prior_bits_per_dim"], result["bound"]["posterior"]["prior_bits_per_dim"]);
     let text = stdout(&run(folder.path(), &likelihood("gaussian/model").each_ref().map(String::as_str)));
     assert!(
-        text.contains("| term | posterior (fixed_small) | beta (fixed_large) | optimal | learned |\n"),
+        text.contains(
+            "| term | posterior (fixed_small) | beta (fixed_large) | optimal | learned | mixture |\n"
+        ),
         "{text}"
     );
-    assert!(text.contains("| --- | --- | --- | --- | --- |\n"), "{text}");
+    assert!(text.contains("| --- | --- | --- | --- | --- | --- |\n"), "{text}");
     let bound = text.lines().find(|line| line.starts_with("| **bound** |")).unwrap();
-    assert_eq!(bound.matches('|').count(), 6, "{bound}");
+    assert_eq!(bound.matches('|').count(), 7, "{bound}");
     assert!(bound.contains(&format!("{total:.5} ± ")), "{bound}");
 }

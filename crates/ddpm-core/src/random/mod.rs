@@ -35,6 +35,8 @@ pub enum Purpose {
     Weights = 6,
     /// Noise and timesteps of held-out images, the same at each evaluation; index: the image.
     Evaluation = 7,
+    /// How far a training image is moved; index as for the noise.
+    Shift = 8,
 }
 
 /// A seed, and with it all random numbers of a run.

@@ -67,16 +67,21 @@ impl CpuEngine {
         rng.fill_normal(Purpose::TrainNoise, &batch.positions, 0, &mut self.eps)?;
         // The mean over pixels and images of weight · (output − target)², and its gradient.
         let scale = 1.0 / (images * pixels) as f64;
+        let image_at = |place: usize, index: u32| match &batch.moved {
+            Some(moved) => &moved[place * pixels..][..pixels],
+            None => &data.images()[index as usize * pixels..][..pixels],
+        };
         let rows: Vec<ImageRow<'_>> = zip(batch.indices, &batch.t)
+            .enumerate()
             .zip(zip(self.eps.chunks(pixels), &batch.weights))
-            .map(|((&index, &t), (eps, weight))| {
+            .map(|((place, (&index, &t)), (eps, weight))| {
                 let alpha_bar = schedule.alphas_cumprod()[t];
                 let [floor, slope] = reverse_variance(schedule, t)?;
                 Ok(ImageRow {
                     bound: (self.bound * slope * scale) as f32,
                     floor: floor as f32,
                     slope: slope as f32,
-                    image: &data.images()[index as usize * pixels..][..pixels],
+                    image: image_at(place, index),
                     eps,
                     signal: alpha_bar.sqrt() as f32,
                     noise: (1.0 - alpha_bar).sqrt() as f32,

@@ -19,6 +19,8 @@ pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
 pub(crate) struct Batch<'a> {
     /// Indices into the data set.
     pub(crate) indices: &'a [u32],
+    /// The images themselves, [B, pixels], where they are not as they stand in the data set.
+    pub(crate) moved: Option<Vec<u8>>,
     /// Positions in the stream of training images: the addresses of their noise.
     pub(crate) positions: Vec<u64>,
     /// A timestep for each.
@@ -163,6 +165,7 @@ mod tests {
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();
                 let batch = Batch {
                     indices: &indices,
+                    moved: (step % 2 == 1).then(|| (0..16 * 30).map(|i| (i * 11 % 256) as u8).collect()),
                     positions: (step * 16..).take(16).collect(),
                     labels: (0..16).map(|i| i % 4).collect(),
                     weights: t.iter().map(|&t| of_t[t]).collect(),

@@ -44,7 +44,13 @@ impl TensorEngine {
     }
 
     pub(super) fn step(&mut self, batch: &Batch<'_>, rng: AddressedRng, size: StepSize) -> Result<Tensor> {
-        let x_start = gather(&self.images, batch.indices)?;
+        let x_start = match &batch.moved {
+            Some(moved) => {
+                let shape = (batch.indices.len(), self.images.dim(1)?);
+                on_model_scale(&Tensor::from_slice(moved, shape, self.images.device())?)?
+            }
+            None => gather(&self.images, batch.indices)?,
+        };
         let eps = rng.normal_like(Purpose::TrainNoise, &batch.positions, 0, &x_start)?;
         let parts = losses(&self.denoiser, &batch.weights, &x_start, &eps, &batch.t, &batch.labels)?;
         let loss = match &parts.bound {
@@ -64,7 +70,12 @@ pub(crate) fn upload(data: &DataSet, device: &Device) -> Result<Tensor> {
 /// Some of the images, on the scale [−1, 1].
 pub(crate) fn gather(images: &Tensor, indices: &[u32]) -> Result<Tensor> {
     let indices = Tensor::new(indices, images.device())?;
-    Ok(images.index_select(&indices, 0)?.to_dtype(DType::F32)?.affine(1.0 / 127.5, -1.0)?)
+    on_model_scale(&images.index_select(&indices, 0)?)
+}
+
+/// Levels on the scale [−1, 1].
+fn on_model_scale(levels: &Tensor) -> Result<Tensor> {
+    Ok(levels.to_dtype(DType::F32)?.affine(1.0 / 127.5, -1.0)?)
 }
 
 /// What a network is trained on, scalars.

@@ -91,6 +91,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`ema_decay` is 1", |c| c.ema_decay = 1.0),
         ("`class_dropout` is 1.1", |c| c.class_dropout = 1.1),
         ("`class_dropout` is -0.1", |c| c.class_dropout = -0.1),
+        ("`shift` is 65", |c| c.shift = 65),
         ("`bound` is -0.1", |c| c.bound = -0.1),
         ("`bound` is NaN", |c| c.bound = f64::NAN),
         ("a gaussian head with output_type Epsilon", |c| {
