@@ -6,7 +6,6 @@ use std::f64::consts::LN_2;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
-use serde::Serialize;
 
 use components::{Beliefs, COMPONENTS, DOUBTS, LevelBeliefs, LogDensities, Step};
 
@@ -42,17 +41,16 @@ const ROUNDS: usize = 200;
 /// step, are the most likely ones by the expectation–maximisation algorithm (Dempster et al. 1977); with all of the
 /// weight on the first kind and k = 1 it is [`NoiseMode::Learned`]. In the last step f depends on the image as a
 /// whole, by the [`Palettes`] with their shares π: p(x₀ given xₜ) = Σ_f π_f Π p_f(value), the product over the values.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mixtures {
     /// f.
     palettes: Palettes,
     steps: Vec<StepMixture>,
-    #[serde(skip)]
     pub(super) output: Output,
 }
 
 /// The mixture of a step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct StepMixture {
     /// w.
     weights: LogDensities,
@@ -62,9 +60,9 @@ pub(super) struct StepMixture {
 
 impl Mixtures {
     /// Chooses the weights by training images `x_start`, [B, …] of 8-bit levels in [−1, 1], some hundreds, all at
-    /// once, with palettes of as many as one likes. With [`NoiseMode::Learned`] the network puts out the variance of x₀ beside its prediction; with another
-    /// mode its mean squared error at a timestep is taken for it. `model` and `noise` as for
-    /// [`BoundEstimator::add`](super::BoundEstimator::add). Memory: 112 bytes for each value.
+    /// once, with palettes of as many as one likes. With [`NoiseMode::Learned`] the network puts out the variance of
+    /// x₀ beside its prediction; with another mode its mean squared error at a timestep is taken for it. `model` and
+    /// `noise` as for [`BoundEstimator::add`](super::BoundEstimator::add). Memory: 224 bytes for each value.
     ///
     /// # Errors
     ///

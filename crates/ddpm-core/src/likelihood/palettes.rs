@@ -1,7 +1,6 @@
 //! Which grey levels an image has, by the company they keep.
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::{Error, Result};
 
@@ -15,7 +14,7 @@ const ROUNDS: usize = 30;
 /// The levels of an image are not those of another: in MNIST the ink of one is 253 and that of the next 254, by what
 /// was done to the images on their way. A palette is such a distribution; a set of images is a mixture of palettes,
 /// chosen by expectation–maximisation (of multinomial distributions; Dempster et al. 1977).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Palettes {
     /// The part of the images that has a palette.
     shares: Vec<f64>,
