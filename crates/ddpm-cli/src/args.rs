@@ -89,7 +89,7 @@ pub(crate) struct Sampling {
     #[arg(long)]
     pub(crate) eta: Option<f64>,
     /// Guidance scale: 1 is none, more is truer to the class and less varied
-    /// [default: 2 if the model has classes]
+    /// [default: 1.5 if the model has classes]
     #[arg(long, value_name = "W")]
     pub(crate) guidance: Option<f64>,
     /// The timesteps at which there is guidance; the network is asked twice there
