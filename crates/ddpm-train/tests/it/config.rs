@@ -79,7 +79,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
         change(&mut config.adamw);
     }
     type Spoil = fn(&mut TrainConfig);
-    let cases: [(&str, Spoil); 21] = [
+    let cases: [(&str, Spoil); 22] = [
         ("`epochs` is 0", |c| c.epochs = 0),
         ("`epochs` is 18446744073709552000", |c| c.epochs = u64::MAX),
         ("`learning_rate` is 0", |c| c.learning_rate = 0.0),
