@@ -183,7 +183,7 @@ impl<'a> Trainer<'a> {
             weights.push(Var::zeros(outputs, DType::F32, &Device::Cpu)?);
         }
         let tensors: Vec<Tensor> = weights.iter().map(|weight| weight.as_tensor().clone()).collect();
-        let params = ParamsAdamW { lr: 1e-3, beta2: 0.99, weight_decay: 0.0, ..ParamsAdamW::default() };
+        let params = ParamsAdamW { lr: 5e-4, beta2: 0.99, weight_decay: 0.0, ..ParamsAdamW::default() };
         Ok(Self {
             way,
             schedule,
@@ -255,7 +255,9 @@ impl<'a> Trainer<'a> {
                 // The coin is tossed once a batch, so that half of the batches cost one pass only. Nothing is learnt
                 // from the first pass, as sampling does not go back to its last step either.
                 if rng.below(Purpose::TrainTimestep, positions[0], 1, 2) == 1 {
-                    estimate = self.network.forward(&x_t, &known, Some(&estimate))?.detach();
+                    estimate = self.network.forward(&x_t, &known, Some(&estimate))?;
+                    // Clipped, or the network would answer an estimate that is too large by a larger one.
+                    estimate = estimate.clamp(-1_f32, 1_f32)?.detach();
                 }
                 let estimate = self.network.forward(&x_t, &known, Some(&estimate))?;
                 distance(&estimate, &x_start, &weights, 2.0)?
@@ -308,7 +310,7 @@ fn sample(
                     Way::Mean => None,
                     // A fresh one for each step. The sampler's noise has the addresses below T.
                     Way::Energy => Some(normal(Purpose::SampleStep, timesteps + t, XI)),
-                    Way::SelfConditioning => Some(Ok(before.clone())),
+                    Way::SelfConditioning => Some(before.clamp(-1_f32, 1_f32).map_err(Into::into)),
                 };
                 let extra = extra.transpose().map_err(candle_core::Error::wrap)?;
                 let known = known(&vec![t; labels.len()], timesteps, labels)?;
