@@ -22,11 +22,13 @@ pub(crate) struct TimestepSampler {
     sampling: TimestepSampling,
     /// The loss's weight for each timestep.
     weights: Vec<f64>,
+    /// Their sum.
+    total: f64,
 }
 
 impl TimestepSampler {
     pub(crate) fn new(sampling: TimestepSampling, weights: Vec<f64>) -> Self {
-        Self { sampling, weights }
+        Self { sampling, total: weights.iter().sum(), weights }
     }
 
     /// The timestep of the image at a place in the stream of training images, and its weight.
@@ -38,15 +40,14 @@ impl TimestepSampler {
                 (t, self.weights[t])
             }
             TimestepSampling::LossWeight => {
-                let total: f64 = self.weights.iter().sum();
-                let mut left = rng.uniform(Purpose::TrainTimestep, at, 0) * total;
+                let mut left = rng.uniform(Purpose::TrainTimestep, at, 0) * self.total;
                 let t = self.weights.iter().position(|weight| {
                     left -= weight;
                     left < 0.0
                 });
                 // Rounding may leave a little after the last one.
                 let t = t.unwrap_or(self.weights.len() - 1);
-                (t, total / self.weights.len() as f64)
+                (t, self.total / self.weights.len() as f64)
             }
         }
     }

@@ -45,23 +45,18 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         Head::Gaussian => (Answer::WithVariance, NoiseMode::Learned),
         Head::Direct => (Answer::Prediction, NoiseMode::Posterior),
     };
-    let rounds = if mode == NoiseMode::Learned { 3 } else { 2 };
-    let passes = 2 * training.indices.len() + fitting.indices.len() + rounds * test.indices.len();
+    let passes = 2 * training.indices.len() + fitting.indices.len() + 2 * test.indices.len();
     let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
 
     // Variances and steps are chosen by training images, and judged by others.
-    let [chosen] = training.bounds(&timesteps, Answer::Prediction, [&NoiseMode::Posterior], &bar)?;
-    let mut costs = StepCostEstimator::new(schedule, &chosen)?;
+    let normal = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
+    let chosen = training.bounds(Answer::Prediction, vec![normal(&NoiseMode::Posterior)?], &bar)?;
+    let mut costs = StepCostEstimator::new(schedule, &chosen[0])?;
     training.each_batch(BATCH, Answer::Prediction, &bar, |x_start, model, noise| {
         costs.add(x_start, model, noise)
     })?;
     let costs = costs.finish()?;
     let optimal = NoiseMode::Variances(costs.optimal_variances(&timesteps)?);
-    let fixed = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal];
-    let mut bounds = Vec::from(test.bounds(&timesteps, Answer::Prediction, fixed, &bar)?);
-    if mode == NoiseMode::Learned {
-        bounds.extend(test.bounds(&timesteps, answer, [&mode], &bar)?);
-    }
     let palettes = training.palettes()?;
     let mut mixtures = None;
     fitting.each_batch(FITTED, answer, &bar, |x_start, model, noise| {
@@ -69,9 +64,16 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         Ok(())
     })?;
     let mixtures = mixtures.context("the data has no training images, by which mixtures are chosen")?;
-    let mut mixed = BoundEstimator::with_mixtures(schedule, &timesteps, &mixtures)?;
-    test.each_batch(BATCH, answer, &bar, |x_start, model, noise| mixed.add(x_start, model, noise))?;
-    bounds.push(mixed.finish()?);
+
+    let fixed = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal].map(normal);
+    let fixed = fixed.into_iter().collect::<ddpm_core::Result<_>>()?;
+    let mut bounds = test.bounds(Answer::Prediction, fixed, &bar)?;
+    let mut others = Vec::new();
+    if mode == NoiseMode::Learned {
+        others.push(normal(&mode)?);
+    }
+    others.push(BoundEstimator::with_mixtures(schedule, &timesteps, &mixtures)?);
+    bounds.extend(test.bounds(answer, others, &bar)?);
     bar.finish_and_clear();
 
     let best = costs.best_up_to(schedule, timesteps.len())?;
@@ -187,28 +189,24 @@ impl<'a> Images<'a> {
         Ok(())
     }
 
-    /// The bound with each of several variances.
-    fn bounds<const N: usize>(
+    /// The bound with the reverse steps of each estimator.
+    fn bounds(
         &self,
-        timesteps: &Timesteps,
         answer: Answer,
-        modes: [&NoiseMode; N],
+        mut estimators: Vec<BoundEstimator>,
         bar: &ProgressBar,
-    ) -> Result<[Bound; N]> {
-        let schedule = self.denoiser.schedule();
-        let estimators = modes.map(|mode| BoundEstimator::new(schedule, timesteps, mode));
-        let mut estimators = estimators.into_iter().collect::<ddpm_core::Result<Vec<_>>>()?;
+    ) -> Result<Vec<Bound>> {
+        let steps = self.denoiser.schedule().num_train_timesteps();
         self.each_batch(BATCH, answer, bar, |x_start, model, noise| {
             // The noise of a draw is the same for each bound, and so is what the network says to it.
-            let mut said: Vec<Option<Tensor>> = vec![None; schedule.num_train_timesteps()];
+            let mut said: Vec<Option<Tensor>> = vec![None; steps];
             let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
                 Some(known) => Ok(known.clone()),
                 new => Ok(new.insert(model(x_t, timestep)?).clone()),
             };
             estimators.iter_mut().try_for_each(|bound| bound.add(x_start, &mut model, &mut *noise))
         })?;
-        let bounds = estimators.iter().map(BoundEstimator::finish).collect::<ddpm_core::Result<Vec<_>>>()?;
-        bounds.try_into().ok().context("one bound for each variance")
+        Ok(estimators.iter().map(BoundEstimator::finish).collect::<ddpm_core::Result<_>>()?)
     }
 }
 
@@ -220,8 +218,7 @@ fn head(options: &Eval, common: &Common) -> String {
         format!("ddpm-cli eval --likelihood --model {model} --data {data} --images {images} --seed {seed}");
     format!(
         "`{command}`, version {version}. Variances and timesteps are chosen by as many training images, \
-         mixtures by {FITTED} of \
-         them at most.\n\n"
+         mixtures by {FITTED} of them at most.\n\n"
     )
 }
 
@@ -236,7 +233,8 @@ fn table(names: &[(&str, &str)], bounds: &[Bound], best: &[(Vec<usize>, f64)]) -
         format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
-        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of four variances, or with mixtures\n\n",
+        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of four variances, or with \
+         mixtures\n\n",
         bounds[0].images
     );
     let names = names.iter().map(|(name, also)| format!("{name}{also}"));

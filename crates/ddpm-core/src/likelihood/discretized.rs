@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 /// How far a value may lie from a level, as part of the distance of two: more than what f16 rounds away.
 const TOLERANCE: f64 = 0.1;
+/// The number of levels.
+pub(super) const LEVELS: usize = 256;
 /// Half of the distance of two levels.
 const HALF_BIN: f64 = 1.0 / 255.0;
 
@@ -46,7 +48,7 @@ impl Levels {
     }
 
     /// The levels of each image.
-    pub(super) fn images(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn images(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.levels.chunks(self.dimensions)
     }
 
@@ -88,7 +90,7 @@ fn mean(levels: &[u8], value: impl Fn(usize, u8) -> f64) -> f64 {
 }
 
 /// Level g as 2g/255 − 1.
-fn value(level: u8) -> f64 {
+pub(super) fn value(level: u8) -> f64 {
     f64::from(level) * (2.0 * HALF_BIN) - 1.0
 }
 

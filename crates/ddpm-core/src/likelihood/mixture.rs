@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use components::{Beliefs, COMPONENTS, DOUBTS, LevelBeliefs, LogDensities, Step};
 
-use super::{Levels, Palettes, check_ends_at_x_start, host, predict_noised};
+use super::{Levels, Palettes, check_ends_at_x_start, host, largest, predict_noised};
 use crate::{
     Error, NoiseMode, NoiseSchedule, Result, ScheduleConfig, Timestep, Timesteps,
     sampler::{Output, Prediction},
@@ -87,7 +87,7 @@ impl Mixtures {
         if levels.all().is_empty() {
             return Err(Error::NoImages);
         }
-        let of_images: Vec<&[f64]> = levels.images().map(|image| palettes.of_image(image)).collect();
+        let of_images = palettes.of_images(levels.images());
         let mut steps = Vec::new();
         for step in timesteps.transitions() {
             let (x_t, prediction) =
@@ -130,9 +130,8 @@ impl Mixtures {
         let mixture = &self.steps[step.index];
         let dimensions = levels.dimensions();
         let logs: Vec<f64> = if step.is_last {
-            let image =
-                |(image, _)| parts.log_probability(image * dimensions, levels, mixture, &self.palettes);
-            levels.images().enumerate().collect::<Vec<_>>().into_par_iter().map(image).collect()
+            let image = |image| parts.log_probability(image * dimensions, levels, mixture, &self.palettes);
+            (0..levels.images().len()).into_par_iter().map(image).collect()
         } else {
             let logs = parts.ratios(mixture, self.palettes.overall(), |said| mixture.log_density(&said));
             logs.chunks(dimensions).map(|image| image.iter().sum()).collect()
@@ -143,12 +142,11 @@ impl Mixtures {
 
     /// A mixture for each step of the list.
     pub(super) fn check(&self, timesteps: &Timesteps) -> Result<()> {
-        match self.steps.len() == timesteps.len() {
-            true => Ok(()),
-            false => {
-                let (found, expected) = (self.steps.len(), timesteps.len());
-                Err(Error::TableLength { table: "mixtures", found, expected })
-            }
+        let (found, expected) = (self.steps.len(), timesteps.len());
+        if found == expected {
+            Ok(())
+        } else {
+            Err(Error::TableLength { table: "mixtures", found, expected })
         }
     }
 }
@@ -163,7 +161,7 @@ fn starting_weights() -> LogDensities {
 
 /// ln Σ e^log.
 fn log_sum_exp(logs: &[f64]) -> f64 {
-    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let most = largest(logs);
     most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
 }
 
@@ -176,7 +174,7 @@ pub(super) fn unclipped(schedule: &NoiseSchedule) -> Result<NoiseSchedule> {
 impl StepMixture {
     /// ln Σ w b.
     fn log_density(&self, said: &LogDensities) -> f64 {
-        let most = said.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let most = largest(said);
         let sum: f64 = std::iter::zip(said, &self.weights).map(|(said, w)| w * (said - most).exp()).sum();
         most + sum.ln()
     }
@@ -187,7 +185,7 @@ impl StepMixture {
         let densities: Vec<LogDensities> = said
             .par_iter()
             .map(|said| {
-                let most = said.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let most = largest(said);
                 said.map(|said| (said - most).exp())
             })
             .collect();

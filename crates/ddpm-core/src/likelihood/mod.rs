@@ -112,6 +112,11 @@ pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
+/// The largest of some numbers, by which exponentials are scaled so that none vanishes or overflows.
+fn largest(logs: &[f64]) -> f64 {
+    logs.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
 /// The likelihood is one of x₀, so that is where a list must end.
 fn check_ends_at_x_start(timesteps: &Timesteps) -> Result<()> {
     match timesteps.last_alpha_cumprod() {

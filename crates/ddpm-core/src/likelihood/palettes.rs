@@ -2,10 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::{discretized::LEVELS, largest};
 use crate::{Error, Result};
 
-/// The number of levels.
-const LEVELS: usize = 256;
 /// Rounds of expectation and maximisation.
 const ROUNDS: usize = 30;
 
@@ -89,11 +88,15 @@ impl Palettes {
         std::iter::zip(self.frequencies.iter().map(Vec::as_slice), self.shares.iter().copied())
     }
 
-    /// The frequencies that an image most likely has.
-    pub(super) fn of_image(&self, levels: &[u8]) -> &[f64] {
-        let probabilities = Counts::of(levels).probabilities(&self.logarithms());
-        let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        best.map_or(&self.overall, |(palette, _)| &self.frequencies[palette])
+    /// The frequencies that each image most likely has.
+    pub(super) fn of_images<'a>(&self, images: impl Iterator<Item = &'a [u8]>) -> Vec<&[f64]> {
+        let tables = self.logarithms();
+        let of_image = |levels| {
+            let probabilities = Counts::of(levels).probabilities(&tables);
+            let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+            best.map_or(self.overall.as_slice(), |(palette, _)| &self.frequencies[palette])
+        };
+        images.map(of_image).collect()
     }
 
     /// ln of a palette's share, and of its frequencies.
@@ -124,7 +127,7 @@ impl Counts {
             share + self.0.iter().map(|&(level, count)| count * frequencies[level]).sum::<f64>()
         };
         let logs: Vec<f64> = palettes.iter().map(log).collect();
-        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let most = largest(&logs);
         normalised(logs.into_iter().map(|log| (log - most).exp()).collect())
     }
 }
@@ -158,11 +161,8 @@ mod tests {
             (shares[0] - 101.0 / 402.0).abs() < 1e-9 && (shares[1] - 301.0 / 402.0).abs() < 1e-9,
             "{shares:?}"
         );
-        for (frequencies, rare, frequent, part) in palettes
-            .iter()
-            .zip([(254, 253, 0.4), (253, 254, 0.3)])
-            .map(|((frequencies, _), (rare, frequent, part))| (frequencies, rare, frequent, part))
-        {
+        let expected = [(254, 253, 0.4), (253, 254, 0.3)];
+        for ((frequencies, _), (rare, frequent, part)) in palettes.iter().zip(expected) {
             assert!((frequencies.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             assert!(
                 (frequencies[frequent] - part).abs() < 0.01 && frequencies[rare] < 0.01,
@@ -171,7 +171,7 @@ mod tests {
             assert!(frequencies.iter().all(|&frequency| frequency > 0.0));
         }
         let second: Vec<u8> = image(1).collect();
-        assert!(palettes.of_image(&second)[254] > 0.2);
+        assert!(palettes.of_images([second.as_slice()].into_iter())[0][254] > 0.2);
         assert!((palettes.overall()[0] - 0.6).abs() < 0.01);
     }
 

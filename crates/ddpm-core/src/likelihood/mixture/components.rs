@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::discretized;
+use super::super::discretized::{LEVELS, log_mass, value};
 use crate::{PosteriorStep, timesteps::Transition};
 
 /// By how much the network's precision is divided; the last leaves next to nothing of it.
@@ -13,8 +13,6 @@ pub(super) const COMPONENTS: usize = 2 * DOUBTS.len();
 const SMALLEST: f64 = 1e-12;
 /// The deviation of what a step says about x₀, on the scale [−1, 1], up to which levels are looked at.
 const COARSEST: f64 = 0.5;
-/// The number of levels.
-const LEVELS: usize = 256;
 
 /// ln of the density, or of the probability, of a value by each component.
 pub(super) type LogDensities = [f64; COMPONENTS];
@@ -88,7 +86,7 @@ impl Step {
 
 /// What the components say of a level of an image whose palette is not known yet.
 pub(super) struct LevelBeliefs {
-    level: usize,
+    level: u8,
     /// ln of the probability by each normal distribution.
     normal: [f64; DOUBTS.len()],
     bells: [Bell; DOUBTS.len()],
@@ -96,10 +94,9 @@ pub(super) struct LevelBeliefs {
 
 impl LevelBeliefs {
     pub(super) fn new(beliefs: Beliefs, level: u8) -> Self {
-        let mass =
-            |(mean, precision): (f64, f64)| discretized::log_mass(level, mean, precision.sqrt().recip());
+        let mass = |(mean, precision): (f64, f64)| log_mass(level, mean, precision.sqrt().recip());
         Self {
-            level: usize::from(level),
+            level,
             normal: beliefs.map(mass),
             bells: beliefs.map(|(mean, precision)| Bell::new(mean, precision)),
         }
@@ -110,7 +107,7 @@ impl LevelBeliefs {
         let mut said = [0.0; COMPONENTS];
         let (normal, levels) = said.split_at_mut(DOUBTS.len());
         normal.copy_from_slice(&self.normal);
-        let frequency = frequencies[self.level].ln();
+        let frequency = frequencies[usize::from(self.level)].ln();
         for (said, bell) in levels.iter_mut().zip(&self.bells) {
             *said = frequency + bell.log(self.level) - bell.log_sum(frequencies);
         }
@@ -126,7 +123,7 @@ pub(super) struct Bell {
     curve: [f64; LEVELS],
     counts: Range<usize>,
     /// The level of the largest number.
-    nearest: usize,
+    nearest: u8,
 }
 
 impl Bell {
@@ -136,11 +133,11 @@ impl Bell {
         /// So small that even all levels, of any frequency, would not count.
         const NOTHING: f64 = 1e-30;
         let between = value(1) - value(0);
-        let nearest = ((centre - value(0)) / between).round().clamp(0.0, 255.0) as usize;
-        let distance = value(nearest) - centre;
+        let nearest = ((centre - value(0)) / between).round().clamp(0.0, 255.0) as u8;
+        let (distance, middle) = (value(nearest) - centre, usize::from(nearest));
         let bend = (-precision * between * between).exp();
         let mut curve = [0.0; LEVELS];
-        curve[nearest] = 1.0;
+        curve[middle] = 1.0;
         // From the nearest level away, so that numbers only get smaller; how many count is returned.
         let along = |curve: &mut dyn Iterator<Item = &mut f64>, distance: f64| {
             let mut factor = (-precision * between * (distance + 0.5 * between)).exp();
@@ -156,13 +153,13 @@ impl Bell {
             }
             count
         };
-        let above = along(&mut curve[nearest + 1..].iter_mut(), distance);
-        let below = along(&mut curve[..nearest].iter_mut().rev(), -distance);
-        Self { centre, precision, curve, counts: nearest - below..nearest + above + 1, nearest }
+        let above = along(&mut curve[middle + 1..].iter_mut(), distance);
+        let below = along(&mut curve[..middle].iter_mut().rev(), -distance);
+        Self { centre, precision, curve, counts: middle - below..middle + above + 1, nearest }
     }
 
     /// The exponent at a level.
-    fn log(&self, level: usize) -> f64 {
+    fn log(&self, level: u8) -> f64 {
         -0.5 * self.precision * (value(level) - self.centre).powi(2)
     }
 
@@ -178,9 +175,4 @@ impl Bell {
         }
         (sums.iter().sum::<f64>() + rest).ln() + self.log(self.nearest)
     }
-}
-
-/// A level as 2g/255 − 1.
-fn value(level: usize) -> f64 {
-    level as f64 * (2.0 / 255.0) - 1.0
 }
