@@ -21,7 +21,7 @@ use crate::staging::Staging;
 use crate::start::Started;
 use crate::workspace::Workspace;
 
-use variants::{Model, SAMPLING, TRAINING, Variant};
+use variants::{Model, OPTIMAL, SAMPLING, TRAINING, Variant};
 
 /// Training images of MNIST.
 const IMAGES_PER_EPOCH: f64 = 60_000.0;
@@ -55,11 +55,11 @@ struct Row {
     /// Arguments of `ddpm-cli train`, without the number of epochs; `None` for the built-in model.
     train: Option<Vec<&'static str>>,
     /// Arguments of `ddpm-cli eval`.
-    eval: &'static [&'static str],
+    eval: Vec<String>,
     /// `None` if the model is built in or that of another row.
     training: Option<Training>,
     evaluation: Evaluation,
-    /// `None` if the model is built in or that of another row.
+    /// `None` if the model is built in or that of another row, unless the row needs its optimal variances.
     likelihood: Option<Likelihood>,
 }
 
@@ -166,15 +166,22 @@ impl Workbench<'_> {
         let folder = model.trained_for(name).map(|owner| self.runs.join(owner).join("model"));
         let source = Source::mnist();
         let subject = Subject { model: folder.as_deref(), source: source.argument(), features: None };
+        let likelihood =
+            if training.is_some() || sampling.contains(&OPTIMAL) {
+                Some(phases.run(&format!("likelihood of {name}"), || {
+                    self.ddpm.likelihood(subject, LIKELIHOOD_IMAGES)
+                })?)
+            } else {
+                None
+            };
+        let eval = sampling.iter().map(|&word| match &likelihood {
+            Some(likelihood) if word == OPTIMAL => listed(&likelihood.optimal_variances),
+            _ => word.to_owned(),
+        });
+        let eval: Vec<String> = eval.collect();
         let evaluation = phases
-            .run(&format!("evaluate {name}"), || self.ddpm.evaluate(subject, MEASURED, METRICS, sampling))?;
-        let likelihood = match training {
-            Some(_) => Some(phases.run(&format!("likelihood of {name}"), || {
-                self.ddpm.likelihood(subject, LIKELIHOOD_IMAGES)
-            })?),
-            None => None,
-        };
-        Ok(Row { name, train: model.train_arguments(), eval: sampling, training, evaluation, likelihood })
+            .run(&format!("evaluate {name}"), || self.ddpm.evaluate(subject, MEASURED, METRICS, &eval))?;
+        Ok(Row { name, train: model.train_arguments(), eval, training, evaluation, likelihood })
     }
 
     /// Trains for about the minutes asked for: as many epochs as one epoch foretells.
@@ -190,6 +197,11 @@ impl Workbench<'_> {
         let epochs = (self.minutes * 60.0 * one.images_per_second / IMAGES_PER_EPOCH).round().max(1.0);
         phases.run(&format!("train {name}"), || train(epochs, &self.runs.join(name)))
     }
+}
+
+/// As an argument.
+fn listed(numbers: &[f64]) -> String {
+    numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn minutes(text: &str) -> Result<f64, String> {

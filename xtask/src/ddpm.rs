@@ -1,6 +1,6 @@
 //! The command line of `ddpm-cli`, as far as the jobs need it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
@@ -152,7 +152,7 @@ impl Ddpm<'_> {
         subject: Subject<'_>,
         samples: u32,
         metrics: &str,
-        choices: &[&str],
+        choices: &[impl AsRef<OsStr>],
     ) -> Result<Evaluation> {
         let mut command = self.eval(subject);
         command.args(["--samples", &samples.to_string(), "--metrics", metrics]).args(choices);

@@ -62,6 +62,8 @@ pub(crate) struct Estimate {
 pub(crate) struct Likelihood {
     pub(crate) images: u64,
     pub(crate) bound: Bounds,
+    /// One for each timestep, as `--variances` takes them.
+    pub(crate) optimal_variances: Vec<f64>,
 }
 
 /// By the distribution of a reverse step.

@@ -85,6 +85,10 @@ pub(crate) struct Sampling {
     /// `none` gives the cleanest images and far less variety.
     #[arg(long, value_enum)]
     pub(crate) noise: Option<NoiseName>,
+    /// The variance that ddpm adds at each of its steps, instead of --noise: a number for each timestep, in their
+    /// order (`eval --likelihood` finds the optimal ones)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "noise")]
+    pub(crate) variances: Option<Vec<f64>>,
     /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise [default: 0]
     #[arg(long)]
     pub(crate) eta: Option<f64>,
@@ -186,19 +190,20 @@ pub(crate) struct Eval {
     /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
     #[arg(long, value_name = "DIR")]
     pub(crate) features: Option<PathBuf>,
-    /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images above the
-    /// training images most like them, and quality.svg, accuracy by class and features in two dimensions
+    /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images of each
+    /// class above the training images most like them, and quality.svg, accuracy by class and features in two
+    /// dimensions
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
     #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "eta",
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "variances", "eta",
         "guidance", "guidance_interval",
     ], group = "of_real_images")]
     pub(crate) likelihood: bool,
     /// Classify test images by how well the model denoises them as each class instead
     #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "eta",
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "variances", "eta",
         "guidance", "guidance_interval",
     ], group = "of_real_images")]
     pub(crate) classifier: bool,

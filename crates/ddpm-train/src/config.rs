@@ -67,7 +67,7 @@ impl TrainConfig {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
             Preset::Best => (60, 0.9995),
-            Preset::Reproduce => (16, 0.999),
+            Preset::Reproduce => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
             Preset::Compare => (4, 0.999),

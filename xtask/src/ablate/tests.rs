@@ -26,6 +26,7 @@ fn every_row_is_measured_and_tabled() {
          | – | – | – |\n",
         "| `whole-image` | `train --preset reproduce --network mlp`, `eval --guidance 1` |",
         "| `original` | `train --preset original --output epsilon --loss epsilon`, `eval --guidance 1` |",
+        "| `noise-optimal` | `eval --variances 0.25,0.125` | 10.25 |",
         "| `noise-none` | `eval --noise none` | 10.25 | 0.971 | 0.269 | 0.990 | 0.84 |\n",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
@@ -60,10 +61,10 @@ fn a_model_is_trained_for_as_many_epochs_as_one_foretells() {
         [
             train("scratch", 1),
             train("loss-v", 20),
+            format!("{eval} --likelihood --images 1000 --seed 3 --json"),
             format!(
                 "{eval} --samples 10000 --metrics frechet,manifold,accuracy,memorisation --guidance 1 --seed 3 --json"
             ),
-            format!("{eval} --likelihood --images 1000 --seed 3 --json"),
         ]
     );
     assert_eq!(names(&root.path().join("runs/ablate/results")), ["ablation.json", "ablation.md"]);

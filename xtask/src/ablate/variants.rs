@@ -21,12 +21,15 @@ pub(super) enum Model {
     Of(&'static str),
 }
 
+/// Stands for the optimal variances of the model, by `eval --likelihood`.
+pub(super) const OPTIMAL: &str = "optimal";
+
 /// Without guidance, which hides what a model has learnt.
 const GUIDANCE: &[&str] = &["--guidance", "1"];
 
 /// One change each from the preset `reproduce`; that of the bound is a change from `gaussian-head`, because without
 /// that head there is no bound in the loss.
-pub(super) const TRAINING: [Variant; 18] = [
+pub(super) const TRAINING: [Variant; 19] = [
     reproduce("baseline", &[]),
     reproduce("whole-image", &["--network", "mlp"]),
     original("original-x0", &[]),
@@ -48,11 +51,12 @@ pub(super) const TRAINING: [Variant; 18] = [
     reproduce("patch-7", &["--set", "denoiser.network.patch=7"]),
     reproduce("deeper", &["--set", "denoiser.network.blocks=4"]),
     reproduce("batch-64", &["--set", "batch_size=64"]),
+    reproduce("shorter-ema", &["--set", "ema_decay=0.99"]),
     reproduce("longer-ema", &["--set", "ema_decay=0.9999"]),
 ];
 
 /// Ways of sampling from the built-in model.
-pub(super) const SAMPLING: [Variant; 12] = [
+pub(super) const SAMPLING: [Variant; 13] = [
     built_in("default", &[]),
     built_in("guidance-1", &["--guidance", "1"]),
     built_in("guidance-2", &["--guidance", "2"]),
@@ -61,6 +65,7 @@ pub(super) const SAMPLING: [Variant; 12] = [
     built_in("noise-beta", &["--noise", "beta"]),
     built_in("noise-none", &["--noise", "none"]),
     built_in("noise-learned", &["--noise", "learned"]),
+    built_in("noise-optimal", &["--variances", OPTIMAL]),
     built_in("ddim", &["--sampler", "ddim"]),
     built_in("dpmpp-2m", &["--sampler", "dpmpp-2m"]),
     built_in("unipc", &["--sampler", "unipc"]),

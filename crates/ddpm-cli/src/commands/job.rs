@@ -176,21 +176,26 @@ impl Sampling {
     /// The sampler's configuration for a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let default = SampleConfig::ancestral(seed, denoiser);
-        ensure!(
-            self.sampler == SamplerName::Ddpm || self.noise.is_none(),
-            "--noise is an option of the sampler ddpm"
-        );
+        for (option, is_given) in
+            [("--noise", self.noise.is_some()), ("--variances", self.variances.is_some())]
+        {
+            ensure!(
+                self.sampler == SamplerName::Ddpm || !is_given,
+                "{option} is an option of the sampler ddpm"
+            );
+        }
         ensure!(
             self.sampler == SamplerName::Ddim || self.eta.is_none(),
             "--eta is an option of the sampler ddim"
         );
         let sampler = match self.sampler {
-            SamplerName::Ddpm => match self.noise {
-                None => default.sampler,
-                Some(NoiseName::Posterior) => Sampler::Ddpm(NoiseMode::Posterior),
-                Some(NoiseName::Beta) => Sampler::Ddpm(NoiseMode::Beta),
-                Some(NoiseName::Learned) => Sampler::Ddpm(NoiseMode::Learned),
-                Some(NoiseName::None) => Sampler::Ddpm(NoiseMode::None),
+            SamplerName::Ddpm => match (self.noise, &self.variances) {
+                (None, None) => default.sampler,
+                (_, Some(list)) => Sampler::Ddpm(NoiseMode::Variances(list.clone())),
+                (Some(NoiseName::Posterior), _) => Sampler::Ddpm(NoiseMode::Posterior),
+                (Some(NoiseName::Beta), _) => Sampler::Ddpm(NoiseMode::Beta),
+                (Some(NoiseName::Learned), _) => Sampler::Ddpm(NoiseMode::Learned),
+                (Some(NoiseName::None), _) => Sampler::Ddpm(NoiseMode::None),
             },
             SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
             SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),

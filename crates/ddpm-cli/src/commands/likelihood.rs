@@ -56,7 +56,8 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         costs.add(x_start, model, noise)
     })?;
     let costs = costs.finish()?;
-    let optimal = NoiseMode::Variances(costs.optimal_variances(&timesteps)?);
+    let variances = costs.optimal_variances(&timesteps)?;
+    let optimal = NoiseMode::Variances(variances.clone());
     let palettes = training.palettes()?;
     let mut mixtures = None;
     fitting.each_batch(FITTED, answer, &bar, |x_start, model, noise| {
@@ -89,13 +90,14 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         "images": test.indices.len(),
         "training_images": training.indices.len(),
         "bound": named,
+        "optimal_variances": variances,
         "mixture_weights": mixtures.weights(),
         "rate_distortion": bounds[OPTIMAL].rate_distortion(),
         "best_timesteps": best.iter().map(|(list, bits)| {
             json!({ "timesteps": list, "bits_per_dim": bits })
         }).collect::<Vec<Value>>(),
     });
-    output::result(common, &json, &(head(options, common) + &table(&names, &bounds, &best)?))
+    output::result(common, &json, &(head(options, common) + &table(&names, &bounds, &variances, &best)?))
 }
 
 /// The names of the reverse steps, and what they are besides.
@@ -223,7 +225,12 @@ fn head(options: &Eval, common: &Common) -> String {
 }
 
 /// The result as Markdown.
-fn table(names: &[(&str, &str)], bounds: &[Bound], best: &[(Vec<usize>, f64)]) -> Result<String> {
+fn table(
+    names: &[(&str, &str)],
+    bounds: &[Bound],
+    variances: &[f64],
+    best: &[(Vec<usize>, f64)],
+) -> Result<String> {
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
@@ -233,9 +240,10 @@ fn table(names: &[(&str, &str)], bounds: &[Bound], best: &[(Vec<usize>, f64)]) -
         format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
-        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of four variances, or with \
-         mixtures\n\n",
-        bounds[0].images
+        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of {} variances, or \
+         with mixtures\n\n",
+        bounds[0].images,
+        if bounds.len() == NAMES.len() { "four" } else { "three" }
     );
     let names = names.iter().map(|(name, also)| format!("{name}{also}"));
     writeln!(text, "| term | {} |", names.collect::<Vec<_>>().join(" | "))?;
@@ -252,6 +260,12 @@ fn table(names: &[(&str, &str)], bounds: &[Bound], best: &[(Vec<usize>, f64)]) -
     for point in bounds[OPTIMAL].rate_distortion() {
         writeln!(text, "| {} | {:.4} | {:.1} |", point.t, point.rate_bits_per_dim, point.distortion_rmse)?;
     }
+    let variances: Vec<String> = variances.iter().map(|variance| format!("{variance:.3e}")).collect();
+    writeln!(
+        text,
+        "\nThe optimal variances, for `sample --variances`\n\n```text\n{}\n```",
+        variances.join(",")
+    )?;
     writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;
     writeln!(text, "| steps | bound | timesteps, for `sample --timesteps` |")?;
     writeln!(text, "| --- | --- | --- |")?;

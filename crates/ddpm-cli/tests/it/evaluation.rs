@@ -43,6 +43,7 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
         "test_images",
         "timesteps",
         "train_images",
+        "variances",
     ];
     assert_eq!(keys(&result), expected);
     assert_eq!((&result["samples"], &result["seed"]), (&18.into(), &1.into()));
@@ -214,7 +215,7 @@ const LIKELIHOOD: [&str; 6] = ["eval", "--model", "model", "--data", "data", "--
 /// The bound is a sum of its terms, the optimal variances give the smallest KL terms, and any list of the best
 /// timesteps is one that `sample` takes.
 #[test]
-fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
+fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled() {
     let folder = with_model();
     let result = json(folder.path(), &LIKELIHOOD);
     let expected = [
@@ -223,6 +224,7 @@ fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
         "images",
         "mixture_weights",
         "model",
+        "optimal_variances",
         "rate_distortion",
         "seed",
         "training_images",
@@ -254,10 +256,15 @@ fn the_likelihood_is_a_sum_of_terms_and_its_best_timesteps_can_be_sampled() {
     let three = list(2).join(",");
     assert_eq!(list(2).len(), 3);
     run(folder.path(), &["sample", "--model", "model", "--timesteps", &three, "-n", "2"]);
+    let variances = result["optimal_variances"].as_array().unwrap();
+    assert_eq!(variances.len(), 20);
+    let variances = variances.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+    run(folder.path(), &["sample", "--model", "model", "--variances", &variances, "-n", "2"]);
     // The same images again, whatever the number of threads.
     let one = json(folder.path(), &[&LIKELIHOOD[..], &["--threads", "1"]].concat());
     assert_eq!(one, result);
     let text = stdout(&run(folder.path(), &LIKELIHOOD));
     assert!(text.contains("| **bound** |") && text.contains("| t = 0, decoder |"), "{text}");
     assert!(text.contains(&format!("| {three} |")), "{text}");
+    assert!(text.contains("normal steps of three variances"), "{text}");
 }

@@ -14,7 +14,7 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 10] = [
+const SAMPLING: [&str; 11] = [
     "--model",
     "--classes",
     "--sampler",
@@ -22,6 +22,7 @@ const SAMPLING: [&str; 10] = [
     "--steps",
     "--timesteps",
     "--noise",
+    "--variances",
     "--eta",
     "--guidance <W>",
     "--guidance-interval",

@@ -48,6 +48,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
     }
     usage(&["sample", "--format", "bmp"], &["bmp", "png", "gif", "idx", "safetensors"]);
     usage(&["sample", "--sampler", "plms"], &["plms", "ddpm", "ddim"]);
+    usage(&["sample", "--noise", "none", "--variances", "0.1"], &["--noise", "--variances"]);
     usage(&["sample", "--noise", "pink"], &["pink", "posterior", "beta", "none"]);
     usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--number"]);
     usage(&["sample", "-v", "-q"], &["--verbose", "--quiet"]);
@@ -249,10 +250,19 @@ fn options_of_another_sampler_are_refused() {
     let sample = ["sample", "--model", "model"];
     let eval = ["eval", "--model", "model", "--data", "data", "--features", "net"];
     for command in [&sample[..], &eval] {
-        for options in [&["--sampler", "ddim", "--noise", "none"][..], &["--sampler", "ddpm", "--eta", "0.5"]]
-        {
-            refused(folder.path(), &[command, options].concat(), &[options[2]]);
+        for options in [
+            ["--sampler", "ddim", "--noise", "none"],
+            ["--sampler", "ddim", "--variances", "0.1"],
+            ["--sampler", "ddpm", "--eta", "0.5"],
+        ] {
+            refused(folder.path(), &[command, &options].concat(), &[options[2]]);
         }
+        refused(folder.path(), &[command, &["--variances", "0.1,0.2"]].concat(), &["2 variances", "20"]);
+        refused(
+            folder.path(),
+            &[command, &["--steps", "2", "--variances=0.1,-0.2"]].concat(),
+            &["variance", "-0.2", "0 or more"],
+        );
     }
 }
 
@@ -269,7 +279,13 @@ fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
 
 #[test]
 fn likelihood_takes_no_options_of_sampling_and_needs_test_images() {
-    for option in [["--steps", "5"], ["--guidance", "1"], ["--samples", "30"], ["--sampler", "ddim"]] {
+    for option in [
+        ["--steps", "5"],
+        ["--guidance", "1"],
+        ["--samples", "30"],
+        ["--sampler", "ddim"],
+        ["--variances", "0.1"],
+    ] {
         usage(&[&["eval", "--likelihood"][..], &option].concat(), &["--likelihood", option[0]]);
     }
     usage(&["eval", "--images", "9"], &["--likelihood"]);

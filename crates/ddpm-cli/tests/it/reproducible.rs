@@ -112,6 +112,7 @@ fn every_option_of_sampling_has_an_effect() {
         &["--seed", "2"][..],
         &["--noise", "none"],
         &["--noise", "beta"],
+        &["--steps", "2", "--variances", "0.2,0"],
         &["--steps", "10"],
         &["--guidance", "3"],
         &["--timesteps", "19,12,3"],
@@ -127,6 +128,12 @@ fn every_option_of_sampling_has_an_effect() {
     }
     assert!(pixels(folder.path(), &[&job[..], &["--noise", "posterior"]].concat()) == base, "the default");
     assert!(pixels(folder.path(), &[&job[..], &["--seed", "1"]].concat()) == base, "the default");
+    let none = ["0"; 20].join(",");
+    assert!(
+        pixels(folder.path(), &[&job[..], &["--variances", &none]].concat())
+            == pixels(folder.path(), &[&job[..], &["--noise", "none"]].concat()),
+        "no variance is no noise"
+    );
     assert!(
         pixels(folder.path(), &[&job[..], &["--guidance-interval", "8-15"]].concat()) == base,
         "the middle"

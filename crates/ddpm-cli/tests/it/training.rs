@@ -263,6 +263,7 @@ fn the_likelihood_with_a_gaussian_head_has_a_column_more() {
         "{text}"
     );
     assert!(text.contains("| --- | --- | --- | --- | --- | --- |\n"), "{text}");
+    assert!(text.contains("normal steps of four variances"), "{text}");
     let bound = text.lines().find(|line| line.starts_with("| **bound** |")).unwrap();
     assert_eq!(bound.matches('|').count(), 7, "{bound}");
     assert!(bound.contains(&format!("{total:.5} ± ")), "{bound}");

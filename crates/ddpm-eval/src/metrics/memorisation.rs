@@ -46,7 +46,8 @@ pub struct Memorisation {
     /// `generated` / `held_out`: about 1 or more where the model does not copy, and near 0 where it does; none if
     /// all held-out images are in the training set.
     pub ratio: Option<f64>,
-    /// The generated images that are nearest to a training image, the nearest first.
+    /// The generated images that are nearest to a training image: the nearest of each class, then the second of
+    /// each, and so on, since in some classes all images are alike. Each round begins with the nearest.
     pub closest: Vec<ClosePair>,
 }
 
@@ -63,13 +64,21 @@ pub struct ClosePair {
 
 impl Memorisation {
     /// Compares what [`nearest_images`] finds among the training images for generated images and for held-out
-    /// ones, and keeps the `closest` pairs. A mean does not depend on the number of images, but both should be of
-    /// the same classes.
+    /// ones, and keeps `closest` pairs; `classes` are those of the generated images, if they have any. A mean does
+    /// not depend on the number of images, but both should be of the same classes.
     ///
     /// # Errors
     ///
-    /// If either list is empty.
-    pub fn new(generated: &[NearestImage], held_out: &[NearestImage], closest: usize) -> Result<Self> {
+    /// If either list of images is empty, or there is not one class for each generated image.
+    pub fn new(
+        generated: &[NearestImage],
+        classes: Option<&[u8]>,
+        held_out: &[NearestImage],
+        closest: usize,
+    ) -> Result<Self> {
+        if let Some(classes) = classes.filter(|classes| classes.len() != generated.len()) {
+            return Err(Error::Counts { found: classes.len(), expected: generated.len() });
+        }
         let mean = |images: &[NearestImage]| match images.len() {
             0 => Err(Error::TooFewRows { found: 0, least: 1 }),
             n => Ok(images.iter().map(|image| image.distance).sum::<f64>() / n as f64),
@@ -82,12 +91,20 @@ impl Memorisation {
         };
         let mut pairs: Vec<ClosePair> = generated.iter().enumerate().map(pair).collect();
         pairs.sort_by(|a, b| a.distance.total_cmp(&b.distance));
-        pairs.truncate(closest);
+        // How many of a class have come before.
+        let mut before = [0_usize; 256];
+        let rounds = pairs.into_iter().map(|pair| {
+            let before = &mut before[usize::from(classes.map_or(0, |classes| classes[pair.generated]))];
+            *before += 1;
+            (*before, pair)
+        });
+        let mut rounds: Vec<(usize, ClosePair)> = rounds.collect();
+        rounds.sort_by_key(|&(round, _)| round);
         Ok(Self {
             generated: mean_generated,
             held_out: mean_held_out,
             ratio: (mean_held_out > 0.0).then(|| mean_generated / mean_held_out),
-            closest: pairs,
+            closest: rounds.into_iter().take(closest).map(|(_, pair)| pair).collect(),
         })
     }
 }
@@ -127,12 +144,17 @@ mod tests {
     fn the_summary_names_the_closest_pairs() {
         let near = |index, distance| NearestImage { index, distance };
         let generated = [near(8, 30.0), near(5, 10.0), near(9, 20.0)];
-        let found = Memorisation::new(&generated, &[near(0, 40.0), near(0, 10.0)], 2).unwrap();
+        let found = Memorisation::new(&generated, None, &[near(0, 40.0), near(0, 10.0)], 2).unwrap();
         assert_eq!((found.generated, found.held_out, found.ratio), (20.0, 25.0, Some(0.8)));
         let pair = |generated, train, distance| ClosePair { generated, train, distance };
         assert_eq!(found.closest, [pair(1, 5, 10.0), pair(2, 9, 20.0)]);
-        assert_eq!(Memorisation::new(&generated, &[near(0, 0.0)], 0).unwrap().ratio, None);
-        let failed = Memorisation::new(&generated, &[], 1);
+        // The nearest of class 7 is farther than both of class 3.
+        let by_class = Memorisation::new(&generated, Some(&[7, 3, 3]), &[near(0, 10.0)], 3).unwrap();
+        assert_eq!(by_class.closest, [pair(1, 5, 10.0), pair(0, 8, 30.0), pair(2, 9, 20.0)]);
+        let few = Memorisation::new(&generated, Some(&[7]), &[near(0, 10.0)], 3);
+        assert!(matches!(few, Err(Error::Counts { found: 1, expected: 3 })));
+        assert_eq!(Memorisation::new(&generated, None, &[near(0, 0.0)], 0).unwrap().ratio, None);
+        let failed = Memorisation::new(&generated, None, &[], 1);
         assert!(matches!(failed, Err(Error::TooFewRows { found: 0, least: 1 })));
     }
 }

@@ -160,7 +160,7 @@ pub struct ManifoldFigures {
 pub struct Nearest {
     /// The mean distance to the nearest training image, in grey levels.
     pub distance: f64,
-    /// The images that are nearest to a training image, the nearest first; none of the floor.
+    /// The images of each class that are nearest to a training image, see [`Memorisation`]; none of the floor.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub closest: Vec<ClosePair>,
 }
@@ -234,10 +234,11 @@ impl Evaluation<'_> {
         test: Option<&RealImages<'_>>,
     ) -> Result<Measured<Nearest>> {
         let nearest = |pixels: &[u8]| nearest_images(self.train, pixels, self.device);
-        let generated = nearest(generated.pixels)?;
+        let (generated, classes) = (nearest(generated.pixels)?, generated.labels);
         let held_out = test.map(|test| nearest(&test.pixels())).transpose()?;
         // Without held-out images only what concerns the generated ones is used.
-        let found = Memorisation::new(&generated, held_out.as_deref().unwrap_or(&generated), CLOSEST)?;
+        let held_out = held_out.as_deref().unwrap_or(&generated);
+        let found = Memorisation::new(&generated, classes, held_out, CLOSEST)?;
         let floor = test.map(|_| Nearest { distance: found.held_out, closest: Vec::new() });
         let ratio = floor.as_ref().and(found.ratio);
         Ok(Measured {

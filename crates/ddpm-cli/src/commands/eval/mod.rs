@@ -174,6 +174,7 @@ impl Evaluated<'_> {
             "seed": self.common.seed,
             "sampler": name(&|| sampling.sampler.to_possible_value()),
             "noise": sampling.noise.and_then(|noise| name(&|| noise.to_possible_value())),
+            "variances": sampling.variances,
             "eta": sampling.eta,
             "steps": timesteps,
             "timesteps": sampling.timesteps,

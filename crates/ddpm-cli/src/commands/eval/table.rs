@@ -51,7 +51,7 @@ fn command(evaluated: &Evaluated<'_>) -> String {
             command += &format!(" --{option} {value}");
         }
     };
-    let list = |numbers: Vec<String>| numbers.join(",");
+    let list = |words: Vec<String>| words.join(",");
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     add("features", options.features.as_ref().map(|folder| folder.display().to_string()));
     add(
@@ -69,6 +69,10 @@ fn command(evaluated: &Evaluated<'_>) -> String {
     );
     add("sampler", name(sampling.sampler.to_possible_value()));
     add("noise", sampling.noise.and_then(|noise| name(noise.to_possible_value())));
+    add(
+        "variances",
+        sampling.variances.as_ref().map(|variances| list(variances.iter().map(f64::to_string).collect())),
+    );
     add("eta", sampling.eta.map(|eta| eta.to_string()));
     add("steps", sampling.steps.map(|steps| steps.to_string()));
     add(
