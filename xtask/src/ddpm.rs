@@ -106,7 +106,7 @@ pub(crate) struct Ddpm<'a> {
 impl Ddpm<'_> {
     /// Fetches and verifies a set of images.
     pub(crate) fn data(&self, source: &str) -> Result<DataSet> {
-        self.json(self.command("data").args(["--data", source]))
+        self.json(self.with_data(&mut self.command("data"), source))
     }
 
     /// Trains into the folder `out`; `choices` are further arguments.
@@ -118,7 +118,7 @@ impl Ddpm<'_> {
         choices: &[String],
     ) -> Result<Training> {
         let mut command = self.command("train");
-        command.args(["--data", source, "--preset", preset, "--out"]).arg(self.relative(out));
+        self.with_data(&mut command, source).args(["--preset", preset, "--out"]).arg(self.relative(out));
         self.json(self.with_settings(&mut command).args(choices))
     }
 
@@ -140,7 +140,7 @@ impl Ddpm<'_> {
     /// Trains a feature net of a set of images into the folder `out`.
     pub(crate) fn features(&self, source: &str, out: &Path) -> Result<()> {
         let mut command = self.command("features");
-        command.args(["--data", source, "-o"]).arg(self.relative(out));
+        self.with_data(&mut command, source).arg("-o").arg(self.relative(out));
         let _: Value = self.json(self.with_settings(&mut command))?;
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Ddpm<'_> {
         if let Some(model) = subject.model {
             command.arg("--model").arg(self.relative(model));
         }
-        command.args(["--data", subject.source]);
+        self.with_data(&mut command, subject.source);
         if let Some(features) = subject.features {
             command.arg("--features").arg(self.relative(features));
         }
@@ -203,6 +203,11 @@ impl Ddpm<'_> {
         let mut command = Command::new(self.binary);
         command.current_dir(self.root).arg(subcommand);
         command
+    }
+
+    /// The name of a set that is no folder below the root stays as it is.
+    fn with_data<'c>(&self, command: &'c mut Command, source: &str) -> &'c mut Command {
+        command.arg("--data").arg(self.relative(Path::new(source)))
     }
 
     fn with_settings<'c>(&self, command: &'c mut Command) -> &'c mut Command {

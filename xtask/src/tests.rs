@@ -181,6 +181,18 @@ fn other_images_with_labels_are_judged_by_a_feature_net_of_their_own() {
     assert!(calls[at + 1..].iter().all(|call| call.contains("--features runs/reproduce/features")));
 }
 
+/// So that no results tell of folders of the machine.
+#[test]
+fn a_folder_of_images_below_the_root_is_named_from_there() {
+    let root = folder();
+    let clothes = root.path().join("runs/clothes");
+    fs::create_dir_all(&clothes).unwrap();
+    fs::write(root.path().join("data.json"), r#"{"name":"clothes","classes":10}"#).unwrap();
+    xtask(root.path(), &["reproduce", "--source", clothes.to_str().unwrap()]).unwrap();
+    let sources: Vec<_> = calls(root.path()).into_iter().filter(|call| call.contains("--data")).collect();
+    assert!(sources.len() > 3 && sources.iter().all(|call| call.contains(" --data runs/clothes ")), "{sources:?}");
+}
+
 #[test]
 fn mnist_from_the_hub_writes_the_results_too() {
     let root = folder();
