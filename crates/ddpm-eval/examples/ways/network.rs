@@ -16,9 +16,9 @@ const SIDE: usize = 7;
 const PATCH: usize = 4;
 const TOKENS: usize = SIDE * SIDE;
 const CHANNELS: usize = 64;
-const TOKEN_HIDDEN: usize = 128;
-const CHANNEL_HIDDEN: usize = 256;
-const MIXERS: usize = 4;
+const TOKEN_HIDDEN: usize = 64;
+const CHANNEL_HIDDEN: usize = 128;
+const MIXERS: usize = 3;
 
 /// A network of the shape that its way asks for.
 pub(crate) struct Network {
@@ -89,7 +89,7 @@ fn mix(
 ) -> candle_core::Result<Tensor> {
     let images = x_t.dim(0)?;
     let patches = x_t.reshape((images, SIDE, PATCH, SIDE, PATCH))?.transpose(2, 3)?;
-    let mut stream = first.forward(&patches.reshape((images, TOKENS, PATCH * PATCH))?)?;
+    let mut stream = each(first, &patches.reshape((images, TOKENS, PATCH * PATCH))?)?;
     let ones = Tensor::ones(CHANNELS, DType::F32, x_t.device())?;
     let norm = |stream: &Tensor| rms_norm_slow(stream, &ones, 1e-5);
     for block in blocks.chunks_exact(5) {
@@ -97,14 +97,20 @@ fn mix(
             return Err(candle_core::Error::msg("a block has five layers"));
         };
         let tokens = norm(&stream)?.transpose(1, 2)?.contiguous()?;
-        let tokens = token_out.forward(&token_in.forward(&tokens)?.silu()?)?;
+        let tokens = each(token_out, &each(token_in, &tokens)?.silu()?)?;
         stream = (stream + tokens.transpose(1, 2)?)?;
-        let hidden = channel_in.forward(&norm(&stream)?)?;
+        let hidden = each(channel_in, &norm(&stream)?)?;
         let hidden = hidden.broadcast_add(&about.forward(known)?.unsqueeze(1)?)?.silu()?;
-        stream = (stream + channel_out.forward(&hidden)?)?;
+        stream = (stream + each(channel_out, &hidden)?)?;
     }
-    let patches = last.forward(&stream)?.reshape((images, SIDE, SIDE, PATCH, PATCH))?;
+    let patches = each(last, &stream)?.reshape((images, SIDE, SIDE, PATCH, PATCH))?;
     patches.transpose(2, 3)?.reshape((images, PIXELS))
+}
+
+/// A layer of each row of a [B, rows, width], in one product.
+fn each(layer: &Linear, x: &Tensor) -> candle_core::Result<Tensor> {
+    let (images, rows, _) = x.dims3()?;
+    layer.forward(&x.flatten(0, 1)?)?.reshape((images, rows, ()))
 }
 
 /// Timesteps and classes, one-hot and side by side: a linear layer makes of each a table of embeddings.
