@@ -190,7 +190,10 @@ fn a_folder_of_images_below_the_root_is_named_from_there() {
     fs::write(root.path().join("data.json"), r#"{"name":"clothes","classes":10}"#).unwrap();
     xtask(root.path(), &["reproduce", "--source", clothes.to_str().unwrap()]).unwrap();
     let sources: Vec<_> = calls(root.path()).into_iter().filter(|call| call.contains("--data")).collect();
-    assert!(sources.len() > 3 && sources.iter().all(|call| call.contains(" --data runs/clothes ")), "{sources:?}");
+    assert!(
+        sources.len() > 3 && sources.iter().all(|call| call.contains(" --data runs/clothes ")),
+        "{sources:?}"
+    );
 }
 
 #[test]

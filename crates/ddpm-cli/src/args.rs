@@ -197,14 +197,14 @@ pub(crate) struct Eval {
     pub(crate) out: Option<PathBuf>,
     /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
     #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "variances", "eta",
-        "guidance", "guidance_interval",
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise",
+        "variances", "eta", "guidance", "guidance_interval",
     ], group = "of_real_images")]
     pub(crate) likelihood: bool,
     /// Classify test images by how well the model denoises them as each class instead
     #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise", "variances", "eta",
-        "guidance", "guidance_interval",
+        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise",
+        "variances", "eta", "guidance", "guidance_interval",
     ], group = "of_real_images")]
     pub(crate) classifier: bool,
     /// Draws of noise for each image, for --classifier; the first are the same in each number
