@@ -98,7 +98,7 @@ fn bits(row: &Row) -> [String; 3] {
 /// What is handed to `ddpm-cli`, beside what all rows share.
 fn arguments(row: &Row) -> String {
     let train = row.train.as_ref().map(|words| code(&format!("train {}", words.join(" "))));
-    let eval = code(&format!("eval {}", row.eval.join(" ")));
+    let eval = code(format!("eval {}", row.eval.join(" ")).trim_end());
     train.into_iter().chain([eval]).collect::<Vec<_>>().join(", ")
 }
 
