@@ -154,7 +154,7 @@ impl Ddpm<'_> {
         metrics: &str,
         choices: &[impl AsRef<OsStr>],
     ) -> Result<Evaluation> {
-        let mut command = self.eval(subject);
+        let mut command = self.eval_generated(subject);
         command.args(["--samples", &samples.to_string(), "--metrics", metrics]).args(choices);
         self.json(self.with_settings(&mut command))
     }
@@ -167,7 +167,7 @@ impl Ddpm<'_> {
         way: Way,
         out: &Path,
     ) -> Result<Evaluation> {
-        let mut command = self.eval(subject);
+        let mut command = self.eval_generated(subject);
         command.args(["--samples", &samples.to_string()]).args(way.arguments());
         command.arg("-o").arg(self.relative(out));
         self.json(self.with_settings(&mut command))
@@ -193,6 +193,12 @@ impl Ddpm<'_> {
             command.arg("--model").arg(self.relative(model));
         }
         self.with_data(&mut command, subject.source);
+        command
+    }
+
+    /// Only generated images are measured by a feature net.
+    fn eval_generated(&self, subject: Subject<'_>) -> Command {
+        let mut command = self.eval(subject);
         if let Some(features) = subject.features {
             command.arg("--features").arg(self.relative(features));
         }
