@@ -166,14 +166,10 @@ impl Workbench<'_> {
         let folder = model.trained_for(name).map(|owner| self.runs.join(owner).join("model"));
         let source = Source::mnist();
         let subject = Subject { model: folder.as_deref(), source: source.argument(), features: None };
+        let measure = || self.ddpm.likelihood(subject, LIKELIHOOD_IMAGES);
+        let is_measured = training.is_some() || sampling.contains(&OPTIMAL);
         let likelihood =
-            if training.is_some() || sampling.contains(&OPTIMAL) {
-                Some(phases.run(&format!("likelihood of {name}"), || {
-                    self.ddpm.likelihood(subject, LIKELIHOOD_IMAGES)
-                })?)
-            } else {
-                None
-            };
+            is_measured.then(|| phases.run(&format!("likelihood of {name}"), measure)).transpose()?;
         let eval = sampling.iter().map(|&word| match &likelihood {
             Some(likelihood) if word == OPTIMAL => listed(&likelihood.optimal_variances),
             _ => word.to_owned(),

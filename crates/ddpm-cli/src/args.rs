@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ddpm_core::PredictionType;
+use ddpm_core::{NoiseMode, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeight, Metric};
 use ddpm_model::DeviceChoice;
@@ -173,6 +173,23 @@ pub(crate) struct Train {
     pub(crate) set: Vec<String>,
 }
 
+/// The options of `eval` that say nothing where real images are measured.
+const OF_GENERATED_IMAGES: [&str; 13] = [
+    "samples",
+    "metrics",
+    "features",
+    "out",
+    "classes",
+    "sampler",
+    "steps",
+    "timesteps",
+    "noise",
+    "variances",
+    "eta",
+    "guidance",
+    "guidance_interval",
+];
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Eval {
     #[command(flatten)]
@@ -196,16 +213,10 @@ pub(crate) struct Eval {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
-    #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise",
-        "variances", "eta", "guidance", "guidance_interval",
-    ], group = "of_real_images")]
+    #[arg(long, conflicts_with_all = OF_GENERATED_IMAGES, group = "of_real_images")]
     pub(crate) likelihood: bool,
     /// Classify test images by how well the model denoises them as each class instead
-    #[arg(long, conflicts_with_all = [
-        "samples", "metrics", "features", "out", "classes", "sampler", "steps", "timesteps", "noise",
-        "variances", "eta", "guidance", "guidance_interval",
-    ], group = "of_real_images")]
+    #[arg(long, conflicts_with_all = OF_GENERATED_IMAGES, group = "of_real_images")]
     pub(crate) classifier: bool,
     /// Draws of noise for each image, for --classifier; the first are the same in each number
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100", requires = "classifier",
@@ -368,6 +379,17 @@ pub(crate) enum PredictionName {
     Epsilon,
     Sample,
     VPrediction,
+}
+
+impl From<NoiseName> for NoiseMode {
+    fn from(name: NoiseName) -> Self {
+        match name {
+            NoiseName::Posterior => Self::Posterior,
+            NoiseName::Beta => Self::Beta,
+            NoiseName::Learned => Self::Learned,
+            NoiseName::None => Self::None,
+        }
+    }
 }
 
 impl From<MetricName> for Metric {

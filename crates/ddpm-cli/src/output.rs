@@ -18,6 +18,11 @@ pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Resu
     writeln!(io::stdout(), "{text}").context("cannot write to standard output")
 }
 
+/// Items as an option of the command line takes them.
+pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
 /// A line for those who asked for more.
 pub(crate) fn verbose(common: &Common, line: &str) {
     if common.verbose {

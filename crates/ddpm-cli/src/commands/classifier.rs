@@ -84,11 +84,10 @@ fn table(
 ) -> Result<String> {
     let (model, data, seed, weight) =
         (&options.sampling.model, &options.data, common.seed, weight_name(options));
-    let draws: Vec<String> = results.iter().map(|(draws, _)| draws.to_string()).collect();
+    let draws = output::list(results.iter().map(|(draws, _)| draws));
     let mut text = format!(
-        "`ddpm-cli eval --classifier --model {model} --data {data} --images {images} --draws {} --weight {weight} \
+        "`ddpm-cli eval --classifier --model {model} --data {data} --images {images} --draws {draws} --weight {weight} \
          --seed {seed}`, version {}\n\nThe diffusion classifier on {images} test images\n\n",
-        draws.join(","),
         env!("CARGO_PKG_VERSION"),
     );
     writeln!(text, "| draws | accuracy | standard error | class with the least |")?;

@@ -12,7 +12,7 @@ use ddpm_model::{Denoiser, SampleConfig, Steps};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, Interval, NoiseName, SamplerName, Sampling, Shard},
+    args::{Common, Interval, SamplerName, Sampling, Shard},
     output,
     picture::{self, Column},
 };
@@ -176,27 +176,14 @@ impl Sampling {
     /// The sampler's configuration for a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let default = SampleConfig::ancestral(seed, denoiser);
-        for (option, is_given) in
-            [("--noise", self.noise.is_some()), ("--variances", self.variances.is_some())]
-        {
-            ensure!(
-                self.sampler == SamplerName::Ddpm || !is_given,
-                "{option} is an option of the sampler ddpm"
-            );
-        }
-        ensure!(
-            self.sampler == SamplerName::Ddim || self.eta.is_none(),
-            "--eta is an option of the sampler ddim"
-        );
+        let (ddpm, ddim) = (self.sampler == SamplerName::Ddpm, self.sampler == SamplerName::Ddim);
+        ensure!(ddpm || self.noise.is_none(), "--noise is an option of the sampler ddpm");
+        ensure!(ddpm || self.variances.is_none(), "--variances is an option of the sampler ddpm");
+        ensure!(ddim || self.eta.is_none(), "--eta is an option of the sampler ddim");
+        let variances = self.variances.clone().map(NoiseMode::Variances);
+        let noise = variances.or(self.noise.map(NoiseMode::from));
         let sampler = match self.sampler {
-            SamplerName::Ddpm => match (self.noise, &self.variances) {
-                (None, None) => default.sampler,
-                (_, Some(list)) => Sampler::Ddpm(NoiseMode::Variances(list.clone())),
-                (Some(NoiseName::Posterior), _) => Sampler::Ddpm(NoiseMode::Posterior),
-                (Some(NoiseName::Beta), _) => Sampler::Ddpm(NoiseMode::Beta),
-                (Some(NoiseName::Learned), _) => Sampler::Ddpm(NoiseMode::Learned),
-                (Some(NoiseName::None), _) => Sampler::Ddpm(NoiseMode::None),
-            },
+            SamplerName::Ddpm => noise.map_or(default.sampler, Sampler::Ddpm),
             SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
             SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
             SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),

@@ -260,18 +260,13 @@ fn table(
     for point in bounds[OPTIMAL].rate_distortion() {
         writeln!(text, "| {} | {:.4} | {:.1} |", point.t, point.rate_bits_per_dim, point.distortion_rmse)?;
     }
-    let variances: Vec<String> = variances.iter().map(|variance| format!("{variance:.3e}")).collect();
-    writeln!(
-        text,
-        "\nThe optimal variances, for `sample --variances`\n\n```text\n{}\n```",
-        variances.join(",")
-    )?;
+    let variances = output::list(variances.iter().map(|variance| format!("{variance:.3e}")));
+    writeln!(text, "\nThe optimal variances, for `sample --variances`\n\n```text\n{variances}\n```")?;
     writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;
     writeln!(text, "| steps | bound | timesteps, for `sample --timesteps` |")?;
     writeln!(text, "| --- | --- | --- |")?;
     for (list, bits) in best {
-        let list: Vec<String> = list.iter().map(usize::to_string).collect();
-        writeln!(text, "| {} | {bits:.4} | {} |", list.len(), list.join(","))?;
+        writeln!(text, "| {} | {bits:.4} | {} |", list.len(), output::list(list))?;
     }
     Ok(text)
 }

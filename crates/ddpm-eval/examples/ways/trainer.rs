@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use ddpm_core::{AddressedRng, NoiseSchedule, Purpose};
+use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::{DataSet, Epochs};
+use ddpm_train::Loss;
 
 use crate::{
     PIXELS, Way,
@@ -26,6 +27,9 @@ pub(crate) struct Trainer<'a> {
     data: &'a DataSet,
     epochs: Epochs,
     rng: AddressedRng,
+    /// For each timestep. Late steps hardly err in x₀, and would otherwise learn nothing; without limits they would
+    /// drown the others.
+    weights_of_loss: Vec<f64>,
     network: Network,
     optimizer: AdamW,
     weights: Vec<Var>,
@@ -52,6 +56,7 @@ impl<'a> Trainer<'a> {
             data,
             epochs: Epochs::new(data.len(), BATCH, seed)?,
             rng,
+            weights_of_loss: Loss::ClampedSnr.weights(schedule, PredictionType::Sample)?,
             network: Network::new(way, &tensors),
             optimizer: AdamW::new(weights.clone(), params)?,
             average: tensors.iter().map(|it| it.detach().copy()).collect::<candle_core::Result<_>>()?,
@@ -99,10 +104,8 @@ impl<'a> Trainer<'a> {
         let eps = rng.normal_like(Purpose::TrainNoise, &positions, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let known = known(&t, timesteps, &classes)?;
-        // Late steps hardly err in x₀, and would otherwise learn nothing; without limits they would drown the others.
-        let weigh = |&t| schedule.snr(t).map(|snr| snr.clamp(1.0, 5.0));
-        let weights = t.iter().map(weigh).collect::<ddpm_core::Result<Vec<f64>>>()?;
-        let weights = Tensor::new(weights, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let weights = Tensor::from_iter(t.iter().map(|&t| self.weights_of_loss[t]), &Device::Cpu)?;
+        let weights = weights.to_dtype(DType::F32)?;
         Ok(match self.way {
             Way::Mean | Way::TokenMixing => {
                 let estimate = self.network.forward(&x_t, &known, None)?;

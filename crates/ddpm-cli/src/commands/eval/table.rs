@@ -8,7 +8,10 @@ use ddpm_core::likelihood::Estimate;
 use ddpm_eval::{Measured, Report};
 
 use super::Evaluated;
-use crate::args::{ClassList, Interval};
+use crate::{
+    args::{ClassList, Interval},
+    output,
+};
 
 pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
     let report = evaluated.report;
@@ -51,34 +54,21 @@ fn command(evaluated: &Evaluated<'_>) -> String {
             command += &format!(" --{option} {value}");
         }
     };
-    let list = |words: Vec<String>| words.join(",");
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     add("features", options.features.as_ref().map(|folder| folder.display().to_string()));
     add(
         "metrics",
         options.metrics.as_ref().map(|metrics| {
-            list(metrics.iter().filter_map(|metric| name(metric.to_possible_value())).collect())
+            output::list(metrics.iter().filter_map(|metric| name(metric.to_possible_value())))
         }),
     );
-    add(
-        "classes",
-        sampling
-            .classes
-            .as_ref()
-            .map(|ClassList(classes)| list(classes.iter().map(u32::to_string).collect())),
-    );
+    add("classes", sampling.classes.as_ref().map(|ClassList(classes)| output::list(classes)));
     add("sampler", name(sampling.sampler.to_possible_value()));
     add("noise", sampling.noise.and_then(|noise| name(noise.to_possible_value())));
-    add(
-        "variances",
-        sampling.variances.as_ref().map(|variances| list(variances.iter().map(f64::to_string).collect())),
-    );
+    add("variances", sampling.variances.as_ref().map(output::list));
     add("eta", sampling.eta.map(|eta| eta.to_string()));
     add("steps", sampling.steps.map(|steps| steps.to_string()));
-    add(
-        "timesteps",
-        sampling.timesteps.as_ref().map(|steps| list(steps.iter().map(usize::to_string).collect())),
-    );
+    add("timesteps", sampling.timesteps.as_ref().map(output::list));
     add("guidance", Some(evaluated.config.guidance.scale().to_string()));
     add("guidance-interval", sampling.guidance_interval.map(|Interval(a, b)| format!("{a}-{b}")));
     command
