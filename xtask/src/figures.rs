@@ -72,9 +72,6 @@ pub(crate) struct Bounds {
     pub(crate) posterior: Bound,
     pub(crate) beta: Bound,
     pub(crate) optimal: Bound,
-    /// Only of a network with a Gaussian head.
-    pub(crate) learned: Option<Bound>,
-    pub(crate) mixture: Bound,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

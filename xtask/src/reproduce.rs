@@ -237,7 +237,7 @@ fn summary(
 }
 
 fn likelihood_in_a_line(likelihood: &Likelihood) -> String {
-    let bits = &likelihood.bound.mixture.total_bits_per_dim;
+    let bits = &likelihood.bound.optimal.total_bits_per_dim;
     format!(
         "Bound of {} test images, bits per dimension: {} ± {} (standard error).",
         likelihood.images,

@@ -228,7 +228,7 @@ pub(crate) struct Eval {
         conflicts_with = "likelihood")]
     pub(crate) weight: ErrorWeightName,
     /// Test images for --likelihood or --classifier, and as many training images for --likelihood, to choose
-    /// variances, mixtures and timesteps by
+    /// variances and timesteps by
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "of_real_images",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
     pub(crate) images: usize,

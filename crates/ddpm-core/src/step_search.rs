@@ -244,8 +244,7 @@ impl StepCostEstimator {
         for (step, &mse) in
             std::iter::zip(Timesteps::all(&self.schedule).transitions(), self.mse.iter().rev())
         {
-            let (_, prediction) =
-                predict_noised(&self.schedule, expected, x_start, step, &mut model, &mut noise)?;
+            let prediction = predict_noised(&self.schedule, expected, x_start, step, &mut model, &mut noise)?;
             decoder.push(levels.bits(&host(&prediction.x_start)?, |_| floored(mse)));
         }
         self.mean_square.extend(&levels.mean_squares());

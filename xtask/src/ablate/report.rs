@@ -1,7 +1,7 @@
 //! The tables of an ablation, as Markdown.
 
 use super::{Ablation, LIKELIHOOD_IMAGES, Row};
-use crate::figures::{Bound, Distance, Estimate, MEASURED, Manifold, cell};
+use crate::figures::{Distance, Estimate, MEASURED, Manifold, cell};
 
 /// Writes an ablation down for people: where it comes from, how to read it, a table of each kind.
 pub(super) fn markdown(ablation: &Ablation<'_>) -> String {
@@ -27,17 +27,16 @@ fn heading(ablation: &Ablation<'_>) -> String {
 }
 
 fn training(ablation: &Ablation<'_>) -> String {
-    let heads = ["name", "arguments"].into_iter().chain(TRAINED).chain(MEASURES).chain(BITS);
+    let heads = ["name", "arguments"].into_iter().chain(TRAINED).chain(MEASURES).chain(["bits"]);
     let rows = ablation.training.iter().map(|row| {
         let cells = [code(row.name), arguments(row)].into_iter();
-        cells.chain(trained(row)).chain(measures(row)).chain(bits(row)).collect()
+        cells.chain(trained(row)).chain(measures(row)).chain([bits(row)]).collect()
     });
     format!(
         "## Training\n\nEach model was trained for about {} min: the epochs are those that one epoch foretold, so \
          they depend on the machine and on what else it did. *Held-out losses* can be compared only between rows \
          of the same loss. *Bits* is the variational bound of {LIKELIHOOD_IMAGES} test images in bits per \
-         dimension ± standard error, with the optimal variance of each step, with the variance that a Gaussian \
-         head learns, and with mixtures. A row without `train` measures the model of the row `gaussian-head`.\n\n{}",
+         dimension ± standard error, with the optimal variance of each step. A row without `train` measures the model of the row `gaussian-head`.\n\n{}",
         ablation.minutes,
         table(&heads.collect::<Vec<_>>(), rows)
     )
@@ -79,20 +78,11 @@ fn measures(row: &Row) -> [String; 5] {
     ]
 }
 
-const BITS: [&str; 3] = ["bits, optimal", "bits, learned", "bits, mixture"];
-
-fn bits(row: &Row) -> [String; 3] {
-    let bounds = row.likelihood.as_ref().map(|likelihood| &likelihood.bound);
-    let bits = |bound: Option<&Bound>| {
-        bound.map_or("–".to_owned(), |Bound { total_bits_per_dim: Estimate { mean, standard_error } }| {
-            format!("{} ± {}", cell(*mean, 3), cell(*standard_error, 3))
-        })
-    };
-    [
-        bits(bounds.map(|bounds| &bounds.optimal)),
-        bits(bounds.and_then(|bounds| bounds.learned.as_ref())),
-        bits(bounds.map(|bounds| &bounds.mixture)),
-    ]
+fn bits(row: &Row) -> String {
+    row.likelihood.as_ref().map_or("–".to_owned(), |likelihood| {
+        let Estimate { mean, standard_error } = &likelihood.bound.optimal.total_bits_per_dim;
+        format!("{} ± {}", cell(*mean, 3), cell(*standard_error, 3))
+    })
 }
 
 /// What is handed to `ddpm-cli`, beside what all rows share.

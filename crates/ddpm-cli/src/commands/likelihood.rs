@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use ddpm_core::{
     AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
-    likelihood::{Bound, BoundEstimator, Estimate, Mixtures, Palettes},
+    likelihood::{Bound, BoundEstimator, Estimate},
 };
 use ddpm_data::{DataSet, HubConfig};
-use ddpm_model::{Denoiser, Head};
+use ddpm_model::Denoiser;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -20,10 +20,6 @@ use crate::{
 
 /// Images at a time.
 const BATCH: usize = 250;
-/// Training images at most by which mixtures are chosen: half a million pixels of MNIST for a dozen numbers.
-const FITTED: usize = 500;
-/// Kinds of images by their grey levels.
-const PALETTES: usize = 32;
 /// The address of the first training image, far from those of the test images.
 const TRAINING: u64 = 1 << 32;
 
@@ -38,51 +34,25 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
     let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
     let (training, test) = (part(corpus.train(), TRAINING)?, part(test, 0)?);
-    let fitting =
-        Images::evenly(&denoiser, corpus.train(), options.images.min(FITTED), TRAINING, common.seed)?;
-    // What the network says at best of the variance.
-    let (answer, mode) = match denoiser.config().head {
-        Head::Gaussian => (Answer::WithVariance, NoiseMode::Learned),
-        Head::Direct => (Answer::Prediction, NoiseMode::Posterior),
-    };
-    let passes = 2 * training.indices.len() + fitting.indices.len() + 2 * test.indices.len();
+    let passes = 2 * training.indices.len() + test.indices.len();
     let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
 
     // Variances and steps are chosen by training images, and judged by others.
-    let normal = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
-    let chosen = training.bounds(Answer::Prediction, vec![normal(&NoiseMode::Posterior)?], &bar)?;
+    let bound = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
+    let chosen = training.bounds(vec![bound(&NoiseMode::Posterior)?], &bar)?;
     let mut costs = StepCostEstimator::new(schedule, &chosen[0])?;
-    training.each_batch(BATCH, Answer::Prediction, &bar, |x_start, model, noise| {
-        costs.add(x_start, model, noise)
-    })?;
+    training.each_batch(&bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
     let costs = costs.finish()?;
     let variances = costs.optimal_variances(&timesteps)?;
     let optimal = NoiseMode::Variances(variances.clone());
-    let palettes = training.palettes()?;
-    let mut mixtures = None;
-    fitting.each_batch(FITTED, answer, &bar, |x_start, model, noise| {
-        mixtures = Some(Mixtures::fit(schedule, &timesteps, &mode, palettes.clone(), x_start, model, noise)?);
-        Ok(())
-    })?;
-    let mixtures = mixtures.context("the data has no training images, by which mixtures are chosen")?;
-
-    let fixed = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal].map(normal);
-    let fixed = fixed.into_iter().collect::<ddpm_core::Result<_>>()?;
-    let mut bounds = test.bounds(Answer::Prediction, fixed, &bar)?;
-    let mut others = Vec::new();
-    if mode == NoiseMode::Learned {
-        others.push(normal(&mode)?);
-    }
-    others.push(BoundEstimator::with_mixtures(schedule, &timesteps, &mixtures)?);
-    bounds.extend(test.bounds(answer, others, &bar)?);
+    let estimators = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal].map(bound);
+    let bounds = test.bounds(estimators.into_iter().collect::<ddpm_core::Result<_>>()?, &bar)?;
     bar.finish_and_clear();
 
     let best = costs.best_up_to(schedule, timesteps.len())?;
     let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
-    let names: Vec<_> =
-        NAMES.into_iter().filter(|(name, _)| *name != LEARNED || mode == NoiseMode::Learned).collect();
-    let named: serde_json::Map<String, Value> = std::iter::zip(&names, &bounds)
-        .map(|((name, _), bound)| Ok(((*name).to_owned(), serde_json::to_value(bound)?)))
+    let named: serde_json::Map<String, Value> = std::iter::zip(NAMES, &bounds)
+        .map(|((name, _), bound)| Ok((name.to_owned(), serde_json::to_value(bound)?)))
         .collect::<Result<_>>()?;
     let json = json!({
         "model": options.sampling.model,
@@ -91,38 +61,23 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         "training_images": training.indices.len(),
         "bound": named,
         "optimal_variances": variances,
-        "mixture_weights": mixtures.weights(),
         "rate_distortion": bounds[OPTIMAL].rate_distortion(),
         "best_timesteps": best.iter().map(|(list, bits)| {
             json!({ "timesteps": list, "bits_per_dim": bits })
         }).collect::<Vec<Value>>(),
     });
-    output::result(common, &json, &(head(options, common) + &table(&names, &bounds, &variances, &best)?))
+    output::result(common, &json, &(head(options, common) + &table(&bounds, &variances, &best)?))
 }
 
-/// The names of the reverse steps, and what they are besides.
-const NAMES: [(&str, &str); 5] = [
-    ("posterior", " (fixed_small)"),
-    ("beta", " (fixed_large)"),
-    ("optimal", ""),
-    (LEARNED, ""),
-    ("mixture", ""),
-];
-/// Only for a network with a Gaussian head.
-const LEARNED: &str = "learned";
+/// The variances of the reverse steps: the name in JSON, and what diffusers calls them.
+const NAMES: [(&str, &str); 3] =
+    [("posterior", " (fixed_small)"), ("beta", " (fixed_large)"), ("optimal", "")];
 const OPTIMAL: usize = 2;
 
 /// The model as a sampler calls it.
 type Model<'a> = &'a mut dyn FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>;
 /// The noise as a sampler calls it.
 type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
-
-/// What the model is asked for.
-#[derive(Clone, Copy)]
-enum Answer {
-    Prediction,
-    WithVariance,
-}
 
 /// Images with the model and the noise that belong to them.
 struct Images<'a> {
@@ -149,22 +104,14 @@ impl<'a> Images<'a> {
         Ok(Self { denoiser, data, indices, first, rng })
     }
 
-    fn palettes(&self) -> Result<Palettes> {
-        let image = |&index: &u32| self.data.image(index as usize).context("an image of the set");
-        let levels = self.indices.iter().map(image).collect::<Result<Vec<_>>>()?.concat();
-        Ok(Palettes::fit(&levels, self.data.image_size(), PALETTES)?)
-    }
-
     fn each_batch(
         &self,
-        size: usize,
-        answer: Answer,
         bar: &ProgressBar,
         mut use_batch: impl FnMut(&Tensor, Model<'_>, Noise<'_>) -> ddpm_core::Result<()>,
     ) -> Result<()> {
         let pixels = self.denoiser.config().pixels();
         let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for indices in self.indices.chunks(size) {
+        for indices in self.indices.chunks(BATCH) {
             self.data.gather_images(indices, &mut images)?;
             if self.denoiser.config().num_classes > 0 {
                 self.data.gather_labels(indices, &mut labels)?;
@@ -175,12 +122,7 @@ impl<'a> Images<'a> {
             let x_start = Tensor::from_slice(&images, (indices.len(), pixels), &Device::Cpu)?;
             let addresses: Vec<u64> = indices.iter().map(|&index| self.first + u64::from(index)).collect();
             let mut model = |x_t: &Tensor, timestep: Timestep| {
-                let prediction = match answer {
-                    Answer::Prediction => self.denoiser.predict(x_t, timestep.index(), &labels, 1.0),
-                    Answer::WithVariance => {
-                        self.denoiser.predict_with_variance(x_t, timestep.index(), &labels, 1.0)
-                    }
-                };
+                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
                 prediction.map_err(candle_core::Error::wrap)
             };
             let mut noise =
@@ -192,14 +134,9 @@ impl<'a> Images<'a> {
     }
 
     /// The bound with the reverse steps of each estimator.
-    fn bounds(
-        &self,
-        answer: Answer,
-        mut estimators: Vec<BoundEstimator>,
-        bar: &ProgressBar,
-    ) -> Result<Vec<Bound>> {
+    fn bounds(&self, mut estimators: Vec<BoundEstimator>, bar: &ProgressBar) -> Result<Vec<Bound>> {
         let steps = self.denoiser.schedule().num_train_timesteps();
-        self.each_batch(BATCH, answer, bar, |x_start, model, noise| {
+        self.each_batch(bar, |x_start, model, noise| {
             // The noise of a draw is the same for each bound, and so is what the network says to it.
             let mut said: Vec<Option<Tensor>> = vec![None; steps];
             let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
@@ -219,18 +156,13 @@ fn head(options: &Eval, common: &Common) -> String {
     let command =
         format!("ddpm-cli eval --likelihood --model {model} --data {data} --images {images} --seed {seed}");
     format!(
-        "`{command}`, version {version}. Variances and timesteps are chosen by as many training images, \
-         mixtures by {FITTED} of them at most.\n\n"
+        "`{command}`, version {version}. Variances and timesteps are chosen on equally many training \
+         images.\n\n"
     )
 }
 
 /// The result as Markdown.
-fn table(
-    names: &[(&str, &str)],
-    bounds: &[Bound],
-    variances: &[f64],
-    best: &[(Vec<usize>, f64)],
-) -> Result<String> {
+fn table(bounds: &[Bound], variances: &[f64], best: &[(Vec<usize>, f64)]) -> Result<String> {
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
@@ -240,13 +172,11 @@ fn table(
         format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
-        "Bits per dimension, mean of {} test images ± 95 % interval, with normal steps of {} variances, or \
-         with mixtures\n\n",
-        bounds[0].images,
-        if bounds.len() == NAMES.len() { "four" } else { "three" }
+        "Bits per dimension, mean of {} test images ± 95 % interval, by variance of the reverse steps\n\n",
+        bounds[0].images
     );
-    let names = names.iter().map(|(name, also)| format!("{name}{also}"));
-    writeln!(text, "| term | {} |", names.collect::<Vec<_>>().join(" | "))?;
+    let names = NAMES.map(|(name, also)| format!("{name}{also}"));
+    writeln!(text, "| term | {} |", names.join(" | "))?;
     writeln!(text, "| --- |{}", " --- |".repeat(bounds.len()))?;
     writeln!(text, "{}", row("prior", &|bound| bound.prior_bits_per_dim))?;
     for (index, step) in bounds[0].steps.iter().enumerate() {

@@ -222,7 +222,6 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
         "best_timesteps",
         "bound",
         "images",
-        "mixture_weights",
         "model",
         "optimal_variances",
         "rate_distortion",
@@ -230,10 +229,6 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
         "training_images",
     ];
     assert_eq!(keys(&result), expected);
-    for weights in result["mixture_weights"].as_array().unwrap() {
-        let sum: f64 = weights.as_array().unwrap().iter().map(|weight| weight.as_f64().unwrap()).sum();
-        assert!((sum - 1.0).abs() < 1e-9, "{weights}");
-    }
     assert_eq!(result["images"], TEST);
     let mean = |bound: &Value, key: &str| bound[key]["mean"].as_f64().unwrap();
     let kl = |kind: &str| {
@@ -247,8 +242,6 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
         terms[..19].iter().sum::<f64>()
     };
     assert!(kl("optimal") < kl("posterior") && kl("optimal") < kl("beta"));
-    let total = |kind: &str| mean(&result["bound"][kind], "total_bits_per_dim");
-    assert!(total("mixture") < total("optimal"), "{} {}", total("mixture"), total("optimal"));
     let best = result["best_timesteps"].as_array().unwrap();
     assert_eq!(best.len(), 20);
     let list =
@@ -266,5 +259,4 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
     let text = stdout(&run(folder.path(), &LIKELIHOOD));
     assert!(text.contains("| **bound** |") && text.contains("| t = 0, decoder |"), "{text}");
     assert!(text.contains(&format!("| {three} |")), "{text}");
-    assert!(text.contains("normal steps of three variances"), "{text}");
 }

@@ -235,36 +235,3 @@ fn noise_can_be_as_a_gaussian_head_has_learnt_it() {
     let without = fail(folder.path(), 2, &["sample", "--noise", "pink"]);
     assert!(without.contains("learned"), "{without}");
 }
-
-/// Beside the three variances and the mixture that every network has.
-#[test]
-fn the_likelihood_with_a_gaussian_head_has_a_column_more() {
-    let folder = with_gaussian_model();
-    let likelihood =
-        |model: &str| ["eval", "--data", "data", "--likelihood", "--model", model].map(String::from);
-    let result = |model| json(folder.path(), &likelihood(model).each_ref().map(String::as_str));
-    assert_eq!(keys(&result("model")["bound"]), ["beta", "mixture", "optimal", "posterior"]);
-    let result = result("gaussian/model");
-    assert_eq!(keys(&result["bound"]), ["beta", "learned", "mixture", "optimal", "posterior"]);
-    let learned = &result["bound"]["learned"];
-    let mean = |value: &Value| value["mean"].as_f64().unwrap();
-    let steps = learned["steps"].as_array().unwrap();
-    assert_eq!((steps.len(), &learned["images"]), (20, &TEST.into()));
-    let terms: f64 = steps.iter().map(|step| mean(&step["bits_per_dim"])).sum();
-    let total = mean(&learned["total_bits_per_dim"]);
-    assert!((total - terms - mean(&learned["prior_bits_per_dim"])).abs() < 1e-9 * total);
-    // The prior is that of the images, whatever the variance.
-    assert_eq!(learned["prior_bits_per_dim"], result["bound"]["posterior"]["prior_bits_per_dim"]);
-    let text = stdout(&run(folder.path(), &likelihood("gaussian/model").each_ref().map(String::as_str)));
-    assert!(
-        text.contains(
-            "| term | posterior (fixed_small) | beta (fixed_large) | optimal | learned | mixture |\n"
-        ),
-        "{text}"
-    );
-    assert!(text.contains("| --- | --- | --- | --- | --- | --- |\n"), "{text}");
-    assert!(text.contains("normal steps of four variances"), "{text}");
-    let bound = text.lines().find(|line| line.starts_with("| **bound** |")).unwrap();
-    assert_eq!(bound.matches('|').count(), 7, "{bound}");
-    assert!(bound.contains(&format!("{total:.5} ± ")), "{bound}");
-}

@@ -4,10 +4,7 @@ use std::f64::consts::LN_2;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{
-    Bound, BoundStep, Levels, Mixtures, Moments, check_ends_at_x_start, host, mixture, predict_noised,
-    prior_bits,
-};
+use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, predict_noised, prior_bits};
 use crate::{
     Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
     linear::at_least_f32,
@@ -20,8 +17,6 @@ use crate::{
 pub struct BoundEstimator {
     schedule: NoiseSchedule,
     expected: Output,
-    /// In place of the variances of the steps.
-    mixtures: Option<Mixtures>,
     prior: Moments,
     steps: Vec<StepEstimator>,
     total: Moments,
@@ -88,30 +83,10 @@ impl BoundEstimator {
         Ok(Self {
             schedule: schedule.clone(),
             expected: Output::of(schedule, mode),
-            mixtures: None,
             prior: Moments::default(),
             steps,
             total: Moments::default(),
         })
-    }
-
-    /// A bound for the reverse steps of `mixtures`, which were made for the same schedule and the same list. The network
-    /// puts out what it did then, and nothing is clipped. A step's term is estimated by one x_prev ~ q(x_prev given
-    /// xₜ, x₀) for each value, since the divergence from a mixture has no closed form; so the noise source is asked
-    /// twice, the second time for the numbers from T on.
-    ///
-    /// # Errors
-    ///
-    /// If the mixtures are not as many as the steps, or the list does not end at x₀.
-    pub fn with_mixtures(
-        schedule: &NoiseSchedule,
-        timesteps: &Timesteps,
-        mixtures: &Mixtures,
-    ) -> Result<Self> {
-        mixtures.check(timesteps)?;
-        // Of any variance that is not 0.
-        let estimator = Self::new(&mixture::unclipped(schedule)?, timesteps, &NoiseMode::Beta)?;
-        Ok(Self { expected: mixtures.output, mixtures: Some(mixtures.clone()), ..estimator })
     }
 
     /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
@@ -136,19 +111,16 @@ impl BoundEstimator {
         let mut total = prior.clone();
         let mut terms = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let (x_t, prediction) =
+            let prediction =
                 predict_noised(&self.schedule, self.expected, x_start, step.step, &mut model, &mut noise)?;
             // [B, D]
             let errors =
                 at_least_f32(&(x_start - &prediction.x_start)?)?.sqr()?.reshape((prior.len(), ()))?;
             let mse = host(&errors.mean(1)?)?;
-            let bits = match &self.mixtures {
-                Some(mixtures) => {
-                    let (schedule, step) = (&self.schedule, step.step);
-                    mixtures.bits(schedule, step, x_start, &levels, &x_t, &prediction, &mut noise)?
-                }
-                None if step.step.is_last => step.decoder(&levels, &prediction)?,
-                None => step.divergence(&errors, &mse, &prediction)?,
+            let bits = if step.step.is_last {
+                step.decoder(&levels, &prediction)?
+            } else {
+                step.divergence(&errors, &mse, &prediction)?
             };
             std::iter::zip(&mut total, &bits).for_each(|(total, bits)| *total += bits);
             terms.push((bits, mse));

@@ -11,8 +11,6 @@ use crate::{Error, Result};
 
 /// How far a value may lie from a level, as part of the distance of two: more than what f16 rounds away.
 const TOLERANCE: f64 = 0.1;
-/// The number of levels.
-pub(super) const LEVELS: usize = 256;
 /// Half of the distance of two levels.
 const HALF_BIN: f64 = 1.0 / 255.0;
 
@@ -40,21 +38,6 @@ impl Levels {
         };
         let levels = host(x_start)?.into_iter().map(level).collect::<Result<_>>()?;
         Ok(Self { levels, dimensions })
-    }
-
-    /// Values in an image.
-    pub(super) fn dimensions(&self) -> usize {
-        self.dimensions
-    }
-
-    /// The levels of each image.
-    pub(super) fn images(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.levels.chunks(self.dimensions)
-    }
-
-    /// The levels of all images.
-    pub(super) fn all(&self) -> &[u8] {
-        &self.levels
     }
 
     /// The mean of x₀² of each image.
@@ -90,12 +73,12 @@ fn mean(levels: &[u8], value: impl Fn(usize, u8) -> f64) -> f64 {
 }
 
 /// Level g as 2g/255 − 1.
-pub(super) fn value(level: u8) -> f64 {
+fn value(level: u8) -> f64 {
     f64::from(level) * (2.0 * HALF_BIN) - 1.0
 }
 
 /// ln of the mass of N(mean, deviation²) that rounds to a level.
-pub(super) fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
+fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
     let distance = value(level) - mean;
     match level {
         0 => log_cdf((distance + HALF_BIN) / deviation),

@@ -2,7 +2,7 @@
 //!
 //! The model is the chain of [`sampler::ddpm`](crate::sampler::ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²), over
 //! any list of timesteps, with the mean of the posterior q for the network's x̂₀ and the variance of a
-//! [`NoiseMode`](crate::NoiseMode), or a mixture ([`Mixtures`]). An image costs at most (Ho et al. 2020, eq. 5)
+//! [`NoiseMode`](crate::NoiseMode). An image costs at most (Ho et al. 2020, eq. 5)
 //!
 //! ```text
 //! −log p(x₀) ≤   KL(q(x_first given x₀) ‖ N(0, I))                           the prior term
@@ -17,14 +17,12 @@
 //! | --- | --- |
 //! | [`BoundEstimator`] | the bound over a set of images, with its uncertainty |
 //! | [`optimal_variances`] | the σ² of each step that makes it smallest (Bao et al. 2022) |
-//! | [`Mixtures`] | reverse steps that are not normal, with the [`Palettes`] of images |
 //! | [`Bound::rate_distortion`] | what a receiver knows after how many bits (Ho et al. 2020, figure 5) |
 //! | [`progressive_decoding`] | what the receiver sees (Ho et al. 2020, section 4.3) |
 //! | [`StepCosts`](crate::StepCosts) | the best n timesteps (Watson et al. 2021) |
 //!
 //! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are those of
-//! [`sampler`](crate::sampler); the bound asks for noise once for each step and batch, numbered as a sampler does, and
-//! with mixtures a second time, numbered from T on.
+//! [`sampler`](crate::sampler); the bound asks for noise once for each step and batch, numbered as a sampler does.
 //!
 //! # Example
 //!
@@ -58,9 +56,7 @@
 mod bound;
 mod discretized;
 mod estimate;
-mod mixture;
 mod optimal;
-mod palettes;
 mod progressive;
 mod report;
 
@@ -68,9 +64,7 @@ use candle_core::{DType, Device, Tensor};
 
 pub use bound::BoundEstimator;
 pub use estimate::Estimate;
-pub use mixture::Mixtures;
 pub use optimal::optimal_variances;
-pub use palettes::Palettes;
 pub use progressive::progressive_decoding;
 pub use report::{Bound, BoundStep, RateDistortion};
 
@@ -93,7 +87,7 @@ pub(crate) fn prior_bits(alpha_bar: f64, mean_square: f64) -> f64 {
     0.5 * (alpha_bar * (mean_square - 1.0) - (-alpha_bar).ln_1p()) / std::f64::consts::LN_2
 }
 
-/// xₜ ~ q(xₜ given x₀) at the level from which a step starts, and what the network says about it.
+/// The network's prediction for xₜ ~ q(xₜ given x₀), at the noise level from which a step starts.
 pub(crate) fn predict_noised(
     schedule: &NoiseSchedule,
     expected: Output,
@@ -101,20 +95,14 @@ pub(crate) fn predict_noised(
     step: Transition,
     model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
-) -> Result<(Tensor, Prediction)> {
+) -> Result<Prediction> {
     let x_t = step.from.q_sample(x_start, &noise(x_start, step.draw)?)?;
-    let prediction = predict_output(schedule, expected, &x_t, step.from, model)?;
-    Ok((x_t, prediction))
+    predict_output(schedule, expected, &x_t, step.from, model)
 }
 
 /// The values of a tensor, row by row.
 pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
-}
-
-/// The largest of some numbers, by which exponentials are scaled so that none vanishes or overflows.
-fn largest(logs: &[f64]) -> f64 {
-    logs.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// The likelihood is one of x₀, so that is where a list must end.
