@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::digest::sha256_hex;
+use ddpm_files::Sha256;
+
 use crate::error::{Error, Result};
 use crate::idx::{Images, Labels, header_of_images, header_of_labels};
 use crate::pixels::to_model_scale;
@@ -169,7 +170,7 @@ impl DataSet {
         self.images_sha256.get_or_init(|| {
             let header = header_of_images(self.len(), self.rows(), self.cols());
             let header = header.unwrap_or_else(|_| unreachable!("`new` checked the size"));
-            sha256_hex(&[&header, self.images()])
+            sha256_of_idx(&header, self.images())
         })
     }
 
@@ -180,7 +181,7 @@ impl DataSet {
         Some(self.labels_sha256.get_or_init(|| {
             let header =
                 header_of_labels(labels.len()).unwrap_or_else(|_| unreachable!("`new` checked the size"));
-            sha256_hex(&[&header, labels])
+            sha256_of_idx(&header, labels)
         }))
     }
 
@@ -219,6 +220,13 @@ impl DataSet {
         let inside = usize::try_from(index).ok().filter(|&index| index < len);
         inside.ok_or_else(|| Error::IndexOutOfRange { name: self.name.clone(), index, len })
     }
+}
+
+fn sha256_of_idx(header: &[u8], content: &[u8]) -> String {
+    let mut digest = Sha256::default();
+    digest.update(header);
+    digest.update(content);
+    digest.into_hex()
 }
 
 impl PixelStats {

@@ -151,4 +151,7 @@ pub enum Error {
         expected_rows: usize,
         expected_cols: usize,
     },
+    /// A file cannot be read for its digest.
+    #[error(transparent)]
+    Files(#[from] ddpm_files::Error),
 }

@@ -173,6 +173,9 @@ pub enum Error {
     /// A model's file is not what it should be, or cannot be written.
     #[error(transparent)]
     Model(#[from] ddpm_model::Error),
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    Files(#[from] ddpm_files::Error),
     /// The data failed.
     #[error(transparent)]
     Data(#[from] ddpm_data::Error),

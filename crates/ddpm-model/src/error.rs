@@ -139,14 +139,6 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A file cannot be written.
-    #[error("{}: cannot write: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
     /// A file is not the JSON that was expected.
     #[error("{}: {source}", path.display())]
     Json {
@@ -191,6 +183,9 @@ pub enum Error {
         /// What is wrong with it.
         source: ddpm_core::Error,
     },
+    /// A file or folder cannot be written.
+    #[error(transparent)]
+    Files(#[from] ddpm_files::Error),
     /// The diffusion mathematics refused its arguments.
     #[error(transparent)]
     Core(#[from] ddpm_core::Error),

@@ -17,14 +17,12 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{NoiseMode, NoiseSchedule, Sampler, ScheduleConfig, SchedulerConfig, VarianceType};
+use ddpm_files::{AtomicDir, write_atomic};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::{
-    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType,
-    encode::encode_tensors,
-    encode_json,
-    files::{replace_dir, temporary_beside, write_atomic},
+    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType, encode::encode_tensors, encode_json,
 };
 
 const INDEX: &str = "model_index.json";
@@ -90,7 +88,8 @@ pub fn read_model_from<'a>(
     let config: DenoiserConfig = parse(&path, &bytes)?;
     config.validate().map_err(|source| Error::Denoiser { path, source: Box::new(source) })?;
     let (path, bytes) = file(WEIGHTS)?;
-    Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, &config, device)?)
+    let shapes = config.parameters().into_iter().map(|Parameter { name, shape, .. }| (name, shape));
+    Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
 }
 
 /// Checks that [`write_model`] would not refuse a folder for what it holds.
@@ -103,12 +102,7 @@ pub fn check_writable(folder: &Path) -> Result<()> {
         let index = fs::read(folder.join(INDEX)).unwrap_or_default();
         serde_json::from_slice::<Index>(&index).is_ok_and(|index| index.class_name == PIPELINE)
     };
-    let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    if folder.exists() && !is_empty() && !is_model() {
-        let source = io::Error::new(io::ErrorKind::AlreadyExists, "exists and holds no model of this kind");
-        return Err(Error::Write { path: folder.to_owned(), source });
-    }
-    Ok(())
+    Ok(ddpm_files::check_writable(folder, "model of this kind", is_model)?)
 }
 
 /// Writes a model folder, replacing a model that stands there. A folder that holds something else is
@@ -119,9 +113,8 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 /// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
-    // Removed with all that is in it, unless it takes the model's place.
-    let temporary = temporary_beside(folder)?;
-    let path = |name| temporary.path().join(name);
+    let new = AtomicDir::create(folder)?;
+    let path = |name| new.path().join(name);
     let index = serde_json::json!({
         "_class_name": PIPELINE,
         "denoiser": ["ddpm_model", "Denoiser"],
@@ -135,7 +128,7 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
     write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
     write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
     write_atomic(&path(CARD), card.as_bytes())?;
-    replace_dir(temporary, folder)
+    Ok(new.commit()?)
 }
 
 /// The schedule of a `DDPMScheduler`. A file of another class asks for a sampler, which is not the model's to
@@ -161,30 +154,34 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T>
     serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// Reads weights as f32 after checking that names, shapes and types are exactly those of `config`.
-fn decode_weights(
+/// Reads weights in the safetensors format as f32. `path` is for messages.
+///
+/// # Errors
+///
+/// If the names and shapes are not exactly those of `expected`, or a type is not `stored`; `None` allows every
+/// type of floats.
+pub fn decode_weights(
     path: &Path,
     bytes: &[u8],
-    config: &DenoiserConfig,
+    expected: impl IntoIterator<Item = (String, Vec<usize>)>,
+    stored: Option<DType>,
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     let path = path.to_owned();
     let file = SafeTensors::deserialize(bytes)
         .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
     let mut weights = HashMap::new();
-    for Parameter { name, shape: expected, .. } in config.parameters() {
+    for (name, expected) in expected {
         let Ok(view) = file.tensor(&name) else {
             return Err(Error::MissingTensor { path, name, expected });
         };
-        let dtype = DType::try_from(view.dtype()).ok().filter(|dtype| dtype.is_float());
+        let dtype = DType::try_from(view.dtype()).ok();
+        let dtype = dtype.filter(|dtype| stored.map_or(dtype.is_float(), |stored| *dtype == stored));
         let Some(dtype) = dtype.filter(|_| view.shape() == expected) else {
             let found = format!("{:?} {:?}", view.dtype(), view.shape());
-            return Err(Error::TensorMismatch {
-                path,
-                name,
-                found,
-                expected: format!("floats {expected:?}"),
-            });
+            let stored = stored.map_or("floats".to_owned(), |dtype| format!("{dtype:?}"));
+            let expected = format!("{stored} {expected:?}");
+            return Err(Error::TensorMismatch { path, name, found, expected });
         };
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, &expected, &Device::Cpu)?;
         weights.insert(name, tensor.to_dtype(DType::F32)?.to_device(device)?);

@@ -4,24 +4,20 @@
 //! `state.safetensors`, `state.json`, and `manifest.json` with the SHA-256 of both.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_model::{
-    AtomicFile, TEMPORARY, encode_json, replace_dir, safetensors_header, temporary_beside, write_atomic,
-};
+use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex, write_atomic};
+use ddpm_model::{encode_json, safetensors_header};
 use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, TrainConfig, Trainer, optimizer::StatePart};
+use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::StatePart};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
-const MANIFEST: &str = "manifest.json";
 /// How many checkpoints are kept.
 const KEEP: usize = 2;
 
@@ -41,20 +37,20 @@ pub(crate) struct Progress {
     pub(crate) config: TrainConfig,
 }
 
-/// Writes a checkpoint and removes the oldest ones.
-pub(crate) fn save(folder: &Path, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
+/// Writes a checkpoint and removes the oldest ones. The log is synced to the disk first: a resumed run keeps
+/// its lines up to the checkpoint and cannot write them again.
+pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
+    log.sync()?;
     let to = folder.join(format!("step-{:08}", progress.step));
-    let temporary = temporary_beside(&to)?;
-    let tensors = write_tensors(&temporary.path().join(TENSORS), trainer)?;
-    let state = encode_json(&temporary.path().join(STATE), progress)?;
-    let manifest: BTreeMap<&str, String> =
-        [(TENSORS, tensors), (STATE, digest(&state))].into_iter().collect();
-    write_atomic(&temporary.path().join(STATE), &state)?;
-    write_atomic(
-        &temporary.path().join(MANIFEST),
-        &encode_json(&temporary.path().join(MANIFEST), &manifest)?,
-    )?;
-    replace_dir(temporary, &to)?;
+    let new = AtomicDir::create(&to)?;
+    let mut manifest = Manifest::default();
+    manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer)?);
+    let path = new.path().join(STATE);
+    let state = encode_json(&path, progress)?;
+    write_atomic(&path, &state)?;
+    manifest.insert(STATE, sha256_hex(&state));
+    manifest.write(new.path())?;
+    new.commit()?;
     let old = list(folder)?;
     for path in old.iter().rev().skip(KEEP) {
         remove(path)?;
@@ -76,7 +72,7 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
             infos.push((part.name_of(&parameter.name), info));
         }
     }
-    let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::new());
+    let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::default());
     let mut write = |bytes: &[u8]| {
         digest.update(bytes);
         file.append(bytes)
@@ -91,11 +87,11 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
         }
     }
     file.commit()?;
-    Ok(hex(&digest.finalize()))
+    Ok(digest.into_hex())
 }
 
-/// Restores the newest checkpoint that verifies, if its configuration and data are those of `now`, and says
-/// how many newer ones were damaged.
+/// Restores the newest checkpoint that matches its manifest, if its configuration and data are those of `now`,
+/// and returns the number of newer ones, which are damaged. One that cannot be read is an error.
 pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) -> Result<(Progress, usize)> {
     let mut damaged = 0;
     for path in list(folder)?.into_iter().rev() {
@@ -121,36 +117,33 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
     Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }
 
-/// The checkpoints of a folder, oldest first. Temporary ones are not listed.
+/// The checkpoints of a folder in order of their steps. Temporary ones are not listed.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::Io { path: folder.to_owned(), source }),
+        entries => entries.map_err(Error::io(folder))?,
     };
-    let mut list: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_none() && path.is_dir())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")))
-        .collect();
+    let mut list = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let Some(step) = step_of(&path) else { continue };
+        if fs::metadata(&path).map_err(Error::io(&path))?.is_dir() {
+            list.push((step, path));
+        }
+    }
     list.sort();
-    Ok(list)
+    Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The content of a checkpoint, or none if it does not match its manifest.
+/// N of a path `step-N`.
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// The content of a checkpoint, or `None` if it does not match its manifest.
 fn read(path: &Path) -> Result<Option<(Progress, Vec<u8>)>> {
-    let (Ok(manifest), Ok(state), Ok(tensors)) =
-        (fs::read(path.join(MANIFEST)), fs::read(path.join(STATE)), fs::read(path.join(TENSORS)))
-    else {
-        return Ok(None);
-    };
-    let Ok(manifest) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
-        return Ok(None);
-    };
-    let good = |name: &str, bytes: &[u8]| manifest.get(name).is_some_and(|sum| *sum == digest(bytes));
-    if !good(TENSORS, &tensors) || !good(STATE, &state) {
-        return Ok(None);
-    }
+    let Some([state, tensors]) = Manifest::read_verified(path, [STATE, TENSORS])? else { return Ok(None) };
     // A file that matches its digest but does not parse was written by another version.
     let path = path.join(STATE);
     let progress = serde_json::from_slice(&state).map_err(|source| Error::Json { path, source })?;
@@ -182,32 +175,13 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     Ok(())
 }
 
-fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Removes what a run that was killed while it wrote has left in a folder.
-pub(crate) fn remove_temporary(folder: &Path) -> Result<()> {
-    let entries = fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let temporary = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
-        if temporary && path.is_dir() {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
 /// Removes a folder if it is there.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { path: folder.to_owned(), source: error })
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(Error::io(folder)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What can go wrong in this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -129,7 +129,17 @@ pub enum Error {
     /// The model cannot be built or written.
     #[error(transparent)]
     Model(#[from] ddpm_model::Error),
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    Files(#[from] ddpm_files::Error),
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Names the file or folder of a system error.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
 }

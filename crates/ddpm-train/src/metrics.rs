@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ddpm_model::write_atomic;
+use ddpm_files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -67,10 +67,9 @@ pub(crate) struct Log {
 impl Log {
     /// Opens the log, without the lines after `step`, which a resumed run writes again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(io)?,
+            text => text.map_err(Error::io(path))?,
         };
         let (mut kept, mut last_epoch) = (String::new(), None);
         for line in text.lines() {
@@ -84,8 +83,14 @@ impl Log {
             }
         }
         write_atomic(path, kept.as_bytes())?;
-        let file = fs::OpenOptions::new().append(true).open(path).map_err(io)?;
+        let file = fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
         Ok(Self { path: path.to_owned(), file, last_epoch })
+    }
+
+    /// The log with another file behind it.
+    #[cfg(test)]
+    pub(crate) fn with_file(self, file: fs::File) -> Self {
+        Self { file, ..self }
     }
 
     /// The last line about an epoch.
@@ -100,6 +105,11 @@ impl Log {
         let mut line = serde_json::to_string(record)
             .map_err(|source| Error::Json { path: self.path.clone(), source })?;
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|source| Error::Io { path: self.path.clone(), source })
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
+    }
+
+    /// Makes all lines durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path))
     }
 }

@@ -10,6 +10,7 @@ use std::{fs, path::Path, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_data::Corpus;
+use ddpm_files::{create_dir_all, remove_temporary};
 use ddpm_model::Denoiser;
 use serde::Serialize;
 
@@ -167,7 +168,7 @@ pub fn run(
             let record = Record::Epoch { epoch, step, train_loss, test_loss, seconds };
             log.write(&record)?;
             progress = Progress { step, seconds, ..progress };
-            checkpoint::save(&checkpoints, &trainer, &progress)?;
+            checkpoint::save(&checkpoints, &log, &trainer, &progress)?;
             observe(Event::Epoch { record: &record, denoiser: &denoiser }).map_err(Error::Observer)?;
             // What is done between epochs is no slowness of the steps that follow.
             last_seconds = before + started.elapsed().as_secs_f64();
@@ -222,17 +223,13 @@ impl Mean {
 
 /// Creates the folder, locks it for as long as the file lives, and clears it if that is asked for.
 fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { path, source }
-    };
     let checkpoints = folder.join("checkpoints");
     if start == Start::Resume && !folder.exists() {
         return Err(Error::NoCheckpoint { path: checkpoints, damaged: 0 });
     }
-    fs::create_dir_all(folder).map_err(io(folder))?;
+    create_dir_all(folder)?;
     let path = folder.join(".lock");
-    let lock = fs::File::create(&path).map_err(io(&path))?;
+    let lock = fs::File::create(&path).map_err(Error::io(&path))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_owned() }),
@@ -250,10 +247,10 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
                 checkpoint::remove(&folder.join(name))?;
             }
             if log.exists() {
-                fs::remove_file(&log).map_err(io(&log))?;
+                fs::remove_file(&log).map_err(Error::io(&log))?;
             }
         }
-        Start::Resume if checkpoints.exists() => checkpoint::remove_temporary(&checkpoints)?,
+        Start::Resume if checkpoints.exists() => remove_temporary(&checkpoints)?,
         Start::Fresh | Start::Resume => {}
     }
     Ok(lock)

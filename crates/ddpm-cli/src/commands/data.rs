@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ddpm_data::{DataSet, HubConfig};
-use ddpm_model::write_atomic;
+use ddpm_files::write_atomic;
 use serde_json::{Value, json};
 
 use crate::{

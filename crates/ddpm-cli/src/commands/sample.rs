@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ddpm_data::idx::{header_of_images, header_of_labels};
-use ddpm_model::{AtomicFile, Denoiser, safetensors_header};
+use ddpm_files::AtomicFile;
+use ddpm_model::{Denoiser, safetensors_header};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use ddpm_core::PredictionType;
 use ddpm_data::{Corpus, HubConfig};
-use ddpm_model::{
-    Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_atomic, write_model,
-};
+use ddpm_files::write_atomic;
+use ddpm_model::{Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_model};
 use ddpm_train::{Error, Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 

@@ -101,6 +101,30 @@ fn if_all_checkpoints_are_damaged_their_number_is_told_and_they_are_left() {
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010", "step-00000020"]);
 }
 
+/// Nothing is known of its content: an older one would throw away an epoch that may be good.
+#[test]
+#[cfg(unix)]
+fn a_checkpoint_that_cannot_be_read_is_an_error_and_is_left() {
+    for file in FILES {
+        let folder = stopped();
+        let path = checkpoint(folder.path(), 20).join(file);
+        let original = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let is_named = |error: Error| {
+            let Error::Files(ddpm_files::Error::Read { path: named, .. }) = &error else { panic!("{error}") };
+            assert_eq!(*named, path);
+        };
+        is_named(resumed_after(folder.path()).unwrap_err());
+        fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        is_named(resumed_after(folder.path()).unwrap_err());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, original).unwrap();
+        assert_eq!(resumed_after(folder.path()).unwrap(), (20, 0), "{file}");
+    }
+}
+
 /// Copies the checkpoint of step 10 to another name.
 fn copy_as(folder: &Path, name: &str) {
     let copy = folder.join("checkpoints").join(name);

@@ -96,7 +96,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let error = train(&config(), &folder.path().join("file/run"), Start::Fresh).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::Files(_)), "{error}");
     assert!(error.to_string().contains("file/run"), "{error}");
 }
 

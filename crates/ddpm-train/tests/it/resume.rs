@@ -157,11 +157,9 @@ fn seconds(record: &ddpm_train::Record) -> f64 {
 #[test]
 fn a_run_knows_its_own_configuration_again_whatever_its_digits() {
     let adamw = AdamWConfig { eps: 1e-8 / 3.0, weight_decay: 0.1 * 0.07, ..AdamWConfig::default() };
-    for number in 1..60 {
-        let learning_rate = f64::from(number) * 0.0007 / 3.0;
-        let config = TrainConfig { learning_rate, adamw, epochs: 1, batch_size: 200, ..config() };
-        let folder = tempdir().unwrap();
-        train(&config, folder.path(), Start::Fresh).unwrap();
-        train(&config, folder.path(), Start::Resume).unwrap();
-    }
+    let learning_rate = 53.0 * 0.0007 / 3.0;
+    let config = TrainConfig { learning_rate, adamw, epochs: 1, batch_size: 200, ..config() };
+    let folder = tempdir().unwrap();
+    train(&config, folder.path(), Start::Fresh).unwrap();
+    train(&config, folder.path(), Start::Resume).unwrap();
 }

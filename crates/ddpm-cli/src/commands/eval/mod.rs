@@ -4,14 +4,15 @@ mod pairs;
 mod plot;
 mod table;
 
-use std::{fs, time::Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use clap::ValueEnum;
 use ddpm_data::{Corpus, DataSet, HubConfig, Source};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report};
-use ddpm_model::{Denoiser, SampleConfig, Steps, write_atomic};
+use ddpm_files::{create_dir_all, write_atomic};
+use ddpm_model::{Denoiser, SampleConfig, Steps};
 use serde_json::{Value, json};
 
 use super::{classifier, job::Job, likelihood};
@@ -50,7 +51,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let metrics = metrics(options, &denoiser, &net)?;
     if let Some(folder) = &options.out {
         // Rather now than after sampling.
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        create_dir_all(folder)?;
     }
 
     let job = Job::in_turn(sampling, &denoiser, &classes, options.samples)?;

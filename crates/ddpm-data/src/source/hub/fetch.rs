@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ddpm_files::sha256_of_file;
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::{HFError, HFRepositorySync, RepoTypeAny};
 
 use super::{Hub, HubAddress};
-use crate::digest::{check, sha256_of_file};
+use crate::digest::check;
 use crate::error::{Error, Result};
 
 /// A repository at one commit: the revision that was asked for, until the first
@@ -159,12 +160,11 @@ impl ProgressHandler for Announced {
 
 /// Checks a file of the cache; `Ok(true)` if by its digest.
 fn verify(path: &Path, announced: u64) -> Result<bool> {
-    let error = |source| Error::Read { file: path.to_owned(), source };
     if let Some(expected) = sha256_of_cache(path) {
-        check(path, &sha256_of_file(path).map_err(error)?, &expected)?;
+        check(path, &sha256_of_file(path)?, &expected)?;
         return Ok(true);
     }
-    let found = fs::metadata(path).map_err(error)?.len();
+    let found = fs::metadata(path).map_err(|source| Error::Read { file: path.to_owned(), source })?.len();
     if announced != 0 && announced != found {
         return Err(Error::DownloadSize { file: path.to_owned(), found, expected: announced });
     }

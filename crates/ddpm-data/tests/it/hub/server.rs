@@ -2,7 +2,6 @@
 //! as a download needs: `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ddpm_data::HubConfig;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -83,10 +81,7 @@ impl MockHub {
 
     /// Serves a large file: its ETag is its SHA-256.
     pub(crate) fn serve(&self, path: &str, content: Vec<u8>) {
-        let mut etag = String::new();
-        for byte in Sha256::digest(&content) {
-            write!(etag, "{byte:02x}").unwrap();
-        }
+        let etag = ddpm_files::sha256_hex(&content);
         self.serve_with_etag(path, content, &etag);
     }
 

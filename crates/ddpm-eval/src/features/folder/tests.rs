@@ -30,9 +30,9 @@ fn edit(folder: &Path, from: &str, to: &str) {
 
 /// Other weights, with the digest that belongs to them.
 fn put_weights(folder: &Path, bytes: &[u8]) {
-    let old = digest(&fs::read(folder.join(WEIGHTS)).unwrap());
+    let old = sha256_hex(&fs::read(folder.join(WEIGHTS)).unwrap());
     fs::write(folder.join(WEIGHTS), bytes).unwrap();
-    edit(folder, &old, &digest(bytes));
+    edit(folder, &old, &sha256_hex(bytes));
 }
 
 #[test]
@@ -44,8 +44,8 @@ fn a_net_comes_back_as_it_was() {
     assert_eq!(features(&again), features(&net));
     assert_eq!(fs::read_to_string(folder.join(CARD)).unwrap(), "A card.\n");
     // The name of the ruler is what any other program finds for the file.
-    assert_eq!(digest(&fs::read(folder.join(WEIGHTS)).unwrap()), net.digest());
-    assert_eq!(digest(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(sha256_hex(&fs::read(folder.join(WEIGHTS)).unwrap()), net.digest());
+    assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn changed_weights_are_refused_with_both_digests() {
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let expected = format!("{}: SHA-256 {}, expected {}", path.display(), digest(&bytes), net.digest());
+    let expected = format!("{}: SHA-256 {}, expected {}", path.display(), sha256_hex(&bytes), net.digest());
     assert_eq!(load_error(&folder), expected);
 }
 

@@ -1,19 +1,9 @@
-//! Files and folders that are complete, or not there.
+//! Files that are complete, or not there.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{error::Error as _, fs, path::PathBuf};
 
-use super::{AtomicFile, replace_dir, temporary_beside, write_atomic};
-
-/// The names in a folder, sorted.
-fn names(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into()).collect();
-    names.sort();
-    names
-}
+use super::{AtomicFile, write_atomic};
+use crate::{Error, disk, folder::tests::names};
 
 #[test]
 fn a_file_is_replaced_and_nothing_else_stays() {
@@ -120,27 +110,66 @@ fn an_error_of_writing_names_the_file() {
         file.file = std::io::BufWriter::new(fs::File::create("/dev/full").unwrap());
         file
     };
-    let error = full().append(&[0; 1 << 20]).unwrap_err().to_string();
-    assert!(error.contains("file: cannot write: No space left"), "{error}");
+    let check = |error: Error| {
+        let (text, source) = (error.to_string(), error.source().unwrap().to_string());
+        assert!(text.ends_with("file: cannot write") && source.contains("No space left"), "{text}: {source}");
+    };
+    check(full().append(&[0; 1 << 20]).unwrap_err());
     let mut buffered = full();
     buffered.append(b"x").unwrap();
-    let error = buffered.commit().unwrap_err().to_string();
-    assert!(error.contains("file: cannot write: No space left"), "{error}");
+    check(buffered.commit().unwrap_err());
     assert!(names(folder.path()).is_empty());
 }
 
+/// A crash between two renames leaves one file without the other, so nothing slow may happen there.
 #[test]
-fn a_folder_takes_the_place_of_another_and_spares_its_neighbours() {
+fn files_that_belong_together_are_renamed_with_nothing_in_between() {
     let folder = tempfile::tempdir().unwrap();
-    let to = folder.path().join("model");
-    for name in ["model", "model.old", "model.tmp"] {
-        fs::create_dir(folder.path().join(name)).unwrap();
-        fs::write(folder.path().join(name).join("old"), "").unwrap();
+    let paths = ["one", "deeper/two"].map(|path| folder.path().join(path));
+    let files = two_files(&paths);
+    let (result, calls) = disk::record(|_, _| false, || AtomicFile::commit_all(files));
+    result.unwrap();
+    let [one, two] = paths;
+    let (root, deeper) = (folder.path().to_owned(), folder.path().join("deeper"));
+    let expected = [
+        ("sync_file", one.clone()),
+        ("sync_file", two.clone()),
+        ("rename", one),
+        ("rename", two),
+        ("sync_dir", root),
+        ("sync_dir", deeper),
+    ];
+    assert_eq!(calls, expected);
+}
+
+#[test]
+fn new_files_are_taken_back_whichever_call_fails() {
+    for failing in 0..6 {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["new/one", "new/deeper/two"].map(|path| folder.path().join(path));
+        let files = two_files(&paths);
+        let (result, _) = disk::record(move |call, _| call == failing, || AtomicFile::commit_all(files));
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("new") && error.ends_with("cannot write"), "{failing}: {error}");
+        assert!(names(folder.path()).is_empty(), "{failing}");
     }
-    let from = temporary_beside(&to).unwrap();
-    fs::write(from.path().join("new"), "").unwrap();
-    replace_dir(from, &to).unwrap();
-    let expected = ["model", "model.old", "model.tmp"].map(PathBuf::from);
-    assert_eq!(names(folder.path()), expected);
-    assert!(to.join("new").exists() && !to.join("old").exists());
+}
+
+#[test]
+fn the_parent_of_each_new_folder_is_synced() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let path = root.join("a/b/file");
+    let (result, calls) = disk::record(|_, _| false, || write_atomic(&path, b"x"));
+    result.unwrap();
+    let expected = [
+        ("create_dir", root.join("a")),
+        ("sync_dir", root.clone()),
+        ("create_dir", root.join("a/b")),
+        ("sync_dir", root.join("a")),
+        ("sync_file", path.clone()),
+        ("rename", path),
+        ("sync_dir", root.join("a/b")),
+    ];
+    assert_eq!(calls, expected);
 }

@@ -1,0 +1,33 @@
+//! Files and folders that are written completely or not at all, SHA-256 digests, and manifests.
+//!
+//! [`AtomicFile`] and [`AtomicDir`] write under a temporary name and rename at the end, so a reader, or the
+//! next run after a crash, finds the old content or the new one. Before a rename the content is synced to the
+//! disk, and after it the folder. A [`Manifest`] lists a folder's files with their digests.
+//!
+//! ```
+//! use ddpm_files::{AtomicDir, Manifest, sha256_hex, write_atomic};
+//!
+//! # let root = tempfile::tempdir()?;
+//! # let root = root.path();
+//! let new = AtomicDir::create(root.join("model"))?;
+//! write_atomic(&new.path().join("weights"), b"0.5")?;
+//! let mut manifest = Manifest::default();
+//! manifest.insert("weights", sha256_hex(b"0.5"));
+//! manifest.write(new.path())?;
+//! new.commit()?;
+//! assert_eq!(Manifest::read_verified(&root.join("model"), ["weights"])?, Some([b"0.5".to_vec()]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod digest;
+mod disk;
+mod error;
+mod file;
+mod folder;
+mod manifest;
+
+pub use digest::{Sha256, sha256_hex, sha256_of_file};
+pub use error::{Error, Result};
+pub use file::{AtomicFile, write_atomic};
+pub use folder::{AtomicDir, check_writable, create_dir_all, remove_temporary};
+pub use manifest::Manifest;
