@@ -1,0 +1,61 @@
+//! The digests of MNIST, by which its copies are verified.
+
+use std::path::Path;
+
+use crate::dataset::DataSet;
+use crate::error::{Error, Result};
+
+/// The digests of a split's uncompressed IDX files.
+pub(crate) struct Known {
+    images: &'static str,
+    labels: &'static str,
+}
+
+/// `train-*` of `assets/mnist/SHA256SUMS`.
+pub(crate) const MNIST_TRAIN: Known = Known {
+    images: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    labels: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+};
+
+/// `t10k-*` of `assets/mnist/SHA256SUMS`.
+pub(crate) const MNIST_TEST: Known = Known {
+    images: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    labels: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+};
+
+impl Known {
+    /// Checks that `set` has exactly the known images and labels, in the known
+    /// order. It compares the IDX encoding, so the container that the set came
+    /// in (gzip, parquet of PNGs) does not matter.
+    pub(crate) fn verify(&self, set: &DataSet) -> Result<()> {
+        check(set.images_file(), set.images_sha256(), self.images)?;
+        let no_labels = || Error::NoLabels { name: set.name().to_owned() };
+        let (file, found) = set.labels_file().zip(set.labels_sha256()).ok_or_else(no_labels)?;
+        check(file, found, self.labels)
+    }
+}
+
+pub(crate) fn check(file: &Path, found: &str, expected: &str) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Checksum { file: file.to_owned(), found: found.to_owned(), expected: expected.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_the_checksum_file_of_the_assets() {
+        let sums = include_str!("../../../assets/mnist/SHA256SUMS");
+        for (digest, file) in [
+            (MNIST_TRAIN.images, "train-images-idx3-ubyte"),
+            (MNIST_TRAIN.labels, "train-labels-idx1-ubyte"),
+            (MNIST_TEST.images, "t10k-images-idx3-ubyte"),
+            (MNIST_TEST.labels, "t10k-labels-idx1-ubyte"),
+        ] {
+            assert!(sums.lines().any(|line| line == format!("{digest}  {file}")), "{file}");
+        }
+    }
+}
