@@ -79,7 +79,7 @@ struct Ablation<'a> {
 
 /// Builds `ddpm-cli` and ablates with it.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
-    process::print(&ablate(arguments, Started::with_build(workspace, arguments.seed)?)?)
+    process::print(&ablate(arguments, Started::with_build(workspace, arguments.seed, &[])?)?)
 }
 
 /// All phases after the build; returns a summary for the user.

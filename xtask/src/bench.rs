@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let named = arguments.python.as_deref();
     let python = phases.run("Python", || python::ready(named, python::SYSTEM.as_ref(), workspace))?;
     let (cli, server) = phases.run("build", || {
-        let cli = workspace.build_cli()?;
+        let cli = workspace.build_cli(&[])?;
         let server = build_server(workspace, &cli)?;
         Ok((cli, server))
     })?;

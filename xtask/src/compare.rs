@@ -112,7 +112,7 @@ pub(crate) struct Comparison<'a> {
 
 /// Builds `ddpm-cli` and compares with it.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
-    process::print(&compare(arguments, Started::with_build(workspace, arguments.seed)?)?)
+    process::print(&compare(arguments, Started::with_build(workspace, arguments.seed, &[])?)?)
 }
 
 /// All phases after the build; returns a summary for the user.

@@ -97,7 +97,8 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         "--install makes the built-in MNIST model; it needs --source mnist or hub, not {}",
         arguments.source.argument()
     );
-    process::print(&reproduce(arguments, Started::with_build(workspace, arguments.seed)?)?)?;
+    let started = Started::with_build(workspace, arguments.seed, arguments.source.features())?;
+    process::print(&reproduce(arguments, started)?)?;
     if arguments.install {
         let (model, target) = (model_folder(arguments, workspace), "assets/models/mnist");
         install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;

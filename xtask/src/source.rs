@@ -45,6 +45,11 @@ impl Source {
         &self.argument
     }
 
+    /// The features of `ddpm-cli` that reading the images needs.
+    pub(crate) fn features(&self) -> &'static [&'static str] {
+        if self.argument.starts_with("hf://") { &["hub"] } else { &[] }
+    }
+
     /// Whether these are the images of MNIST, wherever they come from.
     pub(crate) fn is_mnist(&self) -> bool {
         self.argument == "mnist" || self.argument == MNIST_ON_THE_HUB

@@ -19,11 +19,11 @@ pub(crate) struct Started<'a> {
 }
 
 impl<'a> Started<'a> {
-    /// Builds `ddpm-cli`, which is the first phase.
-    pub(crate) fn with_build(workspace: &'a Workspace, seed: u64) -> Result<Self> {
+    /// Builds `ddpm-cli` with these features, which is the first phase.
+    pub(crate) fn with_build(workspace: &'a Workspace, seed: u64, features: &[&str]) -> Result<Self> {
         let provenance = Provenance::of_this_process(workspace, seed);
         let mut phases = Phases::start();
-        let binary = phases.run("build", || workspace.build_cli())?;
+        let binary = phases.run("build", || workspace.build_cli(features))?;
         Ok(Self { workspace, binary, provenance, phases })
     }
 }

@@ -39,9 +39,9 @@ impl Workspace {
         command
     }
 
-    /// Builds `ddpm-cli` in release mode and returns the path of the program.
-    pub(crate) fn build_cli(&self) -> Result<PathBuf> {
-        process::run(self.cargo().args(["build", "--release", "--locked", "-p", "ddpm-cli"]))?;
+    /// Builds `ddpm-cli` in release mode with these features and returns the path of the program.
+    pub(crate) fn build_cli(&self, features: &[&str]) -> Result<PathBuf> {
+        process::run(&mut self.build_command(features))?;
         let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
         let name = format!("ddpm-cli{}", env::consts::EXE_SUFFIX);
         let binary = self.root.join(target).join("release").join(name);
@@ -51,6 +51,15 @@ impl Workspace {
             binary.display()
         );
         Ok(binary)
+    }
+
+    fn build_command(&self, features: &[&str]) -> Command {
+        let mut command = self.cargo();
+        command.args(["build", "--release", "--locked", "-p", "ddpm-cli"]);
+        if !features.is_empty() {
+            command.args(["--features", &features.join(",")]);
+        }
+        command
     }
 
     /// The commit that is checked out, with `-dirty` if anything but the results and the built-in
@@ -67,5 +76,26 @@ impl Workspace {
         let output = Command::new("git").current_dir(&self.root).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Source;
+
+    #[test]
+    fn only_a_source_on_the_hub_is_built_with_its_client() {
+        let workspace = Workspace::of_this_build().unwrap();
+        for (source, features) in [
+            ("mnist", ""),
+            ("src", ""),
+            ("hub", " --features hub"),
+            ("hf://datasets/zalando-datasets/fashion_mnist", " --features hub"),
+        ] {
+            let command = workspace.build_command(Source::parse(source).unwrap().features());
+            let line = process::show(&command);
+            assert!(line.ends_with(&format!("build --release --locked -p ddpm-cli{features}")), "{line}");
+        }
     }
 }

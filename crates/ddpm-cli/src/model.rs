@@ -93,6 +93,6 @@ fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
 
 #[cfg(not(feature = "hub"))]
 fn from_hub(name: &str, _device: &Device) -> Result<Denoiser> {
-    let address = HubAddress::model(name)?;
-    bail!("hf://{address} needs a build with the feature `hub`, which this one is not");
+    HubAddress::model(name)?;
+    Err(ddpm_data::Error::HubFeature { address: name.to_owned() }.into())
 }

@@ -36,8 +36,13 @@ pub(crate) fn warning(line: &str) {
     drop(writeln!(io::stderr(), "warning: {line}"));
 }
 
-/// An error with its causes on one line.
+/// Prints an error with its causes on one line, and the command that adds the Hub's client if the error is that this
+/// build lacks it.
 pub(crate) fn error(error: &anyhow::Error) {
+    drop(writeln!(io::stderr(), "error: {}", error_line(error)));
+}
+
+fn error_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Many errors repeat their source in their own text.
@@ -45,7 +50,11 @@ pub(crate) fn error(error: &anyhow::Error) {
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
     }
-    drop(writeln!(io::stderr(), "error: {text}"));
+    if let Some(ddpm_data::Error::HubFeature { .. }) = error.downcast_ref() {
+        text += ": `cargo install --path crates/ddpm-cli --features hub`, or \
+                 `cargo run --release -p ddpm-cli --features hub -- …`";
+    }
+    text
 }
 
 /// A progress bar on standard error; hidden where that is no terminal.
@@ -59,4 +68,21 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
 /// What is being done, on standard error; hidden where that is no terminal.
 pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
     progress(common, 0, "{spinner} {msg}  {elapsed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_hub_the_error_names_the_commands_that_add_it() {
+        let address = "hf://datasets/a/b".to_owned();
+        let line = error_line(&ddpm_data::Error::HubFeature { address }.into());
+        assert_eq!(
+            line,
+            "hf://datasets/a/b: this build cannot read from the Hub; build with the feature `hub`: \
+             `cargo install --path crates/ddpm-cli --features hub`, or \
+             `cargo run --release -p ddpm-cli --features hub -- …`"
+        );
+    }
 }

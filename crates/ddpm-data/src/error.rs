@@ -87,7 +87,10 @@ pub enum Error {
     /// Not an address of the Hub.
     #[error("{address} is not an address of the Hub: {reason}")]
     BadAddress { address: String, reason: &'static str },
-    /// This build cannot reach the Hub.
+    /// The crate was built without the feature `mnist`.
+    #[error("this build does not contain MNIST; build with the feature `mnist`")]
+    MnistFeature,
+    /// The crate was built without the feature `hub`.
     #[error("{address}: this build cannot read from the Hub; build with the feature `hub`")]
     HubFeature { address: String },
 

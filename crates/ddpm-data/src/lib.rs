@@ -10,10 +10,12 @@
 //! | [`Epochs`] | which images make up the batch of a training step |
 //! | model scale | `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
 //!
-//! MNIST is compiled in (Yann LeCun, Corinna Cortes, Christopher J.C. Burges;
-//! CC BY-SA 3.0), and verified against its SHA-256 when it is loaded:
+//! With the feature `mnist`, MNIST (Yann LeCun, Corinna Cortes, Christopher
+//! J.C. Burges; CC BY-SA 3.0) is compiled in, and verified against its SHA-256
+//! when it is loaded:
 //!
 //! ```
+//! # #[cfg(feature = "mnist")] {
 //! use ddpm_data::{Corpus, Epochs};
 //!
 //! let mnist = Corpus::mnist()?;
@@ -30,21 +32,26 @@
 //! train.gather_labels(indices, &mut labels)?;
 //! assert_eq!((images.len(), labels.len()), (128 * 28 * 28, 128));
 //! assert!(images.iter().all(|x| (-1.0..=1.0).contains(x)));
+//! # }
 //! # Ok::<(), ddpm_data::Error>(())
 //! ```
 //!
 //! # Features
 //!
-//! `hub` (on by default) reads data sets and model files from the Hugging Face
-//! Hub. Without it, `hf://` sources are an error that says so, and the crate has
-//! no HTTP client among its dependencies.
+//! None is on by default.
+//!
+//! | feature | adds | without it |
+//! | --- | --- | --- |
+//! | `mnist` | [`Source::Mnist`] and the 11 MB of MNIST | loading it is [`Error::MnistFeature`] |
+//! | `hub` | data sets and model files from the Hugging Face Hub, and an HTTP client among the dependencies | `hf://` sources are [`Error::HubFeature`] |
 
 mod batches;
 mod corpus;
 mod dataset;
-mod digest;
 mod error;
 pub mod idx;
+#[cfg(any(feature = "mnist", feature = "hub"))]
+mod known_digests;
 mod pixels;
 mod source;
 

@@ -99,6 +99,24 @@ fn offline_a_model_of_the_hub_is_not_looked_for() {
     assert!(error.contains("someone/something") && error.contains("HF_HUB_OFFLINE"), "{error}");
 }
 
+#[cfg(not(feature = "hub"))]
+#[test]
+fn an_address_of_the_hub_in_a_build_without_it_names_the_command_that_adds_it() {
+    let folder = tempdir().unwrap();
+    for (args, address) in [
+        (["sample", "--model", "hf://someone/something@v1"], "hf://someone/something@v1"),
+        (["data", "--data", "hf://datasets/someone/digits"], "hf://datasets/someone/digits"),
+        (["train", "--data", "hf://datasets/someone/digits"], "hf://datasets/someone/digits"),
+    ] {
+        let expected = [
+            address,
+            "`cargo install --path crates/ddpm-cli --features hub`",
+            "`cargo run --release -p ddpm-cli --features hub -- …`",
+        ];
+        refused(folder.path(), &args, &expected);
+    }
+}
+
 #[test]
 fn data_that_is_not_there_is_named() {
     let folder = tempdir().unwrap();

@@ -1,8 +1,7 @@
 //! How the Hub is reached.
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
@@ -15,8 +14,11 @@ pub struct HubConfig {
     /// The folder that downloads are kept in, in the layout that the Hub's other
     /// clients share.
     pub cache_dir: Option<PathBuf>,
-    /// Sent with each request; `None` is anonymous.
+    /// Sent with each request; `None` means the content of `token_file`.
     pub token: Option<String>,
+    /// A file with the token, which `Hub::new` reads unless `offline` is set.
+    /// `None`, or a file that is missing or empty, means anonymous access.
+    pub token_file: Option<PathBuf>,
     /// Whether to use the cache alone.
     pub offline: bool,
     /// How often a request is repeated when the server is busy or the connection
@@ -32,12 +34,14 @@ impl HubConfig {
             endpoint: endpoint.into(),
             cache_dir: Some(cache_dir.into()),
             token: None,
+            token_file: None,
             offline: false,
             retries: 3,
         }
     }
 
-    /// What the environment says, by the rules of the Hub's own Python client:
+    /// Reads the environment, by the rules of the Hub's own Python client, and no
+    /// file:
     ///
     /// | variable | meaning |
     /// | --- | --- |
@@ -62,22 +66,17 @@ impl HubConfig {
             path("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")))
         };
         let hf_home = path("HF_HOME").or_else(|| Some(caches()?.join("huggingface")));
-        let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
-        let token = || variable("HF_TOKEN").or_else(|| read_token(token_file.as_ref()?));
+        let token_file = || path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
+        let implicit_token = !is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN");
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
             cache_dir: path("HF_HUB_CACHE").or_else(|| Some(hf_home.as_ref()?.join("hub"))),
-            token: if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token() },
+            token: variable("HF_TOKEN").filter(|_| implicit_token),
+            token_file: token_file().filter(|_| implicit_token),
             offline: is_set("HF_HUB_OFFLINE"),
             retries: 3,
         }
     }
-}
-
-/// The token that a login has stored; without one, access is anonymous.
-fn read_token(file: &Path) -> Option<String> {
-    let token = fs::read_to_string(file).ok()?.trim().to_owned();
-    (!token.is_empty()).then_some(token)
 }
 
 /// Does not show the token.
@@ -87,6 +86,7 @@ impl fmt::Debug for HubConfig {
             .field("endpoint", &self.endpoint)
             .field("cache_dir", &self.cache_dir)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("token_file", &self.token_file)
             .field("offline", &self.offline)
             .field("retries", &self.retries)
             .finish()
@@ -129,17 +129,23 @@ mod tests {
     }
 
     #[test]
-    fn token_comes_from_the_variable_or_a_file_and_is_not_shown() {
+    fn the_nearest_token_file_is_named_but_not_read() {
+        let file = |variables: &[(&str, &str)]| config(variables).token_file;
+        assert_eq!(file(&[]), None);
+        assert_eq!(file(&[("HF_HOME", "/f")]), Some("/f/token".into()));
+        assert_eq!(file(&[("HF_HOME", "/f"), ("HF_TOKEN_PATH", "/t")]), Some("/t".into()));
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("token"), "from-file\n").unwrap();
-        let home = ("HF_HOME", folder.path().to_str().unwrap());
-        assert_eq!(config(&[]).token, None);
-        assert_eq!(config(&[home]).token.as_deref(), Some("from-file"));
-        let both = config(&[home, ("HF_TOKEN", "secret")]);
-        assert_eq!(both.token.as_deref(), Some("secret"));
-        assert!(!format!("{both:?}").contains("secret"));
-        assert_eq!(config(&[home, ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token, None);
-        let path = folder.path().join("token").to_str().unwrap().to_owned();
-        assert_eq!(config(&[("HF_TOKEN_PATH", &path)]).token.as_deref(), Some("from-file"));
+        std::fs::write(folder.path().join("token"), "from-file").unwrap();
+        assert_eq!(config(&[("HF_HOME", folder.path().to_str().unwrap())]).token, None);
+    }
+
+    #[test]
+    fn the_token_of_the_environment_is_not_shown_and_can_be_disabled() {
+        let variables = [("HF_HOME", "/f"), ("HF_TOKEN", "secret")];
+        let enabled = config(&variables);
+        assert_eq!(enabled.token.as_deref(), Some("secret"));
+        assert!(!format!("{enabled:?}").contains("secret"));
+        let disabled = config(&[&variables[..], &[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]].concat());
+        assert_eq!((disabled.token, disabled.token_file), (None, None));
     }
 }

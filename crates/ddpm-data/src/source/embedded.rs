@@ -4,9 +4,9 @@ use std::path::Path;
 
 use crate::corpus::Corpus;
 use crate::dataset::DataSet;
-use crate::digest::{Known, MNIST_TEST, MNIST_TRAIN};
 use crate::error::Result;
 use crate::idx;
+use crate::known_digests::{Known, MNIST_TEST, MNIST_TRAIN};
 
 macro_rules! asset {
     ($name:literal) => {

@@ -2,6 +2,7 @@
 
 mod address;
 mod config;
+#[cfg(feature = "mnist")]
 mod embedded;
 mod folder;
 #[cfg(feature = "hub")]
@@ -29,10 +30,12 @@ use crate::error::{Error, Result};
 /// | anything else | a folder of IDX files (`./mnist` if it has that name) |
 ///
 /// ```
+/// # #[cfg(feature = "mnist")] {
 /// use ddpm_data::{HubConfig, Source};
 ///
 /// let corpus = "mnist".parse::<Source>()?.load(&HubConfig::from_env())?;
 /// assert_eq!(corpus.train().len(), 60_000);
+/// # }
 /// # Ok::<(), ddpm_data::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +52,15 @@ impl Source {
     /// Reads the data set; `hub` is used for sources on the Hub alone.
     ///
     /// # Errors
-    /// Those of [`Corpus::mnist`], [`Corpus::from_folder`] and `Hub::dataset`;
-    /// [`Error::HubFeature`] if the crate was built without the feature `hub`.
+    /// Those of `Corpus::mnist`, [`Corpus::from_folder`] and `Hub::dataset`;
+    /// [`Error::MnistFeature`] or [`Error::HubFeature`] if the crate was built
+    /// without the feature that the source needs.
     pub fn load(&self, hub: &HubConfig) -> Result<Corpus> {
         match self {
+            #[cfg(feature = "mnist")]
             Self::Mnist => Corpus::mnist(),
+            #[cfg(not(feature = "mnist"))]
+            Self::Mnist => Err(Error::MnistFeature),
             Self::Folder(folder) => Corpus::from_folder(folder),
             Self::Hub(address) => load_from_hub(address, hub),
         }
@@ -115,11 +122,18 @@ mod tests {
 
     #[cfg(not(feature = "hub"))]
     #[test]
-    fn without_the_feature_the_hub_is_an_error_that_names_it() {
+    fn without_its_feature_the_hub_is_an_error_that_names_it() {
         let source: Source = "hf://datasets/a/b".parse().unwrap();
-        let config = HubConfig::new("http://127.0.0.1:9", "cache");
-        let error = source.load(&config).unwrap_err();
+        let error = source.load(&HubConfig::new("http://127.0.0.1:9", "cache")).unwrap_err();
         assert!(matches!(error, Error::HubFeature { .. }));
         assert!(error.to_string().contains("feature `hub`"), "{error}");
+    }
+
+    #[cfg(not(feature = "mnist"))]
+    #[test]
+    fn without_its_feature_mnist_is_an_error_that_names_it() {
+        let error = Source::Mnist.load(&HubConfig::new("http://127.0.0.1:9", "cache")).unwrap_err();
+        assert!(matches!(error, Error::MnistFeature));
+        assert!(error.to_string().contains("feature `mnist`"), "{error}");
     }
 }

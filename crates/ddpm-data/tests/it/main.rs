@@ -9,4 +9,5 @@ mod folder;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;
+#[cfg(feature = "mnist")]
 mod mnist;

@@ -14,8 +14,8 @@ use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::{HFError, HFRepositorySync, RepoTypeAny};
 
 use super::{Hub, HubAddress};
-use crate::digest::check;
 use crate::error::{Error, Result};
+use crate::known_digests::check;
 
 /// A repository at one commit: the revision that was asked for, until the first
 /// file tells which commit that is.

@@ -4,7 +4,8 @@ mod fetch;
 mod layout;
 mod parquet;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use hf_hub::{HFClient, HFClientSync, RepoTypeAny};
 
@@ -13,8 +14,8 @@ use super::address::{HubAddress, is_safe_path};
 use super::config::HubConfig;
 use super::names::Split;
 use crate::corpus::Corpus;
-use crate::digest::{MNIST_TEST, MNIST_TRAIN};
 use crate::error::{Error, Result};
+use crate::known_digests::{MNIST_TEST, MNIST_TRAIN};
 
 /// A client of the Hub, or of a server that speaks its protocol.
 ///
@@ -51,14 +52,16 @@ pub struct HubFile {
 }
 
 impl Hub {
-    /// Sets up the client; nothing is sent yet.
+    /// Sets up the client; nothing is sent yet. Reads the token file of `config`
+    /// if the token is needed.
     ///
     /// # Errors
     /// [`Error::HubClient`], for example without system CA certificates, and
     /// [`Error::NoCacheFolder`].
     pub fn new(config: HubConfig) -> Result<Self> {
-        let HubConfig { endpoint, cache_dir, token, offline, retries } = config;
+        let HubConfig { endpoint, cache_dir, token, token_file, offline, retries } = config;
         let cache_dir = cache_dir.ok_or(Error::NoCacheFolder)?;
+        let token = token.or_else(|| read_token(&token_file.filter(|_| !offline)?));
         let client = HFClient::builder()
             .endpoint(&endpoint)
             .cache_dir(&cache_dir)
@@ -124,4 +127,10 @@ impl Hub {
         let path = repository.get(file, |path| Ok(path.to_owned()))?;
         Ok(HubFile { path, commit: repository.revision().to_owned() })
     }
+}
+
+/// The token that a login has stored, or `None` if there is no login.
+fn read_token(file: &Path) -> Option<String> {
+    let token = fs::read_to_string(file).ok()?.trim().to_owned();
+    (!token.is_empty()).then_some(token)
 }

@@ -171,6 +171,29 @@ fn token_is_sent() {
     assert!(requests.iter().any(|request| request.method == "GET"));
 }
 
+#[test]
+fn token_file_is_read_when_data_is_fetched_and_not_before() {
+    let server = MockHub::start();
+    serve_idx(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let config = HubConfig { token_file: Some(file.clone()), ..server.config() };
+    let sent = |config: &HubConfig| {
+        load(config, "hf://datasets/some/digits").unwrap();
+        let requests = server.take_requests();
+        assert!(requests.iter().all(|request| request.authorization == requests[0].authorization));
+        requests[0].authorization.clone()
+    };
+    assert_eq!(sent(&config), None);
+    // The configuration is the same, the file is new.
+    std::fs::write(&file, "from-file\n").unwrap();
+    assert_eq!(sent(&config).as_deref(), Some("Bearer from-file"));
+    let both = HubConfig { token: Some("secret".to_owned()), ..config.clone() };
+    assert_eq!(sent(&both).as_deref(), Some("Bearer secret"));
+    std::fs::write(&file, " \n").unwrap();
+    assert_eq!(sent(&config), None);
+}
+
 /// hf-hub would take the token of the environment. Variables cannot be set for
 /// this process alone, so the test runs again in a process of its own.
 #[test]

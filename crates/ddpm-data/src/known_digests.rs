@@ -1,4 +1,4 @@
-//! The SHA-256 digests of MNIST.
+//! The digests of MNIST, by which its copies are verified.
 
 use std::path::Path;
 
