@@ -50,6 +50,7 @@ mod config;
 mod error;
 pub mod likelihood;
 mod linear;
+mod loss_weights;
 mod prediction;
 mod process;
 mod random;
@@ -62,6 +63,7 @@ mod timesteps;
 
 pub use config::{BetaSchedule, Compat, ScheduleConfig, VarianceType};
 pub use error::{Error, Result};
+pub use loss_weights::LossWeighting;
 pub use prediction::PredictionType;
 pub use process::Posterior;
 pub use random::{AddressedRng, Purpose};

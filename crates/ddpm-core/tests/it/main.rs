@@ -18,6 +18,7 @@ mod independence;
 mod inverse;
 mod learned;
 mod likelihood;
+mod loss_weights;
 mod memory;
 mod oracle;
 mod repaint;

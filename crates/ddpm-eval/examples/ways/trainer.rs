@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_core::{AddressedRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::{DataSet, Epochs};
-use ddpm_train::Loss;
 
 use crate::{
     PIXELS, Way,
@@ -56,7 +55,7 @@ impl<'a> Trainer<'a> {
             data,
             epochs: Epochs::new(data.len(), BATCH, seed)?,
             rng,
-            weights_of_loss: Loss::ClampedSnr.weights(schedule, PredictionType::Sample)?,
+            weights_of_loss: LossWeighting::ClampedSnr.weights(schedule, PredictionType::Sample)?,
             network: Network::new(way, &tensors),
             optimizer: AdamW::new(weights.clone(), params)?,
             average: tensors.iter().map(|it| it.detach().copy()).collect::<candle_core::Result<_>>()?,

@@ -159,9 +159,9 @@ fn weights_are_those_of_the_bound_and_of_the_losses() {
     let sum: f64 = bound[1..].iter().sum();
     assert!((sum / (0.5 * (snr[0] - snr[19])) - 1.0).abs() < 1e-12, "{sum}");
     let space = |loss| ErrorWeight::Space(loss).over_timesteps(&schedule).unwrap();
-    assert_eq!(space(Loss::Epsilon), snr);
-    assert_eq!(space(Loss::Sample), [1.0; 20]);
-    assert!(std::iter::zip(space(Loss::VPrediction), snr).all(|(weight, snr)| weight == snr + 1.0));
+    assert_eq!(space(LossWeighting::Epsilon), snr);
+    assert_eq!(space(LossWeighting::Sample), [1.0; 20]);
+    assert!(std::iter::zip(space(LossWeighting::VPrediction), snr).all(|(weight, snr)| weight == snr + 1.0));
 }
 
 #[test]
