@@ -3,11 +3,10 @@
 use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ddpm_core::{NoiseMode, PredictionType};
+use ddpm_core::{LossWeighting, NoiseMode, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeight, Metric};
 use ddpm_model::DeviceChoice;
-use ddpm_train::Loss;
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -409,11 +408,11 @@ impl From<ErrorWeightName> for ErrorWeight {
     fn from(name: ErrorWeightName) -> Self {
         match name {
             ErrorWeightName::Bound => Self::Bound,
-            ErrorWeightName::Epsilon => Self::Space(Loss::Epsilon),
-            ErrorWeightName::Sample => Self::Space(Loss::Sample),
-            ErrorWeightName::VPrediction => Self::Space(Loss::VPrediction),
-            ErrorWeightName::MinSnr => Self::Space(Loss::MinSnr),
-            ErrorWeightName::ClampedSnr => Self::Space(Loss::ClampedSnr),
+            ErrorWeightName::Epsilon => Self::Space(LossWeighting::Epsilon),
+            ErrorWeightName::Sample => Self::Space(LossWeighting::Sample),
+            ErrorWeightName::VPrediction => Self::Space(LossWeighting::VPrediction),
+            ErrorWeightName::MinSnr => Self::Space(LossWeighting::MinSnr),
+            ErrorWeightName::ClampedSnr => Self::Space(LossWeighting::ClampedSnr),
         }
     }
 }

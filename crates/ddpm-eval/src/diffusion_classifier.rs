@@ -1,9 +1,8 @@
 //! A class-conditional diffusion model as a classifier.
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_core::{AddressedRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
 use ddpm_model::Denoiser;
-use ddpm_train::Loss;
 
 use crate::{Error, Result};
 
@@ -15,10 +14,10 @@ use crate::{Error, Result};
 /// | weight | 20 draws | 50 draws | 100 draws |
 /// | --- | --- | --- | --- |
 /// | [`ErrorWeight::Bound`] | 0.586 | 0.595 | 0.610 |
-/// | [`Loss::Epsilon`] | 0.649 | 0.632 | 0.650 |
-/// | [`Loss::Sample`] | 0.881 | 0.879 | 0.879 |
-/// | [`Loss::VPrediction`] | 0.908 | 0.903 | 0.907 |
-/// | [`Loss::MinSnr`] | **0.959** | **0.965** | **0.970** |
+/// | [`LossWeighting::Epsilon`] | 0.649 | 0.632 | 0.650 |
+/// | [`LossWeighting::Sample`] | 0.881 | 0.879 | 0.879 |
+/// | [`LossWeighting::VPrediction`] | 0.908 | 0.903 | 0.907 |
+/// | [`LossWeighting::MinSnr`] | **0.959** | **0.965** | **0.970** |
 ///
 /// Where t is small the image shows through, and the model hardly needs the class; where it is large nothing is
 /// seen. With five draws of one timestep alone, 0.52 are right by t = 0, 0.95 by t = 9 and 0.76 by t = 19. The
@@ -28,13 +27,13 @@ pub enum ErrorWeight {
     /// The weight in the variational bound, c²/(2σ²) with the posterior's factor c and variance σ², of which that
     /// of t = 0 is the one of t = 1, as in [`BoundEstimator`](ddpm_core::likelihood::BoundEstimator).
     Bound,
-    /// That of a loss, [`Loss::sample_weight`]; [`Loss::Epsilon`] is what Li et al. use.
-    Space(Loss),
+    /// The weight of a training loss, [`LossWeighting::sample_weight`]; Li et al. use [`LossWeighting::Epsilon`].
+    Space(LossWeighting),
 }
 
 impl ErrorWeight {
     /// Those of these weights that gave the best accuracy on training images.
-    pub const BEST: Self = Self::Space(Loss::MinSnr);
+    pub const BEST: Self = Self::Space(LossWeighting::MinSnr);
 
     /// The weight at each timestep of the schedule.
     ///
@@ -146,7 +145,7 @@ impl DiffusionClassifier {
         let expected = each_class(&x_start.to_dtype(DType::F32)?)?;
         let mut errors = Vec::with_capacity(self.timesteps.len() * rows);
         for (draw, &t) in self.timesteps.iter().enumerate() {
-            let eps = self.rng.normal_like(Purpose::Evaluation, images, draw, x_start)?;
+            let eps = self.rng.normal_like(Purpose::EVALUATION, images, draw, x_start)?;
             let x_t = each_class(&self.schedule.q_sample(x_start, &[t], &eps)?)?;
             let found = model(&x_t, &vec![t; rows], &labels)?.to_dtype(DType::F32)?;
             let squares: Vec<f32> = (found - &expected)?.sqr()?.sum(1)?.to_vec1()?;
@@ -206,8 +205,11 @@ impl ClassErrors {
         }
         let errors = self.errors.chunks(sums.len());
         for (&t, errors) in std::iter::zip(&self.timesteps[..draws], errors) {
-            let last = weights.len().saturating_sub(1);
-            let weight = weights.get(t).ok_or(ddpm_core::Error::TimestepRange { found: t, last })?;
+            let refuse = || {
+                let expected = format!("below {}, the number of weights", weights.len());
+                ddpm_core::Error::out_of_range("timestep", t, expected)
+            };
+            let weight = weights.get(t).ok_or_else(refuse)?;
             std::iter::zip(&mut sums, errors).for_each(|(sum, &error)| *sum += weight * f64::from(error));
         }
         let least = |sums: &[f64]| (0..=u8::MAX).zip(sums).min_by(|a, b| a.1.total_cmp(b.1)).map(|(c, _)| c);

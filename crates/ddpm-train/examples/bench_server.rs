@@ -13,10 +13,10 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{NoiseMode, PredictionType, Sampler, sampler::Guidance};
+use ddpm_core::{LossWeighting, NoiseMode, PredictionType, Sampler, sampler::Guidance};
 use ddpm_data::DataSet;
 use ddpm_model::{Denoiser, DenoiserConfig, Network, SampleConfig, Steps, initial_weights};
-use ddpm_train::{Loss, Preset, TrainConfig, Trainer};
+use ddpm_train::{Preset, TrainConfig, Trainer};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -54,7 +54,7 @@ impl<'a> Server<'a> {
         };
         let preset = TrainConfig::preset(Preset::Quick, data);
         // A schedule of the learning rate that these steps never end.
-        let config = TrainConfig { loss: Loss::Sample, epochs: 1000, denoiser, ..preset };
+        let config = TrainConfig { loss: LossWeighting::Sample, epochs: 1000, denoiser, ..preset };
         let weights = initial_weights(&config.denoiser, config.seed, &Device::Cpu)?;
         let denoiser = Denoiser::new(&config.denoiser, &config.schedule, weights)?;
         Ok(Self { data, config, trainers: Vec::new(), denoiser })

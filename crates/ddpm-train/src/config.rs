@@ -1,11 +1,11 @@
 //! The configuration of a training run, and presets.
 
-use ddpm_core::{PredictionType, ScheduleConfig};
+use ddpm_core::{LossWeighting, PredictionType, ScheduleConfig};
 use ddpm_data::DataSet;
 use ddpm_model::{DenoiserConfig, Head};
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWConfig, Error, Loss, Result, TimestepSampling};
+use crate::{AdamWConfig, Error, Result, TimestepSampling};
 
 /// All that determines a training run besides the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct TrainConfig {
     /// The probability with which an image is shown without its class, for guidance.
     pub class_dropout: f64,
     /// The space of the error.
-    pub loss: Loss,
+    pub loss: LossWeighting,
     /// How timesteps are drawn.
     #[serde(default)]
     pub timestep_sampling: TimestepSampling,
@@ -72,7 +72,7 @@ impl TrainConfig {
             Preset::Quick => (6, 0.999),
             Preset::Compare => (4, 0.999),
         };
-        let loss = if preset == Preset::Original { Loss::Sample } else { Loss::ClampedSnr };
+        let loss = if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
         let denoiser = match preset {
             Preset::Original => DenoiserConfig {
                 output_type: PredictionType::Sample,

@@ -19,7 +19,6 @@ mod checkpoint;
 mod config;
 mod engine;
 mod error;
-mod loss;
 mod metrics;
 mod optimizer;
 mod run;
@@ -28,7 +27,6 @@ mod variation;
 
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
-pub use loss::Loss;
 pub use metrics::Record;
 pub use optimizer::AdamWConfig;
 pub use run::{Event, Outcome, Start, run};

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ddpm_core::PredictionType;
+use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_model};
-use ddpm_train::{Error, Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
+use ddpm_train::{Error, Event, Outcome, Preset, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 
 use super::job::Job;
@@ -107,16 +107,16 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
         Some(NetworkName::Mlp) => config.denoiser = DenoiserConfig::mlp(data.rows(), data.cols(), classes),
         Some(NetworkName::Plain) => {
             config.denoiser = DenoiserConfig::plain(data.rows(), data.cols(), classes);
-            config.loss = Loss::Epsilon;
+            config.loss = LossWeighting::Epsilon;
         }
         None => {}
     }
     match options.loss {
-        Some(LossName::Epsilon) => config.loss = Loss::Epsilon,
-        Some(LossName::Sample) => config.loss = Loss::Sample,
-        Some(LossName::VPrediction) => config.loss = Loss::VPrediction,
-        Some(LossName::MinSnr) => config.loss = Loss::MinSnr,
-        Some(LossName::ClampedSnr) => config.loss = Loss::ClampedSnr,
+        Some(LossName::Epsilon) => config.loss = LossWeighting::Epsilon,
+        Some(LossName::Sample) => config.loss = LossWeighting::Sample,
+        Some(LossName::VPrediction) => config.loss = LossWeighting::VPrediction,
+        Some(LossName::MinSnr) => config.loss = LossWeighting::MinSnr,
+        Some(LossName::ClampedSnr) => config.loss = LossWeighting::ClampedSnr,
         None => {}
     }
     if let Some(output) = options.output {

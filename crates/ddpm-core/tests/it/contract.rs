@@ -39,7 +39,7 @@ fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) ->
         },
         |x, draw| {
             record.draws.push(draw);
-            AddressedRng::new(3).normal_like(Purpose::SampleStep, &[0], draw, x)
+            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &[0], draw, x)
         },
         |step| {
             record.seen.push((step.index, step.total, step.timestep));

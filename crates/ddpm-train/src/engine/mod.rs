@@ -115,12 +115,12 @@ pub(crate) const SURPRISE: f32 = 20.0;
 
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{PredictionType, ScheduleConfig};
+    use ddpm_core::{LossWeighting, PredictionType, ScheduleConfig};
     use ddpm_data::{Images, Labels};
     use ddpm_model::{DenoiserConfig, Head, Network};
 
     use super::*;
-    use crate::{AdamWConfig, Loss, Preset};
+    use crate::{AdamWConfig, Preset};
 
     /// The same steps from the same weights by kernels and by tensors, for every kind of output.
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         let cases = [mlp, patches].into_iter().flat_map(|n| cases.map(|case| (n.clone(), case)));
         for (network, (output_type, head, bound)) in cases {
             let config = DenoiserConfig { output_type, head, network, ..DenoiserConfig::mlp(5, 6, 3) };
-            let of_t = Loss::VPrediction.weights(&schedule, output_type).unwrap();
+            let of_t = LossWeighting::VPrediction.weights(&schedule, output_type).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
             let config = TrainConfig { batch_size: 16, denoiser: config, bound, ..preset };
             let mut kernels = Engine::cpu(&config, &schedule).unwrap();

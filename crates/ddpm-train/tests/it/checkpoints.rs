@@ -178,7 +178,7 @@ fn a_checkpoint_of_another_configuration_is_refused_by_the_name_of_the_option() 
     assert_eq!(other_config(|c| c.seed = 2).0, "seed");
     assert_eq!(other_config(|c| c.epochs = 4).0, "epochs");
     assert_eq!(other_config(|c| c.batch_size = 10).0, "batch_size");
-    assert_eq!(other_config(|c| c.loss = ddpm_train::Loss::MinSnr).0, "loss");
+    assert_eq!(other_config(|c| c.loss = ddpm_core::LossWeighting::MinSnr).0, "loss");
     assert_eq!(other_config(|c| c.adamw.beta1 = 0.8).0, "adamw");
     assert_eq!(other_config(|c| c.schedule.beta_end = 0.6).0, "schedule");
     let (key, text) = other_config(|c| {

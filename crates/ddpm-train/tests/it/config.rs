@@ -1,10 +1,10 @@
 //! Presets, the learning rate, and configurations that are refused.
 
 use candle_core::Device;
-use ddpm_core::PredictionType;
+use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::{DataSet, Images};
 use ddpm_model::Head;
-use ddpm_train::{AdamWConfig, Error, Loss, Preset, TrainConfig, Trainer, held_out_loss};
+use ddpm_train::{AdamWConfig, Error, Preset, TrainConfig, Trainer, held_out_loss};
 
 use crate::{config, corpus, labelled, unlabelled};
 
@@ -67,7 +67,8 @@ fn presets_are_for_the_data_and_valid() {
             let config = TrainConfig::preset(preset, &data);
             config.validate(&data).unwrap();
             assert_eq!(config.denoiser.num_classes, data.classes().unwrap_or(0));
-            let loss = if preset == Preset::Original { Loss::Sample } else { Loss::ClampedSnr };
+            let loss =
+                if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
             assert_eq!((config.loss, config.denoiser.output_type), (loss, PredictionType::Sample));
         }
     }

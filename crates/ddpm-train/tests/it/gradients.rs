@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use ddpm_core::PredictionType;
+use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{Error, Loss, TrainConfig, Trainer};
+use ddpm_train::{Error, TrainConfig, Trainer};
 
 use crate::{config, corpus, small_mlp, small_plain, values};
 
@@ -44,7 +44,7 @@ fn moved(weights: &Weights, name: &str, direction: &[f64], length: f64) -> Weigh
     moved
 }
 
-fn check(network: Network, loss: Loss, output_type: PredictionType) {
+fn check(network: Network, loss: LossWeighting, output_type: PredictionType) {
     let config = TrainConfig { loss, class_dropout: 0.3, batch_size: 50, ..config() };
     let config =
         TrainConfig { denoiser: DenoiserConfig { network, output_type, ..config.denoiser }, ..config };
@@ -73,30 +73,30 @@ fn check(network: Network, loss: Loss, output_type: PredictionType) {
 
 #[test]
 fn of_the_residual_network() {
-    check(small_mlp(), Loss::Sample, PredictionType::Sample);
+    check(small_mlp(), LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
 fn of_two_residual_blocks() {
     let network = Network::Mlp { width: 20, hidden: 12, blocks: 2, embedding: 6 };
-    check(network, Loss::Sample, PredictionType::Sample);
+    check(network, LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
 fn of_a_network_between_patches() {
     let network =
         Network::PatchMlp { patch: 4, local: 12, code: 6, width: 20, hidden: 12, blocks: 1, embedding: 6 };
-    check(network, Loss::Sample, PredictionType::Sample);
+    check(network, LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
 fn of_the_plain_network() {
-    check(small_plain(), Loss::Epsilon, PredictionType::Epsilon);
+    check(small_plain(), LossWeighting::Epsilon, PredictionType::Epsilon);
 }
 
 #[test]
 fn of_a_loss_with_weights() {
-    check(small_mlp(), Loss::MinSnr, PredictionType::Sample);
-    check(small_mlp(), Loss::MinSnr, PredictionType::VPrediction);
-    check(small_plain(), Loss::VPrediction, PredictionType::Sample);
+    check(small_mlp(), LossWeighting::MinSnr, PredictionType::Sample);
+    check(small_mlp(), LossWeighting::MinSnr, PredictionType::VPrediction);
+    check(small_plain(), LossWeighting::VPrediction, PredictionType::Sample);
 }

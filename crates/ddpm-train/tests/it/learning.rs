@@ -1,10 +1,13 @@
 //! Training lowers the loss on images that it has not seen.
 
 use candle_core::Device;
-use ddpm_core::PredictionType::{self, Epsilon, Sample, VPrediction};
+use ddpm_core::{
+    LossWeighting,
+    PredictionType::{self, Epsilon, Sample, VPrediction},
+};
 use ddpm_data::DataSet;
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{AdamWConfig, Error, Loss, Start, TrainConfig, Trainer, held_out_loss};
+use ddpm_train::{AdamWConfig, Error, Start, TrainConfig, Trainer, held_out_loss};
 use tempfile::tempdir;
 
 use crate::{config, config_for, corpus, names, small_plain, train, unlabelled};
@@ -36,7 +39,9 @@ fn expected_improvement(output: PredictionType) -> f64 {
 #[test]
 fn every_loss_falls_for_every_output() {
     let (train, test) = (corpus().train(), corpus().test().unwrap());
-    for loss in [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr] {
+    for loss in
+        [LossWeighting::Epsilon, LossWeighting::Sample, LossWeighting::VPrediction, LossWeighting::MinSnr]
+    {
         for output in [Epsilon, Sample, VPrediction] {
             let mut config = TrainConfig { loss, ..config() };
             config.denoiser.output_type = output;
@@ -49,7 +54,7 @@ fn every_loss_falls_for_every_output() {
 #[test]
 fn the_plain_network_learns() {
     let (train, test) = (corpus().train(), corpus().test().unwrap());
-    for (loss, output) in [(Loss::Epsilon, Epsilon), (Loss::Sample, Sample)] {
+    for (loss, output) in [(LossWeighting::Epsilon, Epsilon), (LossWeighting::Sample, Sample)] {
         let mut config = TrainConfig { loss, ..config() };
         config.denoiser =
             DenoiserConfig { network: small_plain(), output_type: output, ..config.denoiser.clone() };

@@ -7,7 +7,6 @@ mod config;
 mod folder;
 mod gradients;
 mod learning;
-mod loss;
 mod metrics;
 mod optimizer;
 mod reproducible;

@@ -1,8 +1,9 @@
 //! The same seed gives the same bits, whatever the machine is doing.
 
 use candle_core::{Device, Tensor};
+use ddpm_core::LossWeighting;
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{Loss, TrainConfig, Trainer, held_out_loss};
+use ddpm_train::{TrainConfig, Trainer, held_out_loss};
 
 use crate::{bits, config, corpus, small_plain};
 
@@ -19,7 +20,7 @@ fn trained(config: &TrainConfig, steps: u64) -> (State, Vec<u32>) {
 
 /// Large enough that a matrix product or a pass over the weights may be divided among threads.
 fn large(network: Network) -> TrainConfig {
-    let config = TrainConfig { batch_size: 100, loss: Loss::Epsilon, ..config() };
+    let config = TrainConfig { batch_size: 100, loss: LossWeighting::Epsilon, ..config() };
     TrainConfig { denoiser: DenoiserConfig { network, ..config.denoiser }, ..config }
 }
 
@@ -63,7 +64,7 @@ fn each_option_changes_the_weights() {
         ("epochs", |c| c.epochs = 30),
         ("batch_size", |c| c.batch_size = 19),
         ("class_dropout", |c| c.class_dropout = 1.0),
-        ("loss", |c| c.loss = Loss::MinSnr),
+        ("loss", |c| c.loss = LossWeighting::MinSnr),
         ("beta1", |c| c.adamw.beta1 = 0.5),
         ("beta2", |c| c.adamw.beta2 = 0.9),
         ("weight_decay", |c| c.adamw.weight_decay = 0.5),

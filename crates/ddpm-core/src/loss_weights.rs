@@ -1,42 +1,40 @@
-//! The space in which the error of a prediction is measured.
+//! The weights of a training loss over timesteps.
 //!
-//! Since ε, x₀ and v are affine functions of each other, a mean squared error in one space is one in any
-//! other times a weight that depends on t. Over x₀ the weights are
+//! ε, x₀ and v are affine functions of each other, so a mean squared error of one is a mean squared error of
+//! another times a weight that depends on t. The weights of the squared error of x₀ are
 //!
 //! ```text
-//! epsilon      SNR(t) = ᾱₜ / (1−ᾱₜ)        (Ho et al. 2020, eq. 14)
+//! epsilon      SNR(t) = ᾱₜ / (1−ᾱₜ)        (Ho et al. 2020, eq. 14: L_simple)
 //! sample       1
-//! v_prediction SNR(t) + 1                  (Salimans & Ho 2022, section 4)
-//! min_snr      min(SNR(t), 5)              (Hang et al. 2023, arXiv 2303.09556, with γ = 5)
-//! clamped_snr  SNR(t), at least 1, at most 5
+//! v_prediction SNR(t) + 1                  (Salimans & Ho 2022, arXiv 2202.00512, section 4)
+//! min_snr      min(SNR(t), γ)              (Hang et al. 2023, arXiv 2303.09556, eq. 8, with γ = 5)
+//! clamped_snr  min(max(SNR(t), 1), γ)      (truncated SNR of Salimans & Ho 2022, section 4, with an upper limit)
 //! ```
 
-use ddpm_core::{NoiseSchedule, PredictionType};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, NoiseSchedule, PredictionType, Result};
 
-/// The space of the squared error, and with it the weight of each timestep.
+/// How much the squared error at each timestep counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Loss {
-    /// The error of ε: `L_simple` of Ho et al.
+pub enum LossWeighting {
+    /// The plain mean squared error of ε: `L_simple` of Ho et al. 2020.
     Epsilon,
-    /// The error of x₀.
+    /// The plain mean squared error of x₀.
     Sample,
-    /// The error of v.
+    /// The plain mean squared error of v.
     VPrediction,
-    /// The error of x₀ times min(SNR, 5).
+    /// The mean squared error of x₀, weighted by min(SNR, 5).
     MinSnr,
-    /// The error of x₀ times SNR clamped to [1, 5]: that of x₀ where the shape is decided (`truncated SNR` of
-    /// Salimans & Ho 2022), that of min-SNR in the last steps.
+    /// The mean squared error of x₀, weighted by SNR clamped to [1, 5].
     ClampedSnr,
 }
 
-/// γ of min-SNR, the value that its authors recommend.
+/// γ of min-SNR: the value that Hang et al. recommend.
 const MIN_SNR_GAMMA: f64 = 5.0;
 
-impl Loss {
+impl LossWeighting {
     /// The weight of the squared error of x₀ at a signal-to-noise ratio.
     #[must_use]
     pub fn sample_weight(self, snr: f64) -> f64 {
@@ -49,13 +47,13 @@ impl Loss {
         }
     }
 
-    /// The weight of the squared error of a network's raw output, of the kind `output`, for each timestep
-    /// of the schedule.
+    /// The weight at each timestep t = 0 … T − 1 of the squared error of a network's output, which is ε, x₀ or v
+    /// according to `output`.
     ///
     /// # Errors
     ///
-    /// If the raw output is ε and a timestep has a signal-to-noise ratio of 0, where an error of ε is none of
-    /// x₀.
+    /// If the output is ε and the schedule has a timestep of signal-to-noise ratio 0, at which the error of ε does
+    /// not determine the error of x₀.
     pub fn weights(self, schedule: &NoiseSchedule, output: PredictionType) -> Result<Vec<f64>> {
         let output = match output {
             PredictionType::Epsilon => Self::Epsilon,
@@ -71,7 +69,7 @@ impl Loss {
                     (Self::MinSnr, Self::Epsilon) => (MIN_SNR_GAMMA / snr).min(1.0),
                     _ => self.sample_weight(snr) / output.sample_weight(snr),
                 };
-                if weight.is_finite() { Ok(weight) } else { Err(ddpm_core::Error::ZeroSnrEpsilon.into()) }
+                if weight.is_finite() { Ok(weight) } else { Err(Error::ZeroSnrEpsilon) }
             })
             .collect()
     }

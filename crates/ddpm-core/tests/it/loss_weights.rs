@@ -1,14 +1,19 @@
-//! The weights of the losses: closed forms, and what they mean.
+//! The weights of the losses: their closed forms, and the errors that they stand for.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseSchedule,
+    AddressedRng, LossWeighting, NoiseSchedule,
     PredictionType::{self, Epsilon, Sample, VPrediction},
     Purpose, ScheduleConfig,
 };
-use ddpm_train::Loss;
 
-const LOSSES: [Loss; 5] = [Loss::Epsilon, Loss::Sample, Loss::VPrediction, Loss::MinSnr, Loss::ClampedSnr];
+const LOSSES: [LossWeighting; 5] = [
+    LossWeighting::Epsilon,
+    LossWeighting::Sample,
+    LossWeighting::VPrediction,
+    LossWeighting::MinSnr,
+    LossWeighting::ClampedSnr,
+];
 const OUTPUTS: [PredictionType; 3] = [Epsilon, Sample, VPrediction];
 
 fn schedule() -> NoiseSchedule {
@@ -36,22 +41,22 @@ fn weights_are_their_closed_forms() {
     let snr: Form = |a| a / (1.0 - a);
     let min_snr: Form = |a| (a / (1.0 - a)).min(5.0);
     let clamped_snr: Form = |a| (a / (1.0 - a)).clamp(1.0, 5.0);
-    let table: [(Loss, PredictionType, Form); 15] = [
-        (Loss::Epsilon, Epsilon, |_| 1.0),
-        (Loss::Epsilon, Sample, snr),
-        (Loss::Epsilon, VPrediction, |a| a),
-        (Loss::Sample, Epsilon, |a| (1.0 - a) / a),
-        (Loss::Sample, Sample, |_| 1.0),
-        (Loss::Sample, VPrediction, |a| 1.0 - a),
-        (Loss::VPrediction, Epsilon, |a| 1.0 / a),
-        (Loss::VPrediction, Sample, |a| 1.0 / (1.0 - a)),
-        (Loss::VPrediction, VPrediction, |_| 1.0),
-        (Loss::MinSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0)),
-        (Loss::MinSnr, Sample, min_snr),
-        (Loss::MinSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a)),
-        (Loss::ClampedSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0).max((1.0 - a) / a)),
-        (Loss::ClampedSnr, Sample, clamped_snr),
-        (Loss::ClampedSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a).max(1.0 - a)),
+    let table: [(LossWeighting, PredictionType, Form); 15] = [
+        (LossWeighting::Epsilon, Epsilon, |_| 1.0),
+        (LossWeighting::Epsilon, Sample, snr),
+        (LossWeighting::Epsilon, VPrediction, |a| a),
+        (LossWeighting::Sample, Epsilon, |a| (1.0 - a) / a),
+        (LossWeighting::Sample, Sample, |_| 1.0),
+        (LossWeighting::Sample, VPrediction, |a| 1.0 - a),
+        (LossWeighting::VPrediction, Epsilon, |a| 1.0 / a),
+        (LossWeighting::VPrediction, Sample, |a| 1.0 / (1.0 - a)),
+        (LossWeighting::VPrediction, VPrediction, |_| 1.0),
+        (LossWeighting::MinSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0)),
+        (LossWeighting::MinSnr, Sample, min_snr),
+        (LossWeighting::MinSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a)),
+        (LossWeighting::ClampedSnr, Epsilon, |a| (5.0 * (1.0 - a) / a).min(1.0).max((1.0 - a) / a)),
+        (LossWeighting::ClampedSnr, Sample, clamped_snr),
+        (LossWeighting::ClampedSnr, VPrediction, |a| (5.0 * (1.0 - a)).min(a).max(1.0 - a)),
     ];
     for (loss, output, form) in table {
         let weights = loss.weights(&schedule(), output).unwrap();
@@ -64,21 +69,21 @@ fn weights_are_their_closed_forms() {
 
 #[test]
 fn min_snr_meets_both_of_its_branches() {
-    let weights = Loss::MinSnr.weights(&schedule(), Sample).unwrap();
+    let weights = LossWeighting::MinSnr.weights(&schedule(), Sample).unwrap();
     assert_eq!(weights[0], 5.0);
     assert!(weights[19] < 1e-4, "{}", weights[19]);
 }
 
 #[test]
 fn clamped_snr_meets_its_three_branches() {
-    let weights = Loss::ClampedSnr.weights(&schedule(), Sample).unwrap();
+    let weights = LossWeighting::ClampedSnr.weights(&schedule(), Sample).unwrap();
     assert_eq!((weights[0], weights[19]), (5.0, 1.0));
     assert!(weights.iter().any(|&weight| weight > 1.0 && weight < 5.0), "{weights:?}");
 }
 
 fn normal(index: u64, pixels: usize) -> Tensor {
     let rng = AddressedRng::new(3);
-    rng.normal(Purpose::Evaluation, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
+    rng.normal(Purpose::EVALUATION, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
 }
 
 fn mean_square(a: &Tensor, b: &Tensor) -> f64 {
@@ -91,8 +96,11 @@ fn mean_square(a: &Tensor, b: &Tensor) -> f64 {
 fn the_weighted_error_of_an_output_is_the_error_in_the_space_of_the_loss() {
     let schedule = schedule();
     let (x_start, eps) = (normal(0, 50), normal(1, 50));
-    for (loss, space) in [(Loss::Epsilon, Epsilon), (Loss::Sample, Sample), (Loss::VPrediction, VPrediction)]
-    {
+    for (loss, space) in [
+        (LossWeighting::Epsilon, Epsilon),
+        (LossWeighting::Sample, Sample),
+        (LossWeighting::VPrediction, VPrediction),
+    ] {
         for output in OUTPUTS {
             let weights = loss.weights(&schedule, output).unwrap();
             for (t, weight) in weights.iter().enumerate() {
