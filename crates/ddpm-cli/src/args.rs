@@ -50,10 +50,14 @@ pub(crate) enum Command {
     Sample(Sample),
     /// Train a model
     Train(Train),
-    /// Measure how good a model's images are, or the likelihood of real ones
+    /// Measure how good a model's images are, beside real test images
     Eval(Eval),
-    /// Train a feature net, by which `eval` measures images of a data set
-    Features(Features),
+    /// Measure the variational bound on test images, in bits per dimension
+    Likelihood(Likelihood),
+    /// Classify test images by how well the model denoises them as each class
+    Classify(Classify),
+    /// Train a feature net, with which `eval` measures images of a data set
+    TrainFeatures(TrainFeatures),
     /// Read, verify and describe a data set
     Data(Data),
     /// Describe a model and this program
@@ -172,23 +176,6 @@ pub(crate) struct Train {
     pub(crate) set: Vec<String>,
 }
 
-/// The options of `eval` that say nothing where real images are measured.
-const OF_GENERATED_IMAGES: [&str; 13] = [
-    "samples",
-    "metrics",
-    "features",
-    "out",
-    "classes",
-    "sampler",
-    "steps",
-    "timesteps",
-    "noise",
-    "variances",
-    "eta",
-    "guidance",
-    "guidance_interval",
-];
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Eval {
     #[command(flatten)]
@@ -211,30 +198,45 @@ pub(crate) struct Eval {
     /// dimensions
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Measure the variational bound on test images instead, in bits per dimension, and find the best timesteps
-    #[arg(long, conflicts_with_all = OF_GENERATED_IMAGES, group = "of_real_images")]
-    pub(crate) likelihood: bool,
-    /// Classify test images by how well the model denoises them as each class instead
-    #[arg(long, conflicts_with_all = OF_GENERATED_IMAGES, group = "of_real_images")]
-    pub(crate) classifier: bool,
-    /// Draws of noise for each image, for --classifier; the first are the same in each number
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100", requires = "classifier",
-        conflicts_with = "likelihood",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
-    pub(crate) draws: Vec<usize>,
-    /// How much the error at each timestep counts, for --classifier: as in the variational bound or in a loss
-    #[arg(long, value_enum, default_value_t = ErrorWeightName::MinSnr, requires = "classifier",
-        conflicts_with = "likelihood")]
-    pub(crate) weight: ErrorWeightName,
-    /// Test images for --likelihood or --classifier, and as many training images for --likelihood, to choose
-    /// variances and timesteps by
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "of_real_images",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
-    pub(crate) images: usize,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Features {
+pub(crate) struct Likelihood {
+    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
+    pub(crate) model: String,
+    /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// The number of test images to measure, and of training images to fit variances and timesteps on
+    #[arg(short, long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    pub(crate) num_images: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Classify {
+    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
+    pub(crate) model: String,
+    /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
+    pub(crate) data: Source,
+    /// The number of test images
+    #[arg(short, long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    pub(crate) num_images: usize,
+    /// Numbers of noise samples for each image; the accuracy is measured for each number
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) num_noise: Vec<usize>,
+    /// How much the error at each timestep counts: as in the variational bound or in a loss
+    #[arg(long, value_enum, default_value_t = ErrorWeightName::MinSnr)]
+    pub(crate) weighting: ErrorWeightName,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TrainFeatures {
     /// The data: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
     ///
     /// Without labels, the net learns to tell whether an image was flipped.

@@ -20,7 +20,9 @@ fn main() -> ExitCode {
         Command::Sample(options) => commands::sample::run(options, &args.common),
         Command::Train(options) => commands::train::run(options, &args.common),
         Command::Eval(options) => commands::eval::run(options, &args.common),
-        Command::Features(options) => commands::features::run(options, &args.common),
+        Command::Likelihood(options) => commands::likelihood::run(options, &args.common),
+        Command::Classify(options) => commands::classify::run(options, &args.common),
+        Command::TrainFeatures(options) => commands::train_features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
     };
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 /// at candle's pool: it takes twice as long, or five times on a busy machine.
 #[allow(unsafe_code, reason = "the environment is changed before any thread is started")]
 fn set_threads(threads: Option<usize>, command: &Command) {
-    let candle = if matches!(command, Command::Features(_)) { Some(1) } else { threads };
+    let candle = if matches!(command, Command::TrainFeatures(_)) { Some(1) } else { threads };
     for (name, threads) in [("RAYON_NUM_THREADS", threads), ("CANDLE_NUM_THREADS", candle)] {
         if let Some(threads) = threads {
             // SAFETY: the process has one thread yet, so nothing can read the environment meanwhile.

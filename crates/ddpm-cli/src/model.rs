@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, io, path::Path};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use candle_core::Device;
-use ddpm_data::{DataSet, HubAddress};
+use ddpm_data::HubAddress;
 use ddpm_model::{Denoiser, read_model, read_model_from};
 
 use crate::output;
@@ -34,24 +34,6 @@ pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
         output::warning(&format!("{name}: {warning}"));
     }
     Ok(denoiser)
-}
-
-/// Refuses data, called `name`, whose images or classes are not those of the model. A model without classes takes
-/// any.
-pub(crate) fn ensure_fits(denoiser: &Denoiser, data: &DataSet, name: &str) -> Result<()> {
-    let config = denoiser.config();
-    ensure!(
-        (config.rows, config.cols) == (data.rows(), data.cols())
-            && (config.num_classes == 0 || data.classes() == Some(config.num_classes)),
-        "the model is for {}×{} images of {} classes, but {name} has {}×{} images of {} classes",
-        config.rows,
-        config.cols,
-        config.num_classes,
-        data.rows(),
-        data.cols(),
-        data.classes().unwrap_or(0)
-    );
-    Ok(())
 }
 
 fn find(name: &str, device: &Device) -> Result<Denoiser> {

@@ -65,6 +65,17 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
     Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
 }
 
+/// A progress bar of images whose number in all is not known yet.
+pub(crate) fn images_bar(common: &Common) -> Result<ProgressBar> {
+    progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")
+}
+
+/// Sets a progress bar to `done` of `total`.
+pub(crate) fn advance(bar: &ProgressBar, done: usize, total: usize) {
+    bar.set_length(total as u64);
+    bar.set_position(done as u64);
+}
+
 /// What is being done, on standard error; hidden where that is no terminal.
 pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
     progress(common, 0, "{spinner} {msg}  {elapsed}")

@@ -215,6 +215,14 @@ impl DataSet {
         Ok(())
     }
 
+    /// The indices of `count` images, or of all if there are fewer, spaced evenly over the set: its parts may differ.
+    #[must_use]
+    pub fn evenly_spaced(&self, count: usize) -> Vec<u32> {
+        let (total, count) = (self.len() as u64, count.min(self.len()) as u64);
+        // The number of images fits in u32, as every index does.
+        (0..count).filter_map(|i| u32::try_from((i * total).div_euclid(count)).ok()).collect()
+    }
+
     fn checked(&self, index: u32) -> Result<usize> {
         let len = self.len();
         let inside = usize::try_from(index).ok().filter(|&index| index < len);

@@ -1,10 +1,17 @@
 //! A class-conditional diffusion model as a classifier.
 
-use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
-use ddpm_model::Denoiser;
+use std::iter::zip;
 
-use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::{AddressedRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
+use ddpm_data::DataSet;
+use ddpm_model::Denoiser;
+use serde::Serialize;
+
+use crate::{ClassAccuracy, Error, Result, ensure_fits};
+
+/// Images at a time, each with every class.
+const BATCH: usize = 50;
 
 /// How much the squared error of x₀ at each timestep counts.
 ///
@@ -51,6 +58,69 @@ impl ErrorWeight {
         };
         (0..schedule.num_train_timesteps()).map(weight).collect()
     }
+}
+
+/// What [`classify`] does.
+#[derive(Clone, Debug)]
+pub struct ClassifyConfig {
+    /// The number of test images, spaced evenly over the set; all if it has fewer.
+    pub num_images: usize,
+    /// Numbers of noise samples for each image; an accuracy is measured for each. The first noise samples are the
+    /// same in each number.
+    pub num_noise: Vec<usize>,
+    /// How much the error at each timestep counts.
+    pub weighting: ErrorWeight,
+    /// The seed of the noise.
+    pub seed: u64,
+}
+
+/// The result of [`classify`] for one number of noise samples.
+#[derive(Clone, Debug, Serialize)]
+pub struct Classification {
+    /// The number of noise samples for each image.
+    pub num_noise: usize,
+    /// How many images are classified correctly.
+    #[serde(flatten)]
+    pub accuracy: ClassAccuracy,
+}
+
+/// Classifies images of `data`, which should not have been trained on. `progress` gets the number of images
+/// classified and the number in all.
+///
+/// # Errors
+///
+/// If the model has no classes, the data does not fit it or has no labels, or the network fails.
+pub fn classify(
+    denoiser: &Denoiser,
+    data: &DataSet,
+    config: &ClassifyConfig,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Classification>> {
+    let (schedule, classes) = (denoiser.schedule(), denoiser.config().num_classes);
+    let most = config.num_noise.iter().copied().max().unwrap_or_default();
+    let classifier = DiffusionClassifier::new(schedule, classes, most, config.seed)?;
+    let weights = config.weighting.over_timesteps(schedule)?;
+    ensure_fits(denoiser, data)?;
+
+    let indices = data.evenly_spaced(config.num_images);
+    let (mut images, mut labels, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    let mut found = vec![Vec::with_capacity(indices.len()); config.num_noise.len()];
+    for batch in indices.chunks(BATCH) {
+        data.gather_images(batch, &mut images)?;
+        data.gather_labels(batch, &mut labels)?;
+        expected.extend_from_slice(&labels);
+        let x_start = Tensor::from_slice(&images, (batch.len(), data.image_size()), &Device::Cpu)?;
+        let addresses: Vec<u64> = batch.iter().copied().map(u64::from).collect();
+        let errors = classifier.denoiser_errors(denoiser, &x_start, &addresses)?;
+        for (found, &num_noise) in zip(&mut found, &config.num_noise) {
+            found.extend(errors.classes(&weights, num_noise)?);
+        }
+        progress(expected.len(), indices.len());
+    }
+    let result = |(&num_noise, found): (&usize, &Vec<u8>)| {
+        Ok(Classification { num_noise, accuracy: ClassAccuracy::new(&expected, found, classes)? })
+    };
+    zip(&config.num_noise, &found).map(result).collect()
 }
 
 /// A class-conditional diffusion model as a classifier (Li et al. 2023, "Your diffusion model is secretly a
@@ -204,13 +274,13 @@ impl ClassErrors {
             return Ok(Vec::new());
         }
         let errors = self.errors.chunks(sums.len());
-        for (&t, errors) in std::iter::zip(&self.timesteps[..draws], errors) {
+        for (&t, errors) in zip(&self.timesteps[..draws], errors) {
             let refuse = || {
                 let expected = format!("below {}, the number of weights", weights.len());
                 ddpm_core::Error::out_of_range("timestep", t, expected)
             };
             let weight = weights.get(t).ok_or_else(refuse)?;
-            std::iter::zip(&mut sums, errors).for_each(|(sum, &error)| *sum += weight * f64::from(error));
+            zip(&mut sums, errors).for_each(|(sum, &error)| *sum += weight * f64::from(error));
         }
         let least = |sums: &[f64]| (0..=u8::MAX).zip(sums).min_by(|a, b| a.1.total_cmp(b.1)).map(|(c, _)| c);
         Ok(sums.chunks(self.classes).filter_map(least).collect())

@@ -150,6 +150,25 @@ pub enum Error {
         /// The digest in config.json.
         expected: String,
     },
+    /// The data has no test images.
+    #[error("{data} has no test images")]
+    NoTestImages {
+        /// The data set's name.
+        data: String,
+    },
+    /// The data has images of another size or other classes than the model.
+    #[error(
+        "the model is for {}×{} images of {} classes, but {data} has {}×{} images of {} classes",
+        model[0], model[1], model[2], found[0], found[1], found[2]
+    )]
+    ModelData {
+        /// The data set's name.
+        data: String,
+        /// Rows, columns and classes of the model.
+        model: [usize; 3],
+        /// Rows, columns and classes of the data.
+        found: [usize; 3],
+    },
     /// A model has no classes to choose from.
     #[error("a model of {found} classes, expected 2 to 256 to choose from")]
     ModelClasses {

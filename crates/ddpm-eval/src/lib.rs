@@ -31,16 +31,20 @@ mod accuracy;
 mod diffusion_classifier;
 mod error;
 mod features;
+mod likelihood;
 mod metrics;
 mod report;
 
 pub use accuracy::ClassAccuracy;
-pub use diffusion_classifier::{ClassErrors, DiffusionClassifier, ErrorWeight};
+pub use diffusion_classifier::{
+    ClassErrors, Classification, ClassifyConfig, DiffusionClassifier, ErrorWeight, classify,
+};
 pub use error::{Error, Result};
 pub use features::{
     Convolution, Description, FeatureConfig, FeatureNet, FeatureProgress, FeatureTraining, Task,
     train_features,
 };
+pub use likelihood::{BestTimesteps, BoundByVariance, LikelihoodConfig, LikelihoodReport, likelihood};
 pub use metrics::{
     ClosePair, DensityCoverage, Diversity, FrechetLimit, FrechetPoint, FrechetSubsets, KernelDistance,
     KernelSubsets, Manifold, Memorisation, Moments, NearestImage, PrecisionRecall, density_coverage,
@@ -49,3 +53,21 @@ pub use metrics::{
 pub use report::{
     Evaluation, Frechet, GeneratedImages, ManifoldFigures, Measured, Metric, Nearest, Report, View,
 };
+
+use ddpm_data::DataSet;
+use ddpm_model::Denoiser;
+
+/// Checks that `data` has the image size and the classes of the model. A model without classes takes any.
+///
+/// # Errors
+///
+/// If it does not.
+pub fn ensure_fits(denoiser: &Denoiser, data: &DataSet) -> Result<()> {
+    let config = denoiser.config();
+    let model = [config.rows, config.cols, config.num_classes];
+    let found = [data.rows(), data.cols(), data.classes().unwrap_or(0)];
+    if model[..2] == found[..2] && (model[2] == 0 || model[2] == found[2]) {
+        return Ok(());
+    }
+    Err(Error::ModelData { data: data.name().to_owned(), model, found })
+}

@@ -1,168 +1,45 @@
-//! `ddpm-cli eval --likelihood`.
+//! `ddpm-cli likelihood`.
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
-use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
-    likelihood::{Bound, BoundEstimator, Estimate},
-};
-use ddpm_data::{DataSet, HubConfig};
-use ddpm_model::Denoiser;
-use indicatif::ProgressBar;
+use anyhow::Result;
+use ddpm_core::likelihood::{Bound, Estimate};
+use ddpm_data::HubConfig;
+use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Common, Eval},
+    args::{Common, Likelihood},
     model, output,
 };
 
-/// Images at a time.
-const BATCH: usize = 250;
-/// The address of the first training image, far from those of the test images.
-const TRAINING: u64 = 1 << 32;
-
-pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
-    let device = common.device.open()?;
-    let denoiser = model::load(&options.sampling.model, &device)?;
-    let corpus = options.data.load(&HubConfig::from_env())?;
-    let test = corpus.test().context("the data has no test images, by which likelihood is measured")?;
-    for data in [corpus.train(), test] {
-        model::ensure_fits(&denoiser, data, data.name())?;
-    }
-    let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
-    let part = |data, first| Images::evenly(&denoiser, data, options.images, first, common.seed);
-    let (training, test) = (part(corpus.train(), TRAINING)?, part(test, 0)?);
-    let passes = 2 * training.indices.len() + test.indices.len();
-    let bar = output::progress(common, passes as u64, "{wide_bar} {pos}/{len} images  {eta} left")?;
-
-    // Variances and steps are chosen by training images, and judged by others.
-    let bound = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
-    let chosen = training.bounds(vec![bound(&NoiseMode::Posterior)?], &bar)?;
-    let mut costs = StepCostEstimator::new(schedule, &chosen[0])?;
-    training.each_batch(&bar, |x_start, model, noise| costs.add(x_start, model, noise))?;
-    let costs = costs.finish()?;
-    let variances = costs.optimal_variances(&timesteps)?;
-    let optimal = NoiseMode::Variances(variances.clone());
-    let estimators = [&NoiseMode::Posterior, &NoiseMode::Beta, &optimal].map(bound);
-    let bounds = test.bounds(estimators.into_iter().collect::<ddpm_core::Result<_>>()?, &bar)?;
+pub(crate) fn run(options: &Likelihood, common: &Common) -> Result<()> {
+    let denoiser = model::load(&options.model, &common.device.open()?)?;
+    let splits = options.data.load(&HubConfig::from_env())?;
+    let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
+    let bar = output::images_bar(common)?;
+    let report = likelihood(&denoiser, &splits, config, |done, total| output::advance(&bar, done, total))?;
     bar.finish_and_clear();
-
-    let best = costs.best_up_to(schedule, timesteps.len())?;
-    let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
-    let named: serde_json::Map<String, Value> = std::iter::zip(NAMES, &bounds)
-        .map(|((name, _), bound)| Ok((name.to_owned(), serde_json::to_value(bound)?)))
-        .collect::<Result<_>>()?;
-    let json = json!({
-        "model": options.sampling.model,
-        "seed": common.seed,
-        "images": test.indices.len(),
-        "training_images": training.indices.len(),
-        "bound": named,
-        "optimal_variances": variances,
-        "rate_distortion": bounds[OPTIMAL].rate_distortion(),
-        "best_timesteps": best.iter().map(|(list, bits)| {
-            json!({ "timesteps": list, "bits_per_dim": bits })
-        }).collect::<Vec<Value>>(),
-    });
-    output::result(common, &json, &(head(options, common) + &table(&bounds, &variances, &best)?))
+    let mut json = json!({ "model": options.model, "seed": common.seed });
+    if let (Value::Object(all), Value::Object(report)) = (&mut json, serde_json::to_value(&report)?) {
+        all.extend(report);
+    }
+    output::result(common, &json, &(head(options, common) + &table(&report)?))
 }
 
-/// The variances of the reverse steps: the name in JSON, and what diffusers calls them.
-const NAMES: [(&str, &str); 3] =
-    [("posterior", " (fixed_small)"), ("beta", " (fixed_large)"), ("optimal", "")];
-const OPTIMAL: usize = 2;
-
-/// The model as a sampler calls it.
-type Model<'a> = &'a mut dyn FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>;
-/// The noise as a sampler calls it.
-type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
-
-/// Images with the model and the noise that belong to them.
-struct Images<'a> {
-    denoiser: &'a Denoiser,
-    data: &'a DataSet,
-    indices: Vec<u32>,
-    first: u64,
-    rng: AddressedRng,
-}
-
-impl<'a> Images<'a> {
-    /// `count` images at most, evenly over the set, whose parts may differ.
-    fn evenly(
-        denoiser: &'a Denoiser,
-        data: &'a DataSet,
-        count: usize,
-        first: u64,
-        seed: u64,
-    ) -> Result<Self> {
-        let total = data.len();
-        let count = count.min(total);
-        let indices = (0..count).map(|i| u32::try_from((i * total).div_euclid(count)));
-        let (indices, rng) = (indices.collect::<Result<_, _>>()?, AddressedRng::new(seed));
-        Ok(Self { denoiser, data, indices, first, rng })
-    }
-
-    fn each_batch(
-        &self,
-        bar: &ProgressBar,
-        mut use_batch: impl FnMut(&Tensor, Model<'_>, Noise<'_>) -> ddpm_core::Result<()>,
-    ) -> Result<()> {
-        let pixels = self.denoiser.config().pixels();
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for indices in self.indices.chunks(BATCH) {
-            self.data.gather_images(indices, &mut images)?;
-            if self.denoiser.config().num_classes > 0 {
-                self.data.gather_labels(indices, &mut labels)?;
-            } else {
-                labels = vec![0; indices.len()];
-            }
-            let labels: Vec<u32> = labels.iter().copied().map(u32::from).collect();
-            let x_start = Tensor::from_slice(&images, (indices.len(), pixels), &Device::Cpu)?;
-            let addresses: Vec<u64> = indices.iter().map(|&index| self.first + u64::from(index)).collect();
-            let mut model = |x_t: &Tensor, timestep: Timestep| {
-                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
-                prediction.map_err(candle_core::Error::wrap)
-            };
-            let mut noise =
-                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::EVALUATION, &addresses, draw, x);
-            use_batch(&x_start.to_device(self.denoiser.device())?, &mut model, &mut noise)?;
-            bar.inc(indices.len() as u64);
-        }
-        Ok(())
-    }
-
-    /// The bound with the reverse steps of each estimator.
-    fn bounds(&self, mut estimators: Vec<BoundEstimator>, bar: &ProgressBar) -> Result<Vec<Bound>> {
-        let steps = self.denoiser.schedule().num_train_timesteps();
-        self.each_batch(bar, |x_start, model, noise| {
-            // The noise of a draw is the same for each bound, and so is what the network says to it.
-            let mut said: Vec<Option<Tensor>> = vec![None; steps];
-            let mut model = |x_t: &Tensor, timestep: Timestep| match &mut said[timestep.index()] {
-                Some(known) => Ok(known.clone()),
-                new => Ok(new.insert(model(x_t, timestep)?).clone()),
-            };
-            estimators.iter_mut().try_for_each(|bound| bound.add(x_start, &mut model, &mut *noise))
-        })?;
-        Ok(estimators.iter().map(BoundEstimator::finish).collect::<ddpm_core::Result<_>>()?)
-    }
-}
-
-/// What the figures belong to, and how to make them again.
-fn head(options: &Eval, common: &Common) -> String {
-    let (model, version, seed) = (&options.sampling.model, env!("CARGO_PKG_VERSION"), common.seed);
-    let (images, data) = (options.images, &options.data);
-    let command =
-        format!("ddpm-cli eval --likelihood --model {model} --data {data} --images {images} --seed {seed}");
+/// What the results belong to, and how to make them again.
+fn head(options: &Likelihood, common: &Common) -> String {
+    let Likelihood { model, data, num_images } = options;
+    let (version, seed) = (env!("CARGO_PKG_VERSION"), common.seed);
     format!(
-        "`{command}`, version {version}. Variances and timesteps are chosen on equally many training \
-         images.\n\n"
+        "`ddpm-cli likelihood --model {model} --data {data} --num-images {num_images} --seed {seed}`, version \
+         {version}. Variances and timesteps are fitted on {num_images} training images.\n\n"
     )
 }
 
 /// The result as Markdown.
-fn table(bounds: &[Bound], variances: &[f64], best: &[(Vec<usize>, f64)]) -> Result<String> {
+fn table(report: &LikelihoodReport) -> Result<String> {
+    let bounds = [&report.bound.fixed_small, &report.bound.fixed_large, &report.bound.optimal];
     let cell = |estimate: Estimate| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
@@ -173,30 +50,30 @@ fn table(bounds: &[Bound], variances: &[f64], best: &[(Vec<usize>, f64)]) -> Res
     };
     let mut text = format!(
         "Bits per dimension, mean of {} test images ± 95 % interval, by variance of the reverse steps\n\n",
-        bounds[0].images
+        report.images
     );
-    let names = NAMES.map(|(name, also)| format!("{name}{also}"));
-    writeln!(text, "| term | {} |", names.join(" | "))?;
-    writeln!(text, "| --- |{}", " --- |".repeat(bounds.len()))?;
+    writeln!(text, "| term | fixed_small | fixed_large | optimal |")?;
+    writeln!(text, "| --- | --- | --- | --- |")?;
     writeln!(text, "{}", row("prior", &|bound| bound.prior_bits_per_dim))?;
     for (index, step) in bounds[0].steps.iter().enumerate() {
         let name = if step.t == 0.0 { "t = 0, decoder".to_owned() } else { format!("t = {}", step.t) };
         writeln!(text, "{}", row(&name, &|bound| bound.steps[index].bits_per_dim))?;
     }
     writeln!(text, "{}", row("**bound**", &|bound| bound.total_bits_per_dim))?;
-    writeln!(text, "\nWhat a receiver knows after how many bits, with the optimal variances\n")?;
+    writeln!(text, "\nRate and distortion with the optimal variances\n")?;
     writeln!(text, "| t | rate, bits per dimension | distortion, root mean square in grey levels |")?;
     writeln!(text, "| --- | --- | --- |")?;
-    for point in bounds[OPTIMAL].rate_distortion() {
+    for point in &report.rate_distortion {
         writeln!(text, "| {} | {:.4} | {:.1} |", point.t, point.rate_bits_per_dim, point.distortion_rmse)?;
     }
-    let variances = output::list(variances.iter().map(|variance| format!("{variance:.3e}")));
-    writeln!(text, "\nThe optimal variances, for `sample --variances`\n\n```text\n{variances}\n```")?;
+    let variances = output::list(report.optimal_variances.iter().map(|variance| format!("{variance:.3e}")));
+    writeln!(text, "\nThe optimal variances, for `sample --variance`\n\n```text\n{variances}\n```")?;
     writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;
     writeln!(text, "| steps | bound | timesteps, for `sample --timesteps` |")?;
     writeln!(text, "| --- | --- | --- |")?;
-    for (list, bits) in best {
-        writeln!(text, "| {} | {bits:.4} | {} |", list.len(), output::list(list))?;
+    for best in &report.best_timesteps {
+        let list = output::list(&best.timesteps);
+        writeln!(text, "| {} | {:.4} | {list} |", best.timesteps.len(), best.bits_per_dim)?;
     }
     Ok(text)
 }

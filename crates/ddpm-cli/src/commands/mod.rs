@@ -1,11 +1,11 @@
 //! One file a command.
 
-mod classifier;
+pub(crate) mod classify;
 pub(crate) mod data;
 pub(crate) mod eval;
-pub(crate) mod features;
 pub(crate) mod info;
 mod job;
-mod likelihood;
+pub(crate) mod likelihood;
 pub(crate) mod sample;
 pub(crate) mod train;
+pub(crate) mod train_features;

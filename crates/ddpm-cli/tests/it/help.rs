@@ -77,15 +77,12 @@ fn every_command_explains_each_of_its_options() {
                 "memorisation",
                 "--features",
                 "-o, --out",
-                "--likelihood",
-                "--classifier",
-                "--draws",
-                "--weight",
-                "--images",
                 "hf://datasets/OWNER/NAME",
             ],
         ),
-        ("features", &["--data", "-o, --out", "--epochs", "hf://datasets/OWNER/NAME"]),
+        ("likelihood", &["--model", "--data", "-n, --num-images", "built-in"]),
+        ("classify", &["--model", "--data", "-n, --num-images", "--num-noise", "--weighting", "min_snr"]),
+        ("train-features", &["--data", "-o, --out", "--epochs", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
     ];
@@ -104,9 +101,17 @@ fn every_command_explains_each_of_its_options() {
 fn the_program_lists_its_commands_and_its_exit_codes() {
     let folder = tempdir().unwrap();
     let help = stdout(&run(folder.path(), &["--help"]));
-    for word in
-        ["sample", "train", "eval", "data", "info", "Exit codes: 0 done, 1 failed, 2 wrong command line"]
-    {
+    for word in [
+        "sample",
+        "train",
+        "eval",
+        "likelihood",
+        "classify",
+        "train-features",
+        "data",
+        "info",
+        "Exit codes: 0 done, 1 failed, 2 wrong command line",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let version = stdout(&run(folder.path(), &["--version"]));

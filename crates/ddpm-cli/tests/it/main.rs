@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod built_in;
-mod classifier;
+mod classify;
 mod evaluation;
-mod features;
 mod formats;
 mod help;
 mod other_data;
 mod refusals;
 mod reproducible;
 mod resume;
+mod train_features;
 mod training;
 mod unlabelled;
 
@@ -141,7 +141,7 @@ impl Trained {
             folder.path(),
             &["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "run", "--json"],
         );
-        run(folder.path(), &["features", "--data", "data", "--epochs", "40", "-o", "net", "-q"]);
+        run(folder.path(), &["train-features", "--data", "data", "--epochs", "40", "-o", "net", "-q"]);
         let (mut files, mut net) = (BTreeMap::new(), BTreeMap::new());
         collect(&folder.path().join("run"), Path::new(""), &mut files);
         collect(folder.path(), Path::new("net"), &mut net);

@@ -10,12 +10,12 @@ use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use clap::ValueEnum;
 use ddpm_data::{Corpus, DataSet, HubConfig, Source};
-use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report};
+use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
 use ddpm_model::{Denoiser, SampleConfig, Steps};
 use serde_json::{Value, json};
 
-use super::{classifier, job::Job, likelihood};
+use super::job::Job;
 use crate::{
     args::{Common, Eval, MetricName},
     model, output,
@@ -31,17 +31,11 @@ struct Evaluated<'a> {
 }
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
-    if options.likelihood {
-        return likelihood::run(options, common);
-    }
-    if options.classifier {
-        return classifier::run(options, common);
-    }
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
     let corpus = options.data.load(&HubConfig::from_env())?;
     let train = corpus.train();
-    model::ensure_fits(&denoiser, train, corpus.name())?;
+    ensure_fits(&denoiser, train)?;
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &corpus, &device)?;

@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use crate::{CLASSES, TEST, TRAIN, fail, json, keys, names, run, stdout, write_data};
 
-const FEATURES: [&str; 5] = ["features", "--data", "data", "-o", "net"];
+const FEATURES: [&str; 5] = ["train-features", "--data", "data", "-o", "net"];
 
 #[test]
 fn a_net_of_classes_is_trained_and_described() {
@@ -87,7 +87,7 @@ fn without_a_test_set_the_training_images_are_measured_and_named_so() {
 fn a_folder_that_holds_something_else_is_left_alone() {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
-    let error = fail(folder.path(), 1, &["features", "--data", "data", "-o", "data"]);
+    let error = fail(folder.path(), 1, &["train-features", "--data", "data", "-o", "data"]);
     assert!(error.contains("data: cannot write: exists and holds no feature net"), "{error}");
     assert_eq!(names(&folder.path().join("data")).len(), 4);
     fail(folder.path(), 2, &[&FEATURES[..], &["--epochs", "0"]].concat());

@@ -1,4 +1,4 @@
-//! `ddpm-cli features`.
+//! `ddpm-cli train-features`.
 
 use anyhow::Result;
 use ddpm_data::HubConfig;
@@ -6,11 +6,11 @@ use ddpm_eval::{ClassAccuracy, FeatureNet, FeatureTraining, train_features};
 use serde_json::json;
 
 use crate::{
-    args::{Common, Features},
+    args::{Common, TrainFeatures},
     output,
 };
 
-pub(crate) fn run(options: &Features, common: &Common) -> Result<()> {
+pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let corpus = options.data.load(&HubConfig::from_env())?;
     // Rather now than after training.
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Features, common: &Common) -> Result<()> {
     };
     let accuracy = net.accuracy(test)?;
     let command = format!(
-        "ddpm-cli features --data {} --epochs {} --seed {}",
+        "ddpm-cli train-features --data {} --epochs {} --seed {}",
         options.data, training.epochs, training.seed
     );
     net.save(&options.out, &card(&net, corpus.name(), split, &accuracy, &command))?;

@@ -1,0 +1,68 @@
+//! `ddpm-cli classify`.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use ddpm_data::HubConfig;
+use ddpm_eval::{Classification, ClassifyConfig, classify};
+use serde_json::json;
+
+use crate::{
+    args::{Classify, Common},
+    model, output,
+};
+
+pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
+    let denoiser = model::load(&options.model, &common.device.open()?)?;
+    ensure!(
+        denoiser.config().num_classes > 0,
+        "{}: the model has no classes, so it cannot classify images",
+        options.model
+    );
+    let splits = options.data.load(&HubConfig::from_env())?;
+    let test = splits.test().with_context(|| format!("{} has no test images to classify", splits.name()))?;
+    let config = ClassifyConfig {
+        num_images: options.num_images,
+        num_noise: options.num_noise.clone(),
+        weighting: options.weighting.into(),
+        seed: common.seed,
+    };
+    let bar = output::images_bar(common)?;
+    let results = classify(&denoiser, test, &config, |done, total| output::advance(&bar, done, total))?;
+    bar.finish_and_clear();
+    let images = options.num_images.min(test.len());
+    let json = json!({
+        "model": options.model,
+        "seed": common.seed,
+        "images": images,
+        "weighting": weighting(options),
+        "results": results,
+    });
+    output::result(common, &json, &table(options, common, images, &results)?)
+}
+
+fn weighting(options: &Classify) -> String {
+    options.weighting.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// The result as Markdown, with the command that makes it again.
+fn table(options: &Classify, common: &Common, images: usize, results: &[Classification]) -> Result<String> {
+    let (model, data, seed, weighting) = (&options.model, &options.data, common.seed, weighting(options));
+    let mut text = format!(
+        "`ddpm-cli classify --model {model} --data {data} --num-images {images} --num-noise {} \
+         --weighting {weighting} --seed {seed}`, version {}\n\nThe diffusion classifier on {images} test images\n\n",
+        output::list(&options.num_noise),
+        env!("CARGO_PKG_VERSION"),
+    );
+    writeln!(text, "| noise samples | accuracy | standard error | lowest accuracy of a class |")?;
+    writeln!(text, "| --- | --- | --- | --- |")?;
+    for Classification { num_noise, accuracy } in results {
+        let known = accuracy.by_class.iter().enumerate().filter_map(|(class, part)| Some((class, (*part)?)));
+        let lowest = known.min_by(|a, b| a.1.total_cmp(&b.1));
+        let lowest = lowest.map_or_else(String::new, |(class, part)| format!("{class}: {part:.3}"));
+        let (overall, error) = (accuracy.overall, accuracy.standard_error);
+        writeln!(text, "| {num_noise} | {overall:.4} | {error:.4} | {lowest} |")?;
+    }
+    Ok(text)
+}

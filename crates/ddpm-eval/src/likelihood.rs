@@ -1,0 +1,184 @@
+//! How likely real images are: the variational bound on test images.
+
+use candle_core::{Device, Tensor};
+use ddpm_core::{
+    AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
+    likelihood::{Bound, BoundEstimator, RateDistortion},
+};
+use ddpm_data::{Corpus, DataSet};
+use ddpm_model::Denoiser;
+use serde::Serialize;
+
+use crate::{Error, Result, ensure_fits};
+
+/// Outputs of the network that are kept while the bounds of a batch are computed, over all timesteps.
+const KEPT_OUTPUTS: usize = 5000;
+/// The address of the first training image, far from the addresses of the test images.
+const TRAINING: u64 = 1 << 32;
+
+/// Which images the likelihood is measured on.
+#[derive(Clone, Copy, Debug)]
+pub struct LikelihoodConfig {
+    /// The number of test images, and of training images that variances and timesteps are fitted on. If a split has
+    /// fewer, all of it; otherwise they are spaced evenly over the split.
+    pub num_images: usize,
+    /// The seed of the noise.
+    pub seed: u64,
+}
+
+/// The variational bound of a denoiser on test images, in bits per dimension.
+#[derive(Clone, Debug, Serialize)]
+pub struct LikelihoodReport {
+    /// The number of test images.
+    pub images: usize,
+    /// The number of training images that variances and timesteps were fitted on.
+    pub training_images: usize,
+    /// The bound for three choices of the reverse variance.
+    pub bound: BoundByVariance,
+    /// The optimal variance of each timestep, from T − 1 down to 0.
+    pub optimal_variances: Vec<f64>,
+    /// Rate and distortion with the optimal variances.
+    pub rate_distortion: Vec<RateDistortion>,
+    /// The best lists of timesteps, by the bound of the training images with optimal variances, shortest first.
+    pub best_timesteps: Vec<BestTimesteps>,
+}
+
+/// The bound with each reverse variance.
+#[derive(Clone, Debug, Serialize)]
+pub struct BoundByVariance {
+    /// β̃ₜ, the posterior's variance.
+    pub fixed_small: Bound,
+    /// βₜ.
+    pub fixed_large: Bound,
+    /// The variances of [`optimal_variances`](ddpm_core::likelihood::optimal_variances), fitted on training images.
+    pub optimal: Bound,
+}
+
+/// A list of timesteps and its bound on training images.
+#[derive(Clone, Debug, Serialize)]
+pub struct BestTimesteps {
+    /// The timesteps, falling.
+    pub timesteps: Vec<usize>,
+    /// The bound in bits per dimension.
+    pub bits_per_dim: f64,
+}
+
+/// Measures the bound of `denoiser`, without guidance, on test images. Variances and timesteps are fitted on training
+/// images and judged on test images. `progress` gets the number of images processed and the number in all.
+///
+/// # Errors
+///
+/// If there are no test images, the data does not fit the model, or the network fails.
+pub fn likelihood(
+    denoiser: &Denoiser,
+    data: &Corpus,
+    config: LikelihoodConfig,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<LikelihoodReport> {
+    let test = data.test().ok_or_else(|| Error::NoTestImages { data: data.name().to_owned() })?;
+    for split in [data.train(), test] {
+        ensure_fits(denoiser, split)?;
+    }
+    let (schedule, timesteps) = (denoiser.schedule(), Timesteps::all(denoiser.schedule()));
+    let training = Images::new(denoiser, data.train(), config, TRAINING);
+    let test = Images::new(denoiser, test, config, 0);
+    let total = 2 * training.indices.len() + test.indices.len();
+    let mut processed = 0;
+    let mut advance = |images| {
+        processed += images;
+        progress(processed, total);
+    };
+
+    let estimator = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
+    let mut fitted = [estimator(&NoiseMode::Posterior)?];
+    training.add_to(&mut fitted, &mut advance)?;
+    let mut costs = StepCostEstimator::new(schedule, &fitted[0].finish()?)?;
+    training.each_batch(&mut advance, |x_start, network, noise| Ok(costs.add(x_start, network, noise)?))?;
+    let costs = costs.finish()?;
+    let variances = costs.optimal_variances(&timesteps)?;
+
+    let optimal = NoiseMode::Variances(variances.clone());
+    let mut estimators =
+        [estimator(&NoiseMode::Posterior)?, estimator(&NoiseMode::Beta)?, estimator(&optimal)?];
+    test.add_to(&mut estimators, &mut advance)?;
+    let [fixed_small, fixed_large, optimal] = estimators.map(|estimator| estimator.finish());
+    let bound = BoundByVariance { fixed_small: fixed_small?, fixed_large: fixed_large?, optimal: optimal? };
+    let best = costs.best_up_to(schedule, timesteps.len())?.into_iter();
+    Ok(LikelihoodReport {
+        images: test.indices.len(),
+        training_images: training.indices.len(),
+        rate_distortion: bound.optimal.rate_distortion(),
+        bound,
+        optimal_variances: variances,
+        best_timesteps: best
+            .map(|(list, bits_per_dim)| BestTimesteps { timesteps: list.indices(), bits_per_dim })
+            .collect(),
+    })
+}
+
+/// The network as a sampler calls it.
+type Network<'a> = &'a mut dyn FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>;
+/// The noise source as a sampler calls it.
+type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
+
+/// Images, with the network and the noise for them.
+struct Images<'a> {
+    denoiser: &'a Denoiser,
+    data: &'a DataSet,
+    indices: Vec<u32>,
+    /// The address of the image of index 0.
+    first: u64,
+    rng: AddressedRng,
+}
+
+impl<'a> Images<'a> {
+    fn new(denoiser: &'a Denoiser, data: &'a DataSet, config: LikelihoodConfig, first: u64) -> Self {
+        let (indices, rng) = (data.evenly_spaced(config.num_images), AddressedRng::new(config.seed));
+        Self { denoiser, data, indices, first, rng }
+    }
+
+    fn each_batch(
+        &self,
+        advance: &mut dyn FnMut(usize),
+        mut use_batch: impl FnMut(&Tensor, Network<'_>, Noise<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let pixels = self.denoiser.config().pixels();
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let batch = KEPT_OUTPUTS.div_euclid(self.denoiser.schedule().num_train_timesteps()).max(1);
+        for indices in self.indices.chunks(batch) {
+            self.data.gather_images(indices, &mut images)?;
+            if self.denoiser.config().num_classes > 0 {
+                self.data.gather_labels(indices, &mut labels)?;
+            } else {
+                labels = vec![0; indices.len()];
+            }
+            let labels: Vec<u32> = labels.iter().copied().map(u32::from).collect();
+            let x_start = Tensor::from_slice(&images, (indices.len(), pixels), &Device::Cpu)?;
+            let addresses: Vec<u64> = indices.iter().map(|&index| self.first + u64::from(index)).collect();
+            let mut network = |x_t: &Tensor, timestep: Timestep| {
+                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                prediction.map_err(candle_core::Error::wrap)
+            };
+            let mut noise =
+                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::EVALUATION, &addresses, draw, x);
+            use_batch(&x_start.to_device(self.denoiser.device())?, &mut network, &mut noise)?;
+            advance(indices.len());
+        }
+        Ok(())
+    }
+
+    /// Adds the images to each estimator. The noise at a timestep is the same for all, so the network runs once.
+    fn add_to(&self, estimators: &mut [BoundEstimator], advance: &mut dyn FnMut(usize)) -> Result<()> {
+        self.each_batch(advance, |x_start, network, noise| {
+            let mut outputs = vec![None; self.denoiser.schedule().num_train_timesteps()];
+            let mut network = |x_t: &Tensor, timestep: Timestep| match &mut outputs[timestep.index()] {
+                Some(output) => Ok(Tensor::clone(output)),
+                empty => Ok(empty.insert(network(x_t, timestep)?).clone()),
+            };
+            for estimator in &mut *estimators {
+                estimator.add(x_start, &mut network, &mut *noise)?;
+            }
+            Ok(())
+        })
+    }
+}
