@@ -133,7 +133,7 @@ pub(crate) struct Train {
     /// A set of options, which those below change
     #[arg(long, value_enum, default_value_t = PresetName::Reproduce)]
     pub(crate) preset: PresetName,
-    /// The folder for model, log, checkpoints and previews
+    /// The folder for model, log, loss curve (loss.svg), checkpoints and previews
     #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
     pub(crate) out: PathBuf,
     /// Go on from the newest checkpoint in the folder
