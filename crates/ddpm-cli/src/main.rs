@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Features(options) => commands::features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
+        Command::Bench(options) => commands::bench::run(options, &args.common),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod bench;
 mod classifier;
 pub(crate) mod data;
 pub(crate) mod eval;
