@@ -14,7 +14,6 @@ mod compare_report;
 mod ddpm;
 mod figures;
 mod install;
-mod loss_plot;
 mod machine;
 mod phases;
 mod process;
@@ -23,7 +22,6 @@ mod reproduce;
 mod source;
 mod staging;
 mod start;
-mod training_log;
 mod workspace;
 
 #[cfg(test)]

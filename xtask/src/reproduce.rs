@@ -9,14 +9,12 @@ use serde::Serialize;
 use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
 use crate::figures::{Classified, Classifier, Evaluation, Likelihood, MEASURED, cell, percent};
 use crate::install;
-use crate::loss_plot::loss_svg;
 use crate::phases::{Phase, Phases, in_words};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::source::Source;
 use crate::staging::{ResultFile, Staging, file_name_part};
 use crate::start::Started;
-use crate::training_log::TrainingLog;
 use crate::workspace::Workspace;
 
 /// Images of each class in a grid and in the animation.
@@ -138,10 +136,7 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>) -> Result<S
         phases.run(&format!("draw {file}"), || ddpm.sample(&model, count, way, &out))?;
     }
     let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of held-out images over epochs");
-    phases.run("draw the loss curve", || {
-        let log = TrainingLog::read(&run_folder.join("metrics.jsonl"))?;
-        Ok(std::fs::write(&out, loss_svg(&log, &format!("Training on {}", data.name))?)?)
-    })?;
+    std::fs::copy(run_folder.join("loss.svg"), out)?;
     // That of MNIST is built in.
     let features = (!arguments.source.is_mnist()).then(|| run_folder.join("features"));
     if let Some(features) = &features {

@@ -109,7 +109,7 @@ fn the_full_run_writes_all_results() {
     );
     assert_eq!(metrics["evaluation"]["no_noise"]["class_accuracy_by_class"][1], Value::Null);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
-    assert_eq!(phases.len(), 12);
+    assert_eq!(phases.len(), 11);
     assert_eq!(metrics["likelihood"]["bound"]["optimal"]["total_bits_per_dim"]["mean"], 3.5);
     assert_eq!(metrics["classifier"]["results"][0]["accuracy"], 0.95);
     assert_eq!((phases[0], phases[1]), (&"data".into(), &"train".into()));

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::{LossWeighting, NoiseMode, PredictionType};
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Data(Data),
     /// Describe a model and this program
     Info(Info),
+    /// Measure how fast this machine trains and samples
+    Bench(Bench),
 }
 
 /// How to sample, for `sample` and `eval`.
@@ -136,7 +138,7 @@ pub(crate) struct Train {
     /// A set of options, which those below change
     #[arg(long, value_enum, default_value_t = PresetName::Reproduce)]
     pub(crate) preset: PresetName,
-    /// The folder for model, log, checkpoints and previews
+    /// The folder for model, log, loss curve (loss.svg), checkpoints and previews
     #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
     pub(crate) out: PathBuf,
     /// Go on from the newest checkpoint in the folder
@@ -265,6 +267,28 @@ pub(crate) struct Info {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Bench {
+    /// The model whose architecture is measured: a folder, hf://OWNER/NAME, or the built-in MNIST model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
+    pub(crate) model: String,
+    /// What to measure: train-B is training with batches of B images, sample-N is sampling N images at once
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "train-128,train-512,sample-1,sample-50,sample-1000"
+    )]
+    pub(crate) only: Vec<Work>,
+    /// Pieces of work measured of each kind, half a second each; the result is their median
+    #[arg(long, value_name = "N", default_value_t = 5,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub(crate) rounds: usize,
+    /// Measure the product of two large matrices, too, and print each speed as a share of it
+    #[arg(long)]
+    pub(crate) peak: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -433,6 +457,37 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
 }
 
+/// Work that `bench` measures, such as `train-128` or `sample-50`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Training steps with this many images each.
+    Train(usize),
+    /// Samples of this many images at once.
+    Sample(usize),
+}
+
+impl FromStr for Work {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, count) = text.split_once('-').unwrap_or_default();
+        match (kind, count.parse()) {
+            ("train", Ok(count @ 1..=100_000)) => Ok(Self::Train(count)),
+            ("sample", Ok(count @ 1..=100_000)) => Ok(Self::Sample(count)),
+            _ => Err(format!("`{text}`: expected train-B or sample-N with a number from 1 to 100000")),
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Train(count) => write!(f, "train-{count}"),
+            Self::Sample(count) => write!(f, "sample-{count}"),
+        }
+    }
+}
+
 /// From one timestep to another, both included, such as `5-15`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval(pub(crate) u32, pub(crate) u32);
@@ -503,7 +558,7 @@ impl FromStr for Shard {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Args, ClassList, Interval, Shard};
+    use super::{Args, ClassList, Interval, Shard, Work};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -523,6 +578,17 @@ mod tests {
         assert_eq!("5-15".parse::<Interval>().unwrap(), Interval(5, 15));
         for wrong in ["", "5", "9-5", "a-b", "-1-3"] {
             assert!(wrong.parse::<Interval>().unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn work_is_read_and_written_back() {
+        for (text, work) in [("train-128", Work::Train(128)), ("sample-1", Work::Sample(1))] {
+            assert_eq!(text.parse::<Work>().unwrap(), work);
+            assert_eq!(work.to_string(), text);
+        }
+        for wrong in ["", "train", "train-", "train-0", "sample-x", "sample-100001", "draw-5"] {
+            assert!(wrong.parse::<Work>().unwrap_err().contains(wrong), "{wrong}");
         }
     }
 

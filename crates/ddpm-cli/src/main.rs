@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod loss_plot;
 mod model;
 mod output;
 mod picture;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::TrainFeatures(options) => commands::train_features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
+        Command::Bench(options) => commands::bench::run(options, &args.common),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

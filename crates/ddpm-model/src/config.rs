@@ -107,6 +107,17 @@ pub enum Init {
     Zeros,
 }
 
+/// Floating-point operations of a network's matrix products for one image; a multiply-add counts as two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlopCount {
+    /// A prediction while sampling. What depends on timestep and class alone is computed once for all images,
+    /// and is not counted; neither is the variance of a Gaussian head, which sampling does not need.
+    pub predict: usize,
+    /// A training step: the forward pass, the gradient of every weight, and the gradient of everything a layer reads
+    /// except the network's inputs.
+    pub train: usize,
+}
+
 /// A weight of the network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
@@ -211,5 +222,11 @@ impl DenoiserConfig {
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The cost of the network.
+    #[must_use]
+    pub fn flop_count(&self) -> FlopCount {
+        Program::new(self).flop_count()
     }
 }

@@ -31,7 +31,7 @@ mod network;
 mod program;
 mod sample;
 
-pub use config::{DenoiserConfig, Head, Init, Network, Parameter};
+pub use config::{DenoiserConfig, FlopCount, Head, Init, Network, Parameter};
 pub use denoiser::{Belief, Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};

@@ -3,7 +3,7 @@
 //! [`network`](crate::network) carries it out with tensors, on every device; [`cpu`](crate::cpu) with
 //! kernels of our own, forward and backward. Both run the same list over the same weights.
 
-use crate::{DenoiserConfig, Head, Init, Network, Parameter};
+use crate::{DenoiserConfig, FlopCount, Head, Init, Network, Parameter};
 
 /// The number of an intermediate result. The first ones are [`INPUTS`], the last ones are the output.
 pub(crate) type Slot = usize;
@@ -182,6 +182,26 @@ impl Program {
     /// The numbers that a map reads of each slot.
     pub(crate) fn inputs(&self, slots: &[Slot], patches: usize) -> usize {
         slots.iter().map(|&slot| self.shapes[slot].size().div_euclid(patches)).sum()
+    }
+
+    /// See [`FlopCount`].
+    pub(crate) fn flop_count(&self) -> FlopCount {
+        let mut of_image = vec![false; self.shapes.len()];
+        of_image[IMAGE] = true;
+        let mut count = FlopCount { predict: 0, train: 0 };
+        for Op { map, patches, out, .. } in &self.ops {
+            // A row of a table is looked up.
+            let Map::Linear { x, .. } = map else { continue };
+            of_image[*out] = x.iter().any(|&slot| of_image[slot]);
+            for &slot in x {
+                let product = 2 * self.inputs(&[slot], *patches) * self.shapes[*out].size();
+                if of_image[slot] && Some(*out) != self.spread {
+                    count.predict += product;
+                }
+                count.train += product * if slot < INPUTS { 2 } else { 3 };
+            }
+        }
+        count
     }
 
     fn push(&mut self, map: Map, shape: Shape, patches: usize, add: Option<Slot>) -> Slot {

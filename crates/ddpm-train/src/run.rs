@@ -1,9 +1,10 @@
 //! A whole training run in a folder.
 //!
 //! ```text
-//! DIR/metrics.jsonl          the log
-//! DIR/checkpoints/step-N/    the last two checkpoints
-//! DIR/model/, DIR/previews/  for the caller to write; removed with the others by [`Start::Overwrite`]
+//! DIR/metrics.jsonl                          the log
+//! DIR/checkpoints/step-N/                    the last two checkpoints
+//! DIR/model/, DIR/previews/, DIR/loss.svg    for the caller to write; removed with the others by
+//!                                            [`Start::Overwrite`]
 //! ```
 
 use std::{fs, path::Path, time::Instant};
@@ -246,8 +247,10 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
             for name in ["checkpoints", "previews", "model"] {
                 checkpoint::remove(&folder.join(name))?;
             }
-            if log.exists() {
-                fs::remove_file(&log).map_err(Error::io(&log))?;
+            for file in [log, folder.join("loss.svg")] {
+                if file.exists() {
+                    fs::remove_file(&file).map_err(Error::io(&file))?;
+                }
             }
         }
         Start::Resume if checkpoints.exists() => remove_temporary(&checkpoints)?,

@@ -32,30 +32,11 @@ impl<'a> Trainer<'a> {
     ///
     /// If the configuration is not valid or does not fit the data, or the tensor library fails.
     pub fn new(config: &TrainConfig, data: &'a DataSet, device: &Device) -> Result<Self> {
-        Self::on(config, data, device, Engine::new)
-    }
-
-    /// [`Trainer::new`], but with tensors and autograd on a CPU too, where kernels are faster: to measure
-    /// by how much.
-    ///
-    /// # Errors
-    ///
-    /// As [`Trainer::new`].
-    pub fn with_tensors(config: &TrainConfig, data: &'a DataSet, device: &Device) -> Result<Self> {
-        Self::on(config, data, device, Engine::tensor)
-    }
-
-    fn on(
-        config: &TrainConfig,
-        data: &'a DataSet,
-        device: &Device,
-        engine: impl FnOnce(&TrainConfig, &NoiseSchedule, &DataSet, &Device) -> Result<Engine>,
-    ) -> Result<Self> {
         config.validate(data)?;
         let schedule = NoiseSchedule::new(&config.schedule)?;
         let epochs = Epochs::new(data.len(), config.batch_size, config.seed)?;
         Ok(Self {
-            engine: engine(config, &schedule, data, device)?,
+            engine: Engine::new(config, &schedule, data, device)?,
             timesteps: TimestepSampler::new(
                 config.timestep_sampling,
                 config.loss.weights(&schedule, config.denoiser.output_type)?,

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use super::job::Job;
 use crate::{
     args::{Common, LossName, NetworkName, PresetName, Train, WeightTypeName},
-    output, picture,
+    loss_plot, output, picture,
 };
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
@@ -31,6 +31,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         // Rather now than after hours of training.
         check_writable(&folder)?;
     }
+    let title = format!("Training on {}", corpus.name());
     let images_per_step = config.batch_size as u64;
     let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
     let bar = output::progress(common, 0, template)?;
@@ -62,12 +63,15 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     let path = previews.join(format!("epoch-{epoch:03}.png"));
                     write_atomic(&path, &preview(denoiser, common.seed)?)?;
                 }
+                loss_plot::write(&options.out, &title)?;
             }
         }
         Ok(())
     })
     .map_err(with_advice)?;
     bar.finish_and_clear();
+    // Also for a finished run that was resumed and had no epoch left.
+    loss_plot::write(&options.out, &title)?;
     let dtype = match options.dtype {
         WeightTypeName::F32 => WeightType::F32,
         WeightTypeName::F16 => WeightType::F16,

@@ -31,7 +31,7 @@ const SAMPLING: [&str; 11] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 6] = [
+    let own: [(&str, &[&str]); 9] = [
         (
             "sample",
             &[
@@ -85,6 +85,7 @@ fn every_command_explains_each_of_its_options() {
         ("train-features", &["--data", "-o, --out", "--epochs", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
+        ("bench", &["--model", "--only", "train-128", "--rounds", "--peak", "hf://OWNER/NAME"]),
     ];
     for (command, own) in own {
         for flag in ["--help", "-h"] {
@@ -110,6 +111,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "train-features",
         "data",
         "info",
+        "bench",
         "Exit codes: 0 done, 1 failed, 2 wrong command line",
     ] {
         assert!(help.contains(word), "{word}: {help}");
@@ -119,12 +121,13 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
 }
 
 /// The commands on a model and a data set that are there.
-const COMMANDS: [&[&str]; 5] = [
+const COMMANDS: [&[&str]; 6] = [
     &["sample", "--model", "model", "-n", "2"],
     &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out", "run", "--overwrite"],
     &["eval", "--model", "model", "--data", "data", "--features", "net", "--samples", "12"],
     &["data", "--data", "data"],
     &["info", "--model", "model"],
+    &["bench", "--model", "model", "--only", "sample-2", "--rounds", "1"],
 ];
 
 #[test]

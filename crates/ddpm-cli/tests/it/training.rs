@@ -92,6 +92,7 @@ fn train_leaves_a_model_a_log_and_previews() {
         LABELLED.files.keys().map(|path| path.to_str().unwrap().replace('\\', "/")).collect();
     let expected = [
         ".lock",
+        "loss.svg",
         "metrics.jsonl",
         "model/README.md",
         "model/denoiser/config.json",
@@ -112,6 +113,36 @@ fn train_leaves_a_model_a_log_and_previews() {
     assert!(file("previews/epoch-001.png") != file("previews/epoch-002.png"));
     let card = String::from_utf8(file("model/README.md").clone()).unwrap();
     assert!(card.contains("8×8") && card.contains("3 classes") && card.contains("96"), "{card}");
+}
+
+/// The picture is 880 pixels wide; the axis of epochs goes from 14 + 76 to 880 − 28.
+#[test]
+fn the_loss_curve_has_the_points_of_the_log() {
+    let file = |name: &str| String::from_utf8(LABELLED.files[Path::new(name)].clone()).unwrap();
+    let (svg, log) = (file("loss.svg"), file("metrics.jsonl"));
+    assert!(svg.contains("Training on data"));
+    let mut tested = Vec::new();
+    for line in log.lines() {
+        if let Record::Epoch { test_loss: Some(loss), .. } = serde_json::from_str(line).unwrap() {
+            tested.push(loss);
+        }
+    }
+    let number = |line: &str, name: &str| -> i32 {
+        let (_, rest) = line.split_once(&format!(" {name}=\"")).unwrap();
+        rest.split_once('"').unwrap().0.parse().unwrap()
+    };
+    let points: Vec<[i32; 2]> = svg
+        .lines()
+        .filter(|line| line.starts_with("<circle"))
+        .map(|line| [number(line, "cx"), number(line, "cy")])
+        .collect();
+    assert_eq!(points.len(), 2, "one for each epoch: {svg}");
+    assert!((points[0][0] - 471).abs() <= 1 && (points[1][0] - 852).abs() <= 1, "{points:?}");
+    // The axis of the loss points up.
+    assert_eq!(points[0][1] < points[1][1], tested[0] > tested[1], "{points:?} {tested:?}");
+    let trained = svg.lines().find(|line| line.starts_with("<polyline") && line.contains("#7499BE")).unwrap();
+    let (_, line) = trained.split_once("points=\"").unwrap();
+    assert_eq!(line.split_once('"').unwrap().0.split_whitespace().count(), 2, "{trained}");
 }
 
 #[test]

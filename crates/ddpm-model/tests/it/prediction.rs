@@ -21,6 +21,27 @@ fn an_image_is_the_same_bits_alone_and_in_a_batch() {
     }
 }
 
+/// The products by hand, forward, and how often each is done in training: not for the gradient of an input.
+#[test]
+fn operations_are_counted() {
+    let flop = small_plain().flop_count();
+    assert_eq!(flop.predict, 2 * (12 * 16 + 16 * 16 + 16 * 12));
+    assert_eq!(flop.train, 2 * (2 * (12 + 8 + 6) * 16 + 3 * 16 * 16 + 3 * 16 * 12));
+
+    let patch_mlp = small_patch_mlp();
+    let [first, encode, decode] = [6 * 9 * 20, 6 * 20 * 18, 6 * (18 * 20 + 20 * 20 + 20 * 9)];
+    let middle = 6 * 18 * 24 + 4 * 24 * 33 + 24 * 6 * 18;
+    // The image enters twice: in front, and beside the codes.
+    let image = 2 * first;
+    let conditions = 8 * 8 + 2 * 8 * 20 + 2 * 8 * 33;
+    let flop = patch_mlp.flop_count();
+    assert_eq!(flop.predict, 2 * (image + encode + middle + decode));
+    assert_eq!(flop.train, 2 * (2 * (image + 8 * 8) + 3 * (encode + middle + decode + conditions)));
+    let gaussian = with_gaussian_head(&patch_mlp).flop_count();
+    assert_eq!(gaussian.predict, flop.predict, "sampling needs no variance");
+    assert_eq!(gaussian.train, flop.train + 2 * 3 * 6 * 20 * 9);
+}
+
 #[test]
 fn the_named_prediction_is_the_raw_output_converted() {
     let x_t = images(&small_mlp(), 4);

@@ -57,8 +57,7 @@ impl Engine {
         Ok(Self::Cpu(Box::new(CpuEngine::new(config, schedule)?)))
     }
 
-    /// Tensors, on any device.
-    pub(crate) fn tensor(
+    fn tensor(
         config: &TrainConfig,
         schedule: &NoiseSchedule,
         data: &DataSet,

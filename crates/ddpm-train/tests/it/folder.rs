@@ -50,6 +50,7 @@ fn overwriting_leaves_nothing_of_the_older_run() {
     for name in ["model", "previews"] {
         fs::create_dir(folder.path().join(name)).unwrap();
     }
+    fs::write(folder.path().join("loss.svg"), "of the older run").unwrap();
     let shorter = TrainConfig { epochs: 1, ..config() };
     let outcome = train(&shorter, folder.path(), Start::Overwrite).unwrap();
     let expected = train(&shorter, fresh.path(), Start::Fresh).unwrap();

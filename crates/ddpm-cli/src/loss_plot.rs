@@ -1,9 +1,11 @@
 //! The loss curve of a training run, as SVG.
 
-use anyhow::{Context, Result, ensure};
-use plotters::prelude::*;
+use std::{fs, path::Path};
 
-use crate::training_log::TrainingLog;
+use anyhow::{Context, Result};
+use ddpm_files::write_atomic;
+use ddpm_train::Record;
+use plotters::prelude::*;
 
 /// Size of the picture, in pixels.
 const SIZE: (u32, u32) = (880, 500);
@@ -16,17 +18,39 @@ const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
 const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
 const FONT: &str = "sans-serif";
 
-/// Draws the losses of a log over epochs on a logarithmic scale.
+/// Draws the losses in `metrics.jsonl` of a run's folder into `loss.svg` beside it.
 ///
 /// # Errors
-/// The log has no loss that can be drawn.
-pub(crate) fn loss_svg(log: &TrainingLog, title: &str) -> Result<String> {
-    let train = averaged(&log.train_curve(), MAX_POINTS);
-    let test = log.test_curve();
-    ensure!(!train.is_empty() || !test.is_empty(), "the training log holds no loss to draw");
+/// The log cannot be read, or the picture cannot be written.
+pub(crate) fn write(run: &Path, title: &str) -> Result<()> {
+    let log = run.join("metrics.jsonl");
+    let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let records = text.lines().map(serde_json::from_str).collect::<Result<Vec<Record>, _>>();
+    let records = records.with_context(|| format!("{} is not a training log", log.display()))?;
+    if let Some(svg) = loss_svg(&records, title)? {
+        write_atomic(&run.join("loss.svg"), svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The losses over epochs on a logarithmic scale; `None` if no loss is positive.
+fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
+    let [mut train, mut test] = [Vec::new(), Vec::new()];
+    for record in records {
+        match *record {
+            Record::Train { epoch, loss, .. } => train.push((epoch, loss)),
+            Record::Epoch { epoch, test_loss, .. } => test.extend(test_loss.map(|loss| (epoch as f64, loss))),
+        }
+    }
+    for points in [&mut train, &mut test] {
+        points.retain(|&(_, loss)| loss > 0.0);
+    }
+    if train.is_empty() && test.is_empty() {
+        return Ok(None);
+    }
     let mut svg = String::new();
-    draw(&mut svg, title, &train, &test).context("cannot draw the loss curve")?;
-    Ok(svg)
+    draw(&mut svg, title, &averaged(&train, MAX_POINTS), &test).context("cannot draw the loss curve")?;
+    Ok(Some(svg))
 }
 
 fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]) -> Result<()> {
@@ -126,20 +150,33 @@ fn loss_ticks(low: f64, high: f64) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn log(train: usize, test: usize) -> TrainingLog {
-        let loss = |n: usize| (0.02 + 0.3 / n as f64) * (1.0 + 0.1 * (n as f64 * 7.0).sin());
-        let steps =
-            (1..=train).map(|n| format!("{{\"kind\":\"train\",\"step\":{},\"loss\":{}}}\n", n * 10, loss(n)));
-        let epochs = (1..=test).map(|n| {
-            let step = (n * train * 10).div_ceil(test.max(1));
-            format!("{{\"kind\":\"epoch\",\"epoch\":{n},\"step\":{step},\"test_loss\":{}}}\n", loss(n))
-        });
-        TrainingLog::parse(&steps.chain(epochs).collect::<String>()).unwrap()
+    fn train(epoch: f64, loss: f64) -> Record {
+        let (step, images, learning_rate, images_per_second, seconds) = (1, 1, 1e-3, 1.0, 1.0);
+        Record::Train { step, epoch, images, loss, learning_rate, images_per_second, seconds }
+    }
+
+    fn epoch(epoch: u64, test_loss: Option<f64>) -> Record {
+        Record::Epoch { epoch, step: 1, train_loss: 0.5, test_loss, seconds: 1.0 }
+    }
+
+    /// `lines` lines of training in each of so many epochs.
+    fn log(epochs: u64, lines: u64) -> Vec<Record> {
+        let loss = |at: f64| (0.02 + 0.3 / at) * (1.0 + 0.1 * (at * 7.0).sin());
+        let of_epoch = |n: u64| {
+            let at = move |line: u64| (n - 1) as f64 + line as f64 / lines as f64;
+            let losses = (1..=lines).map(move |line| train(at(line), loss(at(line) * lines as f64)));
+            losses.chain([epoch(n, Some(loss(n as f64)))])
+        };
+        (1..=epochs).flat_map(of_epoch).collect()
+    }
+
+    fn svg(records: &[Record]) -> String {
+        loss_svg(records, "Training on MNIST").unwrap().unwrap()
     }
 
     #[test]
     fn both_series_are_drawn_with_axes_legend_and_title() {
-        let svg = loss_svg(&log(300, 12), "Training on MNIST").unwrap();
+        let svg = svg(&log(12, 25));
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
         for text in
             ["Training on MNIST", "epoch", "loss (logarithmic)", "training images", "averaged weights"]
@@ -154,20 +191,19 @@ mod tests {
         };
         assert!(line("#7499BE", 300), "training");
         assert!(line("#C84823", 12), "held-out");
-        assert_eq!(svg, loss_svg(&log(300, 12), "Training on MNIST").unwrap());
     }
 
     #[test]
     fn without_held_out_images_training_is_drawn_alone() {
-        let text = "{\"kind\":\"train\",\"step\":1,\"loss\":0.5}\n{\"kind\":\"train\",\"step\":2,\"loss\":0.4}\n\
-            {\"kind\":\"epoch\",\"epoch\":1,\"step\":2,\"test_loss\":null}";
-        let svg = loss_svg(&TrainingLog::parse(text).unwrap(), "t").unwrap();
+        let svg = svg(&[train(0.5, 0.5), train(1.0, 0.4), epoch(1, None)]);
         assert!(svg.contains("training images") && !svg.contains("averaged weights"));
     }
 
     #[test]
-    fn an_empty_log_is_an_error() {
-        assert!(loss_svg(&TrainingLog::default(), "t").is_err());
+    fn losses_that_are_not_positive_are_left_out() {
+        assert_eq!(loss_svg(&[train(1.0, 0.0), epoch(1, Some(-0.5))], "t").unwrap(), None);
+        let svg = svg(&[train(0.5, 0.5), train(1.0, 0.0), epoch(1, Some(0.25)), epoch(2, Some(-1.0))]);
+        assert_eq!(svg.matches("<circle").count(), 1);
     }
 
     #[test]
@@ -182,7 +218,7 @@ mod tests {
     #[test]
     fn epochs_are_labelled_with_whole_numbers() {
         for (epochs, last) in [(1, "1"), (4, "4"), (30, "30"), (200, "200")] {
-            let svg = loss_svg(&log(epochs * 3, epochs), "t").unwrap();
+            let svg = svg(&log(epochs, 3));
             // The labels of the axes are the texts that are a number and nothing else.
             let numbers = || svg.lines().filter_map(|line| line.parse::<f64>().ok());
             assert!(svg.lines().any(|line| line == last), "{epochs}");
