@@ -130,21 +130,20 @@ fn the_lock_ends_with_a_run_that_fails() {
 
 /// Time is too precious to find out after an epoch that the test set does not fit.
 #[test]
-fn a_run_does_not_fail_after_its_start_for_want_of_test_labels() {
-    let pairs = [
-        Corpus::new("a", labelled(200, 0), Some(unlabelled(40, 1))).unwrap(),
-        Corpus::new("b", unlabelled(200, 0), Some(labelled(40, 1))).unwrap(),
-    ];
-    for corpus in pairs {
-        let folder = tempdir().unwrap();
-        let config = crate::config_for(corpus.train());
-        let mut steps = 0;
-        let outcome = run(&config, &corpus, folder.path(), Start::Fresh, &Device::Cpu, |event| {
-            steps += u64::from(matches!(event, Event::Step { .. }));
+fn a_run_is_refused_at_its_start_if_only_one_part_of_the_data_has_labels() {
+    for (train, test, classes) in
+        [(labelled(200, 0), unlabelled(40, 1), 0), (unlabelled(200, 0), labelled(40, 1), 3)]
+    {
+        let (folder, config) = (tempdir().unwrap(), crate::config_for(&train));
+        let corpus = Corpus::new("tiny", train, Some(test)).unwrap();
+        let mut events = 0;
+        let error = run(&config, &corpus, folder.path(), Start::Fresh, &Device::Cpu, |_| {
+            events += 1;
             Ok(())
         });
-        if let Err(error) = outcome {
-            assert_eq!(steps, 0, "{}: {error} after {steps} steps", corpus.name());
-        }
+        let error = error.expect_err("the test set has other classes than the network");
+        assert!(matches!(error, Error::Classes { found, .. } if found == classes), "{error}");
+        assert_eq!(events, 0);
+        assert!(names(folder.path()).is_empty());
     }
 }

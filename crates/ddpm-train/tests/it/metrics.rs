@@ -38,7 +38,9 @@ fn lines_come_every_fifty_steps_and_at_the_end_of_each_epoch() {
 fn each_line_says_how_far_the_run_is() {
     let (folder, config) = (tempdir().unwrap(), small_batches());
     train(&config, folder.path(), Start::Fresh).unwrap();
-    for record in records(folder.path()) {
+    let records = records(folder.path());
+    assert_eq!(records.len(), 6);
+    for record in records {
         match record {
             Record::Train { step, epoch, images, learning_rate, images_per_second, seconds, .. } => {
                 assert_eq!(images, 3 * step);
@@ -61,7 +63,9 @@ fn losses_are_means_over_the_steps() {
     let losses: Vec<f64> = (0..132).map(|_| step()).collect();
     let mean = |range: std::ops::Range<usize>| losses[range.clone()].iter().sum::<f64>() / range.len() as f64;
     let expected = [mean(0..50), mean(50..66), mean(0..66), mean(66..100), mean(100..132), mean(66..132)];
-    for (record, expected) in std::iter::zip(records(folder.path()), expected) {
+    let records = records(folder.path());
+    assert_eq!(records.len(), expected.len());
+    for (record, expected) in std::iter::zip(records, expected) {
         match record {
             Record::Train { loss, .. } => assert_near(loss, expected),
             Record::Epoch { train_loss, .. } => assert_near(train_loss, expected),
