@@ -55,7 +55,7 @@ fn picture(schedule: &NoiseSchedule) -> Result<()> {
     let pixels = PICTURE.iter().flat_map(|row| row.chars()).map(|c| if c == '#' { 1.0_f32 } else { -1.0 });
     let x_start = Tensor::from_iter(pixels, &Device::Cpu)?.reshape((1, 9, 9))?;
     let rng = AddressedRng::new(1);
-    let eps = rng.normal(Purpose::TrainNoise, &[0], 0, &[9, 9], DType::F32, &Device::Cpu)?;
+    let eps = rng.normal(Purpose::TRAIN_NOISE, &[0], 0, &[9, 9], DType::F32, &Device::Cpu)?;
     let steps = [0, 2, 5, 9, 19];
     let noised = steps
         .iter()

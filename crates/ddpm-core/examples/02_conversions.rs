@@ -30,8 +30,8 @@ fn one_thing(schedule: &NoiseSchedule) -> Result<()> {
     println!("From xₜ and one of the three, the two others: largest difference to the true ones\n");
     println!("  t   x₀ from ε   ε from x₀   x₀ from v   v from x₀    ε from v    v from ε");
     let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
-    let x_start = rng.normal(Purpose::Evaluation, &images, 0, &[100], DType::F64, &Device::Cpu)?;
-    let eps = rng.normal_like(Purpose::TrainNoise, &images, 0, &x_start)?;
+    let x_start = rng.normal(Purpose::EVALUATION, &images, 0, &[100], DType::F64, &Device::Cpu)?;
+    let eps = rng.normal_like(Purpose::TRAIN_NOISE, &images, 0, &x_start)?;
     for t in STEPS {
         let x_t = schedule.q_sample(&x_start, &[t], &eps)?;
         let v = schedule.velocity(&x_start, &[t], &eps)?;

@@ -92,7 +92,7 @@ fn even(schedule: &NoiseSchedule, steps: usize) -> Result<Timesteps> {
 /// All paths are one image of shape [1, n], whose noise is drawn at once.
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: Tensor) -> Result<Vec<f64>> {
     let rng = AddressedRng::new(1);
-    let noise = |x_t: &Tensor, draw| rng.normal_like(Purpose::SampleStep, &[0], draw, x_t);
+    let noise = |x_t: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, &[0], draw, x_t);
     let sampled = sampler.run(schedule, timesteps, x_t, network, noise, |_step| Ok(()))?;
     Ok(sampled.flatten_all()?.to_vec1()?)
 }
@@ -104,7 +104,7 @@ fn random(schedule: &NoiseSchedule) -> Result<()> {
     println!("{:38}{}   middle half", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
     let exact: Vec<f64> = (0..SAMPLES).map(|i| quantile((i as f64 + 0.5) / SAMPLES as f64, 1.0)).collect();
     let rng = AddressedRng::new(2);
-    let x_t = rng.normal(Purpose::SampleStart, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
+    let x_t = rng.normal(Purpose::SAMPLE_START, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
     for (name, sampler) in [
         ("DDPM, posterior variance", Sampler::Ddpm(NoiseMode::Posterior)),
         ("DDPM, variance beta", Sampler::Ddpm(NoiseMode::Beta)),

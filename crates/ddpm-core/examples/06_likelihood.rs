@@ -22,7 +22,7 @@ use ddpm_core::{
 };
 
 const IMAGES: u64 = 64;
-const PIXELS: usize = 32;
+const PIXELS: u16 = 32;
 
 fn main() -> Result<()> {
     let levels = levels();
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let cost = levels.iter().map(|&level| -probability(level).log2()).sum::<f64>() / levels.len() as f64;
     println!("The entropy of a pixel is {entropy:.3} bits; those drawn here need {cost:.3}.\n");
     let values = levels.into_iter().map(value);
-    let images = Tensor::from_iter(values, &Device::Cpu)?.reshape(((), PIXELS))?;
+    let images = Tensor::from_iter(values, &Device::Cpu)?.reshape(((), usize::from(PIXELS)))?;
     term_by_term(&images)?;
     step_search(&images)
 }
@@ -51,7 +51,7 @@ fn value(level: usize) -> f64 {
 /// Draws a level for each pixel of each image.
 fn levels() -> Vec<usize> {
     let draw = |image, pixel| {
-        let mut left = AddressedRng::new(1).uniform(Purpose::Evaluation, image, pixel);
+        let mut left = AddressedRng::new(1).uniform(Purpose::EVALUATION, image, pixel);
         let reached = |&level: &usize| {
             left -= probability(level);
             left < 0.0
@@ -79,7 +79,7 @@ fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
 }
 
 fn noise(like: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
-    AddressedRng::new(2).normal_like(Purpose::Evaluation, &Vec::from_iter(0..IMAGES), draw, like)
+    AddressedRng::new(2).normal_like(Purpose::EVALUATION, &Vec::from_iter(0..IMAGES), draw, like)
 }
 
 fn schedule(config: ScheduleConfig) -> Result<NoiseSchedule> {

@@ -102,6 +102,9 @@ pub struct ScheduleConfig {
     pub compat: Compat,
 }
 
+/// The range of a β.
+const UNIT: &str = "a number strictly between 0 and 1";
+
 impl ScheduleConfig {
     /// T = 20, β linear from 0.001 to 0.7: what this project trains on MNIST.
     ///
@@ -148,25 +151,27 @@ impl ScheduleConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         let total = self.num_train_timesteps;
         if !(2..=10_000).contains(&total) {
-            return Err(Error::TimestepCount { found: total });
+            return Err(Error::out_of_range("num_train_timesteps", total, "2 to 10000"));
         }
         // Written so that NaN is refused as well.
         let between = |x: f64| x > 0.0 && x < 1.0;
         if let Some(betas) = &self.trained_betas {
             if betas.len() != total {
-                return Err(Error::BetaCount { found: betas.len(), expected: total });
+                let table = "trained_betas";
+                return Err(Error::TableLength { table, found: betas.len(), expected: total });
             }
             if let Some((t, &found)) = betas.iter().enumerate().find(|(_, beta)| !between(**beta)) {
-                return Err(Error::TrainedBeta { t, found });
+                return Err(Error::out_of_range(format!("trained_betas[{t}]"), found, UNIT));
             }
         } else if self.beta_schedule != BetaSchedule::SquaredcosCapV2 {
             for (name, found) in [("beta_start", self.beta_start), ("beta_end", self.beta_end)] {
                 if !between(found) {
-                    return Err(Error::Beta { name, found });
+                    return Err(Error::out_of_range(name, found, UNIT));
                 }
             }
             if self.beta_end < self.beta_start {
-                return Err(Error::FallingBetas { beta_start: self.beta_start, beta_end: self.beta_end });
+                let expected = format!("at least beta_start, {}", self.beta_start);
+                return Err(Error::out_of_range("beta_end", self.beta_end, expected));
             }
         }
         if self.rescale_betas_zero_snr && self.prediction_type == PredictionType::Epsilon {
@@ -174,13 +179,18 @@ impl ScheduleConfig {
         }
         let positive = |x: f64| x > 0.0 && x.is_finite();
         if !positive(self.clip_sample_range) {
-            return Err(Error::ClipRange { found: self.clip_sample_range });
+            return Err(Error::out_of_range(
+                "clip_sample_range",
+                self.clip_sample_range,
+                "a positive number",
+            ));
         }
         if !(0.0..=1.0).contains(&self.dynamic_thresholding_ratio) {
-            return Err(Error::ThresholdingRatio { found: self.dynamic_thresholding_ratio });
+            let found = self.dynamic_thresholding_ratio;
+            return Err(Error::out_of_range("dynamic_thresholding_ratio", found, "0 to 1"));
         }
         if !(self.sample_max_value >= 1.0 && self.sample_max_value.is_finite()) {
-            return Err(Error::SampleMaxValue { found: self.sample_max_value });
+            return Err(Error::out_of_range("sample_max_value", self.sample_max_value, "at least 1"));
         }
         Ok(())
     }

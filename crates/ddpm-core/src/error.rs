@@ -1,5 +1,7 @@
 //! What can go wrong in this crate.
 
+use std::borrow::Cow;
+
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -7,43 +9,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The number of training timesteps is outside the supported range.
-    #[error("num_train_timesteps is {found}, expected 2 to 10000")]
-    TimestepCount {
-        /// The value found.
-        found: usize,
-    },
-    /// A beta is not strictly between 0 and 1.
-    #[error("{name} is {found}, expected a number strictly between 0 and 1")]
-    Beta {
-        /// Which option.
-        name: &'static str,
-        /// The value found.
-        found: f64,
-    },
-    /// The betas fall instead of rise.
-    #[error("beta_end {beta_end} is below beta_start {beta_start}, expected rising noise")]
-    FallingBetas {
-        /// The first beta.
-        beta_start: f64,
-        /// The last beta.
-        beta_end: f64,
-    },
-    /// The list of betas is not one for each timestep.
-    #[error("{found} trained_betas, expected {expected}, one for each of num_train_timesteps")]
-    BetaCount {
-        /// The length of the list.
-        found: usize,
-        /// T.
-        expected: usize,
-    },
-    /// A beta of a list is not strictly between 0 and 1.
-    #[error("trained_betas[{t}] is {found}, expected a number strictly between 0 and 1")]
-    TrainedBeta {
-        /// Its place.
-        t: usize,
-        /// The value found.
-        found: f64,
+    /// A number is outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// The option, argument or table entry, such as `beta_end` or `trained_betas[3]`.
+        name: Cow<'static, str>,
+        /// Its value.
+        found: String,
+        /// The values that work.
+        expected: Cow<'static, str>,
     },
     /// The schedule ends in pure noise, where ε says nothing about the image.
     #[error(
@@ -51,56 +25,12 @@ pub enum Error {
              the image is left at the last timestep, so ε does not tell what it was"
     )]
     ZeroSnrEpsilon,
-    /// The quantile of dynamic thresholding is none.
-    #[error("dynamic_thresholding_ratio is {found}, expected 0 to 1")]
-    ThresholdingRatio {
-        /// The value found.
-        found: f64,
-    },
-    /// The upper limit of dynamic thresholding is too small.
-    #[error("sample_max_value is {found}, expected at least 1")]
-    SampleMaxValue {
-        /// The value found.
-        found: f64,
-    },
-    /// A noise level of a list is not below the one before it, or beyond what f64 has an ᾱ for.
-    #[error("sigma {found} at position {position}, expected strictly falling values between 1e-7 and 1e7")]
-    Sigma {
-        /// The value found.
-        found: f64,
-        /// Its position in the list.
-        position: usize,
-    },
-    /// The strength of image-to-image is outside its range.
-    #[error("strength is {found}, expected above 0 and at most 1")]
-    Strength {
-        /// The value found.
-        found: f64,
-    },
-    /// An option of a sampler is outside its range.
-    #[error("{option} is {found}, expected {expected}")]
-    SamplerOption {
-        /// Which option.
-        option: &'static str,
-        /// The value found.
-        found: f64,
-        /// The values that work.
-        expected: &'static str,
-    },
     /// A learnt variance was asked of a network that has none.
     #[error(
         "no learnt variance of this kind, expected variance_type learned_range for noise mode learned_range, or a \
          fixed one and a network that puts out the variance of x₀ for learned"
     )]
     NoLearnedVariance,
-    /// A list of variances is not one for each step.
-    #[error("{found} variances for {expected} timesteps, expected one for each")]
-    VarianceCount {
-        /// The length of the list.
-        found: usize,
-        /// The number of timesteps.
-        expected: usize,
-    },
     /// The network does not put out what the schedule's variance type asks for.
     #[error("a network output of shape {found:?} for images of shape {image:?}, expected {expected}")]
     NetworkOutput {
@@ -111,51 +41,9 @@ pub enum Error {
         /// The shape that was expected.
         expected: &'static str,
     },
-    /// The range to which x₀ is clipped is not positive.
-    #[error("clip_sample_range is {found}, expected a positive number")]
-    ClipRange {
-        /// The value found.
-        found: f64,
-    },
-    /// More sampling steps were asked for than the schedule has.
-    #[error("{found} inference steps, expected 1 to {num_train_timesteps}")]
-    InferenceSteps {
-        /// The number asked for.
-        found: usize,
-        /// The number the schedule has.
-        num_train_timesteps: usize,
-    },
-    /// An explicit list of timesteps is not strictly descending within the schedule.
-    #[error(
-        "timestep {found} at position {position}, expected strictly descending values below {num_train_timesteps}"
-    )]
-    TimestepOrder {
-        /// The offending timestep.
-        found: usize,
-        /// Its position in the list.
-        position: usize,
-        /// The number of steps of the schedule.
-        num_train_timesteps: usize,
-    },
     /// A list of timesteps is empty.
     #[error("the list of timesteps is empty, expected at least one")]
     NoTimesteps,
-    /// A timestep lies outside the schedule.
-    #[error("timestep {found}, expected 0 to {last}")]
-    TimestepRange {
-        /// The timestep found.
-        found: usize,
-        /// The last valid one.
-        last: usize,
-    },
-    /// The number of timesteps fits neither one nor the batch.
-    #[error("{found} timesteps for a batch of {batch}, expected one for each image or a single one")]
-    TimestepBatch {
-        /// The number of timesteps given.
-        found: usize,
-        /// The size of the batch.
-        batch: usize,
-    },
     /// Two tensors that belong together have different shapes.
     #[error("tensors of shapes {first:?} and {second:?}, expected the same shape")]
     Shapes {
@@ -164,22 +52,6 @@ pub enum Error {
         /// The shape of the second tensor.
         second: Vec<usize>,
     },
-    /// A table of the schedule leaves the range of f64: a noise level is not strictly between 0 and 1.
-    #[error("alphas_cumprod is {found} at t = {t}, expected a number strictly between 0 and 1")]
-    NoiseLevel {
-        /// The timestep.
-        t: usize,
-        /// The value of ᾱ found.
-        found: f64,
-    },
-    /// A step does not lead to a cleaner image.
-    #[error("a step from timestep {t} to {prev}, expected a smaller one")]
-    StepDirection {
-        /// Where the step starts.
-        t: usize,
-        /// Where it leads.
-        prev: usize,
-    },
     /// A buffer cannot be divided equally.
     #[error("{found} numbers for {indices} images, expected a multiple")]
     BufferLength {
@@ -187,14 +59,6 @@ pub enum Error {
         found: usize,
         /// The number of images.
         indices: usize,
-    },
-    /// The number of image indices differs from the batch.
-    #[error("{found} image indices for a batch of {batch}")]
-    ImageIndices {
-        /// The number of indices given.
-        found: usize,
-        /// The size of the batch.
-        batch: usize,
     },
     /// A scheduler file is not the JSON that was expected.
     #[error("scheduler configuration: {source}")]
@@ -246,26 +110,6 @@ pub enum Error {
         /// The number of timesteps.
         expected: usize,
     },
-    /// A value of a table is outside its range.
-    #[error("{table} is {found} at position {index}, expected {expected}")]
-    TableValue {
-        /// The table.
-        table: &'static str,
-        /// The place in it.
-        index: usize,
-        /// The value found.
-        found: f64,
-        /// The values that work.
-        expected: &'static str,
-    },
-    /// A bound is not over each timestep of the schedule.
-    #[error("a bound over {found} timesteps, expected all {expected} of the schedule")]
-    NotAllTimesteps {
-        /// The number of its timesteps.
-        found: usize,
-        /// T.
-        expected: usize,
-    },
     /// A noise source or an observer failed for a reason of its own.
     #[error(transparent)]
     Callback(Box<dyn std::error::Error + Send + Sync>),
@@ -275,6 +119,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::OutOfRange`] from text and numbers of any kind.
+    pub fn out_of_range(
+        name: impl Into<Cow<'static, str>>,
+        found: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
+
     /// [`Error::SchedulerOption`] from text of any kind.
     pub fn scheduler_option(
         class: &'static str,

@@ -31,14 +31,14 @@
 //! let schedule = NoiseSchedule::new(&ScheduleConfig { clip_sample: false, ..ScheduleConfig::mnist20() })?;
 //! let timesteps = Timesteps::all(&schedule);
 //! let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
-//! let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[784], DType::F32, &Device::Cpu)?;
+//! let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[784], DType::F32, &Device::Cpu)?;
 //! let x_start = sampler::ddpm(
 //!     &schedule,
 //!     &timesteps,
 //!     &NoiseMode::Posterior,
 //!     x_t,
 //!     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(),
-//!     |x_t, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x_t),
+//!     |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
 //!     |_step| Ok(()),
 //! )?;
 //! assert_eq!(x_start.dims(), &[4, 784]);

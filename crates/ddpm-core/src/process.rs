@@ -85,7 +85,8 @@ pub(crate) fn combine(
     }
     let batch = a.dims().first().copied().unwrap_or(1);
     if t.len() != 1 && t.len() != batch {
-        return Err(Error::TimestepBatch { found: t.len(), batch });
+        let expected = format!("1 or {batch}, one for each image");
+        return Err(Error::out_of_range("the number of timesteps", t.len(), expected));
     }
     let pairs = t
         .iter()

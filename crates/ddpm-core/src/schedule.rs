@@ -60,7 +60,8 @@ impl NoiseSchedule {
         let last = betas.len() - 1;
         let valid = |t: usize, a: f64| a < 1.0 && (a > 0.0 || t == last && config.rescale_betas_zero_snr);
         if let Some((t, &found)) = alphas_cumprod.iter().enumerate().find(|&(t, &a)| !valid(t, a)) {
-            return Err(Error::NoiseLevel { t, found });
+            let expected = "a number strictly between 0 and 1";
+            return Err(Error::out_of_range(format!("alphas_cumprod[{t}]"), found, expected));
         }
         Ok(Self::from_tables(config.clone(), betas, alphas_cumprod))
     }
@@ -171,14 +172,14 @@ impl NoiseSchedule {
     pub fn posterior_step(&self, t: usize, prev: Option<usize>) -> Result<PosteriorStep> {
         let alpha_bar = self.alpha_bar(t)?;
         if let Some(prev) = prev.filter(|&prev| prev >= t) {
-            return Err(Error::StepDirection { t, prev });
+            return Err(Error::out_of_range("prev", prev, format!("a timestep below t = {t}")));
         }
         Ok(PosteriorStep::between(alpha_bar, self.alpha_bar_or_one(prev)?))
     }
 
     pub(crate) fn alpha_bar(&self, t: usize) -> Result<f64> {
-        let last = self.num_train_timesteps() - 1;
-        self.alphas_cumprod.get(t).copied().ok_or(Error::TimestepRange { found: t, last })
+        let found = self.alphas_cumprod.get(t).copied();
+        found.ok_or_else(|| Error::out_of_range("timestep", t, format!("0 to {}", self.betas.len() - 1)))
     }
 
     /// ᾱ at `t`, or 1 for x₀.

@@ -60,12 +60,11 @@ impl StepCosts {
         }
         mse.iter().enumerate().try_for_each(|(t, &mse)| check_mse(t, mse))?;
         if let Some((index, &found)) = decoder.iter().enumerate().find(|(_, bits)| !bits.is_finite()) {
-            let table = "decoder_bits_per_dim";
-            return Err(Error::TableValue { table, index, found, expected: "a finite number" });
+            let name = format!("decoder_bits_per_dim[{index}]");
+            return Err(Error::out_of_range(name, found, "a finite number"));
         }
         if !(self.mean_square >= 0.0 && self.mean_square.is_finite()) {
-            let (table, found) = ("mean_square", self.mean_square);
-            return Err(Error::TableValue { table, index: 0, found, expected: "0 or more" });
+            return Err(Error::out_of_range("mean_square", self.mean_square, "0 or more"));
         }
         Ok(())
     }
@@ -124,7 +123,8 @@ impl StepCosts {
     /// If the list has a timestep that the costs do not have.
     pub fn optimal_variances(&self, timesteps: &Timesteps) -> Result<Vec<f64>> {
         let last = self.mse.len().saturating_sub(1);
-        let mse = |t: usize| self.mse.get(t).copied().ok_or(Error::TimestepRange { found: t, last });
+        let refuse = |t| Error::out_of_range("timestep", t, format!("0 to {last}"));
+        let mse = |t: usize| self.mse.get(t).copied().ok_or_else(|| refuse(t));
         let mse = timesteps.indices().into_iter().map(mse).collect::<Result<Vec<_>>>()?;
         optimal_variances(timesteps, &mse)
     }
@@ -220,7 +220,8 @@ impl StepCostEstimator {
         let all = Timesteps::all(schedule);
         let levels = all.as_slice().iter().map(|timestep| (timestep.t(), timestep.alpha_cumprod()));
         if !levels.eq(bound.steps.iter().map(|step| (step.t, step.alpha_cumprod))) {
-            return Err(Error::NotAllTimesteps { found: bound.steps.len(), expected: all.len() });
+            let (found, expected) = (bound.steps.len(), format!("all {} of the schedule", all.len()));
+            return Err(Error::out_of_range("the number of timesteps of the bound", found, expected));
         }
         let mse: Vec<f64> = bound.steps.iter().rev().map(|step| step.mse).collect();
         let decoder = vec![Moments::default(); mse.len()];
@@ -279,8 +280,9 @@ mod tests {
         let rng = AddressedRng::new(3);
         let mut ties = 0;
         for table in 0..50 {
-            let random =
-                |t: usize, s: usize| f64::from(rng.below(Purpose::Evaluation, table, T * t + s, 6)) - 2.0;
+            let random = |t: usize, s: usize| {
+                f64::from(rng.below(Purpose::EVALUATION, table, (T * t + s).try_into().unwrap(), 6)) - 2.0
+            };
             let last: Vec<f64> = (0..T).map(|t| random(t, 100)).collect();
             let first = |t: usize| random(t, 200);
             let cost = |list: &[usize]| {

@@ -62,7 +62,7 @@ impl Timesteps {
     /// If `num_inference_steps` is 0 or above T, or `steps_offset` leads beyond the schedule.
     pub fn spaced(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
         check_count(schedule, num_inference_steps)?;
-        Self::explicit(schedule, spread(schedule, num_inference_steps))
+        Self::explicit(schedule, spread(schedule, num_inference_steps)?)
     }
 
     /// A list of one's own.
@@ -75,7 +75,8 @@ impl Timesteps {
         let mut bound = total;
         for (position, &found) in list.iter().enumerate() {
             if found >= bound {
-                return Err(Error::TimestepOrder { found, position, num_train_timesteps: total });
+                let expected = format!("strictly descending values below {total}");
+                return Err(Error::out_of_range(format!("timesteps[{position}]"), found, expected));
             }
             bound = found;
         }
@@ -90,19 +91,23 @@ impl Timesteps {
     ///
     /// If there is none, one is not between 10⁻⁷ and 10⁷, or they do not fall.
     pub fn from_sigmas(schedule: &NoiseSchedule, sigmas: &[f64]) -> Result<Self> {
+        let refuse = |found: f64, position: usize| {
+            let expected = "strictly falling values between 1e-7 and 1e7";
+            Error::out_of_range(format!("sigmas[{position}]"), found, expected)
+        };
         let mut bound = f64::INFINITY;
         for (position, &found) in sigmas.iter().enumerate() {
             // Beyond these 1 − ᾱ or ᾱ has no digits left in f64.
             let has_both = (1e-7..1e7).contains(&found);
             if !(has_both && found < bound) {
-                return Err(Error::Sigma { found, position });
+                return Err(refuse(found, position));
             }
             bound = found;
         }
         let list: Vec<Timestep> = sigmas.iter().map(|&sigma| schedule.at_sigma(sigma)).collect();
         // Two that are so close that they are one level would make a step of no length.
         match list.windows(2).position(|pair| pair[0].alpha_cumprod() >= pair[1].alpha_cumprod()) {
-            Some(position) => Err(Error::Sigma { found: sigmas[position + 1], position: position + 1 }),
+            Some(position) => Err(refuse(sigmas[position + 1], position + 1)),
             None => Self::new(list),
         }
     }
@@ -124,7 +129,7 @@ impl Timesteps {
         let (min, max) = (sigma(alphas_cumprod[0]), sigma(alphas_cumprod[alphas_cumprod.len() - 1]));
         if max.is_infinite() {
             let expected = "a finite one, so no rescale_betas_zero_snr";
-            return Err(Error::SamplerOption { option: "the largest sigma", found: max, expected });
+            return Err(Error::out_of_range("the largest sigma", max, expected));
         }
         Self::from_sigmas(schedule, &karras_sigmas(max, min, num_inference_steps))
     }
@@ -149,7 +154,7 @@ impl Timesteps {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the length")]
     pub fn strength(mut self, strength: f64) -> Result<Self> {
         if !(strength > 0.0 && strength <= 1.0) {
-            return Err(Error::Strength { found: strength });
+            return Err(Error::out_of_range("strength", strength, "above 0 and at most 1"));
         }
         let left = ((self.len() as f64 * strength) as usize).max(1);
         self.list.drain(..self.list.len() - left);
@@ -214,11 +219,11 @@ impl Timesteps {
 }
 
 pub(crate) fn check_count(schedule: &NoiseSchedule, found: usize) -> Result<()> {
-    let num_train_timesteps = schedule.num_train_timesteps();
-    if found == 0 || found > num_train_timesteps {
-        return Err(Error::InferenceSteps { found, num_train_timesteps });
+    let total = schedule.num_train_timesteps();
+    if (1..=total).contains(&found) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::out_of_range("num_inference_steps", found, format!("1 to {total}")))
 }
 
 /// Rounds half to even, as numpy does, so that the steps are those of diffusers.
@@ -229,10 +234,26 @@ pub(crate) fn round(x: f64) -> usize {
 
 /// `n` timesteps, spread by the schedule's `timestep_spacing`; not descending if there are more than T.
 #[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
-pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Vec<usize> {
+///
+/// # Errors
+///
+/// If `steps_offset` leads beyond the schedule.
+pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
     let (total, config) = (schedule.num_train_timesteps(), schedule.config());
-    match config.timestep_spacing {
-        TimestepSpacing::Leading => (0..n).rev().map(|i| i * (total / n) + config.steps_offset).collect(),
+    Ok(match config.timestep_spacing {
+        TimestepSpacing::Leading => {
+            let (stride, offset) = (total / n, config.steps_offset);
+            // The offset may come from a file, so it is compared before it is added.
+            let room = total - 1 - (n - 1) * stride;
+            if offset > room {
+                return Err(Error::out_of_range(
+                    "steps_offset",
+                    offset,
+                    format!("0 to {room} for {n} steps"),
+                ));
+            }
+            (0..n).rev().map(|i| i * stride + offset).collect()
+        }
         TimestepSpacing::Trailing => {
             let stride = total as f64 / n as f64;
             (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
@@ -243,7 +264,7 @@ pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Vec<usize> {
             let stride = (total - 1) as f64 / (n - 1) as f64;
             (0..n).rev().map(|i| round(i as f64 * stride)).collect()
         }
-    }
+    })
 }
 
 /// Karras et al. 2022, eq. 5.

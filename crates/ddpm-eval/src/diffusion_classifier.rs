@@ -145,7 +145,7 @@ impl DiffusionClassifier {
         let expected = each_class(&x_start.to_dtype(DType::F32)?)?;
         let mut errors = Vec::with_capacity(self.timesteps.len() * rows);
         for (draw, &t) in self.timesteps.iter().enumerate() {
-            let eps = self.rng.normal_like(Purpose::Evaluation, images, draw, x_start)?;
+            let eps = self.rng.normal_like(Purpose::EVALUATION, images, draw, x_start)?;
             let x_t = each_class(&self.schedule.q_sample(x_start, &[t], &eps)?)?;
             let found = model(&x_t, &vec![t; rows], &labels)?.to_dtype(DType::F32)?;
             let squares: Vec<f32> = (found - &expected)?.sqr()?.sum(1)?.to_vec1()?;
@@ -205,8 +205,11 @@ impl ClassErrors {
         }
         let errors = self.errors.chunks(sums.len());
         for (&t, errors) in std::iter::zip(&self.timesteps[..draws], errors) {
-            let last = weights.len().saturating_sub(1);
-            let weight = weights.get(t).ok_or(ddpm_core::Error::TimestepRange { found: t, last })?;
+            let refuse = || {
+                let expected = format!("below {}, the number of weights", weights.len());
+                ddpm_core::Error::out_of_range("timestep", t, expected)
+            };
+            let weight = weights.get(t).ok_or_else(refuse)?;
             std::iter::zip(&mut sums, errors).for_each(|(sum, &error)| *sum += weight * f64::from(error));
         }
         let least = |sums: &[f64]| (0..=u8::MAX).zip(sums).min_by(|a, b| a.1.total_cmp(b.1)).map(|(c, _)| c);

@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 },
                 |x_t, draw| {
                     let started = Instant::now();
-                    let drawn = rng.normal_like(Purpose::SampleStep, &images, draw, x_t);
+                    let drawn = rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t);
                     timed(&noise, started);
                     drawn
                 },

@@ -56,7 +56,7 @@ pub fn initial_weights(
                 Init::Zeros => Tensor::zeros(parameter.shape, DType::F32, device)?,
                 Init::Normal(deviation) => {
                     let shape = parameter.shape.as_slice();
-                    let normal = rng.normal(Purpose::Weights, &[index], 0, shape, DType::F32, device)?;
+                    let normal = rng.normal(Purpose::WEIGHTS, &[index], 0, shape, DType::F32, device)?;
                     (normal.squeeze(0)? * deviation)?
                 }
             };
@@ -185,11 +185,10 @@ impl Denoiser {
         if t.len() != batch {
             return Err(Error::TimestepCount { found: t.len(), batch });
         }
-        let last = self.schedule.num_train_timesteps() - 1;
-        match t.iter().find(|&&t| t > last) {
-            Some(&found) => Err(ddpm_core::Error::TimestepRange { found, last }.into()),
-            None => Ok(pixels),
+        for &t in t {
+            self.schedule.timestep(t)?;
         }
+        Ok(pixels)
     }
 
     /// [B, width], if the kernels can: for constant numbers on a CPU.

@@ -70,7 +70,7 @@ impl Denoiser {
     /// If the tensor library fails.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Tensor> {
         let (rng, shape) = (AddressedRng::new(config.seed), [self.config().pixels()]);
-        Ok(rng.normal(Purpose::SampleStart, images, 0, &shape, DType::F32, self.device())?)
+        Ok(rng.normal(Purpose::SAMPLE_START, images, 0, &shape, DType::F32, self.device())?)
     }
 
     /// Samples the images with these indices and classes: [N, pixels] on the scale [−1, 1].
@@ -118,7 +118,7 @@ impl Denoiser {
             };
             prediction.map_err(candle_core::Error::wrap)
         };
-        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SampleStep, images, draw, x_t);
+        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x_t);
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
@@ -134,8 +134,8 @@ impl Denoiser {
 fn check_churn(sampler: &Sampler) -> Result<()> {
     match sampler {
         Sampler::Euler(churn) | Sampler::Heun(churn) if churn.s_churn != 0.0 => {
-            let (found, expected) = (churn.s_churn, "0, because the network knows whole timesteps only");
-            Err(ddpm_core::Error::SamplerOption { option: "s_churn", found, expected }.into())
+            let expected = "0, because the network knows whole timesteps only";
+            Err(ddpm_core::Error::out_of_range("s_churn", churn.s_churn, expected).into())
         }
         _ => Ok(()),
     }

@@ -87,7 +87,7 @@ impl<'a> Trainer<'a> {
         let (t, weights) = positions.iter().map(|&at| self.timesteps.draw(rng, at)).unzip();
         let shift = self.config.shift;
         let labels = std::iter::zip(indices, &positions).map(|(&index, &at)| {
-            let dropped = rng.uniform(Purpose::ClassDropout, at, 0) < dropout;
+            let dropped = rng.uniform(Purpose::CLASS_DROPOUT, at, 0) < dropout;
             if dropped { null } else { label(self.data, index, null) }
         });
         let batch = Batch {
@@ -191,7 +191,7 @@ pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, 
     for batch in indices.chunks(500) {
         let x_start = gather(&images, batch)?;
         let positions: Vec<u64> = batch.iter().copied().map(u64::from).collect();
-        let eps = rng.normal_like(Purpose::Evaluation, &positions, 0, &x_start)?;
+        let eps = rng.normal_like(Purpose::EVALUATION, &positions, 0, &x_start)?;
         let t: Vec<usize> = batch.iter().map(|&i| i as usize % schedule.num_train_timesteps()).collect();
         let labels: Vec<u32> = batch.iter().map(|&index| label(data, index, null)).collect();
         let weights: Vec<f64> = t.iter().map(|&t| weights[t]).collect();

@@ -36,11 +36,11 @@ impl TimestepSampler {
         match self.sampling {
             TimestepSampling::Uniform => {
                 let timesteps = u32::try_from(self.weights.len()).unwrap_or(u32::MAX);
-                let t = rng.below(Purpose::TrainTimestep, at, 0, timesteps) as usize;
+                let t = rng.below(Purpose::TRAIN_TIMESTEP, at, 0, timesteps) as usize;
                 (t, self.weights[t])
             }
             TimestepSampling::LossWeight => {
-                let mut left = rng.uniform(Purpose::TrainTimestep, at, 0) * self.total;
+                let mut left = rng.uniform(Purpose::TRAIN_TIMESTEP, at, 0) * self.total;
                 let t = self.weights.iter().position(|weight| {
                     left -= weight;
                     left < 0.0
@@ -67,7 +67,7 @@ pub(crate) fn moved(
     let mut batch = vec![0; indices.len() * pixels];
     for ((to, &index), &at) in batch.chunks_mut(pixels).zip(indices).zip(positions) {
         let image = &data.images()[index as usize * pixels..][..pixels];
-        let [down, across] = [0, 1].map(|step| rng.below(Purpose::Shift, at, step, distances) as usize);
+        let [down, across] = [0, 1].map(|step| rng.below(Purpose::SHIFT, at, step, distances) as usize);
         for (row, to) in to.chunks_mut(cols).enumerate() {
             // In a frame of `most` dark pixels, the image is seen from `down` and `across` on.
             let Some(from) = (row + down).checked_sub(most).filter(|&row| row < data.rows()) else {

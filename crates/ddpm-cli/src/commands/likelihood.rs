@@ -184,7 +184,7 @@ impl<'a> Images<'a> {
                 prediction.map_err(candle_core::Error::wrap)
             };
             let mut noise =
-                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::Evaluation, &addresses, draw, x);
+                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::EVALUATION, &addresses, draw, x);
             use_batch(&x_start.to_device(self.denoiser.device())?, &mut model, &mut noise)?;
             bar.inc(indices.len() as u64);
         }

@@ -204,8 +204,8 @@ fn the_class_after_the_last_one_is_out_of_range_too() {
 fn numbers_that_do_not_work_are_named_with_their_range() {
     let folder = with_model();
     let cases: [(&[&str], &[&str]); 9] = [
-        (&["--steps", "0"], &["0 inference steps", "expected 1 to 20"]),
-        (&["--steps", "21"], &["21 inference steps", "expected 1 to 20"]),
+        (&["--steps", "0"], &["num_inference_steps is 0", "expected 1 to 20"]),
+        (&["--steps", "21"], &["num_inference_steps is 21", "expected 1 to 20"]),
         (&["--sampler", "ddim", "--eta", "1.5"], &["eta is 1.5", "0", "1"]),
         (&["--sampler", "ddim", "--eta", "nan"], &["eta is NaN"]),
         (&["-n", "0"], &["no images", "-n"]),
@@ -257,7 +257,7 @@ fn options_of_another_sampler_are_refused() {
         ] {
             refused(folder.path(), &[command, &options].concat(), &[options[2]]);
         }
-        refused(folder.path(), &[command, &["--variances", "0.1,0.2"]].concat(), &["2 variances", "20"]);
+        refused(folder.path(), &[command, &["--variances", "0.1,0.2"]].concat(), &["2 values of variances", "20"]);
         refused(
             folder.path(),
             &[command, &["--steps", "2", "--variances=0.1,-0.2"]].concat(),
@@ -269,7 +269,7 @@ fn options_of_another_sampler_are_refused() {
 #[test]
 fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
     let folder = with_model();
-    for (list, parts) in [("20", ["20", "below 20"]), ("5,5", ["timestep 5", "position 1"])] {
+    for (list, parts) in [("20", ["20", "below 20"]), ("5,5", ["timesteps[1]", "is 5"])] {
         refused(folder.path(), &["sample", "--model", "model", "--timesteps", list], &parts);
     }
     usage(&["sample", "--timesteps", "19,x"], &["'x'", "--timesteps"]);
@@ -359,7 +359,7 @@ fn a_job_that_fails_while_its_files_are_open_leaves_neither_them_nor_their_folde
     let folder = with_model();
     for format in ["idx", "safetensors"] {
         let sample = ["sample", "--model", "model", "--format", format, "-o", "new/folder/out"];
-        refused(folder.path(), &[&sample[..], &["--steps", "21"]].concat(), &["21 inference steps"]);
+        refused(folder.path(), &[&sample[..], &["--steps", "21"]].concat(), &["num_inference_steps is 21"]);
     }
 }
 

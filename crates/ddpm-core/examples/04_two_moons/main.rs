@@ -57,14 +57,14 @@ fn main() -> Result<()> {
 fn moons(numbers: Range<u64>) -> Result<Tensor> {
     let (rng, numbers): (_, Vec<u64>) = (AddressedRng::new(1), numbers.collect());
     let on_curve = |&number: &u64| {
-        let angle = PI * rng.uniform(Purpose::Evaluation, number, 0);
-        match rng.below(Purpose::Evaluation, number, 1, 2) {
+        let angle = PI * rng.uniform(Purpose::EVALUATION, number, 0);
+        match rng.below(Purpose::EVALUATION, number, 1, 2) {
             0 => vec![angle.cos() - 0.5, angle.sin() - 0.25],
             _ => vec![0.5 - angle.cos(), 0.25 - angle.sin()],
         }
     };
     let curve = Tensor::new(numbers.iter().map(on_curve).collect::<Vec<_>>(), &Device::Cpu)?;
-    let noise = rng.normal(Purpose::Evaluation, &numbers, 2, &[2], DType::F32, &Device::Cpu)?;
+    let noise = rng.normal(Purpose::EVALUATION, &numbers, 2, &[2], DType::F32, &Device::Cpu)?;
     Ok((curve.to_dtype(DType::F32)? + noise * 0.06)?)
 }
 
@@ -80,7 +80,7 @@ impl Network {
         let widths = [3 + 6 * FREQUENCIES.len(), WIDTH, WIDTH, WIDTH, 2];
         let layer = |(number, width): (u64, &[usize])| {
             let (inputs, shape) = (width[0], [width[1], width[0]]);
-            let weight = rng.normal(Purpose::Weights, &[number], 0, &shape, DType::F32, &Device::Cpu)?;
+            let weight = rng.normal(Purpose::WEIGHTS, &[number], 0, &shape, DType::F32, &Device::Cpu)?;
             let weight = Var::from_tensor(&(weight.squeeze(0)? * (1.5 / inputs as f64).sqrt())?)?;
             let bias = Var::zeros(width[1], DType::F32, &Device::Cpu)?;
             vars.extend([weight.clone(), bias.clone()]);
@@ -109,9 +109,9 @@ fn train(schedule: &NoiseSchedule) -> Result<Network> {
     for step in 0..TRAINING_STEPS {
         let numbers: Vec<u64> = (step * BATCH..(step + 1) * BATCH).collect();
         let x_start = moons(HELD_OUT.end + step * BATCH..HELD_OUT.end + (step + 1) * BATCH)?;
-        let draw = |&number: &u64| rng.below(Purpose::TrainTimestep, number, 0, 1000) as usize;
+        let draw = |&number: &u64| rng.below(Purpose::TRAIN_TIMESTEP, number, 0, 1000) as usize;
         let t: Vec<usize> = numbers.iter().map(draw).collect();
-        let eps = rng.normal_like(Purpose::TrainNoise, &numbers, 0, &x_start)?;
+        let eps = rng.normal_like(Purpose::TRAIN_NOISE, &numbers, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let v = network.forward(&x_t, t.iter().map(|&t| t as f64 / 1000.0).collect())?;
         let loss = (v - schedule.velocity(&x_start, &t, &eps)?)?.sqr()?.mean_all()?;
@@ -135,7 +135,7 @@ fn sample(
     mut see: impl FnMut(&Tensor) -> ddpm_core::Result<()>,
 ) -> Result<Tensor> {
     let (rng, images): (_, Vec<u64>) = (AddressedRng::new(4), (0..SAMPLES).collect());
-    let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[2], DType::F32, &Device::Cpu)?;
+    let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[2], DType::F32, &Device::Cpu)?;
     let timesteps = Timesteps::spaced(schedule, steps)?;
     see(&x_t)?;
     Ok(sampler.run(
@@ -143,7 +143,7 @@ fn sample(
         &timesteps,
         x_t,
         |x_t, timestep| network.forward(x_t, vec![timestep.t() / 1000.0; x_t.dim(0)?]),
-        |x_t, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x_t),
+        |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
         |step| see(step.x_t),
     )?)
 }

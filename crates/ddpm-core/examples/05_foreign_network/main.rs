@@ -67,7 +67,7 @@ fn normal(purpose: Purpose) -> Result<Tensor> {
 }
 
 fn noise(x_t: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
-    AddressedRng::new(1).normal_like(Purpose::SampleStep, &Vec::from_iter(0..IMAGES), draw, x_t)
+    AddressedRng::new(1).normal_like(Purpose::SAMPLE_STEP, &Vec::from_iter(0..IMAGES), draw, x_t)
 }
 
 /// Two closures are one: prediction = none + scale · (class − none), which here moves the mean.
@@ -76,7 +76,7 @@ fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     for scale in [1.0, 2.0, 3.0] {
         let guidance = Guidance::new(scale);
         let model = sampler::guided(&guidance, of_class(network, BRIGHT), of_class(network, NONE));
-        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SampleStart)?);
+        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
         let sampled = scheduler.sample(&timesteps, x_t, model, noise, |_step| Ok(()))?;
         let [mean, deviation, _] = measure(&sampled)?;
         let expected = scale * CLASS_MEANS[BRIGHT as usize];
@@ -102,7 +102,7 @@ fn samplers(network: &SpectralNet, config: &SchedulerConfig) -> Result<()> {
             calls += 1;
             model(x_t, timestep)
         };
-        let x_t = normal(Purpose::SampleStart)?;
+        let x_t = normal(Purpose::SAMPLE_START)?;
         let sampled = scheduler.sample(&scheduler.timesteps(STEPS)?, x_t, counted, noise, |_step| Ok(()))?;
         let [mean, deviation, neighbours] = measure(&sampled)?;
         println!("  {name:30}{mean:12.3}{deviation:12.3}{neighbours:13.3}{calls:8}");
@@ -115,11 +115,12 @@ fn samplers(network: &SpectralNet, config: &SchedulerConfig) -> Result<()> {
 
 fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     println!("Image to image    first t   correlation with the image  should be");
-    let images = network.draw(&normal(Purpose::Evaluation)?, NONE)?;
+    let images = network.draw(&normal(Purpose::EVALUATION)?, NONE)?;
     for strength in [0.1, 0.3, 0.5, 0.8] {
         let timesteps = scheduler.timesteps(STEPS)?.strength(strength)?;
         let first = timesteps.first();
-        let x_t = scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SampleStart)?)?;
+        let x_t =
+            scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SAMPLE_START)?)?;
         let again = scheduler.sample(&timesteps, x_t, of_class(network, NONE), noise, |_step| Ok(()))?;
         let (found, expected) =
             (network::correlation(&images, &again)?, network::kept(first.alpha_cumprod()));
@@ -132,13 +133,13 @@ fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
 /// The left half is known. Right of the border a pixel must go with its neighbour as anywhere else.
 fn inpainting(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     println!("Inpainting the right half                 correlation over the border  should be");
-    let known = network.draw(&normal(Purpose::Evaluation)?, NONE)?;
+    let known = network.draw(&normal(Purpose::EVALUATION)?, NONE)?;
     let halves = known.chunk(2, 3)?;
     let mask = Tensor::cat(&[halves[0].ones_like()?, halves[1].zeros_like()?], 3)?;
     let expected = network::neighbour_correlation();
     for (jump_length, jump_n_sample) in [(1, 1), (2, 3), (2, 8)] {
         let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
-        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SampleStart)?);
+        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
         let (schedule, model) = (scheduler.schedule(), of_class(network, NONE));
         let painted = sampler::repaint(schedule, &timesteps, &options, x_t, model, noise, |_step| Ok(()))?;
         let found = network::correlation(&painted.narrow(3, 7, 1)?, &painted.narrow(3, 8, 1)?)?;

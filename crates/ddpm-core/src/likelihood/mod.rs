@@ -44,7 +44,7 @@
 //!     estimator.add(
 //!         &images,
 //!         |x_t, timestep| (x_t * (timestep.alpha_cumprod().sqrt() / (1.0 - timestep.alpha_cumprod())))?.tanh(),
-//!         |x, draw| AddressedRng::new(1).normal_like(Purpose::Evaluation, &[0, 1], draw, x),
+//!         |x, draw| AddressedRng::new(1).normal_like(Purpose::EVALUATION, &[0, 1], draw, x),
 //!     )?;
 //!     estimator.finish()
 //! };

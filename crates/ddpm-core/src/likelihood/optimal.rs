@@ -56,7 +56,7 @@ pub(crate) fn check_mse(index: usize, found: f64) -> Result<()> {
     if found >= 0.0 && found.is_finite() {
         return Ok(());
     }
-    Err(Error::TableValue { table: "mse", index, found, expected: "0 or more" })
+    Err(Error::out_of_range(format!("mse[{index}]"), found, "0 or more"))
 }
 
 #[cfg(test)]
@@ -83,7 +83,8 @@ mod tests {
         assert!(matches!(few, Err(Error::TableLength { found: 1, expected: 2, .. })));
         for wrong in [-0.1, f64::NAN, f64::INFINITY] {
             let found = optimal_variances(&timesteps, &[0.1, wrong]);
-            assert!(matches!(found, Err(Error::TableValue { index: 1, .. })));
+            let expected = format!("mse[1] is {wrong}, expected 0 or more");
+            assert_eq!(found.unwrap_err().to_string(), expected);
         }
     }
 }

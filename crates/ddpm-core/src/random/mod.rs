@@ -16,27 +16,53 @@ use normal::Fill;
 
 use crate::{Error, Result};
 
-/// What random numbers are for. Two purposes never share numbers. The values are part of the address, so
-/// changing one changes pictures.
+/// The use of a random number, as part of its address: two purposes never share numbers.
+///
+/// A purpose is one byte. The values 0 to 127 belong to this project, which may add to the constants below. A library
+/// or program that needs a purpose of its own takes one with [`Purpose::custom`], which gives the values 128 to 255:
+///
+/// ```
+/// # use ddpm_core::Purpose;
+/// const AUGMENTATION: Purpose = Purpose::custom(0);
+/// const MASK: Purpose = Purpose::custom(1);
+/// assert!(AUGMENTATION != MASK && AUGMENTATION != Purpose::SAMPLE_START);
+/// ```
+///
+/// The value is part of the address, so changing it changes the random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Purpose {
+pub struct Purpose(u8);
+
+impl Purpose {
     /// x_T, the start of sampling; index: the image.
-    SampleStart = 1,
+    pub const SAMPLE_START: Self = Self(1);
     /// The noise that a sampler adds; index: the image, step: the timestep.
-    SampleStep = 2,
+    pub const SAMPLE_STEP: Self = Self(2);
     /// ε of a training image; index: the image's position in the whole training stream.
-    TrainNoise = 3,
+    pub const TRAIN_NOISE: Self = Self(3);
     /// t of a training image; index as for the noise.
-    TrainTimestep = 4,
+    pub const TRAIN_TIMESTEP: Self = Self(4);
     /// Whether a training image loses its class; index as for the noise.
-    ClassDropout = 5,
+    pub const CLASS_DROPOUT: Self = Self(5);
     /// Initial weights; index: the number of the parameter.
-    Weights = 6,
+    pub const WEIGHTS: Self = Self(6);
     /// Noise and timesteps of held-out images, the same at each evaluation; index: the image.
-    Evaluation = 7,
+    pub const EVALUATION: Self = Self(7);
     /// How far a training image is moved; index as for the noise.
-    Shift = 8,
+    pub const SHIFT: Self = Self(8);
+
+    /// The first value that does not belong to this project.
+    const FIRST_CUSTOM: u8 = 128;
+
+    /// A purpose outside this project, by a number below 128 that the caller chooses.
+    ///
+    /// # Panics
+    ///
+    /// If `number` is 128 or more; in a constant, this is a compile error.
+    #[must_use]
+    pub const fn custom(number: u8) -> Self {
+        assert!(number < Self::FIRST_CUSTOM, "the number of a custom purpose is 0 to 127");
+        Self(Self::FIRST_CUSTOM + number)
+    }
 }
 
 /// A seed, and with it all random numbers of a run.
@@ -48,8 +74,11 @@ pub struct AddressedRng {
     seed: u64,
 }
 
+/// The bits of an address that hold the step.
+const STEP_BITS: u32 = 24;
+
 /// The largest step that fits in an address.
-const LAST_STEP: usize = (1 << 24) - 1;
+const LAST_STEP: u32 = (1 << STEP_BITS) - 1;
 
 /// Numbers, at least, for which it is worth waking a thread.
 const TASK: usize = 2048;
@@ -97,7 +126,8 @@ impl AddressedRng {
     ) -> Result<Tensor> {
         let (batch, shape) = like.dims().split_first().map_or((1, [].as_slice()), |(b, s)| (*b, s));
         if batch != indices.len() {
-            return Err(Error::ImageIndices { found: indices.len(), batch });
+            let expected = format!("{batch}, one for each image");
+            return Err(Error::out_of_range("the number of indices", indices.len(), expected));
         }
         self.normal(purpose, indices, step, shape, like.dtype(), like.device())
     }
@@ -108,9 +138,7 @@ impl AddressedRng {
     ///
     /// If `step` is 2²⁴ or more, or `out` cannot be divided equally.
     pub fn fill_normal(&self, purpose: Purpose, indices: &[u64], step: usize, out: &mut [f32]) -> Result<()> {
-        if step > LAST_STEP {
-            return Err(Error::TimestepRange { found: step, last: LAST_STEP });
-        }
+        let purpose_and_step = Self::purpose_and_step(purpose, step)?;
         if out.is_empty() {
             return Ok(());
         }
@@ -118,42 +146,48 @@ impl AddressedRng {
         if each * indices.len() != out.len() {
             return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
         }
+        // The block of four numbers in a row is a word of the address, too.
+        if u32::try_from(each.div_ceil(4)).is_err() {
+            return Err(Error::out_of_range("the length of a row of random numbers", each, "at most 2³⁴"));
+        }
         let rows = TASK.div_ceil(each);
-        let (purpose_and_step, key) = (Self::purpose_and_step(purpose, step), self.key());
+        let key = self.key();
         out.par_chunks_mut(each * rows).zip(indices.par_chunks(rows)).for_each(|(rows, indices)| {
             Arch::new().dispatch(Fill { rows, each, indices, purpose_and_step, key });
         });
         Ok(())
     }
 
-    /// A whole number below `bound`, uniform up to a bias of `bound`/2³².
-    ///
-    /// `bound` is at least 1, and `step` below 2²⁴.
+    /// A whole number below `bound`, uniform up to a bias of `bound`/2³². `bound` is at least 1.
     #[must_use]
-    pub fn below(&self, purpose: Purpose, index: u64, step: usize, bound: u32) -> u32 {
-        debug_assert!(bound > 0 && step <= LAST_STEP);
+    pub fn below(&self, purpose: Purpose, index: u64, step: u16, bound: u32) -> u32 {
+        debug_assert!(bound > 0);
         let [word, ..] = self.words(purpose, index, step);
         philox::high(word, bound)
     }
 
-    /// A number in [0, 1), uniform, with 32 random bits. `step` is below 2²⁴.
+    /// A number in [0, 1), uniform, with 32 random bits.
     #[must_use]
-    pub fn uniform(&self, purpose: Purpose, index: u64, step: usize) -> f64 {
-        debug_assert!(step <= LAST_STEP);
+    pub fn uniform(&self, purpose: Purpose, index: u64, step: u16) -> f64 {
         let [word, ..] = self.words(purpose, index, step);
         f64::from(word) / 2.0_f64.powi(32)
     }
 
-    /// The first four words at an address.
+    /// The first four words at an address. A step of 16 bits always fits.
     #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
-    fn words(&self, purpose: Purpose, index: u64, step: usize) -> [u32; 4] {
-        let counter = [0, Self::purpose_and_step(purpose, step), index as u32, (index >> 32) as u32];
+    fn words(&self, purpose: Purpose, index: u64, step: u16) -> [u32; 4] {
+        let purpose_and_step = u32::from(purpose.0) << STEP_BITS | u32::from(step);
+        let counter = [0, purpose_and_step, index as u32, (index >> 32) as u32];
         philox::philox4x32_10(counter.map(|word| [word]), self.key()).map(|[word]| word)
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the step was checked")]
-    fn purpose_and_step(purpose: Purpose, step: usize) -> u32 {
-        (purpose as u32) << 24 | step as u32
+    /// One word of an address: the purpose in the upper 8 bits, the step in the lower 24.
+    fn purpose_and_step(purpose: Purpose, step: usize) -> Result<u32> {
+        let fits = u32::try_from(step).ok().filter(|step| step >> STEP_BITS == 0);
+        let step = fits.ok_or_else(|| {
+            Error::out_of_range("the step of a random number", step, format!("0 to {LAST_STEP}"))
+        })?;
+        Ok(u32::from(purpose.0) << STEP_BITS | step)
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
@@ -176,7 +210,7 @@ mod tests {
     #[test]
     fn golden_bits_of_seed_1() {
         let bits: Vec<u32> =
-            row(AddressedRng::new(1), Purpose::SampleStart, 17, 0).iter().map(|x| x.to_bits()).collect();
+            row(AddressedRng::new(1), Purpose::SAMPLE_START, 17, 0).iter().map(|x| x.to_bits()).collect();
         assert_eq!(bits, GOLDEN);
     }
 
@@ -189,20 +223,20 @@ mod tests {
     fn a_row_is_the_same_alone_in_a_batch_and_in_any_order() {
         let rng = AddressedRng::new(5);
         let mut batch = vec![0.0; 27];
-        rng.fill_normal(Purpose::SampleStep, &[3, 17, 4], 9, &mut batch).unwrap();
-        assert_eq!(batch[9..18], row(rng, Purpose::SampleStep, 17, 9));
+        rng.fill_normal(Purpose::SAMPLE_STEP, &[3, 17, 4], 9, &mut batch).unwrap();
+        assert_eq!(batch[9..18], row(rng, Purpose::SAMPLE_STEP, 17, 9));
     }
 
     #[test]
     fn every_part_of_the_address_matters() {
-        let base = row(AddressedRng::new(1), Purpose::SampleStep, 2, 3);
+        let base = row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2, 3);
         for other in [
-            row(AddressedRng::new(2), Purpose::SampleStep, 2, 3),
-            row(AddressedRng::new(1 | 1 << 32), Purpose::SampleStep, 2, 3),
-            row(AddressedRng::new(1), Purpose::TrainNoise, 2, 3),
-            row(AddressedRng::new(1), Purpose::SampleStep, 1, 3),
-            row(AddressedRng::new(1), Purpose::SampleStep, 2 | 1 << 32, 3),
-            row(AddressedRng::new(1), Purpose::SampleStep, 2, 4),
+            row(AddressedRng::new(2), Purpose::SAMPLE_STEP, 2, 3),
+            row(AddressedRng::new(1 | 1 << 32), Purpose::SAMPLE_STEP, 2, 3),
+            row(AddressedRng::new(1), Purpose::TRAIN_NOISE, 2, 3),
+            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 1, 3),
+            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2 | 1 << 32, 3),
+            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2, 4),
         ] {
             assert!(std::iter::zip(&base, &other).all(|(a, b)| a != b), "{base:?} {other:?}");
         }
@@ -213,15 +247,47 @@ mod tests {
         let rng = AddressedRng::new(3);
         let mut counts = [0_u32; 20];
         for index in 0..200_000 {
-            counts[rng.below(Purpose::TrainTimestep, index, 0, 20) as usize] += 1;
+            counts[rng.below(Purpose::TRAIN_TIMESTEP, index, 0, 20) as usize] += 1;
         }
         let chi2: f64 = counts.iter().map(|&n| (f64::from(n) - 1e4).powi(2) / 1e4).sum();
         assert!(chi2 < 43.8, "chi² with 19 degrees of freedom, 0.1 % level: {chi2}");
     }
 
+    /// One more would be a bit of the purpose, and give the numbers of another one.
     #[test]
     fn a_step_too_large_for_the_address_is_refused() {
-        let failed = AddressedRng::new(1).fill_normal(Purpose::SampleStep, &[0], 1 << 24, &mut [0.0; 4]);
-        assert!(matches!(failed, Err(Error::TimestepRange { found: 0x100_0000, .. })));
+        let (rng, last) = (AddressedRng::new(1), LAST_STEP as usize);
+        let fill = |step| rng.fill_normal(Purpose::SAMPLE_STEP, &[0], step, &mut [0.0; 4]);
+        fill(last).unwrap();
+        for step in [last + 1, 1 << 32, usize::MAX] {
+            let expected = format!("the step of a random number is {step}, expected 0 to 16777215");
+            assert_eq!(fill(step).unwrap_err().to_string(), expected);
+        }
+    }
+
+    /// The whole address of a uniform number, which takes no step that could spill into the purpose.
+    #[test]
+    fn uniform_numbers_of_the_largest_step_are_those_of_their_own_purpose() {
+        let rng = AddressedRng::new(1);
+        let at = |purpose, step| rng.uniform(purpose, 5, step);
+        let mut found: Vec<f64> = [Purpose::SAMPLE_STEP, Purpose::TRAIN_NOISE, Purpose::custom(0)]
+            .into_iter()
+            .flat_map(|purpose| [0, 1, u16::MAX].map(|step| at(purpose, step)))
+            .collect();
+        found.sort_by(f64::total_cmp);
+        found.dedup();
+        assert_eq!(found.len(), 9);
+    }
+
+    /// A custom purpose never meets one of this project, present or future.
+    #[test]
+    fn custom_purposes_are_above_those_of_the_project() {
+        assert_eq!([0, 127].map(|number| Purpose::custom(number).0), [128, 255]);
+        assert!(std::panic::catch_unwind(|| Purpose::custom(128)).is_err());
+        let named =
+            [Purpose::SAMPLE_START, Purpose::SAMPLE_STEP, Purpose::TRAIN_NOISE, Purpose::TRAIN_TIMESTEP];
+        assert_eq!(named.map(|purpose| purpose.0), [1, 2, 3, 4]);
+        let named = [Purpose::CLASS_DROPOUT, Purpose::WEIGHTS, Purpose::EVALUATION, Purpose::SHIFT];
+        assert_eq!(named.map(|purpose| purpose.0), [5, 6, 7, 8]);
     }
 }

@@ -33,7 +33,7 @@ pub fn ddim(
 ) -> Result<Tensor> {
     if !(0.0..=1.0).contains(&eta) {
         let expected = "0 (deterministic) to 1 (ancestral)";
-        return Err(Error::SamplerOption { option: "eta", found: eta, expected });
+        return Err(Error::out_of_range("eta", eta, expected));
     }
     for step in timesteps.transitions() {
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
@@ -104,7 +104,7 @@ pub fn ddim_inverse(
     mut observe: impl FnMut(Step<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     if iterations == 0 {
-        return Err(Error::SamplerOption { option: "iterations", found: 0.0, expected: "1 or more" });
+        return Err(Error::out_of_range("iterations", iterations, "1 or more"));
     }
     let mut x = x_start;
     for (index, step) in timesteps.transitions().rev().enumerate() {

@@ -53,12 +53,10 @@ impl NoiseMode {
                 Err(Error::NoLearnedVariance)
             }
             Self::Variances(list) if list.len() != timesteps.len() => {
-                Err(Error::VarianceCount { found: list.len(), expected: timesteps.len() })
+                Err(Error::TableLength { table: "variances", found: list.len(), expected: timesteps.len() })
             }
             Self::Variances(list) => match list.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
-                Some(&found) => {
-                    Err(Error::SamplerOption { option: "a variance", found, expected: "0 or more" })
-                }
+                Some(found) => Err(Error::out_of_range("a variance", found, "0 or more")),
                 None => Ok(()),
             },
             _ => Ok(()),

@@ -108,7 +108,7 @@ pub(super) fn check_order(order: usize) -> Result<()> {
     if (1..=2).contains(&order) {
         return Ok(());
     }
-    Err(Error::SamplerOption { option: "solver_order", found: order as f64, expected: "1 or 2" })
+    Err(Error::out_of_range("solver_order", order, "1 or 2"))
 }
 
 /// h = λ_to − λ_from and e^−h, which is 0 where a step starts from no signal or ends without noise.

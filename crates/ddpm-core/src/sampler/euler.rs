@@ -31,13 +31,13 @@ impl Churn {
         for (option, found) in [("s_churn", self.s_churn), ("s_tmin", self.s_tmin), ("s_noise", self.s_noise)]
         {
             if !(found >= 0.0 && found.is_finite()) {
-                return Err(Error::SamplerOption { option, found, expected: "0 or more" });
+                return Err(Error::out_of_range(option, found, "0 or more"));
             }
         }
         if self.s_tmax >= self.s_tmin {
             return Ok(());
         }
-        Err(Error::SamplerOption { option: "s_tmax", found: self.s_tmax, expected: "at least s_tmin" })
+        Err(Error::out_of_range("s_tmax", self.s_tmax, "at least s_tmin"))
     }
 
     /// The level and the image from which the step is taken. The network is asked at that level, so its

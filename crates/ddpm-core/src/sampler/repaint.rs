@@ -45,7 +45,7 @@ pub fn repaint(
     let &RePaint { known, mask, jump_length, jump_n_sample } = options;
     for (option, found) in [("jump_length", jump_length), ("jump_n_sample", jump_n_sample)] {
         if found == 0 {
-            return Err(Error::SamplerOption { option, found: 0.0, expected: "1 or more" });
+            return Err(Error::out_of_range(option, found, "1 or more"));
         }
     }
     let mut draws = 0..;

@@ -122,12 +122,12 @@ impl SchedulerConfig {
 /// let scheduler = Scheduler::new(&SchedulerConfig::from_diffusers_json(json)?)?;
 /// let timesteps = scheduler.timesteps(10)?;
 /// let (rng, images) = (AddressedRng::new(1), [0, 1]);
-/// let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[16], DType::F32, &Device::Cpu)?;
+/// let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[16], DType::F32, &Device::Cpu)?;
 /// let x_start = scheduler.sample(
 ///     &timesteps,
 ///     x_t,
 ///     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(), // the network
-///     |x_t, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x_t),
+///     |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
 ///     |step| Ok(assert_eq!(step.total, 10)),
 /// )?;
 /// assert_eq!(x_start.dims(), &[2, 16]);

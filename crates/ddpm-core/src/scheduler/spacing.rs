@@ -39,7 +39,7 @@ fn one_more(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     if schedule.config().timestep_spacing == TimestepSpacing::Trailing {
         return Timesteps::spaced(schedule, n);
     }
-    let mut list = spread(schedule, n + 1);
+    let mut list = spread(schedule, n + 1)?;
     list.pop();
     Timesteps::explicit(schedule, list)
 }

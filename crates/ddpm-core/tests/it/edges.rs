@@ -15,12 +15,12 @@ use crate::{
 fn normal(shape: &[usize], dtype: DType) -> Tensor {
     let images: Vec<u64> = (0..shape[0] as u64).collect();
     let rng = AddressedRng::new(8);
-    rng.normal(Purpose::SampleStart, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
+    rng.normal(Purpose::SAMPLE_START, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
 }
 
 fn noise(x: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
     let images: Vec<u64> = (0..x.dim(0)? as u64).collect();
-    AddressedRng::new(9).normal_like(Purpose::SampleStep, &images, draw, x)
+    AddressedRng::new(9).normal_like(Purpose::SAMPLE_STEP, &images, draw, x)
 }
 
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x: &Tensor) -> Tensor {

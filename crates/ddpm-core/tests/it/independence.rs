@@ -17,8 +17,8 @@ fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
     });
     let timesteps = Timesteps::spaced(&schedule, 4).unwrap();
     let rng = AddressedRng::new(4);
-    let x = rng.normal(Purpose::SampleStart, images, 0, &[1, 40, 40], DType::F32, &Device::Cpu).unwrap();
-    let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SampleStep, images, draw, x);
+    let x = rng.normal(Purpose::SAMPLE_START, images, 0, &[1, 40, 40], DType::F32, &Device::Cpu).unwrap();
+    let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x);
     sampler.run(&schedule, &timesteps, x, network, noise, |_: Step<'_>| Ok(())).unwrap()
 }
 
@@ -54,7 +54,9 @@ fn every_sampler_gives_the_same_bits_on_one_thread_and_on_two() {
 fn noise_is_the_same_bits_on_one_thread_and_on_two_and_in_every_shape() {
     let draw = |shape: &[usize]| {
         let images: Vec<u64> = (100..150).collect();
-        AddressedRng::new(7).normal(Purpose::SampleStep, &images, 3, shape, DType::F32, &Device::Cpu).unwrap()
+        AddressedRng::new(7)
+            .normal(Purpose::SAMPLE_STEP, &images, 3, shape, DType::F32, &Device::Cpu)
+            .unwrap()
     };
     let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || draw(&[784]))));
     assert!(one == two);
@@ -71,12 +73,12 @@ fn an_image_of_the_inverse_of_guidance_of_inpainting_and_of_slerp_is_the_same_al
     let all: Vec<u64> = (0..50).collect();
     let job = |images: &[u64]| {
         let normal =
-            |step| rng.normal(Purpose::Evaluation, images, step, &[1600], DType::F32, &Device::Cpu).unwrap();
+            |step| rng.normal(Purpose::EVALUATION, images, step, &[1600], DType::F32, &Device::Cpu).unwrap();
         let x = normal(0);
         let mask = normal(1).ge(0.0).unwrap().to_dtype(DType::F32).unwrap();
         let options = RePaint { known: &x, mask: &mask, jump_length: 2, jump_n_sample: 2 };
         let guidance = Guidance::new(2.0);
-        let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SampleStep, images, draw, x);
+        let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x);
         let model = guided(&guidance, network, |x: &Tensor, _| x * 0.5);
         let painted = repaint(&schedule, &timesteps, &options, normal(2), model, noise, |_| Ok(())).unwrap();
         let encoded = ddim_inverse(&schedule, &timesteps, 3, x.clone(), network, |_| Ok(())).unwrap();

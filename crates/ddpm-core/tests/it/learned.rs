@@ -37,7 +37,7 @@ fn variances(mode: &NoiseMode, steps: usize) -> Vec<(f64, f64)> {
         |purpose, draw| rng.normal(purpose, &[0], draw, &[NUMBERS], DType::F64, &Device::Cpu).unwrap();
     let first = schedule.alphas_cumprod()[19];
     let scale = (first * DEVIATION * DEVIATION + 1.0 - first).sqrt();
-    let start = (normal(Purpose::SampleStart, 0) * scale).unwrap();
+    let start = (normal(Purpose::SAMPLE_START, 0) * scale).unwrap();
     let mut found = Vec::new();
     let mut left: Vec<f64> =
         timesteps.indices().iter().skip(1).map(|&t| schedule.alphas_cumprod()[t]).collect();
@@ -46,7 +46,7 @@ fn variances(mode: &NoiseMode, steps: usize) -> Vec<(f64, f64)> {
         NoiseMode::Learned => posterior(x_t, timestep),
         _ => posterior(x_t, timestep)?.narrow(1, 0, NUMBERS),
     };
-    let noise = |_: &Tensor, draw: usize| Ok(normal(Purpose::SampleStep, draw));
+    let noise = |_: &Tensor, draw: usize| Ok(normal(Purpose::SAMPLE_STEP, draw));
     sampler::ddpm(&schedule, &timesteps, mode, start, model, noise, |step| {
         if let Some(alpha_bar) = left.pop() {
             let variance = step.x_t.sqr()?.mean_all()?.to_scalar::<f64>()?;
@@ -77,12 +77,12 @@ fn a_network_that_is_sure_gets_the_noise_of_the_posterior() {
     let timesteps = Timesteps::all(&schedule);
     let rng = AddressedRng::new(1);
     let sample = |mode: &NoiseMode| {
-        let start = rng.normal(Purpose::SampleStart, &[5], 0, &[30], DType::F64, &Device::Cpu).unwrap();
+        let start = rng.normal(Purpose::SAMPLE_START, &[5], 0, &[30], DType::F64, &Device::Cpu).unwrap();
         let model = |x_t: &Tensor, _| match mode {
             NoiseMode::Learned => Tensor::cat(&[x_t.tanh()?, x_t.zeros_like()?], 1),
             _ => x_t.tanh(),
         };
-        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SampleStep, &[5], draw, x_t);
+        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SAMPLE_STEP, &[5], draw, x_t);
         let image = sampler::ddpm(&schedule, &timesteps, mode, start, model, noise, |_| Ok(())).unwrap();
         image.flatten_all().unwrap().to_vec1::<f64>().unwrap()
     };
@@ -101,7 +101,7 @@ fn the_bound_of_black_and_white_is_known() {
     let x_start = Tensor::new(&[[1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, -1.0]], &Device::Cpu).unwrap();
     let know_nothing = |x_t: &Tensor, _| Tensor::cat(&[x_t.zeros_like()?, x_t.ones_like()?], 1);
     let rng = AddressedRng::new(1);
-    let noise = |x: &Tensor, draw: usize| rng.normal_like(Purpose::Evaluation, &[0, 1], draw, x);
+    let noise = |x: &Tensor, draw: usize| rng.normal_like(Purpose::EVALUATION, &[0, 1], draw, x);
     bound.add(&x_start, know_nothing, noise).unwrap();
     let bound = bound.finish().unwrap();
     let snr: Vec<f64> = schedule.alphas_cumprod().iter().map(|a| a / (1.0 - a)).collect();
@@ -133,7 +133,7 @@ fn each_pixel_gets_noise_of_its_own_variance() {
     let schedule = exact_schedule();
     let timesteps = Timesteps::explicit(&schedule, vec![18, 11, 4]).unwrap();
     let rng = AddressedRng::new(7);
-    let normal = |draw| rng.normal(Purpose::SampleStep, &[0], draw, &[9], DType::F64, &Device::Cpu).unwrap();
+    let normal = |draw| rng.normal(Purpose::SAMPLE_STEP, &[0], draw, &[9], DType::F64, &Device::Cpu).unwrap();
     for dtype in [DType::F64, DType::F32] {
         let (mut x_t, mut found) = (values(&normal(9)), Vec::new());
         let start = normal(9).to_dtype(dtype).unwrap();
@@ -172,7 +172,7 @@ fn the_bound_of_uneven_pixels_is_the_divergence_of_each() {
     let grey = [0.0, 40.0, 127.0, 128.0, 200.0, 255.0, 3.0, 255.0, 90.0, 254.0].map(|g| g / 127.5 - 1.0);
     let x_start = Tensor::from_slice(&grey, (2, 5), &Device::Cpu).unwrap();
     let rng = AddressedRng::new(8);
-    let noise_of = |x: &Tensor, draw: usize| rng.normal_like(Purpose::Evaluation, &[0, 1], draw, x);
+    let noise_of = |x: &Tensor, draw: usize| rng.normal_like(Purpose::EVALUATION, &[0, 1], draw, x);
     for list in [(0..20).rev().collect(), vec![19, 12, 5, 1], vec![9]] {
         let timesteps = Timesteps::explicit(&schedule, list).unwrap();
         for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-4)] {

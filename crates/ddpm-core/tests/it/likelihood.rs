@@ -179,7 +179,8 @@ fn what_has_no_finite_bound_is_refused() {
     assert!(matches!(refused(&timesteps, NoiseMode::None), Error::NoVariance { position: 0 }));
     let zero = NoiseMode::Variances(vec![0.1, 0.0]);
     assert!(matches!(refused(&timesteps, zero), Error::NoVariance { position: 1 }));
-    assert!(matches!(refused(&timesteps, NoiseMode::Variances(vec![0.1])), Error::VarianceCount { .. }));
+    let few = NoiseMode::Variances(vec![0.1]);
+    assert!(matches!(refused(&timesteps, few), Error::TableLength { found: 1, expected: 2, .. }));
     assert!(matches!(refused(&timesteps, NoiseMode::LearnedRange), Error::NoLearnedVariance));
     let noisy = timesteps.clone().ending_at_sigma_min(&schedule);
     assert!(matches!(refused(&noisy, NoiseMode::Beta), Error::EndsBeforeXStart { .. }));
@@ -212,7 +213,7 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     let (schedule, timesteps) = (&data.schedule, Timesteps::all(&data.schedule));
     let (images, _) = data.images(0..8, 4096);
     let noise = |x: &Tensor, draw: usize| {
-        AddressedRng::new(4).normal_like(Purpose::SampleStep, &(0..8).collect::<Vec<_>>(), draw, x)
+        AddressedRng::new(4).normal_like(Purpose::SAMPLE_STEP, &(0..8).collect::<Vec<_>>(), draw, x)
     };
     let mut estimator = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Beta).unwrap();
     estimator.add(&images, data.network(), noise).unwrap();

@@ -83,7 +83,7 @@ fn clamped_snr_meets_its_three_branches() {
 
 fn normal(index: u64, pixels: usize) -> Tensor {
     let rng = AddressedRng::new(3);
-    rng.normal(Purpose::Evaluation, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
+    rng.normal(Purpose::EVALUATION, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
 }
 
 fn mean_square(a: &Tensor, b: &Tensor) -> f64 {

@@ -31,7 +31,7 @@ mod tables;
 mod toy;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{NoiseSchedule, ScheduleConfig, Timestep, VarianceType};
+use ddpm_core::{Error, NoiseSchedule, ScheduleConfig, Timestep, VarianceType};
 
 fn schedule(change: impl FnOnce(&mut ScheduleConfig)) -> NoiseSchedule {
     let mut config = ScheduleConfig::mnist20();
@@ -68,6 +68,17 @@ fn tensor_of(bytes: &[u8], name: &str) -> Tensor {
 fn values(tensor: &Tensor) -> Vec<f64> {
     let tensor = tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// A value was refused: the argument, option or entry `name` with the value `found`.
+#[track_caller]
+fn assert_out_of_range<T>(result: ddpm_core::Result<T>, name: &str, found: impl ToString) {
+    match result.map(|_| ()) {
+        Err(Error::OutOfRange { name: refused, found: value, .. }) => {
+            assert_eq!((refused.as_ref(), value), (name, found.to_string()));
+        }
+        other => panic!("expected {name} to be out of range: {other:?}"),
+    }
 }
 
 /// The largest difference, relative where values exceed 1.

@@ -66,12 +66,12 @@ fn the_recorder_sees_a_peak() {
 fn no_sampler_keeps_more_images_for_more_steps() {
     let schedule = schedule(|c| *c = ddpm_core::ScheduleConfig::ho2020());
     let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
-    let x_t = rng.normal(Purpose::SampleStart, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
+    let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
     for (name, sampler) in samplers() {
         let of_steps = |n: usize| {
             let timesteps = Timesteps::spaced(&schedule, n).unwrap();
             peak(|| {
-                let noise = |x: &_, draw| rng.normal_like(Purpose::SampleStep, &images, draw, x);
+                let noise = |x: &_, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x);
                 let model = |x: &candle_core::Tensor, _| x * 0.5;
                 sampler.run(&schedule, &timesteps, x_t.clone(), model, noise, |_| Ok(())).unwrap();
             })

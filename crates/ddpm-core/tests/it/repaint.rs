@@ -9,7 +9,7 @@ use ddpm_core::{
 };
 
 use crate::{
-    largest_difference,
+    assert_out_of_range, largest_difference,
     toy::{fine_schedule, log_uniform, moments},
     values,
 };
@@ -39,7 +39,7 @@ fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
 fn images(seed: u64) -> Tensor {
     let rows: Vec<u64> = (0..ROWS).collect();
     let rng = AddressedRng::new(seed);
-    rng.normal(Purpose::SampleStart, &rows, 0, &[2, COLUMNS], DType::F64, &Device::Cpu).unwrap()
+    rng.normal(Purpose::SAMPLE_START, &rows, 0, &[2, COLUMNS], DType::F64, &Device::Cpu).unwrap()
 }
 
 /// The first number of each pair.
@@ -74,7 +74,7 @@ fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sam
         },
         |x, draw| {
             draws.push(draw);
-            AddressedRng::new(2).normal_like(Purpose::SampleStep, &rows, draw, x)
+            AddressedRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, draw, x)
         },
         |step: Step<'_>| {
             seen.push((step.index, step.total, step.timestep.index()));
@@ -189,7 +189,7 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
         let options = RePaint { known: &known, mask, jump_length: 2, jump_n_sample: 1 };
         // The two draws of a step: that of the unknown first.
         let noise = |x: &Tensor, draw: usize| {
-            AddressedRng::new(3).normal_like(Purpose::SampleStep, &rows, draw / 2, x)
+            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, draw / 2, x)
         };
         repaint(&schedule, &timesteps, &options, images(1), network, noise, |_| Ok(())).unwrap()
     };
@@ -203,7 +203,7 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
         network,
         |x, t| {
             let draw = steps.iter().position(|step| *step == t).unwrap();
-            AddressedRng::new(3).normal_like(Purpose::SampleStep, &rows, draw, x)
+            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, draw, x)
         },
         |_| Ok(()),
     );
@@ -221,7 +221,7 @@ fn options_of_zero_and_errors_of_the_caller_end_the_run() {
     for (option, [jump_length, jump_n_sample]) in [("jump_length", [0, 1]), ("jump_n_sample", [1, 0])] {
         let options = RePaint { known: &x, mask: &mask, jump_length, jump_n_sample };
         let refused = repaint(&schedule, &timesteps, &options, x.clone(), network, zeros, |_| Ok(()));
-        assert!(matches!(refused, Err(Error::SamplerOption { option: found, .. }) if found == option));
+        assert_out_of_range(refused, option, 0);
     }
     let options = RePaint { known: &x, mask: &mask, jump_length: 1, jump_n_sample: 1 };
     let run = |observed: fn(Step<'_>) -> ddpm_core::Result<()>| {

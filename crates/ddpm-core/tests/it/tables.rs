@@ -6,7 +6,7 @@ use ddpm_core::{
     sampler::{Churn, DpmSolver},
 };
 
-use crate::schedule;
+use crate::{assert_out_of_range, schedule};
 
 /// Every β schedule at every T, with betas that fit the number of steps, plain and rescaled to zero terminal SNR.
 fn every_schedule() -> impl Iterator<Item = NoiseSchedule> {
@@ -98,7 +98,7 @@ fn eps_cannot_be_predicted_at_zero_terminal_snr() {
 fn few_steps_with_the_betas_of_many_are_refused_or_warned_of() {
     let mut config = ScheduleConfig::mnist20();
     (config.beta_start, config.beta_end) = (1e-4 * 50.0, 0.02 * 50.0);
-    assert!(matches!(NoiseSchedule::new(&config), Err(Error::Beta { name: "beta_end", found: 1.0 })));
+    assert_out_of_range(NoiseSchedule::new(&config), "beta_end", 1);
     let unscaled = schedule(|c| (c.beta_start, c.beta_end) = (1e-4, 0.02));
     let Some(warning @ ScheduleWarning::PriorNotReached { alpha_cumprod }) = unscaled.warning() else {
         panic!("no warning")
@@ -123,13 +123,11 @@ fn a_step_over_others_has_the_beta_of_all_of_them() {
     assert_eq!((to_x_start.variance, to_x_start.x_t_coef), (0.0, 0.0));
     assert!((to_x_start.x_start_coef - 1.0).abs() < 1e-15);
     for prev in [500, 501, 999] {
-        let wrong = schedule.posterior_step(500, Some(prev));
-        assert!(matches!(wrong, Err(Error::StepDirection { t: 500, .. })), "{prev}");
+        let wrong = schedule.posterior_step(500, Some(prev)).unwrap_err().to_string();
+        assert_eq!(wrong, format!("prev is {prev}, expected a timestep below t = 500"));
     }
-    assert!(matches!(
-        schedule.posterior_step(1000, None),
-        Err(Error::TimestepRange { found: 1000, last: 999 })
-    ));
+    let beyond = schedule.posterior_step(1000, None).unwrap_err().to_string();
+    assert_eq!(beyond, "timestep is 1000, expected 0 to 999");
 }
 
 #[test]
@@ -157,10 +155,7 @@ fn sigmas_must_fall_and_leave_both_signal_and_noise() {
         (&[1e200, 1.0], 0),
     ] {
         let refused = Timesteps::from_sigmas(&schedule, sigmas);
-        assert!(
-            matches!(refused, Err(Error::Sigma { position: found, .. }) if found == position),
-            "{sigmas:?}: {refused:?}"
-        );
+        assert_out_of_range(refused, &format!("sigmas[{position}]"), sigmas[position]);
     }
     assert!(matches!(Timesteps::from_sigmas(&schedule, &[]), Err(Error::NoTimesteps)));
 }
@@ -203,7 +198,7 @@ fn karras_spacing_is_even_in_the_seventh_root_between_the_ends_of_the_schedule()
     }
     assert_eq!(Timesteps::karras(&schedule, 1).unwrap().len(), 1);
     for n in [0, 1001] {
-        assert!(matches!(Timesteps::karras(&schedule, n), Err(Error::InferenceSteps { .. })), "{n}");
+        assert_out_of_range(Timesteps::karras(&schedule, n), "num_inference_steps", n);
     }
     let config = ScheduleConfig {
         rescale_betas_zero_snr: true,
@@ -211,7 +206,7 @@ fn karras_spacing_is_even_in_the_seventh_root_between_the_ends_of_the_schedule()
         ..ScheduleConfig::ho2020()
     };
     let endless = NoiseSchedule::new(&config).unwrap();
-    assert!(matches!(Timesteps::karras(&endless, 5), Err(Error::SamplerOption { found: f64::INFINITY, .. })));
+    assert_out_of_range(Timesteps::karras(&endless, 5), "the largest sigma", "inf");
 }
 
 #[test]
@@ -221,8 +216,23 @@ fn leading_spacing_is_shifted_by_the_offset_and_an_offset_beyond_the_schedule_is
     };
     assert_eq!(Timesteps::spaced(&with(1), 5).unwrap().indices(), [17, 13, 9, 5, 1]);
     assert_eq!(Timesteps::spaced(&with(3), 5).unwrap().indices(), [19, 15, 11, 7, 3]);
-    let refused = Timesteps::spaced(&with(4), 5);
-    assert!(matches!(refused, Err(Error::TimestepOrder { found: 20, position: 0, .. })));
+    let refused = Timesteps::spaced(&with(4), 5).unwrap_err().to_string();
+    assert_eq!(refused, "steps_offset is 4, expected 0 to 3 for 5 steps");
+}
+
+/// An overflow: the sum of stride and offset wrapped around, and panicked in debug builds.
+#[test]
+fn a_huge_offset_of_a_file_is_refused_by_its_name() {
+    for class in ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"] {
+        for offset in [1000, usize::MAX - 100, usize::MAX] {
+            let json = serde_json::json!({
+                "_class_name": class, "timestep_spacing": "leading", "steps_offset": offset,
+            });
+            let config = SchedulerConfig::from_diffusers_json(&json.to_string()).unwrap();
+            let timesteps = Scheduler::new(&config).unwrap().timesteps(10);
+            assert_out_of_range(timesteps, "steps_offset", offset);
+        }
+    }
 }
 
 /// For every class, every spacing and every n: descending, of the right length, or refused. In whole timesteps those of
@@ -259,7 +269,7 @@ fn timesteps_of_every_class_fall_for_every_number_of_steps() {
                             list.is_sorted_by(|a, b| a.alpha_cumprod() < b.alpha_cumprod() && a.t() >= b.t());
                         assert!(fall, "{config:?} {n}: {list:?}");
                     }
-                    assert!(matches!(scheduler.timesteps(21), Err(Error::InferenceSteps { .. })));
+                    assert_out_of_range(scheduler.timesteps(21), "num_inference_steps", 21);
                 }
             }
         }

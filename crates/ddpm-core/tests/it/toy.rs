@@ -107,12 +107,12 @@ pub(crate) fn rows() -> Vec<u64> {
 /// Independent standard normal numbers, [`ROWS`, `COLUMNS`].
 pub(crate) fn start(seed: u64) -> Tensor {
     let rng = AddressedRng::new(seed);
-    rng.normal(Purpose::SampleStart, &rows(), 0, &[COLUMNS], DType::F64, &Device::Cpu).unwrap()
+    rng.normal(Purpose::SAMPLE_START, &rows(), 0, &[COLUMNS], DType::F64, &Device::Cpu).unwrap()
 }
 
 /// The noise of a run over [`rows`].
 pub(crate) fn noise(seed: u64) -> impl Fn(&Tensor, usize) -> Result<Tensor> {
-    move |x, draw| AddressedRng::new(seed).normal_like(Purpose::SampleStep, &rows(), draw, x)
+    move |x, draw| AddressedRng::new(seed).normal_like(Purpose::SAMPLE_STEP, &rows(), draw, x)
 }
 
 /// Mean and standard deviation.

@@ -122,7 +122,7 @@ fn sample(
     for (chunk, labels) in (0..).zip(labels.chunks(CHUNK)) {
         let images: Vec<u64> = (chunk * CHUNK as u64..).take(labels.len()).collect();
         let normal = |purpose, step, width| normal(rng, purpose, &images, step, width);
-        let x_t = normal(Purpose::SampleStart, 0, PIXELS)?;
+        let x_t = normal(Purpose::SAMPLE_START, 0, PIXELS)?;
         let mut before = x_t.zeros_like()?;
         let x_start = sampler::ddpm(
             schedule,
@@ -134,7 +134,7 @@ fn sample(
                 let extra = match way {
                     Way::Mean | Way::TokenMixing => None,
                     // A fresh one for each step. The sampler's noise has the addresses below T.
-                    Way::Energy => Some(normal(Purpose::SampleStep, timesteps + t, XI)),
+                    Way::Energy => Some(normal(Purpose::SAMPLE_STEP, timesteps + t, XI)),
                     Way::SelfConditioning => Some(before.clamp(-1_f32, 1_f32).map_err(Into::into)),
                 };
                 let extra = extra.transpose().map_err(candle_core::Error::wrap)?;
@@ -142,7 +142,7 @@ fn sample(
                 before = network.forward(x_t, &known, extra.as_ref())?;
                 Ok(before.clone())
             },
-            |_x_t, draw| normal(Purpose::SampleStep, draw, PIXELS),
+            |_x_t, draw| normal(Purpose::SAMPLE_STEP, draw, PIXELS),
             |_step| Ok(()),
         )?;
         pixels.extend(x_start.flatten_all()?.to_vec1()?.into_iter().map(to_pixel));

@@ -42,7 +42,7 @@ impl<'a> Trainer<'a> {
         let (rng, mut weights) = (AddressedRng::new(seed), Vec::new());
         for (number, [inputs, outputs]) in (0..).zip(Network::shapes(way, schedule.num_train_timesteps())) {
             // candle's own initialisation cannot be seeded.
-            let weight = normal(rng, Purpose::Weights, &[number], 0, outputs * inputs)?;
+            let weight = normal(rng, Purpose::WEIGHTS, &[number], 0, outputs * inputs)?;
             let weight = (weight.reshape((outputs, inputs))? / (inputs as f64).sqrt())?;
             weights.push(Var::from_tensor(&weight)?);
             weights.push(Var::zeros(outputs, DType::F32, &Device::Cpu)?);
@@ -98,9 +98,9 @@ impl<'a> Trainer<'a> {
         let x_start = Tensor::from_vec(pixels, (BATCH, PIXELS), &Device::Cpu)?;
         let positions: Vec<u64> = (self.steps * BATCH as u64..).take(BATCH).collect();
         let bound = u32::try_from(timesteps)?;
-        let draw = |&position| rng.below(Purpose::TrainTimestep, position, 0, bound) as usize;
+        let draw = |&position| rng.below(Purpose::TRAIN_TIMESTEP, position, 0, bound) as usize;
         let t: Vec<usize> = positions.iter().map(draw).collect();
-        let eps = rng.normal_like(Purpose::TrainNoise, &positions, 0, &x_start)?;
+        let eps = rng.normal_like(Purpose::TRAIN_NOISE, &positions, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let known = known(&t, timesteps, &classes)?;
         let weights = Tensor::from_iter(t.iter().map(|&t| self.weights_of_loss[t]), &Device::Cpu)?;
@@ -112,7 +112,7 @@ impl<'a> Trainer<'a> {
             }
             Way::Energy => {
                 // Two estimates of each image are two rows of one pass.
-                let xi = normal(rng, Purpose::TrainNoise, &positions, 1, 2 * XI)?;
+                let xi = normal(rng, Purpose::TRAIN_NOISE, &positions, 1, 2 * XI)?;
                 let xi = Tensor::cat(&xi.chunk(2, 1)?, 0)?;
                 let both = self.network.forward(&x_t.repeat((2, 1))?, &known.repeat((2, 1))?, Some(&xi))?;
                 let (one, two) = (both.narrow(0, 0, BATCH)?, both.narrow(0, BATCH, BATCH)?);
@@ -123,7 +123,7 @@ impl<'a> Trainer<'a> {
                 let mut estimate = x_start.zeros_like()?;
                 // The coin is tossed once a batch, so that half of the batches cost one pass only. Nothing is learnt
                 // from the first pass, as sampling does not go back to its last step either.
-                if rng.below(Purpose::TrainTimestep, positions[0], 1, 2) == 1 {
+                if rng.below(Purpose::TRAIN_TIMESTEP, positions[0], 1, 2) == 1 {
                     estimate = self.network.forward(&x_t, &known, Some(&estimate))?;
                     // Clipped, or the network would answer an estimate that is too large by a larger one.
                     estimate = estimate.clamp(-1_f32, 1_f32)?.detach();

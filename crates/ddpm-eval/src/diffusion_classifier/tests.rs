@@ -36,7 +36,7 @@ fn best(x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
 fn images(count: usize) -> (Tensor, Vec<u64>) {
     let indices: Vec<u64> = (0..count as u64).collect();
     let normal =
-        AddressedRng::new(9).normal(Purpose::SampleStart, &indices, 0, &[3], DType::F32, &Device::Cpu);
+        AddressedRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &[3], DType::F32, &Device::Cpu);
     let means: Vec<f32> = (0..count).flat_map(|image| MEANS[image % 2]).collect();
     let means = Tensor::from_vec(means, (count, 3), &Device::Cpu).unwrap();
     (((normal.unwrap() * DEVIATION).unwrap() + means).unwrap(), indices)
@@ -55,7 +55,7 @@ fn errors_are_those_of_the_closed_form_with_the_same_noise_for_each_class() {
     assert_eq!(errors.errors.len(), 33 * 4 * 2);
     let mut found = errors.errors.iter();
     for (draw, &t) in classifier.timesteps().iter().enumerate() {
-        let eps = AddressedRng::new(SEED).normal_like(Purpose::Evaluation, &indices, draw, &x_start);
+        let eps = AddressedRng::new(SEED).normal_like(Purpose::EVALUATION, &indices, draw, &x_start);
         let (eps, alpha_bar) = (eps.unwrap().to_vec2::<f32>().unwrap(), schedule().alphas_cumprod()[t]);
         for (image, eps) in x_start.to_vec2::<f32>().unwrap().iter().zip(&eps) {
             for mean in MEANS {

@@ -121,7 +121,7 @@ fn initial_weights(config: &FeatureConfig, rng: AddressedRng, device: &Device) -
     let var = |(index, Parameter { name, shape }): (u64, Parameter)| {
         let tensor = match shape[..] {
             [_, inputs] => {
-                let normal = rng.normal(Purpose::Weights, &[index], 0, &shape, DType::F32, device)?;
+                let normal = rng.normal(Purpose::WEIGHTS, &[index], 0, &shape, DType::F32, device)?;
                 (normal.squeeze(0)? * (2.0 / inputs as f64).sqrt())?
             }
             _ => Tensor::zeros(shape, DType::F32, device)?,
@@ -197,7 +197,7 @@ impl Batch {
         let first = step * indices.len() as u64;
         for ((&index, at), out) in indices.iter().zip(first..).zip(batch.pixels.chunks_mut(size)) {
             let index = index as usize;
-            let draw = |number, bound| rng.below(Purpose::TrainNoise, at, number, bound);
+            let draw = |number, bound| rng.below(Purpose::TRAIN_NOISE, at, number, bound);
             let (image, answer) = (&data.images()[index * size..][..size], data.labels().map(|l| l[index]));
             let shifts = [config.rows, config.cols].into_iter().zip(0..).map(|(length, axis)| {
                 let most = largest_shift(length);

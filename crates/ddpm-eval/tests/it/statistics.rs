@@ -10,7 +10,7 @@ const WIDTH: u32 = 64;
 fn normal(count: u64, seed: u64) -> Tensor {
     let indices: Vec<u64> = (0..count).collect();
     let rng = AddressedRng::new(seed);
-    rng.normal(Purpose::Evaluation, &indices, 0, &[WIDTH as usize], DType::F32, &Device::Cpu).unwrap()
+    rng.normal(Purpose::EVALUATION, &indices, 0, &[WIDTH as usize], DType::F32, &Device::Cpu).unwrap()
 }
 
 /// The distance of n standard normal rows from their distribution is |mean|² + |Σ − I|²/4 to first order, with an

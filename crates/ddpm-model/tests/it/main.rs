@@ -51,7 +51,7 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
     let mut weights = initial_weights(config, 3, &Device::Cpu).unwrap();
     for (parameter, index) in std::iter::zip(config.parameters(), 0..) {
         let shape = parameter.shape.as_slice();
-        let noise = rng.normal(Purpose::Weights, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
+        let noise = rng.normal(Purpose::WEIGHTS, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
         let weight = weights.get_mut(&parameter.name).unwrap();
         // Of u less, or e⁻ᵘ would be 0 or infinite; and what sums many inputs keeps their size.
         let inputs = parameter.shape.last().map_or(1.0, |&inputs| inputs as f64);
@@ -68,7 +68,7 @@ fn denoiser(config: &DenoiserConfig) -> Denoiser {
 fn images(config: &DenoiserConfig, batch: u64) -> Tensor {
     let indices: Vec<u64> = (0..batch).collect();
     let shape = [config.pixels()];
-    AddressedRng::new(9).normal(Purpose::SampleStart, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
+    AddressedRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {

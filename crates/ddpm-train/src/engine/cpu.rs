@@ -64,7 +64,7 @@ impl CpuEngine {
         size: StepSize,
     ) -> Result<Tensor> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
-        rng.fill_normal(Purpose::TrainNoise, &batch.positions, 0, &mut self.eps)?;
+        rng.fill_normal(Purpose::TRAIN_NOISE, &batch.positions, 0, &mut self.eps)?;
         // The mean over pixels and images of weight · (output − target)², and its gradient.
         let scale = 1.0 / (images * pixels) as f64;
         let image_at = |place: usize, index: u32| match &batch.moved {

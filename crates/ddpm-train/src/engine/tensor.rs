@@ -51,7 +51,7 @@ impl TensorEngine {
             }
             None => gather(&self.images, batch.indices)?,
         };
-        let eps = rng.normal_like(Purpose::TrainNoise, &batch.positions, 0, &x_start)?;
+        let eps = rng.normal_like(Purpose::TRAIN_NOISE, &batch.positions, 0, &x_start)?;
         let parts = losses(&self.denoiser, &batch.weights, &x_start, &eps, &batch.t, &batch.labels)?;
         let loss = match &parts.bound {
             Some(bound) => (&parts.error + (bound * self.bound)?)?,
@@ -156,7 +156,7 @@ mod tests {
         let mut weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
         let rng = AddressedRng::new(2);
         let normal = |index: u64, shape: &[usize]| {
-            let normal = rng.normal(Purpose::Weights, &[index], 0, shape, DType::F32, &Device::Cpu);
+            let normal = rng.normal(Purpose::WEIGHTS, &[index], 0, shape, DType::F32, &Device::Cpu);
             normal.unwrap().squeeze(0).unwrap()
         };
         // It starts at the same u for all pixels.

@@ -128,7 +128,7 @@ fn the_steps_of_independent_pixels_cost_their_entropy() {
     let value = |level: u8| f64::from(level) * 2.0 / 255.0 - 1.0;
     let images = |first: u64| {
         let pixel = |at: u64| {
-            let at = rng.uniform(Purpose::Evaluation, first + at, 7);
+            let at = rng.uniform(Purpose::EVALUATION, first + at, 7);
             value(levels[usize::from(at > shares[0]) + usize::from(at > shares[0] + shares[1])])
         };
         Tensor::from_vec((0..40_000).map(pixel).collect(), (10, 4000), &Device::Cpu).unwrap()
@@ -150,7 +150,7 @@ fn the_steps_of_independent_pixels_cost_their_entropy() {
     let indices: Vec<u64> = (0..10).collect();
     // It always says grey; that is wrong by as much on average as its variance says.
     let model = |x_t: &Tensor, _: Timestep| x_t.zeros_like();
-    let noise = |x: &Tensor, draw: usize| rng.normal_like(Purpose::Evaluation, &indices, draw, x);
+    let noise = |x: &Tensor, draw: usize| rng.normal_like(Purpose::EVALUATION, &indices, draw, x);
     let training = images(1 << 20);
     for list in [vec![2, 1, 0], vec![2, 0], vec![2]] {
         let (timesteps, mode) = (Timesteps::explicit(&schedule, list).unwrap(), NoiseMode::Posterior);

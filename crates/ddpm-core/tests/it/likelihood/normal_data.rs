@@ -60,7 +60,7 @@ impl NormalData {
         let numbers: Vec<u64> = images.collect();
         let rng = AddressedRng::new(21);
         let normal =
-            rng.normal(Purpose::SampleStart, &numbers, 0, &[dimensions], DType::F64, &Device::Cpu).unwrap();
+            rng.normal(Purpose::SAMPLE_START, &numbers, 0, &[dimensions], DType::F64, &Device::Cpu).unwrap();
         let levels: Vec<f64> = values(&normal)
             .into_iter()
             .map(|z| ((MEAN + DEVIATION * z + 1.0) * 127.5).round().clamp(0.0, 255.0))
@@ -126,7 +126,7 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
                 let mut estimator = BoundEstimator::new(&data.schedule, &timesteps, mode).unwrap();
                 let x_start = images.narrow(0, image, 1).unwrap();
                 let noise = |x: &Tensor, draw: usize| {
-                    AddressedRng::new(22).normal_like(Purpose::Evaluation, &[image as u64], draw, x)
+                    AddressedRng::new(22).normal_like(Purpose::EVALUATION, &[image as u64], draw, x)
                 };
                 match mode {
                     NoiseMode::Learned => estimator.add(&x_start, data.network_with_variance(), noise),
@@ -212,7 +212,7 @@ fn intervals_cover_the_value() {
         let numbers: Vec<u64> = (200 * part..200 * (part + 1)).collect();
         let (images, _) = data.images(numbers[0]..numbers[0] + 200, 4);
         let noise = |x: &Tensor, draw: usize| {
-            AddressedRng::new(23).normal_like(Purpose::Evaluation, &numbers, draw, x)
+            AddressedRng::new(23).normal_like(Purpose::EVALUATION, &numbers, draw, x)
         };
         let mut few = estimator();
         few.add(&images, data.network(), noise).unwrap();
