@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     bounds.extend(test.bounds(answer, others, &bar)?);
     bar.finish_and_clear();
 
-    let best = costs.best_up_to(schedule, timesteps.len())?;
+    let best = costs.best_lists(schedule)?;
     let best: Vec<_> = best.iter().map(|(list, bits)| (list.indices(), *bits)).collect();
     let names: Vec<_> =
         NAMES.into_iter().filter(|(name, _)| *name != LEARNED || mode == NoiseMode::Learned).collect();
