@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType,
-    encode::encode_tensors,
+    encode::{check_finite, encode_tensors},
     encode_json,
     files::{replace_dir, temporary_beside, write_atomic},
 };
@@ -54,8 +54,8 @@ struct Index {
 ///
 /// # Errors
 ///
-/// If a file is missing or not what it should be, or the weights are not exactly those of the
-/// configuration; the error names the file.
+/// If a file is missing or not what it should be, the weights are not exactly those of the configuration, or one is
+/// NaN or infinite; the error names the file.
 pub fn read_model(folder: &Path, device: &Device) -> Result<Denoiser> {
     read_model_from(folder, |name| fs::read(folder.join(name)).map(Cow::Owned), device)
 }
@@ -116,7 +116,8 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
+/// If the folder exists and is no model, a weight is not finite in the type that is to be stored, or the folder cannot
+/// be written; what stood there is then as it was.
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
     // Removed with all that is in it, unless it takes the model's place.
@@ -161,7 +162,8 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T>
     serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// Reads weights as f32 after checking that names, shapes and types are exactly those of `config`.
+/// Reads weights as f32 after checking that names, shapes and types are exactly those of `config`, and all numbers
+/// finite.
 fn decode_weights(
     path: &Path,
     bytes: &[u8],
@@ -187,7 +189,9 @@ fn decode_weights(
             });
         };
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, &expected, &Device::Cpu)?;
-        weights.insert(name, tensor.to_dtype(DType::F32)?.to_device(device)?);
+        let tensor = tensor.to_dtype(DType::F32)?;
+        check_finite(&path, &name, &tensor.flatten_all()?.to_vec1()?, WeightType::F32)?;
+        weights.insert(name, tensor.to_device(device)?);
     }
     // The smallest name, so that the message does not depend on the order of a hash map.
     match file.names().into_iter().filter(|name| !weights.contains_key(*name)).min() {

@@ -31,6 +31,7 @@ mod folder;
 mod network;
 mod program;
 mod sample;
+mod sample_options;
 
 pub use config::{DenoiserConfig, Head, Init, Network, Parameter};
 pub use denoiser::{Belief, Denoiser, initial_weights};
@@ -40,3 +41,4 @@ pub use error::{Error, Result};
 pub use files::{AtomicFile, TEMPORARY, replace_dir, temporary_beside, write_atomic};
 pub use folder::{ModelFiles, check_writable, read_model, read_model_from, write_model};
 pub use sample::{GUIDANCE, SampleConfig, Steps};
+pub use sample_options::{SampleOptions, SamplerName};

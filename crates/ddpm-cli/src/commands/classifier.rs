@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use clap::ValueEnum;
 use ddpm_data::HubConfig;
-use ddpm_eval::{ClassAccuracy, DiffusionClassifier, ErrorWeight};
+use ddpm_eval::{ClassAccuracy, DiffusionClassifier};
 use serde_json::{Value, json};
 
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     ensure!(config.num_classes > 0, "the model has no classes, so it cannot tell images apart by them");
     let most = options.draws.iter().copied().max().unwrap_or_default();
     let classifier = DiffusionClassifier::new(schedule, config.num_classes, most, common.seed)?;
-    let weights = ErrorWeight::from(options.weight).over_timesteps(schedule)?;
+    let weights = options.weight.over_timesteps(schedule)?;
 
     let corpus = options.data.load(&HubConfig::from_env())?;
     let test = corpus.test().context("the data has no test images, which are to be classified")?;
