@@ -6,7 +6,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::{LossWeighting, NoiseMode, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeight, Metric};
-use ddpm_model::DeviceChoice;
+use ddpm_model::{DeviceChoice, SamplerName, WeightType};
+use ddpm_train::Preset;
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -136,8 +137,8 @@ pub(crate) struct Train {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// A set of options, which those below change
-    #[arg(long, value_enum, default_value_t = PresetName::Reproduce)]
-    pub(crate) preset: PresetName,
+    #[arg(long, value_enum, default_value_t = Preset::Reproduce)]
+    pub(crate) preset: Preset,
     /// The folder for model, log, loss curve (loss.svg), checkpoints and previews
     #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
     pub(crate) out: PathBuf,
@@ -148,8 +149,8 @@ pub(crate) struct Train {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// The type of the weights in the model folder
-    #[arg(long, value_enum, default_value_t = WeightTypeName::F32)]
-    pub(crate) dtype: WeightTypeName,
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub(crate) dtype: WeightType,
     /// Passes over the training images
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,
@@ -165,13 +166,13 @@ pub(crate) struct Train {
     pub(crate) network: Option<NetworkName>,
     /// The space of the squared error
     #[arg(long, value_enum)]
-    pub(crate) loss: Option<LossName>,
+    pub(crate) loss: Option<LossWeighting>,
     /// What the network puts out, before it is converted to the prediction
     #[arg(long, value_enum)]
-    pub(crate) output: Option<PredictionName>,
+    pub(crate) output: Option<PredictionType>,
     /// What the model's prediction is named
     #[arg(long, value_enum)]
-    pub(crate) prediction: Option<PredictionName>,
+    pub(crate) prediction: Option<PredictionType>,
     /// Any other option by its name in the configuration, for example ema_decay=0.9999 or
     /// denoiser.network.blocks=3; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
@@ -191,7 +192,7 @@ pub(crate) struct Eval {
     pub(crate) samples: usize,
     /// What to measure [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
-    pub(crate) metrics: Option<Vec<MetricName>>,
+    pub(crate) metrics: Option<Vec<Metric>>,
     /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
     #[arg(long, value_name = "DIR")]
     pub(crate) features: Option<PathBuf>,
@@ -233,8 +234,8 @@ pub(crate) struct Classify {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub(crate) num_noise: Vec<usize>,
     /// How much the error at each timestep counts: as in the variational bound or in a loss
-    #[arg(long, value_enum, default_value_t = ErrorWeightName::MinSnr)]
-    pub(crate) weighting: ErrorWeightName,
+    #[arg(long, value_enum, default_value_t = ErrorWeight::BEST)]
+    pub(crate) weighting: ErrorWeight,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -292,28 +293,6 @@ pub(crate) struct Bench {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SamplerName {
-    /// Ancestral sampling
-    Ddpm,
-    /// DDIM, deterministic unless --eta says otherwise
-    Ddim,
-    /// DPM-Solver++ 2M
-    #[value(name = "dpmpp-2m")]
-    DpmPp2m,
-    /// DPM-Solver++ 2M with noise
-    #[value(name = "dpmpp-2m-sde")]
-    DpmPp2mSde,
-    /// Euler's method of EDM, the same as ddim
-    Euler,
-    /// Euler's method with noise, the same as ddpm with posterior noise
-    EulerAncestral,
-    /// Heun's method of EDM; asks the network twice a step
-    Heun,
-    /// UniPC of order 2
-    Unipc,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NoiseName {
     /// Variance β̃, the posterior's
     Posterior,
@@ -334,76 +313,10 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MetricName {
-    /// Fréchet distance
-    Frechet,
-    /// Kernel distance
-    Kernel,
-    /// Precision and recall, density and coverage
-    Manifold,
-    /// How often the class is the one asked for
-    Accuracy,
-    /// How much images of a class differ
-    Diversity,
-    /// Distance to the nearest training image
-    Memorisation,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PresetName {
-    /// The built-in model
-    Best,
-    /// Nearly as good, within ten minutes on two cores
-    Reproduce,
-    /// The plain network of the original recipe, with raw output x0; with `--output epsilon --loss epsilon`, the
-    /// recipe to the letter
-    Original,
-    /// A first look
-    Quick,
-    /// Short runs to be compared
-    Compare,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WeightTypeName {
-    F32,
-    F16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkName {
     PatchMlp,
     Mlp,
     Plain,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum LossName {
-    Epsilon,
-    Sample,
-    VPrediction,
-    MinSnr,
-    ClampedSnr,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum ErrorWeightName {
-    Bound,
-    Epsilon,
-    Sample,
-    VPrediction,
-    MinSnr,
-    ClampedSnr,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum PredictionName {
-    Epsilon,
-    Sample,
-    VPrediction,
 }
 
 impl From<NoiseName> for NoiseMode {
@@ -413,42 +326,6 @@ impl From<NoiseName> for NoiseMode {
             NoiseName::Beta => Self::Beta,
             NoiseName::Learned => Self::Learned,
             NoiseName::None => Self::None,
-        }
-    }
-}
-
-impl From<MetricName> for Metric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::Frechet => Self::Frechet,
-            MetricName::Kernel => Self::Kernel,
-            MetricName::Manifold => Self::Manifold,
-            MetricName::Accuracy => Self::Accuracy,
-            MetricName::Diversity => Self::Diversity,
-            MetricName::Memorisation => Self::Memorisation,
-        }
-    }
-}
-
-impl From<ErrorWeightName> for ErrorWeight {
-    fn from(name: ErrorWeightName) -> Self {
-        match name {
-            ErrorWeightName::Bound => Self::Bound,
-            ErrorWeightName::Epsilon => Self::Space(LossWeighting::Epsilon),
-            ErrorWeightName::Sample => Self::Space(LossWeighting::Sample),
-            ErrorWeightName::VPrediction => Self::Space(LossWeighting::VPrediction),
-            ErrorWeightName::MinSnr => Self::Space(LossWeighting::MinSnr),
-            ErrorWeightName::ClampedSnr => Self::Space(LossWeighting::ClampedSnr),
-        }
-    }
-}
-
-impl From<PredictionName> for PredictionType {
-    fn from(name: PredictionName) -> Self {
-        match name {
-            PredictionName::Epsilon => Self::Epsilon,
-            PredictionName::Sample => Self::Sample,
-            PredictionName::VPrediction => Self::VPrediction,
         }
     }
 }

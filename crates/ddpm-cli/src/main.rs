@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     // Exits with 2 on a wrong command line.
     let args = Args::parse();
     set_threads(args.common.threads, &args.command);
+    if matches!(args.command, Command::TrainFeatures(_)) {
+        keep_memory();
+    }
     let result = match &args.command {
         Command::Sample(options) => commands::sample::run(options, &args.common),
         Command::Train(options) => commands::train::run(options, &args.common),
@@ -35,6 +38,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Frees one block of 31 MiB, so that glibc's allocator keeps smaller ones for reuse: it returns freed memory to the
+/// system by thresholds that rise to the largest block ever freed. Without it, the buffers of every training step of a
+/// feature net would be paged in anew, which takes as long as the arithmetic.
+fn keep_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
 }
 
 /// Tells the thread pools of rayon and candle how many threads to start. Both read their variable when they

@@ -18,6 +18,7 @@ use crate::{Error, NoiseSchedule, PredictionType, Result};
 /// How much the squared error at each timestep counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum LossWeighting {
     /// The plain mean squared error of ε: `L_simple` of Ho et al. 2020.
     Epsilon,

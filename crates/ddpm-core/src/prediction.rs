@@ -12,6 +12,7 @@ use crate::{NoiseSchedule, Result, linear::weighted_sum_within, process::combine
 /// The quantity that a prediction stands for. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum PredictionType {
     /// ε, the noise in xₜ (Ho et al. 2020, eq. 11).
     Epsilon,

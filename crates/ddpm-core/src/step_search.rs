@@ -85,13 +85,16 @@ impl StepCosts {
         self.best_of(schedule, n, std::iter::once(n))?.pop().ok_or(Error::NoTimesteps)
     }
 
-    /// [`StepCosts::best`] for 1, 2, … `n` timesteps. All share the work for the longest list.
+    /// [`StepCosts::best`] for 1 to 20, 32, 64, 128 and 256 timesteps, without lengths above T. All share the work for
+    /// the longest list, so memory is at most 256 T numbers, and the lists have at most 690 timesteps together.
     ///
     /// # Errors
     ///
     /// As [`StepCosts::best`].
-    pub fn best_up_to(&self, schedule: &NoiseSchedule, n: usize) -> Result<Vec<(Timesteps, f64)>> {
-        self.best_of(schedule, n, 1..=n)
+    pub fn best_lists(&self, schedule: &NoiseSchedule) -> Result<Vec<(Timesteps, f64)>> {
+        let total = schedule.num_train_timesteps();
+        let lengths = || (1..=20).chain([32, 64, 128, 256]).filter(|&length| length <= total);
+        self.best_of(schedule, lengths().max().unwrap_or(1), lengths())
     }
 
     /// The best lists of some lengths, of which `n` is the longest.

@@ -38,6 +38,28 @@ pub enum ErrorWeight {
     Space(LossWeighting),
 }
 
+/// `bound`, and the names of the loss weights.
+#[cfg(feature = "clap")]
+impl clap::ValueEnum for ErrorWeight {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Bound,
+            Self::Space(LossWeighting::Epsilon),
+            Self::Space(LossWeighting::Sample),
+            Self::Space(LossWeighting::VPrediction),
+            Self::Space(LossWeighting::MinSnr),
+            Self::Space(LossWeighting::ClampedSnr),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::Bound => Some(clap::builder::PossibleValue::new("bound")),
+            Self::Space(loss) => loss.to_possible_value(),
+        }
+    }
+}
+
 impl ErrorWeight {
     /// Those of these weights that gave the best accuracy on training images.
     pub const BEST: Self = Self::Space(LossWeighting::MinSnr);

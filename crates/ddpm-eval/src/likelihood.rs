@@ -103,7 +103,7 @@ pub fn likelihood(
     test.add_to(&mut estimators, &mut advance)?;
     let [fixed_small, fixed_large, optimal] = estimators.map(|estimator| estimator.finish());
     let bound = BoundByVariance { fixed_small: fixed_small?, fixed_large: fixed_large?, optimal: optimal? };
-    let best = costs.best_up_to(schedule, timesteps.len())?.into_iter();
+    let best = costs.best_lists(schedule)?.into_iter();
     Ok(LikelihoodReport {
         images: test.indices.len(),
         training_images: training.indices.len(),

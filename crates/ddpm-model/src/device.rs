@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::{Error, Result};
 
@@ -19,7 +19,8 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the device. On CUDA, read a tensor on the thread that computed it, or call `Device::synchronize` before
+    /// handing it to another: candle has one stream for each thread.
     ///
     /// # Errors
     ///
@@ -64,9 +65,33 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// Runs `work` for a device: on a CPU inside rayon's thread pool, elsewhere on the caller's thread.
+///
+/// Inside the pool, since a thread from outside would fall asleep and be woken several times a step. On the
+/// caller's thread, since candle has one CUDA stream for each thread and orders nothing between streams: tensors made
+/// on a pool thread could be read by the caller before they are finished.
+pub(crate) fn run_on_device<T: Send>(device: &DeviceLocation, work: impl FnOnce() -> T + Send) -> T {
+    match device {
+        DeviceLocation::Cpu => rayon::scope(|_| work()),
+        DeviceLocation::Cuda { .. } | DeviceLocation::Metal { .. } => work(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::DeviceChoice;
+    use std::thread;
+
+    use super::*;
+
+    /// A race: on CUDA the caller read images that another thread's stream had not finished.
+    #[test]
+    fn only_a_cpu_leaves_the_thread_of_the_caller() {
+        let thread_for = |device| run_on_device(&device, || thread::current().id());
+        let caller = thread::current().id();
+        assert_eq!(thread_for(DeviceLocation::Cuda { gpu_id: 0 }), caller);
+        assert_eq!(thread_for(DeviceLocation::Metal { gpu_id: 0 }), caller);
+        assert_ne!(thread_for(DeviceLocation::Cpu), caller);
+    }
 
     #[test]
     fn names_are_read_and_written_back() {

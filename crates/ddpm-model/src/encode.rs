@@ -13,6 +13,7 @@ use crate::{Error, Result};
 
 /// The type in which weights are stored. In memory they are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum WeightType {
     /// Exact.
     #[default]
@@ -33,12 +34,30 @@ pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Refuses weights that are NaN or infinite, or become so in the type in which they are stored. `path` and `name` are
+/// for messages.
+pub(crate) fn check_finite(path: &Path, name: &str, values: &[f32], stored: WeightType) -> Result<()> {
+    let (is_finite, expected): (fn(f32) -> bool, _) = match stored {
+        WeightType::F32 => (f32::is_finite, "a finite number"),
+        WeightType::F16 => {
+            (|x| half::f16::from_f32(x).is_finite(), "a magnitude of at most 65504, the largest of f16")
+        }
+    };
+    match values.iter().position(|&x| !is_finite(x)) {
+        Some(position) => {
+            let (path, name, found) = (path.to_owned(), name.to_owned(), values[position]);
+            Err(Error::WeightValue { path, name, position, found, expected })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Tensors in the safetensors format, in the order of their names, so that the same tensors give the same
 /// bytes. `path` is for messages.
 ///
 /// # Errors
 ///
-/// If a tensor cannot be read from its device.
+/// If a tensor cannot be read from its device, or holds a number that is not finite in the stored type.
 pub(crate) fn encode_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
@@ -48,6 +67,7 @@ pub(crate) fn encode_tensors<'a>(
     let mut data = BTreeMap::new();
     for (name, tensor) in tensors {
         let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        check_finite(path, name, &values, stored)?;
         let (dtype, bytes): (_, Vec<u8>) = match stored {
             WeightType::F32 => {
                 (safetensors::Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())

@@ -131,6 +131,40 @@ pub enum Error {
         /// What the configuration asks for.
         expected: String,
     },
+    /// A weight is NaN or infinite, or too large for the type in which it is to be stored.
+    #[error("{}: tensor `{name}` is {found} at position {position}, expected {expected}", path.display())]
+    WeightValue {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The weight's position in the tensor, row by row.
+        position: usize,
+        /// Its value.
+        found: f32,
+        /// The values that work.
+        expected: &'static str,
+    },
+    /// Sampling made a number that is NaN or infinite.
+    #[error(
+        "the {quantity} of image {image} at timestep {timestep} is NaN or infinite, expected finite numbers"
+    )]
+    NotFinite {
+        /// `prediction` or `sample`.
+        quantity: &'static str,
+        /// The image's index.
+        image: u64,
+        /// The timestep at which the network was called, or from which the last step was taken.
+        timestep: f64,
+    },
+    /// An option belongs to another sampler than the one that was chosen.
+    #[error("{option} is an option of the sampler {expected}")]
+    OptionOfOtherSampler {
+        /// The option.
+        option: &'static str,
+        /// Its sampler.
+        expected: &'static str,
+    },
     /// A file of a model folder cannot be read.
     #[error("{}: {source}; a model folder holds model_index.json, scheduler/ and denoiser/", path.display())]
     Read {

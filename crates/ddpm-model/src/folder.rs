@@ -22,7 +22,9 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::{
-    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType, encode::encode_tensors, encode_json,
+    Denoiser, DenoiserConfig, Error, Parameter, Result, WeightType,
+    encode::{check_finite, encode_tensors},
+    encode_json,
 };
 
 const INDEX: &str = "model_index.json";
@@ -52,8 +54,8 @@ struct Index {
 ///
 /// # Errors
 ///
-/// If a file is missing or not what it should be, or the weights are not exactly those of the
-/// configuration; the error names the file.
+/// If a file is missing or not what it should be, the weights are not exactly those of the configuration, or one is
+/// NaN or infinite; the error names the file.
 pub fn read_model(folder: &Path, device: &Device) -> Result<Denoiser> {
     read_model_from(folder, |name| fs::read(folder.join(name)).map(Cow::Owned), device)
 }
@@ -110,7 +112,8 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If the folder exists and is no model, or cannot be written; what stood there is then as it was.
+/// If the folder exists and is no model, a weight is not finite in the type that is to be stored, or the folder cannot
+/// be written; what stood there is then as it was.
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
@@ -158,8 +161,8 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T>
 ///
 /// # Errors
 ///
-/// If the names and shapes are not exactly those of `expected`, or a type is not `stored`; `None` allows every
-/// type of floats.
+/// If the names and shapes are not exactly those of `expected`, a type is not `stored`; `None` allows every
+/// type of floats. A number that is not finite is an error, too.
 pub fn decode_weights(
     path: &Path,
     bytes: &[u8],
@@ -184,7 +187,9 @@ pub fn decode_weights(
             return Err(Error::TensorMismatch { path, name, found, expected });
         };
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, &expected, &Device::Cpu)?;
-        weights.insert(name, tensor.to_dtype(DType::F32)?.to_device(device)?);
+        let tensor = tensor.to_dtype(DType::F32)?;
+        check_finite(&path, &name, &tensor.flatten_all()?.to_vec1()?, WeightType::F32)?;
+        weights.insert(name, tensor.to_device(device)?);
     }
     // The smallest name, so that the message does not depend on the order of a hash map.
     match file.names().into_iter().filter(|name| !weights.contains_key(*name)).min() {

@@ -30,6 +30,7 @@ mod folder;
 mod network;
 mod program;
 mod sample;
+mod sample_options;
 
 pub use config::{DenoiserConfig, FlopCount, Head, Init, Network, Parameter};
 pub use denoiser::{Belief, Denoiser, initial_weights};
@@ -38,3 +39,4 @@ pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};
 pub use folder::{ModelFiles, check_writable, decode_weights, read_model, read_model_from, write_model};
 pub use sample::{GUIDANCE, SampleConfig, Steps};
+pub use sample_options::{SampleOptions, SamplerName};

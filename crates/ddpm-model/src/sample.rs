@@ -3,12 +3,13 @@
 use candle_core::{DType, Tensor};
 use ddpm_core::{AddressedRng, NoiseMode, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
 
-use crate::{Denoiser, Result};
+use crate::{Denoiser, Error, Result, device::run_on_device};
 
 /// Which of the schedule's timesteps are taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Steps {
     /// All.
+    #[default]
     All,
     /// This many, spread as the schedule says.
     Spaced(usize),
@@ -80,8 +81,9 @@ impl Denoiser {
     ///
     /// # Errors
     ///
-    /// If the numbers of images and classes differ, a class is out of range, an option does not fit, or the
-    /// observer fails.
+    /// If the numbers of images and classes differ, a class is out of range, an option does not fit, the observer
+    /// fails, or a prediction or a sample is NaN or infinite. On a CPU sampling ends with the first such prediction;
+    /// elsewhere, where reading one makes the device wait, after the last step.
     pub fn sample(
         &self,
         config: &SampleConfig,
@@ -89,11 +91,10 @@ impl Denoiser {
         labels: &[u32],
         observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()> + Send,
     ) -> Result<Tensor> {
-        // Inside of the pool: a thread from outside would fall asleep and be woken several times a step.
-        rayon::scope(|_| self.sample_in_pool(config, images, labels, observe))
+        run_on_device(&self.device().location(), || self.sample_here(config, images, labels, observe))
     }
 
-    fn sample_in_pool(
+    fn sample_here(
         &self,
         config: &SampleConfig,
         images: &[u64],
@@ -108,6 +109,7 @@ impl Denoiser {
         };
         let rng = AddressedRng::new(config.seed);
         let x_t = self.start(config, images)?;
+        let mut check = FiniteCheck { images, pending: Vec::new(), failure: None };
         let model = |x_t: &Tensor, timestep: Timestep| {
             let scale = config.guidance.scale_at(timestep);
             let prediction = match config.sampler {
@@ -116,17 +118,68 @@ impl Denoiser {
                 }
                 _ => self.predict(x_t, timestep.index(), labels, scale),
             };
-            prediction.map_err(candle_core::Error::wrap)
+            let prediction = prediction.map_err(candle_core::Error::wrap)?;
+            check.add("prediction", timestep, &prediction)?;
+            Ok(prediction)
         };
         let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x_t);
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
+        config.guidance.check(schedule)?;
         check_churn(&config.sampler)?;
         if config.sampler == Sampler::Ddpm(NoiseMode::Learned) {
             self.check_belief()?;
         }
-        Ok(config.sampler.run(schedule, &timesteps, x_t, model, noise, observe)?)
+        let last = timesteps.as_slice()[timesteps.len() - 1];
+        let sampled = config.sampler.run(schedule, &timesteps, x_t, model, noise, observe);
+        check.finish(last, sampled)
+    }
+}
+
+/// Finds predictions and samples that are NaN or infinite, which would become black pixels.
+struct FiniteCheck<'a> {
+    /// The index of each image of the batch.
+    images: &'a [u64],
+    /// Marks that are still on a device: one for each image, NaN where a number is not finite.
+    pending: Vec<(&'static str, Timestep, Tensor)>,
+    /// The error of a prediction, which a sampler would wrap.
+    failure: Option<Error>,
+}
+
+impl FiniteCheck<'_> {
+    /// Marks the images of a tensor [B, …], and reads the marks if that costs nothing.
+    fn add(&mut self, quantity: &'static str, at: Timestep, tensor: &Tensor) -> candle_core::Result<()> {
+        // 0·x is NaN where x is NaN or infinite, and 0 elsewhere.
+        let marks = (tensor.flatten_from(1)? * 0.0)?.sum(1)?;
+        let is_cpu = marks.device().is_cpu();
+        self.pending.push((quantity, at, marks));
+        if is_cpu { self.read() } else { Ok(()) }
+    }
+
+    fn read(&mut self) -> candle_core::Result<()> {
+        for (quantity, at, marks) in self.pending.drain(..) {
+            let marks = marks.to_vec1::<f32>()?;
+            let mut marked = std::iter::zip(self.images, marks).filter(|(_, mark)| mark.is_nan());
+            if let Some((&image, _)) = marked.next() {
+                self.failure = Some(Error::NotFinite { quantity, image, timestep: at.t() });
+                candle_core::bail!("a {quantity} is not finite");
+            }
+        }
+        Ok(())
+    }
+
+    /// The samples, if they and all predictions are finite.
+    fn finish(mut self, last: Timestep, sampled: ddpm_core::Result<Tensor>) -> Result<Tensor> {
+        let checked = sampled.and_then(|sampled| {
+            self.add("sample", last, &sampled)?;
+            self.read()?;
+            Ok(sampled)
+        });
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(checked?),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub struct TrainConfig {
 
 /// A named set of training options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Preset {
     /// The built-in model: trained longer, and with a Gaussian head for the likelihood.
     Best,

@@ -25,7 +25,7 @@ pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
     let config = ClassifyConfig {
         num_images: options.num_images,
         num_noise: options.num_noise.clone(),
-        weighting: options.weighting.into(),
+        weighting: options.weighting,
         seed: common.seed,
     };
     let bar = output::images_bar(common)?;

@@ -3,16 +3,13 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_core::{
-    NoiseMode, Sampler,
-    sampler::{Churn, DpmSolver, UniPc},
-};
+use ddpm_core::NoiseMode;
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig, Steps};
+use ddpm_model::{Denoiser, SampleConfig, SampleOptions, Steps};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, Interval, SamplerName, Sampling, Shard},
+    args::{Common, Interval, Sampling, Shard},
     output,
     picture::{self, Column},
 };
@@ -173,36 +170,23 @@ pub(crate) fn grey_levels(images: &candle_core::Tensor) -> candle_core::Result<V
 }
 
 impl Sampling {
-    /// The sampler's configuration for a model.
+    /// The configuration of sampling from a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
-        let default = SampleConfig::ancestral(seed, denoiser);
-        let (ddpm, ddim) = (self.sampler == SamplerName::Ddpm, self.sampler == SamplerName::Ddim);
-        ensure!(ddpm || self.noise.is_none(), "--noise is an option of the sampler ddpm");
-        ensure!(ddpm || self.variances.is_none(), "--variances is an option of the sampler ddpm");
-        ensure!(ddim || self.eta.is_none(), "--eta is an option of the sampler ddim");
-        let variances = self.variances.clone().map(NoiseMode::Variances);
-        let noise = variances.or(self.noise.map(NoiseMode::from));
-        let sampler = match self.sampler {
-            SamplerName::Ddpm => noise.map_or(default.sampler, Sampler::Ddpm),
-            SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
-            SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
-            SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
-            SamplerName::Euler => Sampler::Euler(Churn::NONE),
-            SamplerName::EulerAncestral => Sampler::EulerAncestral,
-            SamplerName::Heun => Sampler::Heun(Churn::NONE),
-            SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
-        };
         let steps = match (self.steps, &self.timesteps) {
             (Some(steps), _) => Steps::Spaced(steps),
             (None, Some(list)) => Steps::List(list.clone()),
             (None, None) => Steps::All,
         };
-        let scale = self.guidance.unwrap_or(default.guidance.scale());
-        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
-        if let Some(Interval(first, last)) = self.guidance_interval {
-            guidance = guidance.within(first.into()..=last.into());
-        }
-        Ok(SampleConfig { sampler, steps, guidance, ..default })
+        let variances = self.variances.clone().map(NoiseMode::Variances);
+        let options = SampleOptions {
+            sampler: self.sampler,
+            noise: variances.or(self.noise.map(NoiseMode::from)),
+            eta: self.eta,
+            steps,
+            guidance: self.guidance,
+            guidance_interval: self.guidance_interval.map(|Interval(a, b)| a.into()..=b.into()),
+        };
+        Ok(options.config(seed, denoiser)?)
     }
 
     /// The classes asked for, or all of the model.

@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_files::write_atomic;
-use ddpm_model::{Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_model};
-use ddpm_train::{Error, Event, Outcome, Preset, Record, Start, TrainConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, Head, SampleConfig, check_writable, write_model};
+use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 
 use super::job::Job;
 use crate::{
-    args::{Common, LossName, NetworkName, PresetName, Train, WeightTypeName},
+    args::{Common, NetworkName, Train},
     loss_plot, output, picture,
 };
 
@@ -72,11 +72,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     bar.finish_and_clear();
     // Also for a finished run that was resumed and had no epoch left.
     loss_plot::write(&options.out, &title)?;
-    let dtype = match options.dtype {
-        WeightTypeName::F32 => WeightType::F32,
-        WeightTypeName::F16 => WeightType::F16,
-    };
-    write_model(&folder, &outcome.denoiser, dtype, &card(&corpus, &config, &outcome))?;
+    write_model(&folder, &outcome.denoiser, options.dtype, &card(&corpus, &config, &outcome))?;
     finish(options, common, &config, &outcome, &folder)
 }
 
@@ -92,14 +88,7 @@ fn with_advice(error: Error) -> anyhow::Error {
 
 fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainConfig> {
     let data = corpus.train();
-    let preset = match options.preset {
-        PresetName::Best => Preset::Best,
-        PresetName::Reproduce => Preset::Reproduce,
-        PresetName::Original => Preset::Original,
-        PresetName::Quick => Preset::Quick,
-        PresetName::Compare => Preset::Compare,
-    };
-    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(preset, data) };
+    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(options.preset, data) };
     config.epochs = options.epochs.unwrap_or(config.epochs);
     config.batch_size = options.batch_size.unwrap_or(config.batch_size);
     config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
@@ -115,22 +104,15 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
         }
         None => {}
     }
-    match options.loss {
-        Some(LossName::Epsilon) => config.loss = LossWeighting::Epsilon,
-        Some(LossName::Sample) => config.loss = LossWeighting::Sample,
-        Some(LossName::VPrediction) => config.loss = LossWeighting::VPrediction,
-        Some(LossName::MinSnr) => config.loss = LossWeighting::MinSnr,
-        Some(LossName::ClampedSnr) => config.loss = LossWeighting::ClampedSnr,
-        None => {}
-    }
+    config.loss = options.loss.unwrap_or(config.loss);
     if let Some(output) = options.output {
-        config.denoiser.output_type = output.into();
+        config.denoiser.output_type = output;
         if config.denoiser.output_type != PredictionType::Sample {
             config.denoiser.head = Head::Direct;
         }
     }
     if let Some(prediction) = options.prediction {
-        config.schedule.prediction_type = prediction.into();
+        config.schedule.prediction_type = prediction;
     }
     options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))
 }

@@ -246,6 +246,32 @@ fn guidance_that_is_no_number_is_refused() {
     }
 }
 
+/// Silent loss of guidance: an interval beyond the schedule holds none of its timesteps.
+#[test]
+fn a_guidance_interval_beyond_the_schedule_is_refused() {
+    let folder = with_model();
+    for interval in ["5-20", "20-30"] {
+        let args = ["sample", "--model", "model", "-n", "1", "--guidance-interval", interval];
+        let message = format!("the guidance interval is {interval}, expected timesteps from 0 to 19");
+        refused(folder.path(), &args, &[&message]);
+    }
+}
+
+/// Black pictures with exit code 0: NaN in the weights was taken for a level.
+#[test]
+fn a_model_with_nan_in_its_weights_is_refused() {
+    let folder = with_model();
+    let path = folder.path().join("model").join(WEIGHTS);
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    for command in [&["sample", "-n", "1"][..], &["info"]] {
+        let parts = ["diffusion_pytorch_model.safetensors", "is NaN at position", "expected a finite number"];
+        refused(folder.path(), &[command, &["--model", "model"]].concat(), &parts);
+    }
+}
+
 #[test]
 fn a_number_of_images_beyond_all_memory_is_refused() {
     let folder = with_model();
@@ -273,9 +299,14 @@ fn options_of_another_sampler_are_refused() {
             ["--sampler", "ddim", "--variances", "0.1"],
             ["--sampler", "ddpm", "--eta", "0.5"],
         ] {
-            refused(folder.path(), &[command, &options].concat(), &[options[2]]);
+            let message = format!("{} is an option of the sampler", &options[2][2..]);
+            refused(folder.path(), &[command, &options].concat(), &[&message]);
         }
-        refused(folder.path(), &[command, &["--variances", "0.1,0.2"]].concat(), &["2 variances", "20"]);
+        refused(
+            folder.path(),
+            &[command, &["--variances", "0.1,0.2"]].concat(),
+            &["2 values of variances", "20"],
+        );
         refused(
             folder.path(),
             &[command, &["--steps", "2", "--variances=0.1,-0.2"]].concat(),
@@ -434,5 +465,5 @@ fn learnt_noise_is_refused_without_a_gaussian_head() {
     let sample = ["sample", "--model", "model", "--noise", "learned", "-o", "out.png"];
     refused(folder.path(), &sample, &["no learnt variance", "a network that puts out the variance of x₀"]);
     let other = ["sample", "--model", "model", "--sampler", "ddim", "--noise", "learned"];
-    refused(folder.path(), &other, &["--noise"]);
+    refused(folder.path(), &other, &["noise is an option of the sampler ddpm"]);
 }

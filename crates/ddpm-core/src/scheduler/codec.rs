@@ -44,10 +44,11 @@ impl Codec {
         }
     }
 
-    /// −∞ was read as null.
+    /// −∞, which is read as a string, or null.
     pub(super) fn no_clipping_of_lambda(&mut self) -> Result<()> {
         match self.map.remove("lambda_min_clipped") {
             None | Some(Value::Null) => Ok(()),
+            Some(found) if found == "-Infinity" => Ok(()),
             Some(found) => Err(self.error("lambda_min_clipped", &found, "-Infinity")),
         }
     }

@@ -32,8 +32,7 @@ impl SchedulerConfig {
     /// If the text is not such a file, or has an option or a value that this crate does not implement;
     /// the error names it.
     pub fn from_diffusers_json(json: &str) -> Result<Self> {
-        // Python writes infinity, the default of `lambda_min_clipped`, as a word that is not JSON.
-        let map: Map<String, Value> = serde_json::from_str(&json.replace("-Infinity", "null"))?;
+        let map: Map<String, Value> = serde_json::from_str(&quote_bare_words(json))?;
         let found = map.get("_class_name").cloned().unwrap_or_default();
         let is_found = |sampler: &Sampler| found == sampler.diffusers_class();
         let Some(sampler) = samplers().into_iter().find(is_found) else {
@@ -44,6 +43,13 @@ impl SchedulerConfig {
         let mut config = defaults(sampler);
         let mut codec = Codec { class: config.sampler.diffusers_class(), reading: true, map };
         codec.map.remove("_class_name");
+        // −∞ is the default of `lambda_min_clipped`, and no other option may be infinite.
+        let infinite = |(option, found): &(&String, &Value)| {
+            *option != "lambda_min_clipped" && BARE_WORDS.iter().any(|word| *found == word)
+        };
+        if let Some((option, found)) = codec.map.iter().find(infinite) {
+            return Err(codec.error(option, found, "a finite number"));
+        }
         describe(&mut codec, &mut config)?;
         match codec.map.iter().next() {
             Some((option, found)) => Err(codec.error(option, found, "no such option")),
@@ -99,6 +105,27 @@ impl SchedulerConfig {
         }
         Ok(serde_json::to_string_pretty(&codec.map)? + "\n")
     }
+}
+
+/// Python's numbers that are not JSON; the longest first, since one ends with another.
+const BARE_WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// Makes a string of each of [`BARE_WORDS`] that stands outside strings.
+fn quote_bare_words(json: &str) -> String {
+    let mut quoted = String::with_capacity(json.len());
+    let (mut rest, mut in_string, mut escaped) = (json, false, false);
+    while let Some(c) = rest.chars().next() {
+        let word = BARE_WORDS.into_iter().find(|word| !in_string && rest.starts_with(word));
+        if let Some(word) = word {
+            quoted.extend(["\"", word, "\""]);
+        } else {
+            quoted.push(c);
+            in_string ^= c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+        }
+        rest = &rest[word.map_or(c.len_utf8(), str::len)..];
+    }
+    quoted
 }
 
 /// One sampler of each class, with the class's defaults.
@@ -234,6 +261,32 @@ fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
 mod tests {
     use super::*;
     use crate::BetaSchedule;
+
+    /// Corruption of text: a word inside a string was replaced as if it were a number.
+    #[test]
+    fn words_of_python_are_quoted_outside_strings_only() {
+        let text = r#"{ "a-Infinity": -Infinity, "b": ["\"NaN", NaN, Infinity, "\\"], "c": "é Infinity" }"#;
+        let expected = json!({
+            "a-Infinity": "-Infinity", "b": ["\"NaN", "NaN", "Infinity", "\\"], "c": "é Infinity",
+        });
+        assert_eq!(serde_json::from_str::<Value>(&quote_bare_words(text)).unwrap(), expected);
+        let version = r#"{ "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "1-Infinity",
+            "lambda_min_clipped": -Infinity }"#;
+        let config = SchedulerConfig::from_diffusers_json(version).unwrap();
+        assert_eq!(config.other["_diffusers_version"], "1-Infinity");
+    }
+
+    #[test]
+    fn an_infinite_option_is_refused_by_its_name() {
+        for (option, word) in
+            [("beta_end", "Infinity"), ("skip_prk_steps", "NaN"), ("beta_start", "-Infinity")]
+        {
+            let text = format!(r#"{{ "_class_name": "DDIMScheduler", "{option}": {word} }}"#);
+            let error = SchedulerConfig::from_diffusers_json(&text).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{option}` of DDIMScheduler is \"{word}\"")), "{error}");
+            assert!(error.contains("a finite number"), "{error}");
+        }
+    }
 
     /// Whoever adds a β schedule must say how diffusers names it: this reads all names back.
     #[test]

@@ -182,7 +182,7 @@ fn an_option_outside_its_range_is_refused_by_name() {
         (Sampler::UniPc(UniPc { solver_order: 0, ..UniPc::order_2() }), "solver_order is 0"),
         (variances(-1.0), "a variance is -1"),
         (variances(f64::NAN), "a variance is NaN"),
-        (Sampler::Ddpm(NoiseMode::Variances(vec![0.1; 19])), "19 variances for 20 timesteps"),
+        (Sampler::Ddpm(NoiseMode::Variances(vec![0.1; 19])), "19 values of variances, expected 20"),
         (Sampler::Ddpm(NoiseMode::LearnedRange), "learned_range"),
     ] {
         let x = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();

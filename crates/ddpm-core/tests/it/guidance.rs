@@ -9,7 +9,7 @@ use ddpm_core::{
 };
 
 use crate::{
-    largest_difference, schedule,
+    assert_out_of_range, largest_difference, schedule,
     toy::{Mixture, fine_schedule, log_uniform, moments, noise, start},
     values,
 };
@@ -106,6 +106,29 @@ fn with_scale_one_or_outside_the_interval_only_the_conditional_network_is_asked(
     let guidance = Guidance::new(3.0).within(5.0..=8.0);
     let scales = [4, 5, 8, 9].map(|t| guidance.scale_at(schedule.timestep(t).unwrap()));
     assert_eq!(scales, [1.0, 3.0, 3.0, 1.0]);
+}
+
+/// Silent loss of guidance: such an interval holds no timestep of the schedule.
+#[test]
+fn an_interval_that_is_reversed_nan_or_beyond_the_schedule_is_refused() {
+    let schedule = schedule(|_| {});
+    let within = |first, last| Guidance::new(3.0).within(first..=last);
+    for (first, last) in [(9.0, 5.0), (f64::NAN, 5.0), (5.0, f64::NAN), (-1.0, 5.0)] {
+        let found = format!("{first}-{last}");
+        assert_out_of_range(within(first, last).check(&schedule), "the guidance interval", &found);
+        let at = schedule.timestep(7).unwrap();
+        let guidance = within(first, last);
+        let mut network = guided(&guidance, |x, _| Ok(x.clone()), |x, _| Ok(x.clone()));
+        let error = network(&point(), at).unwrap_err().to_string();
+        assert!(error.contains(&format!("the guidance interval is {found}")), "{error}");
+    }
+    for (first, last) in [(5.0, 20.0), (20.0, 30.0), (20.0, f64::INFINITY)] {
+        let error = within(first, last).check(&schedule).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{first}-{last}, expected timesteps from 0 to 19")), "{error}");
+    }
+    for fits in [within(0.0, 19.0), within(7.0, 7.0), within(5.0, 19.5), Guidance::new(3.0)] {
+        fits.check(&schedule).unwrap();
+    }
 }
 
 const CONDITIONAL: Mixture = Mixture(&[(1.0, 0.4, 0.3)]);

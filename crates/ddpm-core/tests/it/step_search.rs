@@ -35,7 +35,8 @@ fn the_best_lists_are_those_of_all_subsets_in_the_fixture() {
         let decoder = values(&tensor("search/decoder"));
         assert!(largest_difference(&saved("decoder_bits_per_dim"), &decoder) < tolerance);
         let totals = values(&tensor("search/totals"));
-        let together = costs.best_up_to(&schedule, totals.len()).unwrap();
+        let together = costs.best_lists(&schedule).unwrap();
+        assert_eq!(together.len(), 20);
         for (n, total) in std::iter::zip(1.., totals) {
             let (found, bits) = costs.best(&schedule, n).unwrap();
             assert_eq!(together[n - 1], (found.clone(), bits));
@@ -128,6 +129,21 @@ fn costs_are_saved_and_costs_that_do_not_fit_are_refused() {
     ] {
         let refused = StepCosts::new(vec![0.1, mse], vec![1.0, decoder], mean_square);
         assert_out_of_range(refused, name, found);
+    }
+}
+
+/// Quadratic output and memory: every length up to T was searched and reported.
+#[test]
+fn a_long_schedule_has_few_best_lists() {
+    let long = schedule(|config| *config = ddpm_core::ScheduleConfig::ho2020());
+    let mse: Vec<f64> = long.alphas_cumprod().iter().map(|alpha| 0.1 * (1.0 - alpha)).collect();
+    let costs = StepCosts::new(mse, vec![5.0; 1000], 0.9).unwrap();
+    let lists = costs.best_lists(&long).unwrap();
+    let lengths: Vec<usize> = lists.iter().map(|(list, _)| list.len()).collect();
+    assert_eq!(lengths, (1..=20).chain([32, 64, 128, 256]).collect::<Vec<_>>());
+    // Each is the best of its length, though the table was made for the longest.
+    for index in [2, 20] {
+        assert_eq!(lists[index], costs.best(&long, lengths[index]).unwrap());
     }
 }
 

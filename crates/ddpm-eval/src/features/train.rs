@@ -74,7 +74,6 @@ pub fn train_features(
         let path = data.images_file().to_owned();
         return Err(Error::FeatureOption { path, option, found, expected });
     }
-    keep_memory();
     let mut epochs = Epochs::new(data.len(), training.batch_size.min(data.len()), training.seed)?;
     let per_epoch = epochs.steps_per_epoch() as u64;
     let total = per_epoch * u64::from(training.epochs);
@@ -101,12 +100,6 @@ pub fn train_features(
     }
     let weights = vars.into_iter().map(|(name, var)| (name, var.into_inner())).collect();
     folder::freeze(&config, &weights, device)
-}
-
-/// The allocator of glibc returns memory to the system by thresholds that rise to the largest block ever freed.
-/// Without this one, the buffers of every pass would be paged in anew, which takes as long as the arithmetic.
-fn keep_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
 }
 
 /// A warm-up, then half a cosine, 0 to 1.

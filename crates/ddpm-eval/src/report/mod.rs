@@ -38,6 +38,7 @@ const CLOSEST: usize = 10;
 
 /// What can be measured of a set of generated images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Metric {
     /// The Fréchet distance, with its limit for infinitely many images.
     Frechet,

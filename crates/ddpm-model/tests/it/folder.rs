@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
-use candle_core::Device;
-use ddpm_model::{DenoiserConfig, Error, Head, WeightType, read_model, write_model};
+use candle_core::{DType, Device, Tensor};
+use ddpm_core::ScheduleConfig;
+use ddpm_model::{Denoiser, DenoiserConfig, Error, Head, WeightType, read_model, write_model};
 
 use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
 
@@ -34,6 +35,65 @@ fn a_model_survives_the_folder_exactly() {
         assert_eq!(variance(&after), variance(&before));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
+}
+
+fn with_last_weight(value: f32) -> Denoiser {
+    let config = small_mlp();
+    let mut weights = crate::weights(&config, DType::F32);
+    let mut bias: Vec<f32> = weights["output.bias"].to_vec1().unwrap();
+    *bias.last_mut().unwrap() = value;
+    weights.insert("output.bias".to_owned(), Tensor::new(bias, &Device::Cpu).unwrap());
+    Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap()
+}
+
+/// Loss of a model: NaN, infinite weights and f16 overflow were written without an error.
+#[test]
+fn weights_that_are_not_finite_in_the_stored_type_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    for (value, weight_type, found) in [
+        (f32::NAN, WeightType::F32, "NaN"),
+        (f32::NAN, WeightType::F16, "NaN"),
+        (f32::INFINITY, WeightType::F32, "inf"),
+        (70_000.0, WeightType::F16, "70000"),
+        (-65_520.0, WeightType::F16, "-65520"),
+    ] {
+        let error =
+            write_model(&model, &with_last_weight(value), weight_type, "card").unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("tensor `output.bias` is {found} at position 11, expected")),
+            "{error}"
+        );
+        assert!(
+            error.contains(WEIGHTS) && (weight_type == WeightType::F32 || error.contains("65504")),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    for (value, weight_type) in [(70_000.0, WeightType::F32), (65_504.0, WeightType::F16)] {
+        write_model(&model, &with_last_weight(value), weight_type, "card").unwrap();
+        let bias: Vec<f32> =
+            read_model(&model, &Device::Cpu).unwrap().weights()["output.bias"].to_vec1().unwrap();
+        assert_eq!(bias.last(), Some(&value));
+    }
+}
+
+/// Black pictures without an error: such a file was read as any other.
+#[test]
+fn weights_that_are_not_finite_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    for value in [f32::NAN, f32::NEG_INFINITY] {
+        written(&model, WeightType::F32);
+        let mut bytes = fs::read(model.join(WEIGHTS)).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&value.to_le_bytes());
+        fs::write(model.join(WEIGHTS), bytes).unwrap();
+        let error = read_model(&model, &Device::Cpu).unwrap_err();
+        let Error::WeightValue { name, found, .. } = &error else { panic!("{error}") };
+        assert!(found.to_bits() == value.to_bits() && !name.is_empty(), "{error}");
+        assert!(error.to_string().contains(WEIGHTS), "{error}");
+    }
 }
 
 /// As it was written before there was a choice.

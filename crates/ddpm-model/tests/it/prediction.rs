@@ -1,7 +1,8 @@
 //! Prediction: independence of the batch, conversion, guidance, and refusals.
 
-use ddpm_core::{PredictionType, Sampler, ScheduleConfig, sampler::Churn};
-use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
+use candle_core::{Device, Tensor};
+use ddpm_core::{NoiseMode, PredictionType, Sampler, ScheduleConfig, sampler::Churn};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, Steps, initial_weights};
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
 
@@ -204,6 +205,70 @@ fn weights_that_are_not_those_of_the_configuration_are_named() {
     let mut more = weights.clone();
     more.insert("extra".to_owned(), weights["input.bias"].clone());
     assert_eq!(build(more).to_string(), "weight `extra` is there, expected no such weight");
+}
+
+/// Silent loss of guidance: such an interval holds no timestep.
+#[test]
+fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
+    let denoiser = denoiser(&small_mlp());
+    let sample = |interval| {
+        let guidance = SampleConfig::in_the_middle(2.0, &denoiser).within(interval);
+        let config = SampleConfig { guidance, ..SampleConfig::ancestral(1, &denoiser) };
+        denoiser.sample(&config, &[0], &[0], |_| Ok(()))
+    };
+    sample(5.0..=19.0).unwrap();
+    for (first, last) in [(9.0, 5.0), (f64::NAN, 5.0), (5.0, f64::NAN), (5.0, 20.0), (20.0, 30.0)] {
+        let error = sample(first..=last).unwrap_err().to_string();
+        assert!(error.contains(&format!("the guidance interval is {first}-{last}")), "{error}");
+    }
+}
+
+/// Black pictures without an error: NaN and infinite predictions were taken for levels.
+#[test]
+fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
+    let config = small_mlp();
+    let sample = |weights| {
+        let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
+        let sampling = SampleConfig { steps: Steps::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
+        denoiser.sample(&sampling, &[7, 40, 9], &[1, 3, 3], |_| Ok(()))
+    };
+    sample(crate::weights(&config, candle_core::DType::F32)).unwrap();
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        // The bias of one pixel: every image.
+        let mut weights = crate::weights(&config, candle_core::DType::F32);
+        let bias = weights["output.bias"].dims1().unwrap();
+        let values: Vec<f32> = (0..bias).map(|pixel| if pixel == 5 { wrong } else { 0.0 }).collect();
+        weights.insert("output.bias".to_owned(), Tensor::new(values, &Device::Cpu).unwrap());
+        let error = sample(weights).unwrap_err();
+        assert!(
+            matches!(error, Error::NotFinite { quantity: "prediction", image: 7, timestep: 19.0 }),
+            "{error}"
+        );
+    }
+    // An overflow for class 3 alone: the second image is the first that fails.
+    let mut weights = crate::weights(&config, candle_core::DType::F32);
+    let rows = weights["class.weight"].to_vec2::<f32>().unwrap().into_iter().zip(0..);
+    let rows: Vec<_> =
+        rows.map(|(row, class)| if class == 3 { vec![3e38; row.len()] } else { row }).collect();
+    weights.insert("class.weight".to_owned(), Tensor::new(rows, &Device::Cpu).unwrap());
+    let error = sample(weights).unwrap_err();
+    let expected = "the prediction of image 40 at timestep 19 is NaN or infinite, expected finite numbers";
+    assert_eq!(error.to_string(), expected);
+}
+
+/// Finite predictions do not suffice: noise of an absurd variance is infinite in f32.
+#[test]
+fn samples_that_are_not_finite_are_refused() {
+    let denoiser = denoiser(&small_mlp());
+    let sampler = Sampler::Ddpm(NoiseMode::Variances(vec![0.1, 1e300]));
+    let steps = Steps::List(vec![19, 5]);
+    let config = SampleConfig { sampler, steps, ..SampleConfig::ancestral(1, &denoiser) };
+    let sampled = denoiser.sample(&config, &[0], &[0], |_| Ok(()));
+    sampled.unwrap();
+    let sampler = Sampler::Ddpm(NoiseMode::Variances(vec![1e300, 0.1]));
+    let config = SampleConfig { sampler, ..config };
+    let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { image: 0, timestep: 5.0, .. }), "{error}");
 }
 
 /// Between whole timesteps a network that knows no others would be asked at the wrong noise level.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::job::Job;
 use crate::{
-    args::{Common, Eval, MetricName},
+    args::{Common, Eval},
     model, output,
 };
 
@@ -110,7 +110,7 @@ fn is_mnist(source: &Source, train: &DataSet) -> Result<bool> {
 /// What to measure: what was asked for, or all.
 fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<Metric>> {
     let Some(names) = &options.metrics else { return Ok(Metric::ALL.to_vec()) };
-    if names.contains(&MetricName::Accuracy) {
+    if names.contains(&Metric::Accuracy) {
         ensure!(
             denoiser.config().num_classes > 0,
             "the model has no classes, so there is no class accuracy to measure"
@@ -120,7 +120,7 @@ fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<
             "the feature net was trained without labels, so it cannot measure class accuracy"
         );
     }
-    Ok(names.iter().map(|name| (*name).into()).collect())
+    Ok(names.clone())
 }
 
 /// Says what is being done, and afterwards how long it took to those who asked for more.

@@ -1,0 +1,153 @@
+//! Options of sampling as a user gives them, and the configuration that they make for a model.
+
+use std::ops::RangeInclusive;
+
+use ddpm_core::{
+    NoiseMode, Sampler,
+    sampler::{Churn, DpmSolver, UniPc},
+};
+
+use crate::{Denoiser, Error, Result, SampleConfig, Steps};
+
+/// The name of a sampler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum SamplerName {
+    /// Ancestral sampling.
+    #[default]
+    Ddpm,
+    /// DDIM; deterministic if η is 0, its default.
+    Ddim,
+    /// DPM-Solver++ 2M.
+    #[cfg_attr(feature = "clap", value(name = "dpmpp-2m"))]
+    DpmPp2m,
+    /// DPM-Solver++ 2M with noise.
+    #[cfg_attr(feature = "clap", value(name = "dpmpp-2m-sde"))]
+    DpmPp2mSde,
+    /// Euler's method of EDM, the same as ddim.
+    Euler,
+    /// Euler's method with noise, the same as ddpm with posterior noise.
+    EulerAncestral,
+    /// Heun's method of EDM; calls the network twice a step.
+    Heun,
+    /// UniPC of order 2.
+    Unipc,
+}
+
+/// How to sample; an option that is `None` has the default of the model or of the sampler.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleOptions {
+    /// The sampler.
+    pub sampler: SamplerName,
+    /// The noise of `ddpm`; by default the variance type of the model's schedule.
+    pub noise: Option<NoiseMode>,
+    /// η of `ddim`, 0 to 1; 0 by default.
+    pub eta: Option<f64>,
+    /// The timesteps.
+    pub steps: Steps,
+    /// The guidance scale; by default [`GUIDANCE`](crate::GUIDANCE) if the model has classes, else 1.
+    pub guidance: Option<f64>,
+    /// The timesteps with guidance; by default those of [`SampleConfig::in_the_middle`].
+    pub guidance_interval: Option<RangeInclusive<f64>>,
+}
+
+impl SampleOptions {
+    /// The configuration of sampling from a model.
+    ///
+    /// # Errors
+    ///
+    /// If an option belongs to another sampler, or the guidance interval does not fit the model's schedule.
+    pub fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
+        let default = SampleConfig::ancestral(seed, denoiser);
+        let sampler = self.sampler(default.sampler)?;
+        let scale = self.guidance.unwrap_or(default.guidance.scale());
+        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
+        if let Some(interval) = &self.guidance_interval {
+            guidance = guidance.within(interval.clone());
+        }
+        guidance.check(denoiser.schedule())?;
+        Ok(SampleConfig { seed, sampler, steps: self.steps.clone(), guidance })
+    }
+
+    fn sampler(&self, ancestral: Sampler) -> Result<Sampler> {
+        let sampler = match self.sampler {
+            SamplerName::Ddpm => self.noise.clone().map_or(ancestral, Sampler::Ddpm),
+            SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
+            SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+            SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
+            SamplerName::Euler => Sampler::Euler(Churn::NONE),
+            SamplerName::EulerAncestral => Sampler::EulerAncestral,
+            SamplerName::Heun => Sampler::Heun(Churn::NONE),
+            SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
+        };
+        let of_other = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
+        match (&self.noise, self.eta) {
+            (Some(NoiseMode::Variances(_)), _) if self.sampler != SamplerName::Ddpm => {
+                of_other("variances", "ddpm")
+            }
+            (Some(_), _) if self.sampler != SamplerName::Ddpm => of_other("noise", "ddpm"),
+            (_, Some(_)) if self.sampler != SamplerName::Ddim => of_other("eta", "ddim"),
+            _ => Ok(sampler),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use ddpm_core::ScheduleConfig;
+
+    use super::*;
+    use crate::{DenoiserConfig, initial_weights};
+
+    fn denoiser() -> Denoiser {
+        let config = DenoiserConfig::mlp(4, 3, 2);
+        let weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
+        Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap()
+    }
+
+    #[test]
+    fn options_left_out_are_those_of_the_model() {
+        let denoiser = denoiser();
+        let config = SampleOptions::default().config(7, &denoiser).unwrap();
+        assert_eq!(config, SampleConfig::ancestral(7, &denoiser));
+        let options = SampleOptions {
+            sampler: SamplerName::Ddim,
+            eta: Some(0.5),
+            steps: Steps::Spaced(4),
+            guidance: Some(2.0),
+            guidance_interval: Some(3.0..=5.0),
+            ..SampleOptions::default()
+        };
+        let config = options.config(7, &denoiser).unwrap();
+        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), Steps::Spaced(4)));
+        let scales = [2, 3, 5, 6].map(|t| config.guidance.scale_at(denoiser.schedule().timestep(t).unwrap()));
+        assert_eq!(scales, [1.0, 2.0, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn an_option_of_another_sampler_and_a_wrong_interval_are_refused() {
+        let denoiser = denoiser();
+        let ddim = SampleOptions { sampler: SamplerName::Ddim, ..SampleOptions::default() };
+        for (options, message) in [
+            (
+                SampleOptions { noise: Some(NoiseMode::None), ..ddim.clone() },
+                "noise is an option of the sampler ddpm",
+            ),
+            (
+                SampleOptions { noise: Some(NoiseMode::Variances(vec![0.1])), ..ddim },
+                "variances is an option of the sampler ddpm",
+            ),
+            (
+                SampleOptions { eta: Some(0.0), ..SampleOptions::default() },
+                "eta is an option of the sampler ddim",
+            ),
+            (
+                SampleOptions { guidance_interval: Some(5.0..=20.0), ..SampleOptions::default() },
+                "the guidance interval is 5-20, expected timesteps from 0 to 19",
+            ),
+        ] {
+            assert_eq!(options.config(1, &denoiser).unwrap_err().to_string(), message);
+        }
+    }
+}
