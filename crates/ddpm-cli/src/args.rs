@@ -294,8 +294,6 @@ pub(crate) enum NoiseName {
     Posterior,
     /// Variance β
     Beta,
-    /// As a network with a Gaussian head says for each pixel
-    Learned,
     /// Left out
     None,
 }
@@ -386,7 +384,6 @@ impl From<NoiseName> for NoiseMode {
         match name {
             NoiseName::Posterior => Self::Posterior,
             NoiseName::Beta => Self::Beta,
-            NoiseName::Learned => Self::Learned,
             NoiseName::None => Self::None,
         }
     }

@@ -87,11 +87,8 @@ pub enum Error {
         /// The values that work.
         expected: &'static str,
     },
-    /// A learnt variance was asked of a network that has none.
-    #[error(
-        "no learnt variance of this kind, expected variance_type learned_range for noise mode learned_range, or a \
-         fixed one and a network that puts out the variance of x₀ for learned"
-    )]
+    /// A learned variance with a schedule whose network has none.
+    #[error("noise mode learned_range, expected a schedule with variance_type learned_range")]
     NoLearnedVariance,
     /// A list of variances is not one for each step.
     #[error("{found} variances for {expected} timesteps, expected one for each")]

@@ -1,7 +1,7 @@
 //! From seed and classes to images.
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, NoiseMode, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
+use ddpm_core::{AddressedRng, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
 
 use crate::{Denoiser, Result};
 
@@ -110,22 +110,13 @@ impl Denoiser {
         let x_t = self.start(config, images)?;
         let model = |x_t: &Tensor, timestep: Timestep| {
             let scale = config.guidance.scale_at(timestep);
-            let prediction = match config.sampler {
-                Sampler::Ddpm(NoiseMode::Learned) => {
-                    self.predict_with_variance(x_t, timestep.index(), labels, scale)
-                }
-                _ => self.predict(x_t, timestep.index(), labels, scale),
-            };
-            prediction.map_err(candle_core::Error::wrap)
+            self.predict(x_t, timestep.index(), labels, scale).map_err(candle_core::Error::wrap)
         };
         let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SampleStep, images, draw, x_t);
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
         check_churn(&config.sampler)?;
-        if config.sampler == Sampler::Ddpm(NoiseMode::Learned) {
-            self.check_belief()?;
-        }
         Ok(config.sampler.run(schedule, &timesteps, x_t, model, noise, observe)?)
     }
 }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ddpm_core::PredictionType;
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_model::{
-    Denoiser, DenoiserConfig, Head, SampleConfig, WeightType, check_writable, write_atomic, write_model,
+    Denoiser, DenoiserConfig, SampleConfig, WeightType, check_writable, write_atomic, write_model,
 };
 use ddpm_train::{Error, Event, Loss, Outcome, Preset, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
@@ -122,9 +121,6 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
     }
     if let Some(output) = options.output {
         config.denoiser.output_type = output.into();
-        if config.denoiser.output_type != PredictionType::Sample {
-            config.denoiser.head = Head::Direct;
-        }
     }
     if let Some(prediction) = options.prediction {
         config.schedule.prediction_type = prediction.into();
