@@ -7,7 +7,7 @@ mod variants;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
@@ -56,10 +56,10 @@ struct Row {
     train: Option<Vec<&'static str>>,
     /// Arguments of `ddpm-cli eval`.
     eval: Vec<String>,
-    /// `None` if the model is built in or that of another row.
+    /// `None` if the model is built in.
     training: Option<Training>,
     evaluation: Evaluation,
-    /// `None` if the model is built in or that of another row, unless the row needs its optimal variances.
+    /// `None` if the model is built in, unless the row needs its optimal variances.
     likelihood: Option<Likelihood>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
 /// All phases after the build; returns a summary for the user.
 pub(crate) fn ablate(arguments: &Arguments, started: Started<'_>) -> Result<String> {
     let Started { workspace, binary, provenance, mut phases } = started;
-    let selected = arguments.selected()?;
+    let selected = arguments.selected();
     let root = workspace.root();
     let workbench = Workbench {
         ddpm: Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads },
@@ -114,7 +114,7 @@ pub(crate) fn ablate(arguments: &Arguments, started: Started<'_>) -> Result<Stri
         let row = workbench.row(variant, &mut phases)?;
         match variant.model {
             Model::BuiltIn => ablation.sampling.push(row),
-            Model::Trained { .. } | Model::Of(_) => ablation.training.push(row),
+            Model::Trained { .. } => ablation.training.push(row),
         }
         (ablation.phases, ablation.total_seconds) = (phases.done().to_vec(), phases.total_seconds());
         // After every row, so that an interruption keeps what is done.
@@ -131,21 +131,11 @@ pub(crate) fn ablate(arguments: &Arguments, started: Started<'_>) -> Result<Stri
 }
 
 impl Arguments {
-    /// The variants asked for, in the order of the tables.
-    ///
-    /// # Errors
-    /// One measures the model of another that was not asked for.
-    fn selected(&self) -> Result<Vec<&'static Variant>> {
+    /// The selected variants, in the order of the tables.
+    fn selected(&self) -> Vec<&'static Variant> {
         let is_wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|wanted| wanted == name);
         let all = TRAINING.iter().chain(&SAMPLING);
-        let selected: Vec<_> = all.filter(|variant| is_wanted(variant.name)).collect();
-        for variant in &selected {
-            if let Model::Of(other) = variant.model {
-                let name = variant.name;
-                ensure!(is_wanted(other), "{name} measures the model of {other}: --only {other},{name}");
-            }
-        }
-        Ok(selected)
+        all.filter(|variant| is_wanted(variant.name)).collect()
     }
 }
 
@@ -161,9 +151,9 @@ impl Workbench<'_> {
         let &Variant { name, model, sampling } = variant;
         let training = match model {
             Model::Trained { preset, choices } => Some(self.train(name, preset, choices, phases)?),
-            Model::BuiltIn | Model::Of(_) => None,
+            Model::BuiltIn => None,
         };
-        let folder = model.trained_for(name).map(|owner| self.runs.join(owner).join("model"));
+        let folder = training.is_some().then(|| self.runs.join(name).join("model"));
         let source = Source::mnist();
         let subject = Subject { model: folder.as_deref(), source: source.argument(), features: None };
         let measure = || self.ddpm.likelihood(subject, LIKELIHOOD_IMAGES);

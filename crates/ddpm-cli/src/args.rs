@@ -298,8 +298,6 @@ pub(crate) enum NoiseName {
     Posterior,
     /// Variance β
     Beta,
-    /// As a network with a Gaussian head says for each pixel
-    Learned,
     /// Left out
     None,
 }
@@ -324,7 +322,6 @@ impl From<NoiseName> for NoiseMode {
         match name {
             NoiseName::Posterior => Self::Posterior,
             NoiseName::Beta => Self::Beta,
-            NoiseName::Learned => Self::Learned,
             NoiseName::None => Self::None,
         }
     }

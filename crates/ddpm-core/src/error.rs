@@ -25,11 +25,8 @@ pub enum Error {
              the image is left at the last timestep, so ε does not tell what it was"
     )]
     ZeroSnrEpsilon,
-    /// A learnt variance was asked of a network that has none.
-    #[error(
-        "no learnt variance of this kind, expected variance_type learned_range for noise mode learned_range, or a \
-         fixed one and a network that puts out the variance of x₀ for learned"
-    )]
+    /// A learned variance with a schedule whose network has none.
+    #[error("noise mode learned_range, expected a schedule with variance_type learned_range")]
     NoLearnedVariance,
     /// The network does not put out what the schedule's variance type asks for.
     #[error("a network output of shape {found:?} for images of shape {image:?}, expected {expected}")]

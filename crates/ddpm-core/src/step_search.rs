@@ -10,7 +10,6 @@ use crate::{
     likelihood::{
         Bound, Levels, Moments, check_mse, floored, host, optimal_variances, predict_noised, prior_bits,
     },
-    sampler::Output,
     timesteps::check_count,
 };
 
@@ -244,11 +243,10 @@ impl StepCostEstimator {
     ) -> Result<()> {
         let levels = Levels::of(x_start)?;
         let mut decoder = Vec::with_capacity(self.mse.len());
-        let expected = Output::of_schedule(&self.schedule);
         for (step, &mse) in
             std::iter::zip(Timesteps::all(&self.schedule).transitions(), self.mse.iter().rev())
         {
-            let prediction = predict_noised(&self.schedule, expected, x_start, step, &mut model, &mut noise)?;
+            let prediction = predict_noised(&self.schedule, x_start, step, &mut model, &mut noise)?;
             decoder.push(levels.bits(&host(&prediction.x_start)?, |_| floored(mse)));
         }
         self.mean_square.extend(&levels.mean_squares());

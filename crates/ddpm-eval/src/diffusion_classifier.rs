@@ -249,8 +249,7 @@ impl DiffusionClassifier {
         Ok(ClassErrors { errors, batch, classes: self.classes, timesteps: self.timesteps.clone() })
     }
 
-    /// [`DiffusionClassifier::errors`] of a denoiser, on its device. The mean of a Gaussian head counts, without
-    /// its variance.
+    /// [`DiffusionClassifier::errors`] of a denoiser, on its device.
     ///
     /// # Errors
     ///

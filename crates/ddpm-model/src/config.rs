@@ -17,32 +17,8 @@ pub struct DenoiserConfig {
     pub num_classes: usize,
     /// What the network puts out, before it is converted to the schedule's `prediction_type`.
     pub output_type: PredictionType,
-    /// Whether the output is all, or has a variance beside it.
-    #[serde(default)]
-    pub head: Head,
     /// The layers.
     pub network: Network,
-}
-
-/// What becomes of the last layer's numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Head {
-    /// They are the output.
-    #[default]
-    Direct,
-    /// They are two for each pixel: m, the output, from which one samples, and u, which says how sure it is. For
-    /// the likelihood, Bayes' rule combines the pixel's own noised value with a normal distribution around m, to
-    /// a mean and a variance of x₀ given xₜ. With p = 1/(1 + (1−ᾱₜ) e⁻ᵘ) they are
-    ///
-    /// ```text
-    /// x̂₀ = m + p √ᾱₜ (xₜ − √ᾱₜ m),   Var x₀ = (1−ᾱₜ) p
-    /// ```
-    ///
-    /// the posterior for a prior variance of 1/(1 + e⁻ᵘ), at most 1, the largest on the scale [−1, 1]. So a pixel
-    /// that is known is not disturbed by its noise, and the level of one that is not is passed on exactly. The
-    /// belief teaches u and not m. `output_type` must be `sample`.
-    Gaussian,
 }
 
 /// The layers between input and output. W is `width`, H is `hidden`, E is `embedding`.
@@ -134,7 +110,7 @@ impl DenoiserConfig {
     #[must_use]
     pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
-        Self { rows, cols, num_classes, output_type: PredictionType::Sample, head: Head::Direct, network }
+        Self { rows, cols, num_classes, output_type: PredictionType::Sample, network }
     }
 
     /// The network of the built-in model, with raw output x₀.
@@ -156,7 +132,7 @@ impl DenoiserConfig {
     #[must_use]
     pub fn plain(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Plain { width: 1024, layers: 3, embedding: 64 };
-        Self { rows, cols, num_classes, output_type: PredictionType::Epsilon, head: Head::Direct, network }
+        Self { rows, cols, num_classes, output_type: PredictionType::Epsilon, network }
     }
 
     /// The number of pixels of an image, the width of the network's input and output.
@@ -183,9 +159,6 @@ impl DenoiserConfig {
         check("rows", self.rows, 1..=64, "1 to 64")?;
         check("cols", self.cols, 1..=64, "1 to 64")?;
         check("num_classes", self.num_classes, 0..=62, "0 to 62")?;
-        if self.head == Head::Gaussian && self.output_type != PredictionType::Sample {
-            return Err(Error::GaussianHead { found: self.output_type });
-        }
         let embedding = match self.network {
             Network::Mlp { width, hidden, blocks, embedding } => {
                 check("width", width, 1..=16_384, "1 to 16384")?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Storage, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
 
 use crate::{
-    DenoiserConfig, Error, Head, Init, Result,
+    DenoiserConfig, Error, Init, Result,
     cpu::{CpuNetwork, Packed},
     network::TensorNetwork,
 };
@@ -25,16 +25,6 @@ pub struct Denoiser {
 struct Cpu {
     network: CpuNetwork,
     weights: Packed,
-}
-
-/// What a network with a [Gaussian head](Head::Gaussian) believes about x₀ given xₜ, for each pixel; both
-/// [B, pixels].
-#[derive(Clone, Debug)]
-pub struct Belief {
-    /// The mean.
-    pub x_start: Tensor,
-    /// The variance.
-    pub variance: Tensor,
 }
 
 /// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
@@ -135,48 +125,15 @@ impl Denoiser {
     ///
     /// If the shapes do not fit, or a timestep or a class is out of range.
     pub fn forward(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
-        let pixels = self.check(x_t, t, labels)?;
-        match self.run_kernels(x_t, t, labels, pixels)? {
-            Some(output) => Ok(output),
-            None => Ok(self.run_tensors(x_t, t, labels)?.0),
-        }
-    }
-
-    /// What a Gaussian head believes about x₀; arguments as for [`Denoiser::forward`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Denoiser::forward`], or if the head is not Gaussian.
-    pub fn belief(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Belief> {
-        let pixels = self.check(x_t, t, labels)?;
-        self.check_belief()?;
-        match self.run_kernels(x_t, t, labels, 2 * pixels)? {
-            Some(both) => {
-                let half = |first| both.narrow(1, first, pixels)?.contiguous();
-                Ok(Belief { x_start: half(0)?, variance: half(pixels)? })
-            }
-            None => self.run_tensors(x_t, t, labels)?.1.ok_or(ddpm_core::Error::NoLearnedVariance.into()),
-        }
-    }
-
-    /// [`Denoiser::forward`] and [`Denoiser::belief`], if there is one, in one pass of tensors: differentiable,
-    /// for training.
-    ///
-    /// # Errors
-    ///
-    /// As [`Denoiser::forward`].
-    pub fn forward_with_belief(
-        &self,
-        x_t: &Tensor,
-        t: &[usize],
-        labels: &[u32],
-    ) -> Result<(Tensor, Option<Belief>)> {
         self.check(x_t, t, labels)?;
-        self.run_tensors(x_t, t, labels)
+        match self.run_kernels(x_t, t, labels)? {
+            Some(output) => Ok(output),
+            None => self.run_tensors(x_t, t, labels),
+        }
     }
 
-    /// The number of pixels, if all fits together.
-    fn check(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<usize> {
+    /// The arguments fit the network and each other.
+    fn check(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<()> {
         let (batch, pixels) = x_t.dims2()?;
         self.check_labels(labels, batch)?;
         if pixels != self.config.pixels() {
@@ -188,23 +145,23 @@ impl Denoiser {
         for &t in t {
             self.schedule.timestep(t)?;
         }
-        Ok(pixels)
+        Ok(())
     }
 
-    /// [B, width], if the kernels can: for constant numbers on a CPU.
-    fn run_kernels(&self, x_t: &Tensor, t: &[usize], labels: &[u32], width: usize) -> Result<Option<Tensor>> {
+    /// The output, if the kernels can compute it: for constant f32 numbers on a CPU.
+    fn run_kernels(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Option<Tensor>> {
         let plain = x_t.device().is_cpu() && x_t.dtype() == DType::F32 && !x_t.track_op();
         let Some(cpu) = self.cpu.as_ref().filter(|_| plain) else { return Ok(None) };
-        let (batch, x_t) = (t.len(), x_t.contiguous()?);
+        let x_t = x_t.contiguous()?;
         let (storage, layout) = x_t.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else { return Ok(None) };
-        let mut out = vec![0.0; batch * width];
+        let mut out = vec![0.0; layout.shape().elem_count()];
         let x_t = &storage.as_slice::<f32>()?[layout.start_offset()..][..layout.shape().elem_count()];
         cpu.network.predict(&cpu.weights, x_t, t, labels, &mut out);
-        Ok(Some(Tensor::from_vec(out, (batch, width), &self.device)?))
+        Ok(Some(Tensor::from_vec(out, layout.shape(), &self.device)?))
     }
 
-    fn run_tensors(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<(Tensor, Option<Belief>)> {
+    fn run_tensors(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
         let t: Vec<u32> = t.iter().map(|&t| u32::try_from(t).unwrap_or(u32::MAX)).collect();
         let t = Tensor::new(t, &self.device)?;
         Ok(self.network.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
@@ -222,61 +179,16 @@ impl Denoiser {
     /// If the shapes do not fit, a class is out of range, or guidance is asked of an unconditional model.
     pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
         let steps = vec![t; x_t.dim(0)?];
-        self.guided(x_t, t, labels, guidance, |labels| self.forward(x_t, &steps, labels))
-    }
-
-    /// The prediction by what a Gaussian head [believes](Denoiser::belief), and the variance of x₀ beside it,
-    /// [B, 2·pixels]: what a sampler or a bound with [`NoiseMode::Learned`](ddpm_core::NoiseMode::Learned)
-    /// expects. Arguments as for [`Denoiser::predict`]; guidance does not change the variance.
-    ///
-    /// # Errors
-    ///
-    /// As [`Denoiser::predict`] and [`Denoiser::belief`].
-    pub fn predict_with_variance(
-        &self,
-        x_t: &Tensor,
-        t: usize,
-        labels: &[u32],
-        guidance: f64,
-    ) -> Result<Tensor> {
-        let steps = vec![t; x_t.dim(0)?];
-        // That of the class, which is asked for first.
-        let mut variance = None;
-        let prediction = self.guided(x_t, t, labels, guidance, |labels| {
-            let belief = self.belief(x_t, &steps, labels)?;
-            variance.get_or_insert(belief.variance);
-            Ok(belief.x_start)
-        })?;
-        Ok(Tensor::cat(&[Some(prediction), variance].into_iter().flatten().collect::<Vec<_>>(), 1)?)
-    }
-
-    /// The guided prediction from the network's outputs, as [`Denoiser::predict`] describes it.
-    fn guided(
-        &self,
-        x_t: &Tensor,
-        t: usize,
-        labels: &[u32],
-        guidance: f64,
-        mut output: impl FnMut(&[u32]) -> Result<Tensor>,
-    ) -> Result<Tensor> {
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); x_t.dim(0)?];
         let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
         self.check_guidance(guidance)?;
-        let mut raw = output(labels)?;
+        let mut raw = self.forward(x_t, &steps, labels)?;
         if guidance != 1.0 {
-            let null = output(&nulls)?;
+            let null = self.forward(x_t, &steps, &nulls)?;
             raw = (&null + ((raw - &null)? * guidance)?)?;
         }
         let to = self.schedule.config().prediction_type;
         Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
-    }
-
-    /// There is a belief.
-    pub(crate) fn check_belief(&self) -> Result<()> {
-        match self.config.head {
-            Head::Gaussian => Ok(()),
-            Head::Direct => Err(ddpm_core::Error::NoLearnedVariance.into()),
-        }
     }
 
     /// A finite scale, and none for a model without classes.

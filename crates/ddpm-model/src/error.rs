@@ -41,12 +41,6 @@ pub enum Error {
         /// The range that works.
         expected: &'static str,
     },
-    /// A Gaussian head with another output than x₀.
-    #[error("a gaussian head with output_type {found:?}, expected sample")]
-    GaussianHead {
-        /// The output type.
-        found: ddpm_core::PredictionType,
-    },
     /// A class is not one of the model's.
     #[error("class {found}, but the model has classes 0 to {last}")]
     Class {

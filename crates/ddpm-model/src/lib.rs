@@ -32,8 +32,8 @@ mod program;
 mod sample;
 mod sample_options;
 
-pub use config::{DenoiserConfig, FlopCount, Head, Init, Network, Parameter};
-pub use denoiser::{Belief, Denoiser, initial_weights};
+pub use config::{DenoiserConfig, FlopCount, Init, Network, Parameter};
+pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};

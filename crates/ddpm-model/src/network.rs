@@ -7,7 +7,7 @@ use candle_nn::{Embedding, Linear, Module};
 use ddpm_core::NoiseSchedule;
 
 use crate::{
-    Belief, DenoiserConfig,
+    DenoiserConfig,
     embedding::sinusoids,
     program::{IMAGE, Map, Op, Program, TIME},
 };
@@ -21,9 +21,6 @@ pub(crate) struct TensorNetwork {
     times: Tensor,
     /// The rows of the identity, [classes + 1, classes + 1].
     one_hot: Tensor,
-    /// √ᾱ and 1−ᾱ of every timestep, [T, 1] each.
-    signals: Tensor,
-    noises: Tensor,
     /// The pixel of each number of an image in patches, or one more past the edge; and where each pixel is there.
     /// None for a whole image.
     patches: Option<[Tensor; 2]>,
@@ -42,10 +39,6 @@ impl TensorNetwork {
         let weights =
             program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
         let (steps, embedding) = (schedule.num_train_timesteps(), program.shapes[TIME].width);
-        let column = |f: fn(f64) -> f64| {
-            let column: Vec<f64> = schedule.alphas_cumprod().iter().map(|&alpha_bar| f(alpha_bar)).collect();
-            Tensor::from_vec(column, (steps, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
-        };
         let patches = if program.shapes[IMAGE].patches == 1 {
             None
         } else {
@@ -63,22 +56,14 @@ impl TensorNetwork {
         Ok(Self {
             times: times.to_dtype(dtype)?.to_device(device)?,
             one_hot: Tensor::eye(config.num_classes + 1, dtype, device)?,
-            signals: column(f64::sqrt)?,
-            noises: column(|alpha_bar| 1.0 - alpha_bar)?,
             patches,
             program,
             weights,
         })
     }
 
-    /// The output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32, and the belief of
-    /// a Gaussian head.
-    pub(crate) fn forward(
-        &self,
-        x_t: &Tensor,
-        t: &Tensor,
-        labels: &Tensor,
-    ) -> Result<(Tensor, Option<Belief>)> {
+    /// The output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32.
+    pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
         let batch = x_t.dim(0)?;
         let image = match &self.patches {
             None => x_t.clone(),
@@ -110,18 +95,10 @@ impl TensorNetwork {
             // Operations write their slots in order, so the new one is the next.
             slots.push(if *silu { result.silu()? } else { result });
         }
-        let pixels = |slot: usize| match &self.patches {
-            None => Ok(slots[slot].clone()),
-            Some([_, places]) => slots[slot].index_select(places, 1),
-        };
-        let output = pixels(self.program.output())?;
-        let Some(spread) = self.program.spread else { return Ok((output, None)) };
-        let (signal, noise) = (self.signals.index_select(t, 0)?, self.noises.index_select(t, 0)?);
-        let p = candle_nn::ops::sigmoid(&pixels(spread)?.broadcast_sub(&noise.log()?)?)?;
-        // The belief takes m as it is and learns nothing about it.
-        let m = output.detach();
-        let surprise = (x_t - m.broadcast_mul(&signal)?)?;
-        let x_start = (m + (&p * surprise.broadcast_mul(&signal)?)?)?;
-        Ok((output, Some(Belief { x_start, variance: p.broadcast_mul(&noise)? })))
+        let output = &slots[slots.len() - 1];
+        match &self.patches {
+            None => Ok(output.clone()),
+            Some([_, places]) => output.index_select(places, 1),
+        }
     }
 }

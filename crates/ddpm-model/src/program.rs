@@ -3,9 +3,9 @@
 //! [`network`](crate::network) carries it out with tensors, on every device; [`cpu`](crate::cpu) with
 //! kernels of our own, forward and backward. Both run the same list over the same weights.
 
-use crate::{DenoiserConfig, FlopCount, Head, Init, Network, Parameter};
+use crate::{DenoiserConfig, FlopCount, Init, Network, Parameter};
 
-/// The number of an intermediate result. The first ones are [`INPUTS`], the last ones are the output.
+/// The number of an intermediate result. The first ones are [`INPUTS`], the last one is the output.
 pub(crate) type Slot = usize;
 
 /// The shape of a slot: [B, patches, width]. What is not of patches has one.
@@ -68,8 +68,6 @@ pub(crate) struct Program {
     pub(crate) ops: Vec<Op>,
     /// The weights.
     pub(crate) parameters: Vec<Parameter>,
-    /// The slot of u, if the head is Gaussian; m is in the one before.
-    pub(crate) spread: Option<Slot>,
 }
 
 impl Program {
@@ -80,7 +78,7 @@ impl Program {
                 let condition = p.condition(embedding);
                 let h = p.linear("input", &[IMAGE], Shape::flat(width), 1.0, None);
                 let h = p.residual(h, condition, hidden, blocks);
-                p.outputs(config.head, h);
+                p.output(h);
                 p
             }
             Network::PatchMlp { patch, local, code, width, hidden, blocks, embedding } => {
@@ -100,7 +98,7 @@ impl Program {
                 p.silu();
                 let h = p.local("decode.inner", &[h], local, None);
                 p.silu();
-                p.outputs(config.head, h);
+                p.output(h);
                 p
             }
             Network::Plain { width, layers, embedding } => {
@@ -110,7 +108,7 @@ impl Program {
                     h = vec![p.linear(&format!("layers.{layer}"), &h, Shape::flat(width), 1.0, None)];
                     p.silu();
                 }
-                p.outputs(config.head, h[0]);
+                p.output(h[0]);
                 p
             }
         }
@@ -135,7 +133,6 @@ impl Program {
             order: (0..image.size()).map(pixel).collect(),
             ops: Vec::new(),
             parameters: Vec::new(),
-            spread: None,
         }
     }
 
@@ -165,18 +162,8 @@ impl Program {
         h
     }
 
-    fn outputs(&mut self, head: Head, x: Slot) {
-        let image = self.shapes[IMAGE];
-        self.map("output", &[x], image, image.patches, 1.0, None);
-        if head == Head::Gaussian {
-            // All pixels start as uncertain as each other.
-            self.spread = Some(self.map("spread", &[x], image, image.patches, 0.0, None));
-        }
-    }
-
-    /// The slot of the output, or of m.
-    pub(crate) fn output(&self) -> Slot {
-        self.spread.unwrap_or(self.shapes.len()) - 1
+    fn output(&mut self, x: Slot) {
+        self.local("output", &[x], self.shapes[IMAGE], None);
     }
 
     /// The numbers that a map reads of each slot.
@@ -195,7 +182,7 @@ impl Program {
             of_image[*out] = x.iter().any(|&slot| of_image[slot]);
             for &slot in x {
                 let product = 2 * self.inputs(&[slot], *patches) * self.shapes[*out].size();
-                if of_image[slot] && Some(*out) != self.spread {
+                if of_image[slot] {
                     count.predict += product;
                 }
                 count.train += product * if slot < INPUTS { 2 } else { 3 };

@@ -1,7 +1,7 @@
 //! From seed and classes to images.
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, NoiseMode, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
+use ddpm_core::{AddressedRng, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
 
 use crate::{Denoiser, Error, Result, device::run_on_device};
 
@@ -112,13 +112,8 @@ impl Denoiser {
         let mut check = FiniteCheck { images, pending: Vec::new(), failure: None };
         let model = |x_t: &Tensor, timestep: Timestep| {
             let scale = config.guidance.scale_at(timestep);
-            let prediction = match config.sampler {
-                Sampler::Ddpm(NoiseMode::Learned) => {
-                    self.predict_with_variance(x_t, timestep.index(), labels, scale)
-                }
-                _ => self.predict(x_t, timestep.index(), labels, scale),
-            };
-            let prediction = prediction.map_err(candle_core::Error::wrap)?;
+            let prediction =
+                self.predict(x_t, timestep.index(), labels, scale).map_err(candle_core::Error::wrap)?;
             check.add("prediction", timestep, &prediction)?;
             Ok(prediction)
         };
@@ -128,9 +123,6 @@ impl Denoiser {
         self.check_guidance(config.guidance.scale())?;
         config.guidance.check(schedule)?;
         check_churn(&config.sampler)?;
-        if config.sampler == Sampler::Ddpm(NoiseMode::Learned) {
-            self.check_belief()?;
-        }
         let last = timesteps.as_slice()[timesteps.len() - 1];
         let sampled = config.sampler.run(schedule, &timesteps, x_t, model, noise, observe);
         check.finish(last, sampled)

@@ -2,7 +2,7 @@
 
 use ddpm_core::{LossWeighting, PredictionType, ScheduleConfig};
 use ddpm_data::DataSet;
-use ddpm_model::{DenoiserConfig, Head};
+use ddpm_model::DenoiserConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{AdamWConfig, Error, Result, TimestepSampling};
@@ -35,9 +35,6 @@ pub struct TrainConfig {
     /// Pixels by which an image is moved at most, in both directions, at random; 0 to 64.
     #[serde(default)]
     pub shift: usize,
-    /// What the variational bound counts beside the squared error, for a network with a Gaussian head, which it
-    /// makes calibrated (L_hybrid of Nichol & Dhariwal 2021, arXiv 2102.09672, here per pixel in nats).
-    pub bound: f64,
     /// The network.
     pub denoiser: DenoiserConfig,
     /// The schedule.
@@ -48,7 +45,7 @@ pub struct TrainConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Preset {
-    /// The built-in model: trained longer, and with a Gaussian head for the likelihood.
+    /// The built-in model: trained longer.
     Best,
     /// Nearly as good images, within ten minutes on two cores.
     Reproduce,
@@ -79,9 +76,6 @@ impl TrainConfig {
                 output_type: PredictionType::Sample,
                 ..DenoiserConfig::plain(rows, cols, classes)
             },
-            Preset::Best => {
-                DenoiserConfig { head: Head::Gaussian, ..DenoiserConfig::patch_mlp(rows, cols, classes) }
-            }
             _ => DenoiserConfig::patch_mlp(rows, cols, classes),
         };
         Self {
@@ -96,7 +90,6 @@ impl TrainConfig {
             loss,
             timestep_sampling: TimestepSampling::Uniform,
             shift: 0,
-            bound: 0.03,
             denoiser,
             schedule: ScheduleConfig::mnist20(),
         }
@@ -120,7 +113,6 @@ impl TrainConfig {
         let dropout = self.class_dropout;
         check("class_dropout", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
         check("shift", self.shift as f64, self.shift <= 64, "0 to 64")?;
-        check("bound", self.bound, (0.0..=1e6).contains(&self.bound), "0 to 1000000")?;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;
         check("beta2", beta2, unit(beta2), "0 to below 1")?;

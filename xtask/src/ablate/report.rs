@@ -36,7 +36,7 @@ fn training(ablation: &Ablation<'_>) -> String {
         "## Training\n\nEach model was trained for about {} min: the epochs are those that one epoch foretold, so \
          they depend on the machine and on what else it did. *Held-out losses* can be compared only between rows \
          of the same loss. *Bits* is the variational bound of {LIKELIHOOD_IMAGES} test images in bits per \
-         dimension ± standard error, with the optimal variance of each step. A row without `train` measures the model of the row `gaussian-head`.\n\n{}",
+         dimension ± standard error, with the optimal variance of each step.\n\n{}",
         ablation.minutes,
         table(&heads.collect::<Vec<_>>(), rows)
     )

@@ -21,8 +21,6 @@ fn every_row_is_measured_and_tabled() {
         "trained for about 4 min",
         "| `baseline` | `train --preset reproduce`, `eval --guidance 1` | 1.0 | 1 | 0.4000 | 10.25 | 0.971 | 0.269 \
          | 0.900 | 0.84 | 3.500 ± 0.020 |\n",
-        "| `learned-noise` | `eval --noise learned --guidance 1` | – | – | – | 10.25 | 0.971 | 0.269 | 0.900 | 0.84 \
-         | – |\n",
         "| `whole-image` | `train --preset reproduce --network mlp`, `eval --guidance 1` |",
         "| `original` | `train --preset original --output epsilon --loss epsilon`, `eval --guidance 1` |",
         "| `noise-optimal` | `eval --variances 0.25,0.125` | 10.25 |",
@@ -121,19 +119,16 @@ fn an_interruption_keeps_the_rows_that_are_done() {
             "loss-min-snr",
             "importance-sampling",
             "shift-1",
-            "gaussian-head",
-            "learned-noise",
-            "bound-0.3",
             "cosine",
             "wider-patches",
         ]
     );
-    assert!(fs::read_to_string(done.join("ablation.md")).unwrap().contains("| `learned-noise` |"));
+    assert!(fs::read_to_string(done.join("ablation.md")).unwrap().contains("| `cosine` |"));
 
     fs::remove_file(root.path().join("fail-at")).unwrap();
     xtask(root.path(), &["ablate", "--only", "patch-7"]).unwrap();
     assert_eq!(rows(&root.path().join("runs/ablate/results")), ["patch-7"]);
-    assert_eq!(rows(&done).len(), 14, "a part leaves them alone");
+    assert_eq!(rows(&done).len(), 11, "a part leaves them alone");
 }
 
 #[test]
@@ -141,8 +136,6 @@ fn what_cannot_be_measured_is_refused() {
     let root = folder();
     let refused =
         |words: &[&str]| xtask(root.path(), &[&["ablate"], words].concat()).unwrap_err().to_string();
-    let message = refused(&["--only", "learned-noise"]);
-    assert!(message.ends_with("--only gaussian-head,learned-noise"), "{message}");
     assert!(refused(&["--only", "no-such-row"]).contains("baseline"));
     for wrong in ["0", "-1", "nan", "inf", "x"] {
         assert!(refused(&[&format!("--minutes={wrong}")]).contains("a number above 0"), "{wrong}");
@@ -155,11 +148,4 @@ fn names_are_unique_and_fit_for_folders() {
     let all: BTreeSet<_> = variants::names().collect();
     assert_eq!(all.len(), TRAINING.len() + SAMPLING.len());
     assert!(!all.contains("scratch") && !all.contains("results"));
-    for variant in &TRAINING {
-        if let Model::Of(other) = variant.model {
-            let trained = |known: &Variant| matches!(known.model, Model::Trained { .. });
-            let before = TRAINING.iter().take_while(|known| known.name != variant.name);
-            assert!(before.filter(|known| trained(known)).any(|known| known.name == other), "{other}");
-        }
-    }
 }

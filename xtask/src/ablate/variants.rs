@@ -17,8 +17,6 @@ pub(super) enum Model {
     BuiltIn,
     /// One that is trained for this.
     Trained { preset: &'static str, choices: &'static [&'static str] },
-    /// That of another variant.
-    Of(&'static str),
 }
 
 /// Stands for the optimal variances of the model, by `eval --likelihood`.
@@ -27,9 +25,8 @@ pub(super) const OPTIMAL: &str = "optimal";
 /// Without guidance, which hides what a model has learnt.
 const GUIDANCE: &[&str] = &["--guidance", "1"];
 
-/// One change each from the preset `reproduce`; that of the bound is a change from `gaussian-head`, because without
-/// that head there is no bound in the loss.
-pub(super) const TRAINING: [Variant; 19] = [
+/// One change each from the preset `reproduce`.
+pub(super) const TRAINING: [Variant; 16] = [
     reproduce("baseline", &[]),
     reproduce("whole-image", &["--network", "mlp"]),
     original("original-x0", &[]),
@@ -39,13 +36,6 @@ pub(super) const TRAINING: [Variant; 19] = [
     reproduce("loss-min-snr", &["--loss", "min_snr"]),
     reproduce("importance-sampling", &["--set", "timestep_sampling=loss_weight"]),
     reproduce("shift-1", &["--set", "shift=1"]),
-    reproduce("gaussian-head", &["--set", "denoiser.head=gaussian"]),
-    Variant {
-        name: "learned-noise",
-        model: Model::Of("gaussian-head"),
-        sampling: &["--noise", "learned", "--guidance", "1"],
-    },
-    reproduce("bound-0.3", &["--set", "denoiser.head=gaussian", "--set", "bound=0.3"]),
     reproduce("cosine", &["--set", "schedule.beta_schedule=squaredcos_cap_v2"]),
     reproduce("wider-patches", &["--set", "denoiser.network.local=256"]),
     reproduce("patch-7", &["--set", "denoiser.network.patch=7"]),
@@ -56,7 +46,7 @@ pub(super) const TRAINING: [Variant; 19] = [
 ];
 
 /// Ways of sampling from the built-in model.
-pub(super) const SAMPLING: [Variant; 13] = [
+pub(super) const SAMPLING: [Variant; 12] = [
     built_in("default", &[]),
     built_in("guidance-1", &["--guidance", "1"]),
     built_in("guidance-2", &["--guidance", "2"]),
@@ -64,7 +54,6 @@ pub(super) const SAMPLING: [Variant; 13] = [
     built_in("interval-5-13", &["--guidance-interval", "5-13"]),
     built_in("noise-beta", &["--noise", "beta"]),
     built_in("noise-none", &["--noise", "none"]),
-    built_in("noise-learned", &["--noise", "learned"]),
     built_in("noise-optimal", &["--variances", OPTIMAL]),
     built_in("ddim", &["--sampler", "ddim"]),
     built_in("dpmpp-2m", &["--sampler", "dpmpp-2m"]),
@@ -90,20 +79,11 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 impl Model {
-    /// The variant, of the name `own` or another, for which the model is trained; `None` if it is built in.
-    pub(super) fn trained_for(self, own: &'static str) -> Option<&'static str> {
-        match self {
-            Model::BuiltIn => None,
-            Model::Trained { .. } => Some(own),
-            Model::Of(other) => Some(other),
-        }
-    }
-
     /// Arguments of `ddpm-cli train`; `None` if the model is not trained for this variant.
     pub(super) fn train_arguments(self) -> Option<Vec<&'static str>> {
         match self {
             Model::Trained { preset, choices } => Some([&["--preset", preset], choices].concat()),
-            Model::BuiltIn | Model::Of(_) => None,
+            Model::BuiltIn => None,
         }
     }
 }

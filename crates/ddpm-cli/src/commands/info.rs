@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
          model         {name}\n\
          parameters    {parameters}\n\
          images        {rows}×{cols}, {classes} classes\n\
-         network       {network:?}, raw output {output:?}, {head:?} head\n\
+         network       {network:?}, raw output {output:?}\n\
          schedule      {steps} steps, β {first} to {last}, prediction {prediction:?}",
         version = env!("CARGO_PKG_VERSION"),
         features = if features.is_empty() { "none".to_owned() } else { features.join(", ") },
@@ -50,7 +50,6 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         classes = config.num_classes,
         network = config.network,
         output = config.output_type,
-        head = config.head,
         steps = beta.len(),
         first = beta[0],
         last = beta[beta.len() - 1],

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ddpm_core::{LossWeighting, PredictionType};
+use ddpm_core::LossWeighting;
 use ddpm_data::{Corpus, HubConfig};
 use ddpm_files::write_atomic;
-use ddpm_model::{Denoiser, DenoiserConfig, Head, SampleConfig, check_writable, write_model};
+use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
 use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 
@@ -107,9 +107,6 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
     config.loss = options.loss.unwrap_or(config.loss);
     if let Some(output) = options.output {
         config.denoiser.output_type = output;
-        if config.denoiser.output_type != PredictionType::Sample {
-            config.denoiser.head = Head::Direct;
-        }
     }
     if let Some(prediction) = options.prediction {
         config.schedule.prediction_type = prediction;

@@ -221,7 +221,6 @@ fn any_option_can_be_set_by_its_name() {
     for expected in ["ema_decay: 0.5", "blocks: 3", "loss: Epsilon"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(configured(&["--preset", "best"]).contains("head: Gaussian"));
     let original = configured(&["--preset", "original"]);
     assert!(original.contains("Plain") && original.contains("output_type: Sample"), "{original}");
 }
@@ -230,39 +229,4 @@ fn any_option_can_be_set_by_its_name() {
 fn what_is_set_goes_before_other_options_and_the_last_counts() {
     let twice = configured(&["--epochs", "3", "--set", "epochs=4", "--set", "epochs=5"]);
     assert!(twice.contains("epochs: 5"), "{twice}");
-    let text = configured(&["--preset", "best", "--set", "bound=0.5", "--set", "denoiser.head=direct"]);
-    assert!(text.contains("bound: 0.5") && text.contains("head: Direct"), "{text}");
-    // An output that a Gaussian head cannot have takes the head away.
-    assert!(configured(&["--preset", "best", "--output", "epsilon"]).contains("head: Direct"));
-    assert!(configured(&["--preset", "best", "--output", "sample"]).contains("head: Gaussian"));
-}
-
-/// A run of a small network with a Gaussian head, in a folder with its data.
-fn with_gaussian_model() -> tempfile::TempDir {
-    let folder = with_model();
-    let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "gaussian", "-q"];
-    let head = ["--set", "denoiser.head=gaussian", "--set", "bound=1", "--set", "denoiser.network.width=32"];
-    run(folder.path(), &[&args[..], &head].concat());
-    folder
-}
-
-#[test]
-fn noise_can_be_as_a_gaussian_head_has_learnt_it() {
-    let folder = with_gaussian_model();
-    let info = json(folder.path(), &["info", "--model", "gaussian/model"]);
-    assert_eq!(
-        (&info["denoiser"]["head"], &info["denoiser"]["network"]["width"]),
-        (&"gaussian".into(), &32.into())
-    );
-    let sample = |noise: &str, threads: &str| {
-        let args =
-            ["sample", "--model", "gaussian/model", "-n", "6", "--steps", "5", "--format", "idx", "-q"];
-        run(folder.path(), &[&args[..], &["--noise", noise, "--threads", threads, "-o", "drawn"]].concat());
-        fs::read(folder.path().join("drawn-images-idx3-ubyte")).unwrap()
-    };
-    let learned = sample("learned", "1");
-    assert_eq!(learned, sample("learned", "2"));
-    assert_ne!(learned, sample("posterior", "1"));
-    let without = fail(folder.path(), 2, &["sample", "--noise", "pink"]);
-    assert!(without.contains("learned"), "{without}");
 }

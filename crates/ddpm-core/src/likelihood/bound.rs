@@ -8,7 +8,7 @@ use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, pred
 use crate::{
     Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
     linear::at_least_f32,
-    sampler::{Output, Prediction, learned_log_variance},
+    sampler::{Prediction, learned_log_variance},
     timesteps::Transition,
 };
 
@@ -16,7 +16,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct BoundEstimator {
     schedule: NoiseSchedule,
-    expected: Output,
     prior: Moments,
     steps: Vec<StepEstimator>,
     total: Moments,
@@ -38,8 +37,6 @@ enum Variance {
     Same(f64),
     /// Between two for each number of the images, as the network says.
     LearnedRange { small: f64, large: f64 },
-    /// By the network's variance of x₀.
-    Learned,
 }
 
 impl BoundEstimator {
@@ -65,7 +62,6 @@ impl BoundEstimator {
                 NoiseMode::Beta => Variance::Same(large),
                 NoiseMode::None => Variance::Same(0.0),
                 NoiseMode::LearnedRange => Variance::LearnedRange { small, large },
-                NoiseMode::Learned => Variance::Learned,
                 NoiseMode::Variances(list) => Variance::Same(list[step.index]),
             };
             match variance {
@@ -80,13 +76,7 @@ impl BoundEstimator {
             }
         });
         let steps = steps.collect::<Result<_>>()?;
-        Ok(Self {
-            schedule: schedule.clone(),
-            expected: Output::of(schedule, mode),
-            prior: Moments::default(),
-            steps,
-            total: Moments::default(),
-        })
+        Ok(Self { schedule: schedule.clone(), prior: Moments::default(), steps, total: Moments::default() })
     }
 
     /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
@@ -111,8 +101,7 @@ impl BoundEstimator {
         let mut total = prior.clone();
         let mut terms = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let prediction =
-                predict_noised(&self.schedule, self.expected, x_start, step.step, &mut model, &mut noise)?;
+            let prediction = predict_noised(&self.schedule, x_start, step.step, &mut model, &mut noise)?;
             // [B, D]
             let errors =
                 at_least_f32(&(x_start - &prediction.x_start)?)?.sqr()?.reshape((prior.len(), ()))?;
@@ -174,13 +163,8 @@ impl StepEstimator {
                 let constant = ratio.ln() + 1.0 / ratio - 1.0;
                 mse.iter().map(|mse| constant + weight * mse / ratio).collect()
             }
-            Variance::LearnedRange { .. } | Variance::Learned => {
-                let log_ratio = match self.variance {
-                    Variance::LearnedRange { small, large } => {
-                        learned_log_variance(learned(prediction)?, 1.0, large / small)?
-                    }
-                    _ => learned(prediction)?.affine(weight, 1.0)?.log()?,
-                };
+            Variance::LearnedRange { small, large } => {
+                let log_ratio = learned_log_variance(learned(prediction)?, 1.0, large / small)?;
                 let log_ratio = log_ratio.reshape(errors.shape())?;
                 let weighted = (errors * weight)? + 1.0;
                 let nats = ((log_ratio.neg()?.exp()? * weighted?)? + (log_ratio - 1.0)?)?;
@@ -195,10 +179,6 @@ impl StepEstimator {
         let means = host(&prediction.x_start)?;
         Ok(match self.variance {
             Variance::Same(variance) => levels.bits(&means, |_| variance),
-            Variance::Learned => {
-                let variance = host(learned(prediction)?)?;
-                levels.bits(&means, |i| variance[i])
-            }
             Variance::LearnedRange { small, large } => {
                 let learned = learned(prediction)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
                 let log_variance = host(&learned_log_variance(&learned, small, large)?)?;

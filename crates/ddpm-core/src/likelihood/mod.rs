@@ -70,7 +70,7 @@ pub use report::{Bound, BoundStep, RateDistortion};
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep, Timesteps,
-    sampler::{Output, Prediction, predict_output},
+    sampler::{Prediction, predict},
     timesteps::Transition,
 };
 pub(crate) use discretized::Levels;
@@ -90,14 +90,13 @@ pub(crate) fn prior_bits(alpha_bar: f64, mean_square: f64) -> f64 {
 /// The network's prediction for xₜ ~ q(xₜ given x₀), at the noise level from which a step starts.
 pub(crate) fn predict_noised(
     schedule: &NoiseSchedule,
-    expected: Output,
     x_start: &Tensor,
     step: Transition,
     model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
 ) -> Result<Prediction> {
     let x_t = step.from.q_sample(x_start, &noise(x_start, step.draw)?)?;
-    predict_output(schedule, expected, &x_t, step.from, model)
+    predict(schedule, &x_t, step.from, model)
 }
 
 /// The values of a tensor, row by row.

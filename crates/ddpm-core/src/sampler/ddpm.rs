@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Output, Prediction, Step, predict_output};
+use super::{Prediction, Step, predict};
 use crate::{
     Compat, Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, VarianceType,
     linear::weighted_sum, timesteps::Transition,
@@ -22,11 +22,6 @@ pub enum NoiseMode {
     /// arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule whose
     /// `variance_type` is `LearnedRange`.
     LearnedRange,
-    /// As the network says, with the variance of x₀ given xₜ beside its prediction, for a schedule whose
-    /// `variance_type` is a fixed one: σ² = β̃ + c² Var x₀, where c is the factor of x₀ in the posterior's mean (the
-    /// law of total variance; Bao et al. 2022, arXiv 2201.06503). Unlike a variance learnt for one step, it is
-    /// right for any list of timesteps.
-    Learned,
     /// A variance for each timestep of the list, in its order; see
     /// [`optimal_variances`](crate::likelihood::optimal_variances).
     Variances(Vec<f64>),
@@ -47,9 +42,6 @@ impl NoiseMode {
     pub(crate) fn check(&self, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Result<()> {
         match self {
             Self::LearnedRange if schedule.config().variance_type != VarianceType::LearnedRange => {
-                Err(Error::NoLearnedVariance)
-            }
-            Self::Learned if schedule.config().variance_type == VarianceType::LearnedRange => {
                 Err(Error::NoLearnedVariance)
             }
             Self::Variances(list) if list.len() != timesteps.len() => {
@@ -101,9 +93,8 @@ pub(super) fn walk(
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     mut observe: impl FnMut(Step<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    let expected = Output::of(schedule, mode);
     for step in timesteps.transitions() {
-        let prediction = predict_output(schedule, expected, &x_t, step.from, &mut model)?;
+        let prediction = predict(schedule, &x_t, step.from, &mut model)?;
         let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
         let added = match deviation(mode, step, &posterior, &prediction, compat)? {
             Deviation::None => None,
@@ -157,10 +148,6 @@ fn deviation(
         NoiseMode::LearnedRange => {
             let Some(v) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
             return Ok(Deviation::Each((learned_log_variance(v, small, posterior.beta)? * 0.5)?.exp()?));
-        }
-        NoiseMode::Learned => {
-            let Some(variance) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
-            return Ok(Deviation::Each(variance.affine(posterior.x_start_coef.powi(2), small)?.sqrt()?));
         }
     };
     Ok(if variance > 0.0 { Deviation::Same(variance.sqrt()) } else { Deviation::None })

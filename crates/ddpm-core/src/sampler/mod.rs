@@ -71,60 +71,24 @@ pub struct Step<'a> {
 /// A prediction, read as x₀, and what the network says about the variance, if it does.
 pub(crate) struct Prediction {
     pub(crate) x_start: Tensor,
-    /// Of a schedule with `variance_type` `LearnedRange`, in [−1, 1]: where ln σ² lies between ln β̃ and ln β. Of
-    /// another, the variance of x₀ given xₜ.
+    /// Of a schedule with `variance_type` `LearnedRange`, in [−1, 1]: where ln σ² lies between ln β̃ and ln β.
     pub(crate) variance: Option<Tensor>,
     /// x₀ before it was clipped, where diffusers takes ε̂ from that.
     unclipped: Option<Tensor>,
 }
 
-/// What a network is expected to put out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// A prediction.
-    Prediction,
-    /// A prediction, and something about its variance, beside it in dimension 1.
-    WithVariance,
-}
-
-impl Output {
-    /// Where nothing needs more than the schedule says.
-    pub(crate) fn of_schedule(schedule: &NoiseSchedule) -> Self {
-        Self::of(schedule, &schedule.config().variance_type.into())
-    }
-
-    /// For noise of this mode.
-    pub(crate) fn of(schedule: &NoiseSchedule, mode: &NoiseMode) -> Self {
-        match (schedule.config().variance_type, mode) {
-            (VarianceType::LearnedRange, _) | (_, NoiseMode::Learned) => Self::WithVariance,
-            _ => Self::Prediction,
-        }
-    }
-}
-
-/// [`predict_output`] of a network of which no more is known than its schedule.
+/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
 pub(crate) fn predict(
     schedule: &NoiseSchedule,
     x_t: &Tensor,
     timestep: Timestep,
     model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
 ) -> Result<Prediction> {
-    predict_output(schedule, Output::of_schedule(schedule), x_t, timestep, model)
-}
-
-/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
-pub(crate) fn predict_output(
-    schedule: &NoiseSchedule,
-    expected: Output,
-    x_t: &Tensor,
-    timestep: Timestep,
-    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-) -> Result<Prediction> {
     let config = schedule.config();
     let output = model(x_t, timestep)?;
-    let (prediction, variance) = match expected {
-        Output::WithVariance => split(&output, x_t)?,
-        Output::Prediction => (output, None),
+    let (prediction, variance) = match config.variance_type {
+        VarianceType::LearnedRange => split(&output, x_t)?,
+        _ => (output, None),
     };
     if prediction.dims() != x_t.dims() {
         let (found, image) = (prediction.dims().to_vec(), x_t.dims().to_vec());

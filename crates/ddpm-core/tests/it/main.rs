@@ -16,7 +16,6 @@ mod identities;
 mod image_to_image;
 mod independence;
 mod inverse;
-mod learned;
 mod likelihood;
 mod loss_weights;
 mod memory;

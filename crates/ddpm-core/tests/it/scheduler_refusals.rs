@@ -155,7 +155,6 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     for (config, option) in [
         (new(plain(), Sampler::Ddpm(NoiseMode::None)), "noise mode"),
         (new(plain(), Sampler::Ddpm(NoiseMode::Beta)), "noise mode"),
-        (new(plain(), Sampler::Ddpm(NoiseMode::Learned)), "noise mode"),
         (new(plain(), Sampler::Ddpm(NoiseMode::Variances(vec![0.1]))), "noise mode"),
         (new(plain(), Sampler::Euler(churn)), "churn"),
         (new(plain(), Sampler::Heun(churn)), "churn"),

@@ -37,25 +37,6 @@ impl WithSimd for Silu<'_> {
     }
 }
 
-/// `z ← sigmoid(z + shift)` with a shift for each row.
-pub(super) struct Sigmoid<'a> {
-    pub(super) z: &'a mut [Row],
-    pub(super) shifts: &'a [f32],
-}
-
-impl WithSimd for Sigmoid<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (row, shift) in self.z.iter_mut().zip(self.shifts) {
-            for z in &mut row.0 {
-                *z = sigmoid(*z + shift);
-            }
-        }
-    }
-}
-
 /// `to *= by`.
 pub(super) struct Multiply<'a> {
     pub(super) to: &'a mut [Row],

@@ -25,7 +25,7 @@ use crate::{
     embedding::sinusoids,
     program::{CLASS, IMAGE, Program, Shape, Slot, TIME},
 };
-use elementwise::{Sigmoid, Silu, Start};
+use elementwise::{Silu, Start};
 use plan::{Layer, Plan};
 use product::{GROUP, Next, Product};
 
@@ -41,10 +41,6 @@ pub struct CpuNetwork {
     lengths: Vec<usize>,
     /// The sinusoids of every timestep, [T, E].
     times: Vec<f32>,
-    /// √ᾱ of every timestep.
-    signals: Vec<f32>,
-    /// 1−ᾱ of every timestep.
-    noises: Vec<f32>,
     pixels: usize,
     /// See [`CpuNetwork::order`].
     order: Vec<[usize; PANEL]>,
@@ -86,11 +82,8 @@ impl CpuNetwork {
             let place = image.place(i);
             order[place.div_euclid(PANEL)][place % PANEL] = pixel;
         }
-        let alphas_cumprod = schedule.alphas_cumprod();
         Self {
-            signals: alphas_cumprod.iter().map(|alpha_bar| alpha_bar.sqrt() as f32).collect(),
-            noises: alphas_cumprod.iter().map(|alpha_bar| (1.0 - alpha_bar) as f32).collect(),
-            times: sinusoids(alphas_cumprod.len(), program.shapes[TIME].width)
+            times: sinusoids(schedule.num_train_timesteps(), program.shapes[TIME].width)
                 .into_iter()
                 .map(|x| x as f32)
                 .collect(),
@@ -165,23 +158,12 @@ impl CpuNetwork {
         }
     }
 
-    /// Runs the layers of images, whose pixels are in `slots`: all but that of u.
+    /// Runs the layers of images, whose pixels are in `slots`.
     fn run_images(&self, weights: &Packed, slots: &mut Activations, conditions: Conditions<'_>) {
         let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
-        for (layer, weight) in layers.filter(|(layer, _)| Some(layer.out) != self.plan.spread) {
+        for (layer, weight) in layers {
             let conditions = layer.add.is_some_and(|add| !self.plan.of_image[add]).then_some(conditions);
             slots.run(layer, weight, conditions);
-        }
-    }
-
-    /// After [`CpuNetwork::run_images`], p of a Gaussian head, into the slot of u.
-    fn run_spread(&self, weights: &Packed, slots: &mut Activations, t: &[usize]) {
-        let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
-        for (layer, weight) in layers.filter(|(layer, _)| Some(layer.out) == self.plan.spread) {
-            slots.run(layer, weight, None);
-            let shifts: Vec<f32> = t.iter().map(|&t| -self.noises[t].ln()).collect();
-            let panels = slots.values[layer.out].par_chunks_mut(slots.rows.max(1));
-            panels.for_each(|u| Arch::new().dispatch(Sigmoid { z: u, shifts: &shifts }));
         }
     }
 }

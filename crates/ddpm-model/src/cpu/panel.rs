@@ -33,19 +33,13 @@ pub(crate) fn to_panels(images: &[f32], width: usize, order: &[[usize; PANEL]], 
     }
 }
 
-/// The way back from [`to_panels`], to images that begin every `stride` numbers.
-pub(crate) fn from_panels(
-    from: &[Row],
-    width: usize,
-    order: &[[usize; PANEL]],
-    stride: usize,
-    images: &mut [f32],
-) {
-    let batch = images.len().div_ceil(stride.max(1));
+/// The way back from [`to_panels`].
+pub(crate) fn from_panels(from: &[Row], width: usize, order: &[[usize; PANEL]], images: &mut [f32]) {
+    let batch = images.len().checked_div(width).unwrap_or(0);
     for (rows, pixels) in from.chunks(batch.max(1)).zip(order) {
-        for (row, image) in rows.iter().zip(images.chunks_mut(stride)) {
+        for (row, image) in rows.iter().zip(images.chunks_mut(width)) {
             for (&pixel, &value) in pixels.iter().zip(&row.0) {
-                if let Some(to) = image[..width].get_mut(pixel) {
+                if let Some(to) = image.get_mut(pixel) {
                     *to = value;
                 }
             }
@@ -114,7 +108,7 @@ mod tests {
                 assert_eq!(rows[2 * batch + 1].0[..6], [69.0, 70.0, 71.0, 72.0, 73.0, 0.0]);
             }
             let mut back = vec![9.0; images.len()];
-            from_panels(&rows, width, &order, width, &mut back);
+            from_panels(&rows, width, &order, &mut back);
             assert_eq!(back, images);
         }
     }

@@ -44,10 +44,7 @@ pub(super) struct Plan {
     pub(super) shapes: Vec<Shape>,
     /// Whether each slot depends on the image.
     pub(super) of_image: Vec<bool>,
-    /// The output, or m of a Gaussian head.
     pub(super) output: Slot,
-    /// u of a Gaussian head.
-    pub(super) spread: Option<Slot>,
 }
 
 impl Plan {
@@ -59,8 +56,7 @@ impl Plan {
             images: Vec::new(),
             shapes: program.shapes.clone(),
             of_image: vec![false; program.shapes.len()],
-            output: program.output(),
-            spread: program.spread,
+            output: program.shapes.len() - 1,
         };
         plan.of_image[IMAGE] = true;
         for Op { map, patches, add, silu, out } in &program.ops {

@@ -18,8 +18,7 @@ const MAX_BLOCK: usize = 96;
 const MIN_BLOCK: usize = 16;
 
 impl CpuNetwork {
-    /// The output for `x_t`, both [B, pixels] image by image, with a timestep and a class for each. If `out` is
-    /// [B, 2·pixels] instead and the head Gaussian, the belief: x̂₀, and after each image its variance.
+    /// The output for `x_t`, both [B, pixels] image by image, with a timestep and a class for each.
     ///
     /// The result for an image does not depend on the others, bit for bit.
     ///
@@ -29,8 +28,7 @@ impl CpuNetwork {
     pub fn predict(&self, weights: &Packed, x_t: &[f32], t: &[usize], labels: &[u32], out: &mut [f32]) {
         let batch = labels.len();
         let size = batch * self.pixels;
-        assert!(out.len() == size || (self.plan.spread.is_some() && out.len() == 2 * size));
-        assert_eq!((x_t.len(), t.len()), (size, batch));
+        assert_eq!((x_t.len(), out.len(), t.len()), (size, size, batch));
         // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
         rayon::scope(|_| self.predict_in_pool(weights, x_t, t, labels, out));
     }
@@ -48,37 +46,16 @@ impl CpuNetwork {
         self.run_conditions(weights, &mut shared, distinct.iter().copied());
 
         let rows = block(batch, rayon::current_num_threads());
-        let width = out.len().checked_div(batch).unwrap_or(self.pixels);
-        let blocks = out.par_chunks_mut(rows * width).zip(x_t.par_chunks(rows * self.pixels));
-        let blocks = blocks.zip(t.par_chunks(rows).zip(of_image.par_chunks(rows)));
-        blocks.for_each(|((out, x_t), (t, of_row))| {
+        let blocks = out.par_chunks_mut(rows * self.pixels).zip(x_t.par_chunks(rows * self.pixels));
+        let blocks = blocks.zip(of_image.par_chunks(rows));
+        blocks.for_each(|((out, x_t), of_row)| {
             let mut slots = self.take(of_row.len(), |slot| self.plan.of_image[slot]);
             to_panels(x_t, self.pixels, &self.order, &mut slots.values[IMAGE]);
             self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row });
-            if let Some(spread) = self.plan.spread.filter(|_| width > self.pixels) {
-                self.run_spread(weights, &mut slots, t);
-                self.believe(&mut slots, spread, t);
-                from_panels(&slots.values[spread], self.pixels, &self.order, width, &mut out[self.pixels..]);
-            }
-            from_panels(&slots.values[self.plan.output], self.pixels, &self.order, width, out);
+            from_panels(&slots.values[self.plan.output], self.pixels, &self.order, out);
             self.give_back(slots);
         });
         self.give_back(shared);
-    }
-
-    /// Bayes' rule: m and p become x̂₀ and its variance; see [`Head::Gaussian`](crate::Head::Gaussian).
-    fn believe(&self, slots: &mut Activations, spread: Slot, t: &[usize]) {
-        let (mut means, mut parts) =
-            (std::mem::take(&mut slots.values[self.plan.output]), std::mem::take(&mut slots.values[spread]));
-        let rows = zip(zip(&mut means, &mut parts), zip(&slots.values[IMAGE], t.iter().cycle()));
-        for ((mean, part), (x_t, &t)) in rows {
-            let (signal, noise) = (self.signals[t], self.noises[t]);
-            for ((mean, part), x_t) in zip(zip(&mut mean.0, &mut part.0), &x_t.0) {
-                *mean += *part * signal * (x_t - signal * *mean);
-                *part *= noise;
-            }
-        }
-        (slots.values[self.plan.output], slots.values[spread]) = (means, parts);
     }
 
     /// Buffers for `rows` rows of the slots that are wanted, perhaps those of an earlier prediction.

@@ -21,7 +21,6 @@ pub struct Workspace {
     gradients: Vec<Vec<Row>>,
     of_row: Vec<usize>,
     output: Slot,
-    spread: Option<Slot>,
 }
 
 /// The weights with the state of their optimiser.
@@ -61,12 +60,11 @@ impl CpuNetwork {
             gradients: shapes.iter().enumerate().map(gradient).collect(),
             of_row: (0..batch).collect(),
             output: self.plan.output,
-            spread: self.plan.spread,
         }
     }
 
     /// Runs the network on the images in [`Workspace::input_mut`], with a timestep and a class for each. The
-    /// raw output is in [`Workspace::outputs_and_gradients`] then.
+    /// raw output is in [`Workspace::output_and_gradient`] then.
     ///
     /// # Panics
     ///
@@ -78,11 +76,10 @@ impl CpuNetwork {
         self.run_conditions(weights, &mut ws.conditions, conditions);
         let conditions = Conditions { slots: &ws.conditions, of_row: &ws.of_row };
         self.run_images(weights, &mut ws.images, conditions);
-        self.run_spread(weights, &mut ws.images, t);
     }
 
     /// Computes the gradient of every weight, given that of the output in
-    /// [`Workspace::outputs_and_gradients`], for the batch of the last [`CpuNetwork::forward`], and takes an
+    /// [`Workspace::output_and_gradient`], for the batch of the last [`CpuNetwork::forward`], and takes an
     /// optimiser's step with it at once: a gradient is never all in memory.
     ///
     /// # Panics
@@ -155,16 +152,10 @@ impl Workspace {
         &mut self.images.values[IMAGE]
     }
 
-    /// The output, or m, and where to put the gradient of the loss with respect to it, both in panels; and for a
-    /// Gaussian head p and where to put the gradient with respect to u, or else empty slices.
+    /// The output, and where to put the gradient of the loss with respect to it, both in panels.
     #[must_use]
-    pub fn outputs_and_gradients(&mut self) -> [(&[Row], &mut [Row]); 2] {
-        let (values, gradients) = (&self.images.values, &mut self.gradients);
-        let Some(spread) = self.spread else {
-            return [(&values[self.output], &mut gradients[self.output]), (&[], &mut [])];
-        };
-        let (output, spread_gradient) = gradients.split_at_mut(spread);
-        [(&values[self.output], &mut output[self.output]), (&values[spread], &mut spread_gradient[0])]
+    pub fn output_and_gradient(&mut self) -> (&[Row], &mut [Row]) {
+        (&self.images.values[self.output], &mut self.gradients[self.output])
     }
 }
 

@@ -1,13 +1,13 @@
 //! The CPU kernels against the tensor path: outputs, and every gradient.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{NoiseSchedule, PredictionType, ScheduleConfig};
+use ddpm_core::{NoiseSchedule, ScheduleConfig};
 use ddpm_model::{
     Denoiser, DenoiserConfig, Network,
     cpu::{AdamwEma, CpuNetwork, Row, Training},
 };
 
-use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights, with_gaussian_head};
+use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights};
 
 struct Case {
     config: DenoiserConfig,
@@ -19,15 +19,12 @@ struct Case {
 fn cases() -> Vec<Case> {
     // Widths that no panel divides, and more panels than go through together for one image.
     let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
-    let plain = DenoiserConfig { output_type: PredictionType::Sample, ..small_plain() };
     // Patches of more pixels than a panel, and with no one past the edge.
     let (rows, cols) = (10, 5);
     let network =
         Network::PatchMlp { patch: 5, local: 40, code: 16, width: 24, hidden: 33, blocks: 1, embedding: 8 };
     let large = DenoiserConfig { rows, cols, ..small(network) };
-    let direct = [small_mlp(), small_plain(), odd.clone(), small_patch_mlp(), large.clone()];
-    let gaussian = [&small_mlp(), &plain, &odd, &small_patch_mlp(), &large].map(with_gaussian_head);
-    let networks = [direct, gaussian].concat();
+    let networks = [small_mlp(), small_plain(), odd, small_patch_mlp(), large];
     let case = |(config, batch): (&DenoiserConfig, usize)| Case {
         config: config.clone(),
         batch,
@@ -108,26 +105,9 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
         let x_t = images(&config, batch as u64);
-        let (output, belief) = denoiser.forward_with_belief(&exact(&x_t), &t, &labels).unwrap();
+        let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
         let weighing = x_t.cos().unwrap();
-        let mut loss = (&output * exact(&weighing)).unwrap().sum_all().unwrap();
-        // p is the variance without its factor 1 − ᾱ, ∂p/∂u = p (1 − p), and x̂₀ = m + p √ᾱ (xₜ − √ᾱ m), by which
-        // m learns nothing.
-        let column = |f: fn(f64) -> f64| {
-            let column = t.iter().map(|&t| f(schedule().alphas_cumprod()[t])).collect();
-            Tensor::from_vec(column, (batch, 1), &Device::Cpu).unwrap()
-        };
-        let (mut p, mut of_u) = (None, Vec::new());
-        if let Some(belief) = belief {
-            let part = belief.variance.broadcast_div(&column(|alpha_bar| 1.0 - alpha_bar)).unwrap();
-            let of_beliefs = (&belief.x_start * exact(&weighing)).unwrap() + (&part * exact(&x_t)).unwrap();
-            loss = (loss + of_beliefs.unwrap().sum_all().unwrap()).unwrap();
-            let own = exact(&x_t).broadcast_mul(&column(f64::sqrt)).unwrap();
-            let surprise = (own - output.broadcast_mul(&column(|alpha_bar| alpha_bar)).unwrap()).unwrap();
-            let of_p = ((exact(&weighing) * surprise).unwrap() + exact(&x_t)).unwrap();
-            of_u = rounded(&(&part * (1.0 - &part).unwrap() * of_p).unwrap());
-            p = Some(part);
-        }
+        let loss = (&output * exact(&weighing)).unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
 
         let network = CpuNetwork::new(&config, &schedule());
@@ -140,21 +120,15 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
             let mut training = training(&network, &host(&initial, &config));
             to_rows(&network, &pixels, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);
-            let [(_, gradient), (_, u_gradient)] = workspace.outputs_and_gradients();
+            let (_, gradient) = workspace.output_and_gradient();
             to_rows(&network, &weighing, config.pixels(), gradient);
-            to_rows(&network, &of_u, config.pixels(), u_gradient);
             network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
             assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
             host_gradients = network.unpack(&training.first);
         }
-        let [(ours, _), (our_p, _)] = workspace.outputs_and_gradients();
+        let (ours, _) = workspace.output_and_gradient();
         let ours = from_rows(&network, ours, config.pixels(), batch);
         assert!(difference(&ours, &rounded(&output)) < 1e-5, "{:?}: output", config.network);
-        assert_eq!(our_p.is_empty(), p.is_none());
-        if let Some(p) = p {
-            let ours = from_rows(&network, our_p, config.pixels(), batch);
-            assert!(difference(&ours, &rounded(&p)) < 1e-4, "{:?}: p", config.network);
-        }
         for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
             let var = &vars.iter().find(|(name, _)| *name == parameter.name).unwrap().1;
             let difference = difference(ours, &rounded(gradients.get(var).unwrap()));
@@ -165,9 +139,7 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
 
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
-    for config in
-        [DenoiserConfig::mlp(28, 28, 10), with_gaussian_head(&DenoiserConfig::patch_mlp(28, 28, 10))]
-    {
+    for config in [DenoiserConfig::mlp(28, 28, 10), DenoiserConfig::patch_mlp(28, 28, 10)] {
         check_threads(&config);
     }
 }
@@ -184,7 +156,7 @@ fn check_threads(config: &DenoiserConfig) {
             let (mut workspace, mut training) = (network.workspace(50), training(&network, &weights));
             to_rows(&network, &x_t, config.pixels(), workspace.input_mut());
             network.forward(&training.weights, &mut workspace, &t, &labels);
-            let [(output, gradient), _] = workspace.outputs_and_gradients();
+            let (output, gradient) = workspace.output_and_gradient();
             gradient.copy_from_slice(output);
             let output = output.to_vec();
             network.backward(&mut training, &mut workspace, GRADIENT_ONLY);

@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::ScheduleConfig;
-use ddpm_model::{Denoiser, DenoiserConfig, Error, Head, WeightType, read_model, write_model};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, WeightType, read_model, write_model};
 
-use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
+use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain};
 
 const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
 
@@ -17,7 +17,7 @@ fn written(folder: &Path, weight_type: WeightType) {
 #[test]
 fn a_model_survives_the_folder_exactly() {
     let folder = tempfile::tempdir().unwrap();
-    for config in [small_mlp(), small_plain(), small_patch_mlp(), with_gaussian_head(&small_patch_mlp())] {
+    for config in [small_mlp(), small_plain(), small_patch_mlp()] {
         let before = denoiser(&config);
         write_model(&folder.path().join("model"), &before, WeightType::F32, "card").unwrap();
         let after = read_model(&folder.path().join("model"), &Device::Cpu).unwrap();
@@ -28,11 +28,6 @@ fn a_model_survives_the_folder_exactly() {
             d.predict(&x_t, 5, &[0, 4], 1.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         assert_eq!(predict(&after), predict(&before));
-        let variance = |d: &ddpm_model::Denoiser| {
-            d.belief(&x_t, &[5, 5], &[0, 4]).ok().map(|b| b.variance.to_vec2::<f32>().unwrap())
-        };
-        assert_eq!(variance(&before).is_some(), config.head == Head::Gaussian);
-        assert_eq!(variance(&after), variance(&before));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
 }
@@ -94,47 +89,6 @@ fn weights_that_are_not_finite_are_not_read() {
         assert!(found.to_bits() == value.to_bits() && !name.is_empty(), "{error}");
         assert!(error.to_string().contains(WEIGHTS), "{error}");
     }
-}
-
-/// As it was written before there was a choice.
-#[test]
-fn a_configuration_without_a_head_has_a_direct_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("model");
-    let change = |config: &DenoiserConfig, head: &str, to: &str| {
-        write_model(&model, &denoiser(config), WeightType::F32, "card").unwrap();
-        let path = model.join("denoiser/config.json");
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(head), "{text}");
-        fs::write(&path, text.replace(head, to)).unwrap();
-        read_model(&model, &Device::Cpu)
-    };
-    let old = change(&small_mlp(), "  \"head\": \"direct\",\n", "").unwrap();
-    assert_eq!(old.config(), &small_mlp());
-    let error = change(&with_gaussian_head(&small_mlp()), "\"gaussian\"", "\"direct\"").unwrap_err();
-    assert!(error.to_string().contains("unexpected tensor `spread."), "{error}");
-    let error = change(&small_mlp(), "\"direct\"", "\"gaussian\"").unwrap_err();
-    assert!(
-        error.to_string().contains("no tensor `spread.weight`, expected one of shape [12, 16]"),
-        "{error}"
-    );
-    let error = change(&small_mlp(), "\"direct\"", "\"laplace\"").unwrap_err();
-    assert!(error.to_string().contains("denoiser/config.json"), "{error}");
-    assert!(error.to_string().contains("unknown variant `laplace`"), "{error}");
-}
-
-#[test]
-fn a_model_of_a_gaussian_head_whose_output_is_not_x_start_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("model");
-    let denoiser = denoiser(&with_gaussian_head(&small_mlp()));
-    write_model(&model, &denoiser, WeightType::F32, "card").unwrap();
-    let path = model.join("denoiser/config.json");
-    let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains("\"output_type\": \"sample\""), "{text}");
-    fs::write(&path, text.replace("\"sample\"", "\"epsilon\"")).unwrap();
-    let error = read_model(&model, &Device::Cpu).unwrap_err().to_string();
-    assert!(error.contains("a gaussian head with output_type Epsilon"), "{error}");
 }
 
 #[test]
@@ -221,6 +175,10 @@ fn files_of_another_kind_are_named() {
     assert!(error.to_string().contains("beta_end is 1.7"), "{error}");
     let error = spoilt("denoiser/config.json", replace("\"rows\"", "\"row\""));
     assert!(error.to_string().contains("unknown field `row`"), "{error}");
+    // Of earlier versions, whose networks could also have a variance as output.
+    let head = replace("\"network\"", "\"head\": \"gaussian\", \"network\"");
+    let error = spoilt("denoiser/config.json", head);
+    assert!(error.to_string().contains("unknown field `head`"), "{error}");
     let error = spoilt("denoiser/config.json", replace("\"rows\": 3", "\"rows\": 65"));
     assert!(error.to_string().contains("`rows` is 65"), "{error}");
 }

@@ -9,7 +9,6 @@
 
 mod cpu;
 mod folder;
-mod gaussian;
 mod gradients;
 mod prediction;
 
@@ -17,7 +16,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{AddressedRng, Purpose, ScheduleConfig};
-use ddpm_model::{Denoiser, DenoiserConfig, Head, Network, initial_weights};
+use ddpm_model::{Denoiser, DenoiserConfig, Network, initial_weights};
 
 /// A small network.
 fn small(network: Network) -> DenoiserConfig {
@@ -40,11 +39,6 @@ fn small_patch_mlp() -> DenoiserConfig {
     DenoiserConfig { rows, cols, ..small(network) }
 }
 
-/// The same network with two numbers for each pixel.
-fn with_gaussian_head(config: &DenoiserConfig) -> DenoiserConfig {
-    DenoiserConfig { head: Head::Gaussian, ..config.clone() }
-}
-
 /// Weights as they would be after training: none is zero, or a test could not see its part.
 fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
     let rng = AddressedRng::new(4);
@@ -53,9 +47,9 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
         let shape = parameter.shape.as_slice();
         let noise = rng.normal(Purpose::WEIGHTS, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
         let weight = weights.get_mut(&parameter.name).unwrap();
-        // Of u less, or e⁻ᵘ would be 0 or infinite; and what sums many inputs keeps their size.
+        // What sums many inputs keeps their size.
         let inputs = parameter.shape.last().map_or(1.0, |&inputs| inputs as f64);
-        let scale = if parameter.name.starts_with("spread") { 0.03 } else { inputs.sqrt().recip().min(0.3) };
+        let scale = inputs.sqrt().recip().min(0.3);
         *weight = (&*weight + (noise.squeeze(0).unwrap() * scale).unwrap()).unwrap().to_dtype(dtype).unwrap();
     }
     weights

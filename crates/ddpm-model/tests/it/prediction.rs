@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use ddpm_core::{NoiseMode, PredictionType, Sampler, ScheduleConfig, sampler::Churn};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, Steps, initial_weights};
 
-use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain, with_gaussian_head};
+use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
 
 /// At the real size, where matrix products are split and blocked.
 #[test]
@@ -123,22 +123,6 @@ fn configurations_outside_their_range_are_refused() {
     assert_eq!(error, "denoiser option `rows` is 65, expected 1 to 64");
     let network = ddpm_model::Network::Plain { width: 8, layers: 2, embedding: 7 };
     assert!(crate::small(network).validate().is_err());
-}
-
-#[test]
-fn a_gaussian_head_puts_out_x_start_alone() {
-    for output_type in [PredictionType::Epsilon, PredictionType::VPrediction] {
-        let config = DenoiserConfig { output_type, ..with_gaussian_head(&small_mlp()) };
-        assert!(matches!(config.validate(), Err(Error::GaussianHead { found }) if found == output_type));
-        let weights = crate::weights(&with_gaussian_head(&small_mlp()), candle_core::DType::F32);
-        assert!(matches!(
-            Denoiser::new(&config, &ScheduleConfig::mnist20(), weights),
-            Err(Error::GaussianHead { .. })
-        ));
-    }
-    let config = with_gaussian_head(&DenoiserConfig::plain(2, 3, 2));
-    let failed = config.validate().unwrap_err().to_string();
-    assert_eq!(failed, "a gaussian head with output_type Epsilon, expected sample");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use ddpm_model::{
 };
 use rayon::prelude::*;
 
-use super::{Batch, SURPRISE, reverse_variance};
+use super::Batch;
 use crate::{
     Result, TrainConfig,
     optimizer::{StatePart, StepSize},
@@ -27,8 +27,6 @@ pub(crate) struct CpuEngine {
     workspace: Workspace,
     /// The noise of the batch, [B, pixels].
     eps: Vec<f32>,
-    /// The weight of the variational bound.
-    bound: f64,
 }
 
 impl CpuEngine {
@@ -50,7 +48,6 @@ impl CpuEngine {
             network,
             parameters,
             eps: vec![0.0; batch * config.pixels()],
-            bound: train.bound,
         })
     }
 
@@ -76,20 +73,15 @@ impl CpuEngine {
             .zip(zip(self.eps.chunks(pixels), &batch.weights))
             .map(|((place, (&index, &t)), (eps, weight))| {
                 let alpha_bar = schedule.alphas_cumprod()[t];
-                let [floor, slope] = reverse_variance(schedule, t)?;
-                Ok(ImageRow {
-                    bound: (self.bound * slope * scale) as f32,
-                    floor: floor as f32,
-                    slope: slope as f32,
+                ImageRow {
                     image: image_at(place, index),
                     eps,
                     signal: alpha_bar.sqrt() as f32,
                     noise: (1.0 - alpha_bar).sqrt() as f32,
-                    noise_variance: (1.0 - alpha_bar) as f32,
                     weight: (weight * scale) as f32,
-                })
+                }
             })
-            .collect::<Result<_>>()?;
+            .collect();
 
         let order = self.network.order();
         self.workspace.input_mut().par_chunks_mut(images).zip(order).for_each(|(x_t, order)| {
@@ -100,24 +92,13 @@ impl CpuEngine {
         self.network.forward(&self.training.weights, &mut self.workspace, &batch.t, &batch.labels);
 
         let kind = self.network.output_type();
-        let [(output, gradient), (spread, spread_gradient)] = self.workspace.outputs_and_gradients();
-        let spreads: Vec<(&[Row], &mut [Row])> = if spread.is_empty() {
-            order.iter().map(|_| (&[][..], &mut [][..])).collect()
-        } else {
-            zip(spread.chunks(images), spread_gradient.chunks_mut(images)).collect()
-        };
+        let (output, gradient) = self.workspace.output_and_gradient();
         let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).zip(order);
         let losses: Vec<f64> = panels
-            .zip(spreads)
-            .map(|(((gradient, output), order), (spread, spread_gradient))| {
+            .map(|((gradient, output), order)| {
                 let mut sums = [0.0; PANEL];
-                let mut spread = zip(spread, spread_gradient);
                 for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
-                    let panel = row.panel(order);
-                    row.error(kind, &panel, output, gradient, &mut sums);
-                    if let Some((p, gradient)) = spread.next() {
-                        row.bound(&panel, (output, p), gradient);
-                    }
+                    row.error(kind, &row.panel(order), output, gradient, &mut sums);
                 }
                 sums.into_iter().map(f64::from).sum()
             })
@@ -164,13 +145,6 @@ struct ImageRow<'a> {
     signal: f32,
     noise: f32,
     weight: f32,
-    /// 1−ᾱ.
-    noise_variance: f32,
-    /// The reverse step's variance is `floor + slope · Var x₀`.
-    floor: f32,
-    slope: f32,
-    /// The weight of the bound, times `slope`.
-    bound: f32,
 }
 
 impl ImageRow<'_> {
@@ -194,29 +168,6 @@ impl ImageRow<'_> {
             let error = output.0[i] - target;
             gradient.0[i] = 2.0 * weight * error;
             sums[i] += weight * error * error;
-        }
-    }
-
-    /// The gradient of the weighted bound with respect to u of a Gaussian head (see
-    /// [`Head::Gaussian`](ddpm_model::Head)); per pixel with σ² = f + s·Var x₀ the bound is, with h of [`SURPRISE`],
-    ///
-    /// ```text
-    /// ½ [ln σ² + h((f + s (x₀−x̂₀)²)/σ²)]
-    /// ```
-    #[inline]
-    fn bound(&self, panel: &Panel, (m, p): (&Row, &Row), gradient: &mut Row) {
-        for (i, x_t) in panel.x_t(self).into_iter().enumerate() {
-            let bound = panel.inside[i] * self.bound;
-            let (m, p) = (m.0[i], p.0[i]);
-            let surprise = self.signal * (x_t - self.signal * m);
-            let error = m + p * surprise - panel.x_start[i];
-            let variance = self.noise_variance * p;
-            let precision = 1.0 / (self.floor + self.slope * variance);
-            let surprised = (self.floor + self.slope * error * error) * precision;
-            let bend = (SURPRISE / surprised).min(1.0);
-            let by_mean = bend * bound * error * precision;
-            let by_variance = 0.5 * bound * precision * (1.0 - bend * surprised);
-            gradient.0[i] = p * (1.0 - p) * (by_mean * surprise + by_variance * self.noise_variance);
         }
     }
 

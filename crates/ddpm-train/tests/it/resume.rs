@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use candle_core::Device;
-use ddpm_model::{DenoiserConfig, Head};
 use ddpm_train::{AdamWConfig, Event, Outcome, Start, TrainConfig, run};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -72,15 +71,6 @@ fn wherever_a_run_was_stopped_it_ends_with_the_same_files() {
     for (config, stops) in cases {
         check_stops(&config, stops);
     }
-}
-
-/// A Gaussian head, of 30 pixels, which fill no panel of the kernels.
-#[test]
-fn wherever_a_run_with_a_gaussian_head_was_stopped_it_ends_with_the_same_files() {
-    let config = TrainConfig { bound: 1.0, ..config() };
-    let denoiser = DenoiserConfig { head: Head::Gaussian, ..config.denoiser };
-    let config = TrainConfig { denoiser, ..config };
-    check_stops(&config, &[|event| is_step(event, 11), |event| is_epoch(event, 2)]);
 }
 
 fn check_stops(config: &TrainConfig, stops: &[Stop]) {
