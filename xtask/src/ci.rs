@@ -41,7 +41,7 @@ impl Step {
     }
 }
 
-/// Each set of features has other versions of many dependencies, so tests are built with one of them only.
+/// Features change how shared dependencies are compiled, so the tests of the workspace are built with one set of them.
 const STEPS: [Step; 7] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
