@@ -41,25 +41,34 @@ impl Step {
     }
 }
 
+/// Features change how shared dependencies are compiled, so the tests of the workspace are built with one set of them.
 const STEPS: [Step; 7] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
-    Step::new("clippy", "lints", "clippy --workspace --all-targets --locked -- -D warnings"),
     Step::new(
         "clippy-data",
-        "lints of ddpm-data without the Hub",
-        "clippy -p ddpm-data --no-default-features --all-targets --locked -- -D warnings",
+        "lints of ddpm-data without its features",
+        "clippy -p ddpm-data --all-targets --locked -- -D warnings",
     ),
     Step::new(
-        "clippy-cli",
-        "lints of ddpm-cli without the Hub",
-        "clippy -p ddpm-cli --no-default-features --all-targets --locked -- -D warnings",
+        "clippy",
+        "benches and examples compile, and lints",
+        "clippy --workspace --all-targets --locked -- -D warnings",
     ),
+    Step::new(
+        "clippy-hub",
+        "the same with the Hub",
+        "clippy --workspace --features ddpm-cli/hub --all-targets --locked -- -D warnings",
+    ),
+    Step::new("test-data", "tests of ddpm-data without its features", "test -p ddpm-data --locked"),
     // The Hub's client talks to a server on this machine, which no proxy can reach.
-    Step::new("test", "tests and the examples in the documentation", "test --workspace --locked")
-        .with_environment("NO_PROXY", "127.0.0.1"),
-    Step::new("doc", "documentation", "doc --workspace --no-deps --locked")
+    Step::new(
+        "test",
+        "tests and the examples in the documentation",
+        "test --workspace --features ddpm-cli/hub --locked",
+    )
+    .with_environment("NO_PROXY", "127.0.0.1"),
+    Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
-    Step::new("check", "benches and examples compile", "check --workspace --benches --examples --locked"),
 ];
 
 /// Runs the checks asked for.
@@ -102,10 +111,28 @@ mod tests {
             Ok(())
         })
         .unwrap_err();
-        assert_eq!(seen, ["fmt", "clippy", "clippy-data", "clippy-cli", "test", "doc"]);
+        assert_eq!(seen, ["fmt", "clippy-data", "clippy", "clippy-hub", "test-data", "test", "doc"]);
         let message = format!("{error:#}");
         assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");
         assert!(message.contains("`RUSTDOCFLAGS='-D warnings' cargo doc --workspace"), "{message}");
+    }
+
+    /// Whether a crate with these options of cargo depends on the Hub's client or on another HTTP or TLS library.
+    fn has_http_client(options: &str) -> bool {
+        let mut cargo = Workspace::of_this_build().unwrap().cargo();
+        let tree = "tree --locked --edges normal,build --prefix none --format {p}";
+        let packages = process::run_for_stdout(cargo.args(tree.split(' ')).args(options.split(' '))).unwrap();
+        assert!(packages.lines().count() > 10, "{packages}");
+        let names = ["hf-hub", "reqwest", "hyper", "ureq", "curl", "rustls", "openssl", "native-tls"];
+        packages.lines().any(|package| package.split(' ').next().is_some_and(|name| names.contains(&name)))
+    }
+
+    #[test]
+    fn only_the_feature_hub_adds_an_http_client() {
+        for crate_name in ["ddpm-data", "ddpm-cli"] {
+            assert!(!has_http_client(&format!("--package {crate_name}")), "{crate_name}");
+            assert!(has_http_client(&format!("--package {crate_name} --features hub")), "{crate_name}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Finding a model by the name given on the command line.
 
-use std::{borrow::Cow, io, path::Path};
+use std::{borrow::Cow, fs, io, path::Path};
 
 use anyhow::{Result, bail};
 use candle_core::Device;
-use ddpm_data::HubAddress;
-use ddpm_model::{Denoiser, read_model, read_model_from};
+use ddpm_data::{HubAddress, HubConfig};
+use ddpm_model::{Denoiser, ModelFiles, read_model, read_model_from};
 
 use crate::output;
 
@@ -54,27 +54,12 @@ fn find(name: &str, device: &Device) -> Result<Denoiser> {
     Ok(read_model(folder, device)?)
 }
 
-#[cfg(feature = "hub")]
 fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
-    let address = HubAddress::model(name)?;
-    let hub = ddpm_data::Hub::new(ddpm_data::HubConfig::from_env())?;
-    let mut revision = address.revision().map(str::to_owned);
-    let mut files = Vec::new();
-    for file in ddpm_model::ModelFiles::REQUIRED {
-        // The first answer pins the commit, so that all files belong together.
-        let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
-        revision = Some(found.commit);
-        files.push((file, found.path));
-    }
-    let read = |wanted: &str| match files.iter().find(|(name, _)| *name == wanted) {
-        Some((_, path)) => std::fs::read(path).map(Cow::Owned),
+    let names = ModelFiles::REQUIRED;
+    let paths = ddpm_data::fetch_model(&HubAddress::model(name)?, &names, &HubConfig::from_env())?;
+    let read = |wanted: &str| match names.iter().zip(&paths).find(|(name, _)| **name == wanted) {
+        Some((_, path)) => fs::read(path).map(Cow::Owned),
         None => Err(io::ErrorKind::NotFound.into()),
     };
     Ok(read_model_from(Path::new(name), read, device)?)
-}
-
-#[cfg(not(feature = "hub"))]
-fn from_hub(name: &str, _device: &Device) -> Result<Denoiser> {
-    HubAddress::model(name)?;
-    Err(ddpm_data::Error::HubFeature { address: name.to_owned() }.into())
 }

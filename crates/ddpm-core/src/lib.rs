@@ -73,3 +73,8 @@ pub use scheduler::{FinalSigma, Sampler, Scheduler, SchedulerConfig};
 pub use step_search::{StepCostEstimator, StepCosts};
 pub use timestep::Timestep;
 pub use timesteps::{TimestepSpacing, Timesteps};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -63,4 +63,4 @@ pub use idx::{Images, Labels};
 pub use pixels::{to_model_scale, to_pixel};
 #[cfg(feature = "hub")]
 pub use source::{Hub, HubFile};
-pub use source::{HubAddress, HubConfig, Source};
+pub use source::{HubAddress, HubConfig, Source, fetch_model};

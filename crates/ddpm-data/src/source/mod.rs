@@ -67,6 +67,36 @@ impl Source {
     }
 }
 
+/// Fetches files of a model on the Hub, such as `denoiser/config.json`, unless
+/// they are in the cache. All are of one commit. Returns their paths in the
+/// cache, in the order of `files`.
+///
+/// # Errors
+/// Those of `Hub::new` and `Hub::model_file`; [`Error::HubFeature`] if the crate
+/// was built without the feature `hub`.
+pub fn fetch_model(address: &HubAddress, files: &[&str], hub: &HubConfig) -> Result<Vec<PathBuf>> {
+    fetch_from_hub(address, files, hub)
+}
+
+#[cfg(feature = "hub")]
+fn fetch_from_hub(address: &HubAddress, files: &[&str], config: &HubConfig) -> Result<Vec<PathBuf>> {
+    let hub = Hub::new(config.clone())?;
+    let mut revision = address.revision().map(str::to_owned);
+    let mut paths = Vec::new();
+    for file in files {
+        // The first answer names the commit that the others are fetched from.
+        let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
+        revision = Some(found.commit);
+        paths.push(found.path);
+    }
+    Ok(paths)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch_from_hub(address: &HubAddress, _files: &[&str], _config: &HubConfig) -> Result<Vec<PathBuf>> {
+    Err(Error::HubFeature { address: format!("hf://{address}") })
+}
+
 #[cfg(feature = "hub")]
 fn load_from_hub(address: &HubAddress, config: &HubConfig) -> Result<Corpus> {
     Hub::new(config.clone())?.dataset(address.owner(), address.name(), address.revision())
@@ -127,6 +157,9 @@ mod tests {
         let error = source.load(&HubConfig::new("http://127.0.0.1:9", "cache")).unwrap_err();
         assert!(matches!(error, Error::HubFeature { .. }));
         assert!(error.to_string().contains("feature `hub`"), "{error}");
+        let address = HubAddress::model("hf://a/b@c").unwrap();
+        let error = fetch_model(&address, &[], &HubConfig::new("http://127.0.0.1:9", "cache")).unwrap_err();
+        assert!(matches!(error, Error::HubFeature { address } if address == "hf://a/b@c"));
     }
 
     #[cfg(not(feature = "mnist"))]

@@ -1,5 +1,7 @@
 //! The classifier on distributions that are known.
 
+use std::sync::LazyLock;
+
 use candle_core::Device;
 use ddpm_core::ScheduleConfig;
 
@@ -10,8 +12,11 @@ const MEANS: [[f32; 3]; 2] = [[0.3, -0.2, 0.1], [-0.4, 0.1, 0.2]];
 /// The standard deviation of each pixel in either class.
 const DEVIATION: f64 = 0.5;
 
-fn schedule() -> NoiseSchedule {
-    NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap()
+static SCHEDULE: LazyLock<NoiseSchedule> =
+    LazyLock::new(|| NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap());
+
+fn schedule() -> &'static NoiseSchedule {
+    &SCHEDULE
 }
 
 /// The factor of xₜ − √ᾱ m in the best prediction of x₀ ~ N(m, s²): s² √ᾱ / (s² ᾱ + 1 − ᾱ).
@@ -50,7 +55,7 @@ fn distances(image: &[f32]) -> [f64; 2] {
 #[test]
 fn errors_are_those_of_the_closed_form_with_the_same_noise_for_each_class() {
     let (x_start, indices) = images(4);
-    let classifier = DiffusionClassifier::new(&schedule(), 2, 33, SEED).unwrap();
+    let classifier = DiffusionClassifier::new(schedule(), 2, 33, SEED).unwrap();
     let errors = classifier.errors(&x_start, &indices, best).unwrap();
     assert_eq!(errors.errors.len(), 33 * 4 * 2);
     let mut found = errors.errors.iter();
@@ -80,10 +85,10 @@ fn two_normal_distributions_are_told_apart_as_by_bayes() {
         u8::from(second < first)
     };
     let bayes: Vec<u8> = x_start.to_vec2::<f32>().unwrap().iter().map(bayes).collect();
-    let classifier = DiffusionClassifier::new(&schedule(), 2, 400, SEED).unwrap();
+    let classifier = DiffusionClassifier::new(schedule(), 2, 400, SEED).unwrap();
     let errors = classifier.errors(&x_start, &indices, best).unwrap();
     let agreement = |weight: ErrorWeight, draws: usize| {
-        let found = errors.classes(&weight.over_timesteps(&schedule()).unwrap(), draws).unwrap();
+        let found = errors.classes(&weight.over_timesteps(schedule()).unwrap(), draws).unwrap();
         std::iter::zip(&bayes, found).filter(|(bayes, found)| *bayes == found).count()
     };
     // Draws differ where the noise is much of the error, so the weight decides how many are needed.
@@ -98,7 +103,7 @@ fn two_normal_distributions_are_told_apart_as_by_bayes() {
 #[test]
 fn the_weight_decides_which_timesteps_count() {
     let x_start = Tensor::new(&[[0.0_f32]], &Device::Cpu).unwrap();
-    let classifier = DiffusionClassifier::new(&schedule(), 2, 20, SEED).unwrap();
+    let classifier = DiffusionClassifier::new(schedule(), 2, 20, SEED).unwrap();
     // The second class is better at t = 3 alone.
     let model = |x_t: &Tensor, t: &[usize], labels: &[u32]| {
         let error = |(&t, &label): (&usize, &u32)| if (t == 3) == (label == 0) { 1.0_f32 } else { 0.5 };
@@ -116,7 +121,7 @@ fn draws_are_even_and_nested() {
     let timesteps = |schedule: &NoiseSchedule, draws| {
         DiffusionClassifier::new(schedule, 2, draws, SEED).unwrap().timesteps().to_vec()
     };
-    let fifty = timesteps(&schedule(), 50);
+    let fifty = timesteps(schedule(), 50);
     for round in [&fifty[..20], &fifty[20..40]] {
         let mut sorted = round.to_vec();
         sorted.sort_unstable();
@@ -125,7 +130,7 @@ fn draws_are_even_and_nested() {
     let mut rest = fifty[40..].to_vec();
     rest.sort_unstable();
     assert!(rest.into_iter().eq((0..20).step_by(2)), "half a round is every second timestep");
-    assert_eq!(timesteps(&schedule(), 20), fifty[..20]);
+    assert_eq!(timesteps(schedule(), 20), fifty[..20]);
     let long = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
     let mut few = timesteps(&long, 20);
     few.sort_unstable();
@@ -136,9 +141,9 @@ fn draws_are_even_and_nested() {
 #[test]
 fn an_image_has_the_same_class_alone_and_with_fewer_draws_made() {
     let (x_start, indices) = images(40);
-    let weights = ErrorWeight::BEST.over_timesteps(&schedule()).unwrap();
+    let weights = ErrorWeight::BEST.over_timesteps(schedule()).unwrap();
     let found = |x_start: &Tensor, indices: &[u64], made, draws| {
-        let classifier = DiffusionClassifier::new(&schedule(), 2, made, SEED).unwrap();
+        let classifier = DiffusionClassifier::new(schedule(), 2, made, SEED).unwrap();
         classifier.errors(x_start, indices, best).unwrap().classes(&weights, draws).unwrap()
     };
     let together = found(&x_start, &indices, 50, 20);
@@ -154,11 +159,11 @@ fn an_image_has_the_same_class_alone_and_with_fewer_draws_made() {
 fn weights_are_those_of_the_bound_and_of_the_losses() {
     let schedule = schedule();
     let snr: Vec<f64> = (0..20).map(|t| schedule.snr(t).unwrap()).collect();
-    let bound = ErrorWeight::Bound.over_timesteps(&schedule).unwrap();
+    let bound = ErrorWeight::Bound.over_timesteps(schedule).unwrap();
     assert_eq!(bound[0], 0.5 / schedule.posterior_variance()[1]);
     let sum: f64 = bound[1..].iter().sum();
     assert!((sum / (0.5 * (snr[0] - snr[19])) - 1.0).abs() < 1e-12, "{sum}");
-    let space = |loss| ErrorWeight::Space(loss).over_timesteps(&schedule).unwrap();
+    let space = |loss| ErrorWeight::Space(loss).over_timesteps(schedule).unwrap();
     assert_eq!(space(LossWeighting::Epsilon), snr);
     assert_eq!(space(LossWeighting::Sample), [1.0; 20]);
     assert!(std::iter::zip(space(LossWeighting::VPrediction), snr).all(|(weight, snr)| weight == snr + 1.0));
@@ -166,7 +171,7 @@ fn weights_are_those_of_the_bound_and_of_the_losses() {
 
 #[test]
 fn what_cannot_be_classified_is_refused() {
-    let new = |classes, draws| DiffusionClassifier::new(&schedule(), classes, draws, SEED);
+    let new = |classes, draws| DiffusionClassifier::new(schedule(), classes, draws, SEED);
     for found in [0, 1, 257] {
         assert!(matches!(new(found, 20), Err(Error::ModelClasses { found: f }) if f == found));
     }

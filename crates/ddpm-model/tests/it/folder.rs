@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::ScheduleConfig;
-use ddpm_model::{Denoiser, DenoiserConfig, Error, WeightType, read_model, write_model};
+use ddpm_model::{Denoiser, Error, WeightType, read_model, write_model};
 
 use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain};
 

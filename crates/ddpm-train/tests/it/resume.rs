@@ -143,9 +143,9 @@ fn seconds(record: &ddpm_train::Record) -> f64 {
     }
 }
 
-/// A product often has 17 digits, and a JSON reader that is a bit off would call it another number.
+/// A product often has 17 digits, and an inexact JSON reader would make another number of it.
 #[test]
-fn a_run_knows_its_own_configuration_again_whatever_its_digits() {
+fn a_run_recognises_its_own_configuration_whatever_its_digits() {
     let adamw = AdamWConfig { eps: 1e-8 / 3.0, weight_decay: 0.1 * 0.07, ..AdamWConfig::default() };
     let learning_rate = 53.0 * 0.0007 / 3.0;
     let config = TrainConfig { learning_rate, adamw, epochs: 1, batch_size: 200, ..config() };

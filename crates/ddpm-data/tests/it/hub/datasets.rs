@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ddpm_data::{Corpus, DataSet, Error, Hub, HubConfig, Source, idx};
+use ddpm_data::{Corpus, DataSet, Error, Hub, HubAddress, HubConfig, Source, fetch_model, idx};
 
 use super::parquet_file::{Row, file, grey, grey_as_rgb};
 use super::server::{COMMIT, MockHub};
@@ -110,6 +110,25 @@ fn pinned_revision_is_asked_for_and_needs_no_request_when_cached() {
     assert_eq!(requests.len(), 2);
     assert_eq!(get().unwrap(), file);
     assert_eq!(server.take_requests(), []);
+}
+
+#[test]
+fn all_files_of_a_model_are_of_the_commit_of_the_first() {
+    let server = MockHub::start();
+    let files = ["model_index.json", "denoiser/config.json", "scheduler/scheduler_config.json"];
+    for file in files {
+        server.serve(&format!("some/model/{file}"), file.as_bytes().to_vec());
+    }
+    let address = HubAddress::model("hf://some/model").unwrap();
+    let paths = fetch_model(&address, &files, &server.config()).unwrap();
+    let contents = paths.iter().map(|path| std::fs::read_to_string(path).unwrap());
+    assert!(contents.eq(files));
+    for request in server.take_requests() {
+        let revision = if request.path.ends_with(files[0]) { "main" } else { COMMIT };
+        assert!(request.path.starts_with(&format!("/some/model/resolve/{revision}/")), "{request:?}");
+    }
+    let error = fetch_model(&address, &["other.json"], &server.config()).unwrap_err();
+    assert!(matches!(error, Error::NotOnHub { .. }), "{error}");
 }
 
 #[test]
