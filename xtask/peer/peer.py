@@ -1,86 +1,174 @@
-"""The PyTorch side of `cargo xtask bench --peer`; README.md says what it measures and why so.
+"""The PyTorch side of `cargo xtask bench --peer`; README.md says what it measures and why.
 
-It reads the name of a job from each line and answers with a line of JSON. The first request of a job
-builds it in several ways, as an expert might, and measures them; the fastest then does the work.
+`bench.py` asks it for one piece of work at a time. The first request for a kind of work builds it in several ways,
+as an expert might, and measures them; the fastest then does the work.
 """
 
-import argparse
-import gzip
-import json
-import os
 import statistics
-import sys
 import time
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import silu
 
-MNIST = Path(__file__).resolve().parents[2] / "assets" / "mnist"
-PIXELS, EMBEDDING, CLASSES, WIDTH, STEPS = 784, 64, 10, 1024, 20
-GEMM = 2048
-# Inputs and outputs of each layer. The first one sees x_t, the sinusoids of t and the class (or none).
-FIRST = PIXELS + EMBEDDING + CLASSES + 1
-LAYERS = [(FIRST, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, PIXELS)]
-CLASS_DROPOUT, LEARNING_RATE, EMA_DECAY = 0.1, 1e-3, 0.999
+SIDE, CLASSES, STEPS = 28, 10, 20
+PIXELS = SIDE * SIDE
+CLASS_DROPOUT, LEARNING_RATE, EMA_DECAY, BOUND, SURPRISE = 0.1, 5e-4, 0.9995, 0.03, 20.0
+# As in `ddpm-cli bench`: images to train on, seconds of a piece of work, and the side of the large matrices.
+IMAGES, PIECE, PRODUCT = 10_000, 0.5, 2048
 
 BETAS = torch.linspace(0.001, 0.7, STEPS, dtype=torch.float64)
 ALPHAS_CUMPROD = (1 - BETAS).cumprod(0)
+BEFORE = torch.cat([torch.ones(1, dtype=torch.float64), ALPHAS_CUMPROD[:-1]])
 SIGNAL, NOISE = ALPHAS_CUMPROD.sqrt().float(), (1 - ALPHAS_CUMPROD).sqrt().float()
-ONE_HOT = torch.eye(CLASSES + 1)
+WEIGHTS = (ALPHAS_CUMPROD / (1 - ALPHAS_CUMPROD)).clamp(1, 5).float()
+# A step of ancestral sampling adds x_0, x_t and noise with these factors, [STEPS, 3].
+VARIANCE = (1 - BEFORE) / (1 - ALPHAS_CUMPROD) * BETAS
+X_START = BEFORE.sqrt() * BETAS / (1 - ALPHAS_CUMPROD)
+X_T = (1 - BETAS).sqrt() * (1 - BEFORE) / (1 - ALPHAS_CUMPROD)
+FACTORS = torch.stack([X_START, X_T, VARIANCE.sqrt()], 1).float()
+# The variance of a reverse step is FLOOR + SLOPE * Var x_0.
+FLOOR, SLOPE = VARIANCE.clamp(min=(2 / 255) ** 2 / 12).float(), X_START.square().float()
 
 
-def sinusoids() -> Tensor:
-    """The embedding of every timestep, [STEPS, EMBEDDING]."""
-    half = EMBEDDING // 2
+def sinusoids(width: int) -> Tensor:
+    """The embedding of every timestep, [STEPS, width]."""
+    half = width // 2
     frequencies = 1000 / STEPS * 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = torch.arange(STEPS, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1).float()
 
 
-def posterior() -> Tensor:
-    """The factors of x_0, of x_t and of noise in a step of ancestral sampling, [STEPS, 3]."""
-    before = torch.cat([torch.ones(1, dtype=torch.float64), ALPHAS_CUMPROD[:-1]])
-    x_start = before.sqrt() * BETAS / (1 - ALPHAS_CUMPROD)
-    x_t = (1 - BETAS).sqrt() * (1 - before) / (1 - ALPHAS_CUMPROD)
-    sigma = ((1 - before) / (1 - ALPHAS_CUMPROD) * BETAS).sqrt()
-    return torch.stack([x_start, x_t, sigma], 1).float()
+class Plain(nn.Module):
+    """Linear layers and SiLU in a chain, over x_t, the sinusoids of t and the one-hot class side by side."""
 
-
-TIMES, FACTORS = sinusoids(), posterior()
-
-
-class Network(nn.Module):
-    """Linear layers and SiLU in a chain; puts out x_0."""
+    WIDTH, EMBEDDING = 1024, 64
+    INPUTS = PIXELS + EMBEDDING + CLASSES + 1
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(*shape) for shape in LAYERS)
-        for layer in self.layers:
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            nn.init.zeros_(layer.bias)
+        widths = [self.INPUTS, self.WIDTH, self.WIDTH, self.WIDTH, PIXELS]
+        self.layers = nn.ModuleList(nn.Linear(*shape) for shape in zip(widths, widths[1:]))
+        self.times, self.one_hot = sinusoids(self.EMBEDDING), torch.eye(CLASSES + 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def flop(self) -> dict[str, int]:
+        rest = sum(layer.weight.numel() for layer in self.layers[1:])
+        predict, train = PIXELS * self.WIDTH + rest, 2 * self.INPUTS * self.WIDTH + 3 * rest
+        return {"sample": 2 * STEPS * predict, "train": 2 * train}
+
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> tuple[Tensor, None]:
+        x = torch.cat([x_t, self.times[t], self.one_hot[classes]], 1)
         for layer in self.layers[:-1]:
-            x = functional.silu(layer(x))
-        return self.layers[-1](x)
+            x = silu(layer(x))
+        return self.layers[-1](x), None
+
+    def conditions(self, t: int, classes: Tensor) -> list[Tensor]:
+        """What t and class add to the first layer."""
+        first = self.layers[0]
+        if not hasattr(self, "image"):
+            self.image = nn.Linear(PIXELS, self.WIDTH, bias=False).requires_grad_(False)
+            self.image.weight.copy_(first.weight[:, :PIXELS])
+        x = torch.cat([self.times[t].expand(len(classes), -1), self.one_hot[classes]], 1)
+        return [functional.linear(x, first.weight[:, PIXELS:], first.bias)]
+
+    def denoise(self, x_t: Tensor, added: Tensor) -> Tensor:
+        x = self.image(x_t) + added
+        for layer in self.layers[1:]:
+            x = layer(silu(x))
+        return x
+
+
+class PatchMlp(nn.Module):
+    """The built-in model's network: a residual network between two small ones that all patches share."""
+
+    PATCH, LOCAL, CODE, WIDTH, HIDDEN, BLOCKS, EMBEDDING = 4, 128, 32, 512, 960, 2, 128
+    ACROSS, PATCHES, AREA = SIDE // PATCH, (SIDE // PATCH) ** 2, PATCH**2
+
+    def __init__(self):
+        super().__init__()
+        codes, embedding, local = self.PATCHES * self.CODE, self.EMBEDDING, self.LOCAL
+        self.time = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.classes = nn.Embedding(CLASSES + 1, embedding)
+        self.encode_condition = nn.Linear(embedding, local)
+        self.encode_in, self.encode_out = nn.Linear(self.AREA, local), nn.Linear(local, self.CODE)
+        self.input, self.expand = nn.Linear(codes, self.WIDTH), nn.Linear(self.WIDTH, codes)
+        self.block_condition, self.block_in, self.block_out = (
+            nn.ModuleList(nn.Linear(*shape) for _ in range(self.BLOCKS))
+            for shape in [(embedding, self.HIDDEN), (self.WIDTH, self.HIDDEN), (self.HIDDEN, self.WIDTH)]
+        )
+        self.decode_condition = nn.Linear(embedding, local)
+        self.decode_in, self.decode_inner = nn.Linear(self.CODE + self.AREA, local), nn.Linear(local, local)
+        self.output, self.spread = nn.Linear(local, self.AREA), nn.Linear(local, self.AREA)
+        self.times = sinusoids(embedding)
+
+    def flop(self) -> dict[str, int]:
+        def size(*layers: nn.Linear) -> int:
+            return sum(layer.weight.numel() for layer in layers)
+
+        image = self.PATCHES * 2 * self.AREA * self.LOCAL  # Where the image enters: encode_in and decode_in.
+        code = size(self.encode_out, self.decode_inner, self.output) + self.CODE * self.LOCAL
+        rest = self.PATCHES * code + size(self.input, self.expand, *self.block_in, *self.block_out)
+        conditions = size(self.time[2], self.encode_condition, self.decode_condition, *self.block_condition)
+        products = 3 * (rest + conditions + self.PATCHES * size(self.spread))
+        return {"sample": 2 * STEPS * (image + rest), "train": 2 * (2 * (image + size(self.time[0])) + products)}
+
+    def conditions(self, t: int | Tensor, classes: Tensor) -> list[Tensor]:
+        """What t and class add to each layer."""
+        condition = silu(self.time(self.times[t]) + self.classes(classes))
+        blocks = [layer(condition) for layer in self.block_condition]
+        return [self.encode_condition(condition)[:, None], *blocks, self.decode_condition(condition)[:, None]]
+
+    def decoded(self, x_t: Tensor, encode: Tensor, *rest: Tensor) -> Tensor:
+        """What the output layers read, for each patch."""
+        *blocks, decode = rest
+        across, patch = self.ACROSS, self.PATCH
+        patches = x_t.view(-1, across, patch, across, patch).transpose(2, 3).reshape(-1, self.PATCHES, self.AREA)
+        code = self.encode_out(silu(self.encode_in(patches) + encode))
+        x = self.input(code.flatten(1))
+        for inner, out, condition in zip(self.block_in, self.block_out, blocks):
+            x = x + out(silu(inner(x) + condition))
+        code = self.expand(silu(x)).view(-1, self.PATCHES, self.CODE)
+        x = silu(self.decode_in(torch.cat([code, patches], 2)) + decode)
+        return silu(self.decode_inner(x))
+
+    def whole(self, patches: Tensor) -> Tensor:
+        """Images from their patches."""
+        across, patch = self.ACROSS, self.PATCH
+        return patches.view(-1, across, across, patch, patch).transpose(2, 3).reshape(-1, PIXELS)
+
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.decoded(x_t, *self.conditions(t, classes))
+        return self.whole(self.output(x)), self.whole(self.spread(x))
+
+    def denoise(self, x_t: Tensor, *conditions: Tensor) -> Tensor:
+        return self.whole(self.output(self.decoded(x_t, *conditions)))
+
+
+def bound(x_start: Tensor, x_t: Tensor, t: Tensor, m: Tensor, u: Tensor) -> Tensor:
+    """The variational bound of a Gaussian head, which teaches u and not m; see `Head` in ddpm-model."""
+    signal, noise = SIGNAL[t, None], NOISE[t, None].square()
+    p = torch.sigmoid(u - noise.log())
+    error = m + p * signal * (x_t - signal * m) - x_start
+    reverse = FLOOR[t, None] + SLOPE[t, None] * p * noise
+    ratio = (FLOOR[t, None] + SLOPE[t, None] * error.square()) / reverse
+    surprise = ratio.clamp(max=SURPRISE) + SURPRISE * (ratio.clamp(min=SURPRISE) / SURPRISE).log()
+    return 0.5 * (reverse.log() + surprise).mean()
 
 
 class Data:
-    """MNIST as bytes in memory, in an order that is shuffled anew for each epoch."""
+    """Images of noise as bytes in memory, in an order that is shuffled anew for each epoch."""
 
     def __init__(self):
-        images = gzip.decompress((MNIST / "train-images-idx3-ubyte.gz").read_bytes())[16:]
-        labels = gzip.decompress((MNIST / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
-        self.images = torch.frombuffer(bytearray(images), dtype=torch.uint8).view(-1, PIXELS)
-        self.labels = torch.frombuffer(bytearray(labels), dtype=torch.uint8).long()
-        self.order, self.at = torch.randperm(len(self.images)), 0
+        self.images = torch.randint(256, (IMAGES, PIXELS), dtype=torch.uint8)
+        self.labels = torch.arange(IMAGES) % CLASSES
+        self.order, self.at = torch.randperm(IMAGES), 0
 
     def next(self, batch: int) -> Tensor:
-        if self.at + batch > len(self.order):
-            self.order, self.at = torch.randperm(len(self.images)), 0
+        if self.at + batch > IMAGES:
+            self.order, self.at = torch.randperm(IMAGES), 0
         self.at += batch
         return self.order[self.at - batch : self.at]
 
@@ -88,9 +176,9 @@ class Data:
 class Training:
     """Whole training steps: gathering, noise, forward, backward, AdamW, moving average."""
 
-    def __init__(self, data: Data, batch: int, compiled: tuple[str, ...]):
+    def __init__(self, network: type, data: Data, batch: int, compiled: tuple[str, ...]):
         self.data, self.batch = data, batch
-        self.network = Network()
+        self.network = network()
         self.weights = list(self.network.parameters())
         self.average = [weight.detach().clone() for weight in self.weights]
         # The fused optimiser is one kernel; to be compiled it has to be tensor operations.
@@ -99,87 +187,77 @@ class Training:
         self.eps = torch.empty(batch, PIXELS)
         for part in compiled:
             setattr(self, part, torch.compile(getattr(self, part), dynamic=False))
-        self.work(3)
+        for _ in range(3):
+            self.work()
 
     def loss(self, pixels: Tensor, eps: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         x_start = pixels.float() / 127.5 - 1
         x_t = SIGNAL[t, None] * x_start + NOISE[t, None] * eps
-        output = self.network(torch.cat([x_t, TIMES[t], ONE_HOT[classes]], 1))
-        return functional.mse_loss(output, x_start)
+        output, u = self.network(x_t, t, classes)
+        loss = (WEIGHTS[t] * (output - x_start).square().mean(1)).mean()
+        return loss if u is None else loss + BOUND * bound(x_start, x_t, t, output.detach(), u)
 
     def update(self):
         self.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.weights, 1 - EMA_DECAY)
 
-    def work(self, times: int) -> dict:
-        for _ in range(times):
-            indices = self.data.next(self.batch)
-            dropped = torch.rand(self.batch) < CLASS_DROPOUT
-            classes = self.data.labels[indices].masked_fill(dropped, CLASSES)
-            t = torch.randint(STEPS, (self.batch,))
-            loss = self.loss(self.data.images[indices], self.eps.normal_(), t, classes)
-            loss.backward()
-            self.update()
-            self.optimizer.zero_grad()
-        return {"loss": loss.item()}
+    def work(self):
+        indices = self.data.next(self.batch)
+        dropped = torch.rand(self.batch) < CLASS_DROPOUT
+        classes = self.data.labels[indices].masked_fill(dropped, CLASSES)
+        t = torch.randint(STEPS, (self.batch,))
+        loss = self.loss(self.data.images[indices], self.eps.normal_(), t, classes)
+        loss.backward()
+        self.update()
+        self.optimizer.zero_grad()
 
 
 class Sampling:
     """Ancestral sampling with the posterior's noise, in all steps, without guidance."""
 
-    def __init__(self, batch: int, dynamic: bool | None, options: dict | None):
+    def __init__(self, network: type, batch: int, dynamic: bool | None, options: dict | None):
         self.batch = batch
-        network = Network().requires_grad_(False).eval()
-        # What timestep and class add to the first layer is the same in every run: a table for each step.
-        first, one_hot = network.layers[0], ONE_HOT[torch.arange(batch) % CLASSES]
-        self.first = nn.Linear(PIXELS, WIDTH, bias=False).requires_grad_(False)
-        self.first.weight.copy_(first.weight[:, :PIXELS])
-        self.rest = network.layers[1:]
-        added = [torch.cat([time.expand(batch, -1), one_hot], 1) for time in TIMES]
-        added = [functional.linear(x, first.weight[:, PIXELS:], first.bias) for x in added]
-        self.tables = list(zip(added, FACTORS))
+        self.network = network().requires_grad_(False).eval()
+        # What timestep and class add is the same in every run: a table for each step.
+        classes = torch.arange(batch) % CLASSES
+        self.tables = [(self.network.conditions(t, classes), FACTORS[t]) for t in range(STEPS)]
         self.eps = torch.empty(batch, PIXELS)
         if options is not None:
-            self.denoise = torch.compile(self.denoise, dynamic=dynamic, options=options)
+            self.step = torch.compile(self.step, dynamic=dynamic, options=options)
         # Weights are frozen only where the configuration says so, too.
         with torch._inductor.config.patch(options or {}):
-            self.work(3)
+            for _ in range(3):
+                self.work()
 
-    def denoise(self, x_t: Tensor, eps: Tensor, added: Tensor, factors: Tensor) -> Tensor:
-        x = self.first(x_t) + added
-        for layer in self.rest:
-            x = layer(functional.silu(x))
-        x_start = x.clamp(-1, 1)
+    def step(self, x_t: Tensor, eps: Tensor, conditions: list[Tensor], factors: Tensor) -> Tensor:
+        x_start = self.network.denoise(x_t, *conditions).clamp(-1, 1)
         return factors[0] * x_start + factors[1] * x_t + factors[2] * eps
 
     @torch.inference_mode()
-    def work(self, times: int) -> dict:
-        for _ in range(times):
-            x_t = torch.randn(self.batch, PIXELS)
-            for t in reversed(range(STEPS)):
-                # The factor of the last step's noise is 0.
-                eps = self.eps.normal_() if t > 0 else self.eps
-                x_t = self.denoise(x_t, eps, *self.tables[t])
-        return {}
+    def work(self):
+        x_t = torch.randn(self.batch, PIXELS)
+        for t in reversed(range(STEPS)):
+            # The factor of the last step's noise is 0.
+            eps = self.eps.normal_() if t > 0 else self.eps
+            x_t = self.step(x_t, eps, *self.tables[t])
 
 
 class Product:
-    """A large product of matrices: with that of the other side, the peak of the machine."""
+    """The product of two large matrices."""
 
     def __init__(self, dynamic: bool | None, options: dict | None):
-        self.matrix = nn.Linear(GEMM, GEMM, bias=False).requires_grad_(False).eval()
-        self.x = torch.randn(GEMM, GEMM)
+        self.matrix = nn.Linear(PRODUCT, PRODUCT, bias=False).requires_grad_(False).eval()
+        self.x = torch.randn(PRODUCT, PRODUCT)
         if options is not None:
             self.matrix = torch.compile(self.matrix, dynamic=dynamic, options=options)
         with torch._inductor.config.patch(options or {}):
-            self.work(3)
+            for _ in range(3):
+                self.work()
 
     @torch.inference_mode()
-    def work(self, times: int) -> dict:
-        for _ in range(times):
-            self.matrix(self.x)
-        return {}
+    def work(self):
+        self.matrix(self.x)
 
 
 TRAINING = {
@@ -197,86 +275,69 @@ SAMPLING = {
 }
 
 
+def per_second(work: Callable[[], None], items: int) -> float:
+    """Repeats work on a number of items for the time of a piece."""
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < PIECE:
+        work()
+        done += items
+    return done / (time.perf_counter() - began)
+
+
 class Job:
-    """`times` times a batch is measured, `trial` times to choose among the candidates."""
+    """A kind of work that can be built in several ways, and the fastest of them."""
 
-    def __init__(self, candidates: dict, batch: int, times: int, trial: int, flops: int):
-        self.candidates, self.batch, self.times, self.trial = candidates, batch, times, trial
-        self.size = {"images": times * batch, "flops": times * batch * flops}
-        self.chosen = None
+    def __init__(self, candidates: dict[str, Callable], items: int):
+        self.candidates, self.items, self.chosen = candidates, items, None
+        self.speeds, self.failed = {}, {}
 
-    def measure(self) -> dict:
+    def measure(self) -> float:
+        """Items per second in a piece of work."""
         if self.chosen is None:
             self.choose()
-        seconds, extra = timed(self.chosen, self.times)
-        return {"seconds": seconds} | self.size | extra | self.choice
+        return per_second(self.chosen.work, self.items)
 
     def choose(self):
-        ready, failed = {}, {}
+        ready = {}
         for name, build in self.candidates.items():
             try:
                 ready[name] = build()
             except Exception as error:  # noqa: BLE001 - the compiler raises all kinds
-                failed[name] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        rounds = [{name: timed(it, self.trial)[0] for name, it in ready.items()} for _ in range(5)]
-        medians = {name: statistics.median(round_[name] for round_ in rounds) for name in ready}
-        best = min(medians, key=medians.get)
-        self.chosen = ready[best]
-        speeds = {name: round(self.batch * self.trial / medians[name]) for name in ready}
-        self.choice = {"variant": best, "images_per_second": speeds, "failed": failed}
+                self.failed[name] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        rounds = [{name: per_second(it.work, self.items) for name, it in ready.items()} for _ in range(5)]
+        self.speeds = {name: statistics.median(round_[name] for round_ in rounds) for name in ready}
+        self.variant = max(self.speeds, key=self.speeds.get)
+        self.chosen = ready[self.variant]
 
 
-def timed(candidate: Training | Sampling | Product, times: int) -> tuple[float, dict]:
-    began = time.perf_counter()
-    extra = candidate.work(times)
-    return time.perf_counter() - began, extra
+class Peer:
+    """Does the works of `ddpm-cli bench` with a network, `Plain` or `PatchMlp`."""
+
+    def __init__(self, network: type):
+        self.network, self.data, self.jobs = network, Data(), {}
+        self.parameters = sum(weight.numel() for weight in network().parameters())
+        self.flop = network().flop()
+
+    def measure(self, work: str) -> dict:
+        """The result of a work such as `train-128` or `sample-50`, with the names of `ddpm-cli bench --json`."""
+        kind, count = work.split("-")
+        if work not in self.jobs:
+            ways = TRAINING if kind == "train" else SAMPLING
+            build = {"train": lambda *how: partial(Training, self.network, self.data, int(count), how),
+                     "sample": lambda *how: partial(Sampling, self.network, int(count), *how)}[kind]
+            self.jobs[work] = Job({name: build(*how) for name, how in ways.items()}, int(count))
+        speed = self.jobs[work].measure()
+        return {"images_per_second": speed, "flop_per_image": self.flop[kind]}
 
 
-def jobs() -> dict[str, Job]:
-    data = Data()
-    forward = sum(2 * inputs * outputs for inputs, outputs in LAYERS)
-    # Gradients of all weights, and of the inputs of all layers but the first.
-    step = 3 * forward - 2 * FIRST * WIDTH
-
-    def training(batch: int, *counts: int) -> Job:
-        build = {name: partial(Training, data, batch, how) for name, how in TRAINING.items()}
-        return Job(build, batch, *counts, step)
-
-    def sampling(batch: int, *counts: int) -> Job:
-        build = {name: partial(Sampling, batch, *how) for name, how in SAMPLING.items()}
-        # Of the first layer, only the part of the image is computed in each step.
-        per_step = forward - 2 * (FIRST - PIXELS) * WIDTH
-        return Job(build, batch, *counts, STEPS * per_step)
-
-    product = {name: partial(Product, *how) for name, how in SAMPLING.items()}
-    return {
-        "gemm": Job(product, GEMM, 1, 2, 2 * GEMM * GEMM),
-        "train-128": training(128, 80, 20),
-        "train-512": training(512, 25, 6),
-        "sample-1000": sampling(1000, 1, 1),
-        "sample-50": sampling(50, 10, 5),
-        "sample-1": sampling(1, 50, 25),
-    }
+def peak(rounds: int) -> float:
+    """GFLOP/s of the product of two large matrices, the best of several rounds."""
+    job = Job({name: partial(Product, *how) for name, how in SAMPLING.items()}, 1)
+    return max(job.measure() for _ in range(rounds)) * 2 * PRODUCT**3 / 1e9
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Serves measurements; see README.md.")
-    parser.add_argument("--threads", type=int, required=True)
-    threads = parser.parse_args().threads
-    # Standard output is for answers alone; whatever libraries print goes to standard error.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def start(threads: int):
+    """To be called once, before anything is measured."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     torch._dynamo.config.recompile_limit = 64  # A program for each batch size and candidate.
-    parameters = sum(inputs * outputs + outputs for inputs, outputs in LAYERS)
-    info = {"name": "PyTorch", "version": torch.__version__, "threads": torch.get_num_threads()}
-    known = jobs()
-    for line in sys.stdin:
-        name = line.strip()
-        answer = info | {"parameters": parameters} if name == "info" else known[name].measure()
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
