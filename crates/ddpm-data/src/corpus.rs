@@ -1,10 +1,10 @@
-//! A data set with its splits.
+//! A data set with its training and test split.
 
 use crate::dataset::DataSet;
 use crate::error::{Error, Result};
 
-/// What a source holds: a set to train on and, usually, one to test on. Both
-/// have images of one size and the same number of classes.
+/// A training set and an optional test set. Both have the same image size and, if
+/// labelled, the same number of classes.
 #[derive(Debug, Clone)]
 pub struct Corpus {
     name: String,
@@ -14,10 +14,10 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The number of classes of both sets becomes the larger of the two.
+    /// Combines two splits. Both get the larger of their numbers of classes.
     ///
     /// # Errors
-    /// [`Error::SplitSize`] if the images differ in size.
+    /// [`Error::SplitSize`] if the image sizes differ.
     pub fn new(name: impl Into<String>, train: DataSet, test: Option<DataSet>) -> Result<Self> {
         if let Some(test) = &test
             && (test.rows(), test.cols()) != (train.rows(), train.cols())
@@ -38,11 +38,11 @@ impl Corpus {
         }
     }
 
-    /// The same corpus with an explicit number of classes. A split without
-    /// labels stays without classes.
+    /// The same splits with the given number of classes. An unlabelled split is left
+    /// as it is.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`] if a label is not below `classes`,
+    /// [`Error::LabelOutOfRange`] if a label is `classes` or more,
     /// [`Error::NoLabels`] if neither split has labels.
     pub fn with_classes(self, classes: usize) -> Result<Self> {
         let Self { name, train, test, commit } = self;
@@ -53,32 +53,33 @@ impl Corpus {
         Ok(Self { name, train: set(train)?, test: test.map(set).transpose()?, commit })
     }
 
-    /// The name of the source: `mnist`, the name of a folder, or `OWNER/NAME`.
+    /// The name of the data set: `MNIST`, the name of a folder, the prefix of its
+    /// files, or `OWNER/NAME` on the Hub.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The images to train on.
+    /// The training set.
     #[must_use]
     pub fn train(&self) -> &DataSet {
         &self.train
     }
 
-    /// The images to test on.
+    /// The test set, or `None` if the source has only a training set.
     #[must_use]
     pub fn test(&self) -> Option<&DataSet> {
         self.test.as_ref()
     }
 
-    /// Both sets by value.
+    /// The training set and the test set, by value.
     #[must_use]
     pub fn into_splits(self) -> (DataSet, Option<DataSet>) {
         (self.train, self.test)
     }
 
-    /// The commit of the Hub's repository that the corpus was read from; add it
-    /// to the address as `@COMMIT` to read the same files again.
+    /// The commit of the Hub repository that the data set was read from, or `None`
+    /// for other sources. Add `@COMMIT` to the address to read the same files again.
     #[must_use]
     pub fn commit(&self) -> Option<&str> {
         self.commit.as_deref()

@@ -1,79 +1,82 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use crate::idx::IdxKind;
 
-/// What an underlying library reported.
+/// An error of a library that this crate calls.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a data set could not be read, written or batched.
+/// A data set or file that cannot be read, written or used, or an argument out of range.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
+#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum Error {
+    /// A number or size is outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange { name: Cow<'static, str>, found: String, expected: Cow<'static, str> },
+
     // --- IDX files ---
     /// A file or folder is missing or cannot be read.
     #[error("cannot read {file}")]
     Read { file: PathBuf, source: io::Error },
-    /// The compressed stream is truncated or corrupt.
+    /// The gzip stream is truncated or corrupt.
     #[error("{file} is not a valid gzip file")]
     Gzip { file: PathBuf, source: io::Error },
-    /// Neither images nor labels in the IDX format.
+    /// The file does not begin with the magic number of IDX images or labels.
     #[error("{file}: wrong IDX magic number {found:#010x}, expected {expected}")]
     WrongMagic { file: PathBuf, found: u32, expected: IdxKind },
-    /// Labels where images are expected, or the reverse.
+    /// The file holds labels where images are expected, or the reverse.
     #[error("{file}: holds {found}, expected {expected}")]
     WrongKind { file: PathBuf, found: IdxKind, expected: IdxKind },
     /// The file ends inside its header.
-    #[error("{file}: ends after {found} bytes, inside the IDX header of {expected} bytes")]
+    #[error("{file}: has {found} bytes of IDX data, expected at least {expected} for the header")]
     ShortHeader { file: PathBuf, found: u64, expected: u64 },
-    /// Images without pixels.
-    #[error("{file}: the IDX header claims images of {rows}x{cols} pixels")]
+    /// The header gives images a height or width of 0.
+    #[error("{file}: the IDX header gives images of {rows}x{cols} pixels, expected at least 1x1")]
     ZeroSize { file: PathBuf, rows: u32, cols: u32 },
-    /// More data than this crate is willing to hold in memory.
-    #[error("{file}: claims {claimed} bytes, the limit is {limit}")]
+    /// The uncompressed data is larger than this crate loads into memory.
+    #[error("{file}: needs {claimed} bytes of memory, expected at most {limit}")]
     TooLarge { file: PathBuf, claimed: u128, limit: u64 },
-    /// Fewer bytes than the header claims.
-    #[error("{file}: has {found} bytes, its IDX header claims {expected}")]
+    /// The file has fewer bytes than its header says.
+    #[error("{file}: has {found} bytes of IDX data, expected {expected} according to its header")]
     Short { file: PathBuf, found: u64, expected: u64 },
-    /// More bytes than the header claims.
-    #[error("{file}: has at least {found} bytes, its IDX header claims {expected}")]
+    /// The file has more bytes than its header says.
+    #[error("{file}: has at least {found} bytes of IDX data, expected {expected} according to its header")]
     TrailingBytes { file: PathBuf, found: u64, expected: u64 },
 
     // --- sets ---
-    /// Pixels that do not make up whole images.
-    #[error("{pixels} pixels are not a whole number of images of {rows}x{cols}")]
-    PixelCount { rows: usize, cols: usize, pixels: usize },
-    /// More items than an IDX header or a `u32` index can express.
-    #[error("{count} is more than the limit of {limit}")]
+    /// More images than a `u32` index can address.
+    #[error("the data set has {count} images, expected at most {limit}")]
     TooMany { count: usize, limit: u32 },
-    /// A data set needs at least one image.
-    #[error("{file}: holds no images")]
+    /// The file holds no images.
+    #[error("{file}: holds no images, expected at least one")]
     Empty { file: PathBuf },
-    /// Images and labels do not belong together.
-    #[error("{images_file} holds {images} images, but {labels_file} holds {labels} labels")]
+    /// The numbers of images and labels differ.
+    #[error(
+        "{images_file} holds {images} images, but {labels_file} holds {labels} labels, expected one for each image"
+    )]
     CountMismatch { images_file: PathBuf, images: usize, labels_file: PathBuf, labels: usize },
-    /// Train and test images do not belong together.
-    #[error("{file}: images of {rows}x{cols}, expected {expected_rows}x{expected_cols} as in the train set")]
+    /// Test images have another size than training images.
+    #[error(
+        "{file}: images of {rows}x{cols}, expected {expected_rows}x{expected_cols} as in the training set"
+    )]
     SplitSize { file: PathBuf, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
-    /// A label outside of the classes.
+    /// A label is outside the range of classes.
     #[error("{file}: label {label} at index {index}, expected 0 to {max}")]
     LabelOutOfRange { file: PathBuf, index: usize, label: i64, max: usize },
-    /// Labels or classes were asked for, and there are none.
-    #[error("the set {name} has no labels")]
+    /// The operation needs labels, and the data set has none.
+    #[error("data set {name} has no labels")]
     NoLabels { name: String },
-    /// Content other than the one that is known.
+    /// The content differs from the expected one.
     #[error("{file}: SHA-256 is {found}, expected {expected}")]
     Checksum { file: PathBuf, found: String, expected: String },
-    /// An index beyond the end of the set.
-    #[error("index {index} is outside of the set {name} of {len} images")]
-    IndexOutOfRange { name: String, index: u32, len: usize },
-    /// A batch of no image, or of more than there are.
+    /// The batch size is 0, or larger than the data set.
     #[error("a batch of {batch_size} from a set of {len}, expected 1 to {len}")]
     BatchSize { batch_size: usize, len: usize },
 
@@ -81,11 +84,11 @@ pub enum Error {
     /// The folder holds no data set.
     #[error("found no data set in {folder}: expected {expected}, each with or without .gz")]
     NoDataSet { folder: PathBuf, expected: String },
-    /// The folder holds more than one data set.
-    #[error("{folder} holds more than one data set: {}; give each a folder of its own", candidates.join(", "))]
+    /// The folder holds several data sets, or several files for the same part of one.
+    #[error("{folder}: expected one data set, found several: {}; move each to its own folder", candidates.join(", "))]
     Ambiguous { folder: PathBuf, candidates: Vec<String> },
-    /// Not an address of the Hub.
-    #[error("{address} is not an address of the Hub: {reason}")]
+    /// The text is not a valid address of the Hub.
+    #[error("{address} is not a valid Hub address: {reason}")]
     BadAddress { address: String, reason: &'static str },
     /// The crate was built without the feature `mnist`.
     #[error("this build does not contain MNIST; build with the feature `mnist`")]
@@ -95,8 +98,8 @@ pub enum Error {
     HubFeature { address: String },
 
     // --- the Hub ---
-    /// The environment names no place for the cache.
-    #[error("no folder for the cache of the Hub: set HF_HOME or HF_HUB_CACHE")]
+    /// The configuration names no cache folder.
+    #[error("no cache folder for downloads from the Hub: set HF_HOME or HF_HUB_CACHE")]
     NoCacheFolder,
     /// The HTTPS client cannot be set up.
     #[error(
@@ -107,13 +110,13 @@ pub enum Error {
     /// The repository has no such file.
     #[error("{repo} has no file {file} at revision {revision}")]
     NotOnHub { repo: String, revision: String, file: String },
-    /// The repository has none of the layouts that this crate reads.
-    #[error("found no data set in {repo} at revision {revision}: expected one of {}", expected.join(", "))]
+    /// The repository has no layout that this crate can read.
+    #[error("found no data set in {repo} at revision {revision}: expected one of the files {}", expected.join(", "))]
     NoHubDataSet { repo: String, revision: String, expected: Vec<String> },
-    /// Offline, and the file was never fetched.
+    /// Offline mode is on, and the file is not in the cache.
     #[error(
         "{file} of {repo} at revision {revision} is not in the cache {cache}, and offline mode is on: \
-         fetch it once with HF_HUB_OFFLINE unset, or copy the cache from a machine that did"
+         download it once with HF_HUB_OFFLINE unset, or copy the cache from a machine that has it"
     )]
     NotCached { repo: String, revision: String, file: String, cache: PathBuf },
     /// The repository is private, gated, or does not exist.
@@ -122,29 +125,26 @@ pub enum Error {
     )]
     HubAccess { repo: String, file: String, source: Cause },
     /// The request failed.
-    #[error("cannot fetch {file} of {repo}")]
+    #[error("cannot download {file} of {repo}")]
     HubRequest { repo: String, file: String, source: Cause },
-    /// Fewer or more bytes arrived than the Hub announced.
-    #[error("{file}: {found} bytes arrived, the Hub announced {expected}")]
+    /// The size of a download is not the size that the Hub announced.
+    #[error("{file}: downloaded {found} bytes, expected {expected} as the Hub announced")]
     DownloadSize { file: PathBuf, found: u64, expected: u64 },
 
     // --- parquet files ---
-    /// The parquet file is corrupt or uses a feature that is not supported.
-    #[error("{file} is not a parquet file that can be read")]
+    /// The parquet file is corrupt, or uses an unsupported feature of the format.
+    #[error("cannot read {file} as a parquet file")]
     Parquet { file: PathBuf, source: Cause },
-    /// A column is missing or of another type.
+    /// A column is missing, or has the wrong type.
     #[error("{file}: column {column} is {found}, expected {expected}")]
     Column { file: PathBuf, column: &'static str, found: String, expected: &'static str },
-    /// A cell without a value.
-    #[error("{file}: row {row} of column {column} is null")]
+    /// A cell has no value.
+    #[error("{file}: row {row} of column {column} is null, expected a value")]
     Null { file: PathBuf, column: &'static str, row: usize },
-    /// The column ends before the file says so.
-    #[error("{file}: {found} rows, the file claims {expected}")]
-    RowCount { file: PathBuf, found: usize, expected: i64 },
     /// The image of a row is not a PNG.
-    #[error("{file}: row {row} holds no valid PNG image")]
+    #[error("{file}: the image of row {row} is not a valid PNG")]
     Png { file: PathBuf, row: usize, source: Cause },
-    /// The image of a row is of another size than the first.
+    /// The image of a row has another size than the image of row 0.
     #[error("{file}: row {row} is {rows}x{cols}, expected {expected_rows}x{expected_cols} as in row 0")]
     ImageSize {
         file: PathBuf,
@@ -154,7 +154,18 @@ pub enum Error {
         expected_rows: usize,
         expected_cols: usize,
     },
-    /// A file cannot be read for its digest.
+    /// A file cannot be read to compute its digest.
     #[error(transparent)]
     Files(#[from] ddpm_files::Error),
+}
+
+impl Error {
+    /// [`Error::OutOfRange`] from text and numbers of any kind.
+    pub(crate) fn out_of_range(
+        name: impl Into<Cow<'static, str>>,
+        found: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
 }

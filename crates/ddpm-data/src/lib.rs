@@ -1,18 +1,19 @@
-//! Image sets in the IDX format and from the Hub: MNIST and its relatives.
+//! Reads data sets of grey-level images, such as MNIST and Fashion-MNIST, from IDX
+//! files and the Hugging Face Hub.
 //!
-//! The crate knows files and grey levels, and neither tensors nor models.
+//! The crate depends on no tensor library and on no model.
 //!
-//! | word | meaning |
+//! | term | meaning |
 //! | --- | --- |
-//! | [`Source`] | where a data set comes from: `mnist`, a folder, `hf://datasets/…` |
-//! | [`Corpus`] | what a source holds: a set to train on, perhaps one to test on |
-//! | [`DataSet`] | N × rows × cols grey levels, perhaps with a class each |
-//! | [`Epochs`] | which images make up the batch of a training step |
-//! | model scale | `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
+//! | [`Source`] | the location of a data set: `mnist`, a folder, `hf://datasets/…` |
+//! | [`Corpus`] | the splits of a data set: a training set and an optional test set |
+//! | [`DataSet`] | one split: N × rows × cols grey levels and optional class labels |
+//! | [`Epochs`] | shuffled batches: the image indices of each training step |
+//! | model scale | a pixel as `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
 //!
 //! With the feature `mnist`, MNIST (Yann LeCun, Corinna Cortes, Christopher
-//! J.C. Burges; CC BY-SA 3.0) is compiled in, and verified against its SHA-256
-//! when it is loaded:
+//! J.C. Burges; CC BY-SA 3.0) is part of the compiled crate. Loading it verifies
+//! its SHA-256:
 //!
 //! ```
 //! # #[cfg(feature = "mnist")] {
@@ -24,7 +25,7 @@
 //! assert_eq!(train.classes(), Some(10));
 //! assert!((train.stats().std - 0.6162).abs() < 1e-4);
 //!
-//! // The batch of step 1000, whether or not the steps before were taken.
+//! // The batch of step 1000. It does not depend on earlier calls.
 //! let mut epochs = Epochs::new(train.len(), 128, 42)?;
 //! let indices = epochs.batch(1000);
 //! let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -38,12 +39,12 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! No feature is on by default.
 //!
 //! | feature | adds | without it |
 //! | --- | --- | --- |
-//! | `mnist` | [`Source::Mnist`] and the 11 MB of MNIST | loading it is [`Error::MnistFeature`] |
-//! | `hub` | data sets and model files from the Hugging Face Hub, and an HTTP client among the dependencies | `hf://` sources are [`Error::HubFeature`] |
+//! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
+//! | `hub` | data sets and model files from the Hub; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`] |
 
 mod batches;
 mod corpus;

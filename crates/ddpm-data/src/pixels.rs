@@ -1,13 +1,13 @@
-//! The two scales of a pixel.
+//! Conversion between grey levels and the model's value range.
 //!
-//! Files hold `u8` grey levels 0 to 255. A diffusion model sees `f32` in
-//! \[-1, 1], because its noise is centred on zero:
+//! Files hold `u8` grey levels from 0 to 255. A diffusion model takes `f32` values
+//! in \[-1, 1], because its noise has mean zero:
 //!
 //! ```text
 //! x = p / 127.5 − 1        p = round(127.5 · (x + 1)), clamped to 0..=255
 //! ```
 
-/// A grey level on the scale of the model: 0 is -1.0, 255 is 1.0.
+/// Converts a grey level to the model's value range: 0 to -1.0, 255 to 1.0.
 ///
 /// ```
 /// assert_eq!(ddpm_data::to_model_scale(0), -1.0);
@@ -19,11 +19,11 @@ pub fn to_model_scale(pixel: u8) -> f32 {
     f32::from(pixel) / 127.5 - 1.0
 }
 
-/// The grey level nearest to a value on the scale of the model; the inverse of
+/// Converts a model's value to the nearest grey level. It is the inverse of
 /// [`to_model_scale`] for all 256 levels.
 ///
-/// Halves round away from zero. Values outside of \[-1, 1] are clamped, as a
-/// sampler does not promise to stay inside; NaN becomes 0.
+/// Halves round away from zero. Values outside \[-1, 1] are clamped, because a
+/// sampler may return them. NaN becomes 0.
 ///
 /// ```
 /// assert_eq!(ddpm_data::to_pixel(-3.0), 0);
@@ -31,7 +31,7 @@ pub fn to_model_scale(pixel: u8) -> f32 {
 /// ```
 #[inline]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "a float to integer cast saturates")]
+#[expect(clippy::cast_possible_truncation, reason = "a cast from float to integer saturates")]
 pub fn to_pixel(x: f32) -> u8 {
     ((x + 1.0) * 127.5).round() as u8
 }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn values_between_two_levels_go_to_the_nearer_one() {
+    fn a_value_between_two_levels_rounds_to_the_nearer_one() {
         let step = 2.0 / 255.0;
         assert_eq!(to_pixel(to_model_scale(100) + 0.49 * step), 100);
         assert_eq!(to_pixel(to_model_scale(100) + 0.51 * step), 101);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn values_outside_of_the_scale_are_clamped() {
+    fn values_outside_the_range_are_clamped() {
         assert_eq!(to_pixel(-1.001), 0);
         assert_eq!(to_pixel(1.001), 255);
         assert_eq!(to_pixel(f32::INFINITY), 255);

@@ -1,4 +1,4 @@
-//! SHA-256 in lower-case hexadecimal.
+//! SHA-256 digests in lower-case hexadecimal.
 
 use std::{
     fmt::Write,
@@ -11,7 +11,7 @@ use sha2::Digest;
 
 use crate::{Error, Result};
 
-/// A SHA-256 digest of data that arrives in pieces.
+/// Computes the SHA-256 of data that is added in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Sha256(sha2::Sha256);
 
@@ -21,7 +21,7 @@ impl Sha256 {
         self.0.update(bytes);
     }
 
-    /// The digest of all pieces, 64 hexadecimal digits.
+    /// Returns the digest of all pieces, as 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn into_hex(self) -> String {
         let mut hex = String::with_capacity(64);
@@ -33,7 +33,7 @@ impl Sha256 {
     }
 }
 
-/// The SHA-256 of `bytes`.
+/// Computes the SHA-256 of `bytes`, as 64 lower-case hexadecimal digits.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     let mut digest = Sha256::default();
@@ -41,11 +41,11 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     digest.into_hex()
 }
 
-/// The SHA-256 of a file, read in pieces of 64 KiB.
+/// Computes the SHA-256 of a file, as 64 lower-case hexadecimal digits. It reads the file in pieces of 64 KiB.
 ///
 /// # Errors
 ///
-/// If the file cannot be read.
+/// [`Error::Read`] if the file cannot be read.
 pub fn sha256_of_file(path: &Path) -> Result<String> {
     let error = |source| Error::Read { path: path.to_owned(), source };
     let mut input = BufReader::with_capacity(1 << 16, File::open(path).map_err(error)?);
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_of_pieces_and_of_a_file_is_that_of_the_whole() {
+    fn digests_of_pieces_and_of_a_file_equal_the_digest_of_all_bytes() {
         // FIPS 180-2, appendix B.1.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_hex(b"abc"), abc);

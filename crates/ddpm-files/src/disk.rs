@@ -1,4 +1,4 @@
-//! The system calls whose order or failure matters. Tests record them and let some fail.
+//! The system calls whose order or failure matters for atomic writing. Tests record them and make some fail.
 
 use std::{
     fs::{self, File},
@@ -8,49 +8,50 @@ use std::{
 
 use tempfile::TempPath;
 
-/// Reads a whole file.
+/// Reads the content of a file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    before("read", path)?;
+    intercept("read", path)?;
     fs::read(path)
 }
 
-/// Creates one folder.
+/// Creates a folder in an existing one.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
-    before("create_dir", path)?;
+    intercept("create_dir", path)?;
     fs::create_dir(path)
 }
 
-/// Makes a file's content durable. `path` is for tests.
+/// Syncs the content of a file to the disk. Only tests use `path`.
 pub(crate) fn sync_file(file: &File, path: &Path) -> io::Result<()> {
-    before("sync_file", path)?;
+    intercept("sync_file", path)?;
     file.sync_all()
 }
 
-/// Makes the entries of a folder durable, where the system can.
+/// Syncs the entries of a folder to the disk. Does nothing on systems other than Unix.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    before("sync_dir", path)?;
+    intercept("sync_dir", path)?;
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
-/// Moves a temporary file to `to`, replacing a file there.
+/// Renames a temporary file to `to`, replacing an existing file.
 pub(crate) fn persist(file: TempPath, to: &Path) -> io::Result<()> {
-    before("rename", to)?;
+    intercept("rename", to)?;
     Ok(file.persist(to)?)
 }
 
 /// Renames a folder.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    before("rename", to)?;
+    intercept("rename", to)?;
     fs::rename(from, to)
 }
 
+/// Does nothing. In tests it records the call and may make it fail.
 #[cfg(not(test))]
-fn before(_call: &'static str, _path: &Path) -> io::Result<()> {
+fn intercept(_call: &'static str, _path: &Path) -> io::Result<()> {
     Ok(())
 }
 
 #[cfg(test)]
-pub(crate) use faults::{before, record};
+pub(crate) use faults::{intercept, record};
 
 #[cfg(test)]
 mod faults {
@@ -60,17 +61,17 @@ mod faults {
         path::{Path, PathBuf},
     };
 
-    /// A call, and the path that it changes or reads.
+    /// The name of a call, and the path that it reads or changes.
     pub(crate) type Call = (&'static str, PathBuf);
-    /// From the number of a call, counted from 0, and its name: whether it fails.
+    /// Whether a call fails, given its number, counted from 0, and its name.
     type Fails = Box<dyn Fn(usize, &str) -> bool>;
 
     thread_local! {
         static RECORD: RefCell<Option<(Fails, Vec<Call>)>> = const { RefCell::new(None) };
     }
 
-    /// Runs `work`, lets the calls fail of which `fails` says so, with "permission denied", and returns all
-    /// calls in order.
+    /// Runs `work` and returns its result and all calls in order. A call for which `fails` returns true fails
+    /// with "permission denied".
     pub(crate) fn record<T>(
         fails: impl Fn(usize, &str) -> bool + 'static,
         work: impl FnOnce() -> T,
@@ -81,7 +82,7 @@ mod faults {
         (result, calls)
     }
 
-    pub(crate) fn before(call: &'static str, path: &Path) -> io::Result<()> {
+    pub(crate) fn intercept(call: &'static str, path: &Path) -> io::Result<()> {
         RECORD.with_borrow_mut(|record| {
             let Some((fails, calls)) = record else { return Ok(()) };
             let number = calls.len();

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A file or folder that cannot be read, written or replaced.
+/// A file or folder cannot be read, written or replaced.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,26 +25,26 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// A file would replace something that is no regular file, for example a device.
-    #[error("{}: cannot write: exists and is no regular file", path.display())]
+    /// The path of a new file exists and is not a regular file but, for example, a device.
+    #[error("{}: cannot write: exists and is not a regular file", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
     },
-    /// A folder would replace one that holds something else.
-    #[error("{}: cannot write: exists and holds no {kind}", path.display())]
+    /// The path of a new folder exists, and is not empty or a folder of the same kind.
+    #[error("{}: cannot write: exists and holds no {kind}; expected a new or empty folder", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
-        /// What the folder may hold, for example "feature net".
+        /// The content that may be replaced, for example "feature net".
         kind: &'static str,
     },
-    /// A folder could not be replaced, and the old one could not be moved back to its name.
+    /// A folder cannot be replaced, and the old folder cannot be moved back to its path.
     #[error("{}: cannot replace; the old folder is kept as {}", path.display(), old.display())]
     Replace {
         /// The folder.
         path: PathBuf,
-        /// Where its old content is, complete.
+        /// The path of the complete old folder.
         old: PathBuf,
         /// The system's error.
         source: io::Error,

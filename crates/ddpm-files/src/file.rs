@@ -1,4 +1,4 @@
-//! Files that are complete, or not there.
+//! Atomic writing of files.
 
 use std::{
     collections::BTreeSet,
@@ -14,43 +14,43 @@ use crate::{
     folder::{NewFolders, TEMPORARY, parent, write_error},
 };
 
-/// Writes a file under a temporary name in the same folder, which is created if it is missing, and renames it.
+/// Writes a file under a temporary name in the same folder, then renames it. Creates the folder if it is missing.
 ///
 /// # Errors
 ///
-/// If the folder or the file cannot be written, or the path exists and is no regular file; nothing is left
-/// behind then.
+/// If the folder or the file cannot be written, or the path exists and is not a regular file. No temporary or
+/// partial file remains then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.append(bytes)?;
     file.commit()
 }
 
-/// A file that is written under a temporary name beside its place, and renamed when it is complete.
+/// A file that is written under a temporary name in the same folder, and renamed when it is complete.
 ///
-/// Unless it is committed, neither it nor a folder that was created for it stays.
+/// Dropping it without [`commit`](Self::commit) removes the temporary file and the folders created for it.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    // Dropped in this order: a file is removed after it is closed, and its folders after that.
+    // Rust drops fields in this order: the file is closed, then removed, then its folders are removed.
     file: BufWriter<File>,
     temporary: TempPath,
     folders: NewFolders,
 }
 
 impl AtomicFile {
-    /// Opens the temporary file, in the folder of `path`, which is created if it is missing.
+    /// Opens a temporary file in the folder of `path`. Creates the folder if it is missing.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be written, or `path` exists and is no regular file.
+    /// If the folder cannot be written, or `path` exists and is not a regular file.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         check_target(&path)?;
         let open = || {
             let folders = NewFolders::create(parent(&path))?;
             let mut builder = tempfile::Builder::new();
-            // Temporary files are private by default; this one gets the permissions of any new file.
+            // By default only the owner can read a temporary file. This gives it the usual permissions.
             #[cfg(unix)]
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
             Ok((builder.prefix(TEMPORARY).tempfile_in(parent(&path))?.into_parts(), folders))
@@ -59,41 +59,42 @@ impl AtomicFile {
         Ok(Self { path, file: BufWriter::new(file), temporary, folders })
     }
 
-    /// The path that the file gets.
+    /// The final path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes the next piece, through a buffer.
+    /// Appends bytes to the file, through a buffer.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(write_error(&self.path))
     }
 
-    /// Renames the file to its path, replacing a file there.
+    /// Completes the file and renames it to its final path, replacing an existing file.
     ///
     /// # Errors
     ///
-    /// If it cannot be written or renamed; an older file stays then.
+    /// If the file cannot be written or renamed. An existing file stays unchanged then.
     pub fn commit(self) -> Result<()> {
         Self::commit_all([self])
     }
 
-    /// Renames files that belong together to their paths: all, or none that did not exist before.
+    /// Completes files that belong together and renames them to their final paths.
     ///
-    /// First all are synced to the disk, then all are renamed with nothing in between, then their folders are
-    /// synced.
+    /// It syncs all files to the disk, then renames all of them without other work in between, then syncs their
+    /// folders.
     ///
     /// # Errors
     ///
-    /// If one cannot be written or renamed. Files that did not exist before do not exist then; a file that was
-    /// replaced before the failure stays replaced.
+    /// If a file cannot be written or renamed. New files are removed then. A file that already replaced an
+    /// existing one stays.
     pub fn commit_all(files: impl IntoIterator<Item = Self>) -> Result<()> {
-        // The folders of later files first, for they may lie within others. Dropped after the temporary files.
+        // The folders of later files come first, because they may lie in folders of earlier files. This variable
+        // is dropped after `files`, so the folders are removed after the temporary files.
         let mut folders = NewFolders::default();
         let mut files: Vec<Self> = files.into_iter().collect();
         for file in &mut files {
@@ -123,20 +124,21 @@ impl AtomicFile {
     }
 }
 
-/// Files that did not exist before. When dropped they are removed.
+/// The paths of new files. Dropping it removes the files.
 #[derive(Default)]
 struct NewFiles(Vec<PathBuf>);
 
 impl Drop for NewFiles {
     fn drop(&mut self) {
         for path in &self.0 {
-            // The first error is the one to report.
+            // The caller reports the first error, so this one is ignored.
             drop(fs::remove_file(path));
         }
     }
 }
 
-/// A rename would replace a device such as /dev/null by a file.
+/// Checks that `path` does not exist or is a regular file. A rename would replace, for example, the device
+/// /dev/null.
 fn check_target(path: &Path) -> Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(Error::NotAFile { path: path.to_owned() });

@@ -1,4 +1,4 @@
-//! Folders that are complete, or not there.
+//! Atomic writing of folders.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -10,26 +10,26 @@ use tempfile::TempDir;
 
 use crate::{Error, Result, disk};
 
-/// The beginning of the names of temporary files and folders. They are removed unless the program is killed.
+/// The prefix of the names of temporary files and folders. They remain only if the program is killed.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A folder that is filled under a temporary name beside its place, and renamed when it is complete.
+/// A folder that is filled under a temporary name in the same parent, and renamed when it is complete.
 ///
-/// Unless it is committed, neither it nor a folder that was created for it stays.
+/// Dropping it without [`commit`](Self::commit) removes the temporary folder and the parents created for it.
 #[derive(Debug)]
 pub struct AtomicDir {
     to: PathBuf,
-    // Dropped in this order.
+    // Rust drops fields in this order: the temporary folder is removed before its parents.
     temporary: TempDir,
     folders: NewFolders,
 }
 
 impl AtomicDir {
-    /// Creates the temporary folder, in the parent of `to`, which is created if it is missing.
+    /// Creates a temporary folder in the parent of `to`. Creates the parent if it is missing.
     ///
     /// # Errors
     ///
-    /// If it cannot be created.
+    /// If a folder cannot be created.
     pub fn create(to: impl Into<PathBuf>) -> Result<Self> {
         let to = to.into();
         let create = || {
@@ -40,20 +40,20 @@ impl AtomicDir {
         Ok(Self { to, temporary, folders })
     }
 
-    /// The temporary folder. Files are to be written into it by [`write_atomic`](crate::write_atomic) or
-    /// [`AtomicFile`](crate::AtomicFile), which sync them.
+    /// The path of the temporary folder. Write files into it with [`write_atomic`](crate::write_atomic) or
+    /// [`AtomicFile`](crate::AtomicFile), which sync them to the disk.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.temporary.path()
     }
 
-    /// Renames the folder to its path. An older folder there is moved to a sibling `NAME.old-…` first and
-    /// removed last.
+    /// Renames the folder to its final path. It moves an existing folder into a sibling `NAME.old-…` before the
+    /// rename, and removes it after the rename.
     ///
     /// # Errors
     ///
-    /// If a folder cannot be moved, synced or removed. The old or the new folder is then complete under its
-    /// name, or [`Error::Replace`] names the path of the old one.
+    /// If a folder cannot be moved, synced or removed. Then the final path holds the complete old or the complete
+    /// new folder, or the error is [`Error::Replace`], which names the path of the old folder.
     pub fn commit(self) -> Result<()> {
         let Self { to, temporary, folders } = self;
         if fs::symlink_metadata(&to).is_ok() {
@@ -61,7 +61,7 @@ impl AtomicDir {
         } else {
             let commit = || {
                 disk::rename(temporary.path(), &to)?;
-                // Not to be removed any more.
+                // Keeps the renamed folder.
                 let _: PathBuf = temporary.keep();
                 disk::sync_dir(parent(&to))
             };
@@ -72,44 +72,45 @@ impl AtomicDir {
     }
 }
 
-/// Puts `new` in the place of the folder `to`.
+/// Replaces the folder `to` with `new`.
 fn replace(new: TempDir, to: &Path) -> Result<()> {
     let name = to.file_name().unwrap_or_default();
     let mut prefix = OsString::from(name);
     prefix.push(".old-");
-    let aside = temporary_dir(&prefix, parent(to)).map_err(write_error(to))?;
-    let old = aside.path().join(name);
+    let backup = temporary_dir(&prefix, parent(to)).map_err(write_error(to))?;
+    let old = backup.path().join(name);
     disk::rename(to, &old).map_err(write_error(to))?;
-    let placed = disk::rename(new.path(), to);
-    if placed.is_ok() {
-        // Not to be removed any more.
+    let renamed = disk::rename(new.path(), to);
+    if renamed.is_ok() {
+        // Keeps the renamed folder.
         let _: PathBuf = new.keep();
     } else if disk::rename(&old, to).is_ok() {
-        return placed.map_err(write_error(to));
+        return renamed.map_err(write_error(to));
     }
-    // Until the new name is on the disk, a crash may lose it, and the old folder is needed.
-    if let Err(source) = placed.and_then(|()| disk::sync_dir(parent(to))) {
-        let _: PathBuf = aside.keep();
+    // Until the rename is synced to the disk, a crash may lose it, so the old folder must stay.
+    if let Err(source) = renamed.and_then(|()| disk::sync_dir(parent(to))) {
+        let _: PathBuf = backup.keep();
         return Err(Error::Replace { path: to.to_owned(), old, source });
     }
-    let path = aside.path().to_owned();
-    aside.close().map_err(write_error(&path))
+    let path = backup.path().to_owned();
+    backup.close().map_err(write_error(&path))
 }
 
-/// Creates a folder and its missing ancestors, and syncs the parent of each new one.
+/// Creates a folder and its missing ancestors, and syncs the parent of each new folder to the disk.
 ///
 /// # Errors
 ///
-/// If one cannot be created, or the path exists and is no folder. New ancestors are removed then.
+/// If a folder cannot be created, or the path exists and is not a folder. New ancestors are removed then.
 pub fn create_dir_all(folder: &Path) -> Result<()> {
     NewFolders::create(folder).map(NewFolders::keep).map_err(write_error(folder))
 }
 
-/// Checks that a folder may be replaced: that it does not exist, is empty, or `is_kind` returns true.
+/// Checks that a folder may be replaced: it does not exist, it is empty, or `is_kind` returns true. `kind` names
+/// the content in the error, for example "feature net".
 ///
 /// # Errors
 ///
-/// [`Error::Occupied`] with the name of the kind, for example "feature net".
+/// [`Error::Occupied`] if the folder may not be replaced.
 pub fn check_writable(folder: &Path, kind: &'static str, is_kind: impl FnOnce() -> bool) -> Result<()> {
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     if folder.exists() && !is_empty() && !is_kind() {
@@ -118,7 +119,7 @@ pub fn check_writable(folder: &Path, kind: &'static str, is_kind: impl FnOnce() 
     Ok(())
 }
 
-/// Removes the temporary folders that a killed program has left in `folder`.
+/// Removes the temporary folders that a killed program left in `folder`.
 ///
 /// # Errors
 ///
@@ -135,12 +136,12 @@ pub fn remove_temporary(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Folders that were created, the innermost first. When dropped they are removed, as far as they are empty.
+/// The paths of new folders, the innermost first. Dropping it removes those that are empty.
 #[derive(Debug, Default)]
 pub(crate) struct NewFolders(Vec<PathBuf>);
 
 impl NewFolders {
-    /// Creates a folder and its missing ancestors, and syncs the parent of each new one.
+    /// Creates a folder and its missing ancestors, and syncs the parent of each new folder to the disk.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         let missing = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
         let missing: Vec<&Path> = missing.collect();
@@ -148,7 +149,7 @@ impl NewFolders {
         for path in missing.into_iter().rev() {
             match disk::create_dir(path) {
                 Ok(()) => new.0.insert(0, path.to_owned()),
-                // By another program, or by way of `..`.
+                // Another program created it, or the path contains `..`.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
                 Err(error) => return Err(error),
             }
@@ -160,12 +161,12 @@ impl NewFolders {
         Ok(new)
     }
 
-    /// Adds folders that may lie within these.
+    /// Adds folders that may lie inside these.
     pub(crate) fn prepend(&mut self, mut folders: Self) {
         self.0.splice(..0, std::mem::take(&mut folders.0));
     }
 
-    /// Lets the folders stay.
+    /// Keeps the folders.
     pub(crate) fn keep(mut self) {
         self.0.clear();
     }
@@ -174,13 +175,13 @@ impl NewFolders {
 impl Drop for NewFolders {
     fn drop(&mut self) {
         for folder in &self.0 {
-            // One that is no longer empty is not removed, and is to stay.
+            // The system does not remove a folder that is not empty, as intended.
             drop(fs::remove_dir(folder));
         }
     }
 }
 
-/// An empty folder with a random name and the permissions of any new folder.
+/// Creates an empty folder with a random name and the usual permissions of a new folder.
 fn temporary_dir(prefix: &OsStr, parent: &Path) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -188,12 +189,12 @@ fn temporary_dir(prefix: &OsStr, parent: &Path) -> io::Result<TempDir> {
     builder.prefix(prefix).tempdir_in(parent)
 }
 
-/// Names the file or folder that cannot be written.
+/// Converts a system error to [`Error::Write`] for `path`.
 pub(crate) fn write_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Write { path: path.to_owned(), source }
 }
 
-/// The folder in which `path` lies.
+/// The folder that contains `path`; `.` if `path` has one part.
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,8 +1,9 @@
-//! Files and folders that are written completely or not at all, SHA-256 digests, and manifests.
+//! Atomic writing of files and folders, SHA-256 digests, and manifests.
 //!
-//! [`AtomicFile`] and [`AtomicDir`] write under a temporary name and rename at the end, so a reader, or the
-//! next run after a crash, finds the old content or the new one. Before a rename the content is synced to the
-//! disk, and after it the folder. A [`Manifest`] lists a folder's files with their digests.
+//! [`AtomicFile`] and [`AtomicDir`] write under a temporary name and rename at the end. So a reader, or the next
+//! run after a crash, finds either the complete old content or the complete new content. They sync the content
+//! to the disk before the rename, and the folder after it. A [`Manifest`] lists the files of a folder with their
+//! digests.
 //!
 //! ```
 //! use ddpm_files::{AtomicDir, Manifest, sha256_hex, write_atomic};

@@ -1,18 +1,18 @@
-//! A folder's files with their SHA-256, as a file in the same folder.
+//! A file with the SHA-256 of each file of its folder.
 
 use std::{collections::BTreeMap, io, path::Path};
 
 use crate::{Error, Result, disk, sha256_hex, write_atomic};
 
-/// `manifest.json`: the SHA-256 of each file by its name.
+/// The content of `manifest.json`: the SHA-256 of each file of a folder, by file name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest(BTreeMap<String, String>);
 
 impl Manifest {
-    /// The manifest's own name in the folder.
+    /// The file name of the manifest.
     pub const NAME: &str = "manifest.json";
 
-    /// Adds a file by its name and its SHA-256 in hexadecimal.
+    /// Adds a file name and the SHA-256 of the file, in lower-case hexadecimal.
     pub fn insert(&mut self, name: &str, sha256: String) {
         self.0.insert(name.to_owned(), sha256);
     }
@@ -21,7 +21,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// [`Error::Write`] if the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(Self::NAME);
         let mut json = serde_json::to_vec_pretty(&self.0)
@@ -30,20 +30,21 @@ impl Manifest {
         write_atomic(&path, &json)
     }
 
-    /// Reads files of `folder`, or returns `None` if one of them or the manifest is missing or damaged.
+    /// Reads files of `folder` and compares them with the manifest. Returns `None` if one of them or the manifest
+    /// is missing or damaged.
     ///
     /// # Errors
     ///
-    /// If a file exists and cannot be read, which says nothing about its content.
+    /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
     pub fn read_verified<const N: usize>(folder: &Path, names: [&str; N]) -> Result<Option<[Vec<u8>; N]>> {
         let Some(manifest) = read(&folder.join(Self::NAME))? else { return Ok(None) };
-        let Ok(sums) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
+        let Ok(digests) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
             return Ok(None);
         };
         let mut contents = [const { Vec::new() }; N];
         for (content, name) in contents.iter_mut().zip(names) {
             let Some(bytes) = read(&folder.join(name))? else { return Ok(None) };
-            if sums.get(name).is_none_or(|sum| *sum != sha256_hex(&bytes)) {
+            if digests.get(name).is_none_or(|digest| *digest != sha256_hex(&bytes)) {
                 return Ok(None);
             }
             *content = bytes;
@@ -52,7 +53,7 @@ impl Manifest {
     }
 }
 
-/// A file's content, or `None` if there is no such file.
+/// Reads a file, or returns `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match disk::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_if_they_match() {
+    fn files_with_matching_digests_are_read() {
         let folder = folder();
         let contents = Manifest::read_verified(folder.path(), ["b", "a"]).unwrap();
         assert_eq!(contents, Some([b"b".to_vec(), b"a".to_vec()]));
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_changed_file_is_damage() {
+    fn with_a_missing_or_changed_file_the_result_is_none() {
         for name in ["a", "b", Manifest::NAME] {
             let folder = folder();
             fs::write(folder.path().join(name), "changed").unwrap();
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
+    fn the_error_names_a_file_that_cannot_be_read() {
         let folder = folder();
         for (failing, name) in [Manifest::NAME, "a", "b"].into_iter().enumerate() {
             let read = || Manifest::read_verified(folder.path(), ["a", "b"]);

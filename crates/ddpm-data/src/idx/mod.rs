@@ -5,8 +5,8 @@
 //! labels   u32 0x00000801 | u32 count | count bytes
 //! ```
 //!
-//! All integers are big-endian. A file may be compressed with gzip, which is
-//! told by its first two bytes and not by its name.
+//! All integers are big-endian. A file may be compressed with gzip. The reader
+//! detects gzip by the first two bytes of the file, not by its name.
 
 mod read;
 
@@ -17,7 +17,7 @@ pub use read::{MAX_BYTES, parse_images, parse_labels, read_images, read_labels};
 
 use crate::error::{Error, Result};
 
-/// What an IDX file holds.
+/// The content of an IDX file: images or labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IdxKind {
     /// `u8` in three dimensions, magic number 0x00000803.
@@ -58,7 +58,7 @@ impl fmt::Display for IdxKind {
     }
 }
 
-/// Grey-level images of one size, with the file that they came from.
+/// Grey-level images of one size, with the path of their file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     file: PathBuf,
@@ -68,17 +68,18 @@ pub struct Images {
 }
 
 impl Images {
-    /// `pixels` is N × `rows` × `cols`, row by row; `file` is for messages.
+    /// Images from N × `rows` × `cols` grey levels, in row-major order. Error
+    /// messages name `file`.
     ///
     /// # Errors
-    /// [`Error::PixelCount`] if `pixels` is not a whole number of images, or
-    /// an image has no pixels.
+    /// [`Error::OutOfRange`] if `pixels` is not a whole number of images, or
+    /// `rows` or `cols` is 0.
     pub fn new(file: impl Into<PathBuf>, rows: usize, cols: usize, pixels: Vec<u8>) -> Result<Self> {
         image_count(rows, cols, &pixels)?;
         Ok(Self { file: file.into(), rows, cols, pixels })
     }
 
-    /// Where the images came from.
+    /// The path of the file that the images were read from.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
@@ -109,40 +110,45 @@ impl Images {
     }
 }
 
-/// Class labels, with the file that they came from.
+/// Class labels, with the path of their file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// Where the labels came from.
+    /// The path of the file that the labels were read from.
     pub file: PathBuf,
-    /// One class per image.
+    /// The class of each image.
     pub values: Vec<u8>,
 }
 
-/// The IDX file of N images, uncompressed; `pixels` is N × `rows` × `cols`.
+/// Encodes N × `rows` × `cols` grey levels as an uncompressed IDX file of images.
 ///
 /// # Errors
-/// [`Error::PixelCount`] if `pixels` is not a whole number of images,
-/// [`Error::TooMany`] if a dimension does not fit in 32 bits.
+/// [`Error::OutOfRange`] if `pixels` is not a whole number of images, `rows` or
+/// `cols` is 0, or a dimension does not fit in 32 bits.
 pub fn encode_images(rows: usize, cols: usize, pixels: &[u8]) -> Result<Vec<u8>> {
     let header = header_of_images(image_count(rows, cols, pixels)?, rows, cols)?;
     Ok([&header[..], pixels].concat())
 }
 
-/// The IDX file of labels, uncompressed.
+/// Encodes labels as an uncompressed IDX file.
 ///
 /// # Errors
-/// [`Error::TooMany`] if the number of labels does not fit in 32 bits.
+/// [`Error::OutOfRange`] if the number of labels does not fit in 32 bits.
 pub fn encode_labels(labels: &[u8]) -> Result<Vec<u8>> {
     Ok([&header_of_labels(labels.len())?[..], labels].concat())
 }
 
-/// How an IDX file of `count` images begins; `count` × `rows` × `cols` pixels
-/// follow. With it a file is written piece by piece.
+/// The header of an IDX file of images. In the file, `count` × `rows` × `cols`
+/// pixels follow it. Use it to write a file in pieces.
 ///
 /// # Errors
-/// [`Error::TooMany`] if a dimension does not fit in 32 bits.
+/// [`Error::OutOfRange`] if a dimension does not fit in 32 bits.
 pub fn header_of_images(count: usize, rows: usize, cols: usize) -> Result<[u8; 16]> {
-    let numbers = [IdxKind::Images.magic(), dim(count)?, dim(rows)?, dim(cols)?];
+    let numbers = [
+        IdxKind::Images.magic(),
+        dimension("number of images", count)?,
+        dimension("number of rows", rows)?,
+        dimension("number of columns", cols)?,
+    ];
     let mut header = [0; 16];
     for (bytes, number) in header.chunks_exact_mut(4).zip(numbers) {
         bytes.copy_from_slice(&number.to_be_bytes());
@@ -150,26 +156,32 @@ pub fn header_of_images(count: usize, rows: usize, cols: usize) -> Result<[u8; 1
     Ok(header)
 }
 
-/// How an IDX file of `count` labels begins; a byte for each follows.
+/// The header of an IDX file of labels. In the file, `count` bytes follow it.
 ///
 /// # Errors
-/// [`Error::TooMany`] if the number of labels does not fit in 32 bits.
+/// [`Error::OutOfRange`] if the number of labels does not fit in 32 bits.
 pub fn header_of_labels(count: usize) -> Result<[u8; 8]> {
     let mut header = [0; 8];
     header[..4].copy_from_slice(&IdxKind::Labels.magic().to_be_bytes());
-    header[4..].copy_from_slice(&dim(count)?.to_be_bytes());
+    header[4..].copy_from_slice(&dimension("number of labels", count)?.to_be_bytes());
     Ok(header)
 }
 
+/// The number of images of `rows` × `cols` in `pixels`.
 fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {
-    let error = || Error::PixelCount { rows, cols, pixels: pixels.len() };
+    let error = || {
+        let expected = format!("a multiple of {rows}x{cols}, neither of them 0");
+        Error::out_of_range("number of pixels", pixels.len(), expected)
+    };
     let size = rows.checked_mul(cols).filter(|&size| size > 0).ok_or_else(error)?;
     let count = pixels.len().div_euclid(size);
     if count * size == pixels.len() { Ok(count) } else { Err(error()) }
 }
 
-fn dim(count: usize) -> Result<u32> {
-    u32::try_from(count).map_err(|_| Error::TooMany { count, limit: u32::MAX })
+/// A number of an IDX header.
+fn dimension(name: &'static str, value: usize) -> Result<u32> {
+    let error = |_| Error::out_of_range(name, value, format!("at most {}", u32::MAX));
+    u32::try_from(value).map_err(error)
 }
 
 #[cfg(test)]
@@ -177,7 +189,7 @@ mod tests {
     use super::{Error, encode_images, encode_labels, header_of_images, header_of_labels};
 
     #[test]
-    fn a_header_and_what_follows_are_the_encoded_file() {
+    fn header_and_pixels_in_pieces_make_the_encoded_file() {
         let pixels = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         let pieces = [&header_of_images(2, 3, 2).unwrap()[..], &pixels[..6], &pixels[6..]].concat();
         assert_eq!(pieces, encode_images(3, 2, &pixels).unwrap());
@@ -186,12 +198,16 @@ mod tests {
 
     #[test]
     #[cfg(target_pointer_width = "64")]
-    fn what_does_not_fit_in_32_bits_is_refused() {
+    fn dimensions_above_32_bits_are_refused() {
         let (last, over) = (u32::MAX as usize, 1 << 32);
         assert_eq!(header_of_images(last, 1, 1).unwrap()[4..8], [255; 4]);
-        for [count, rows, cols] in [[over, 1, 1], [1, over, 1], [1, 1, over]] {
+        for ([count, rows, cols], name) in
+            [([over, 1, 1], "images"), ([1, over, 1], "rows"), ([1, 1, over], "columns")]
+        {
             let error = header_of_images(count, rows, cols).unwrap_err();
-            assert!(matches!(error, Error::TooMany { count, .. } if count == over), "{error}");
+            assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
+            let expected = format!("number of {name} is 4294967296, expected at most 4294967295");
+            assert_eq!(error.to_string(), expected);
         }
         assert!(header_of_labels(last).is_ok() && header_of_labels(over).is_err());
     }

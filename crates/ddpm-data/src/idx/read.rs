@@ -1,7 +1,6 @@
-//! The reader. Headers are not trusted: their claim is checked against
-//! [`MAX_BYTES`] and the bytes that are there before anything of that size is
-//! allocated, and a compressed file is never unpacked further than one byte
-//! past the claim.
+//! The reader. It does not trust a header: it compares the size that the header
+//! gives with [`MAX_BYTES`] and with the size of the file before it allocates
+//! memory. It decompresses a gzip file at most one byte past that size.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -13,46 +12,46 @@ use flate2::bufread::MultiGzDecoder;
 use super::{IdxKind, Images, Labels};
 use crate::error::{Error, Result};
 
-/// The largest IDX file, unpacked, that is read: 2 GiB.
+/// The largest uncompressed IDX file that can be read, in bytes: 2 GiB.
 pub const MAX_BYTES: u64 = 1 << 31;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Reads a file of images, raw or compressed.
+/// Reads a file of images, uncompressed or gzip.
 ///
 /// # Errors
-/// Each names the file: [`Error::Read`], [`Error::Gzip`], [`Error::WrongMagic`],
+/// Each error names the file: [`Error::Read`], [`Error::Gzip`], [`Error::WrongMagic`],
 /// [`Error::WrongKind`], [`Error::ShortHeader`], [`Error::ZeroSize`],
 /// [`Error::TooLarge`], [`Error::Short`], [`Error::TrailingBytes`].
 pub fn read_images(file: &Path) -> Result<Images> {
     open(file, IdxKind::Images).map(|body| body.into_images(file))
 }
 
-/// Reads a file of labels, raw or compressed.
+/// Reads a file of labels, uncompressed or gzip.
 ///
 /// # Errors
-/// As [`read_images`].
+/// The same as [`read_images`].
 pub fn read_labels(file: &Path) -> Result<Labels> {
     open(file, IdxKind::Labels).map(|body| body.into_labels(file))
 }
 
-/// Reads images from memory; `file` is for messages.
+/// Reads images from memory. Error messages name `file`.
 ///
 /// # Errors
-/// As [`read_images`].
+/// The same as [`read_images`].
 pub fn parse_images(file: &Path, bytes: &[u8]) -> Result<Images> {
     read(file, bytes, Some(bytes.len() as u64), IdxKind::Images).map(|body| body.into_images(file))
 }
 
-/// Reads labels from memory; `file` is for messages.
+/// Reads labels from memory. Error messages name `file`.
 ///
 /// # Errors
-/// As [`read_images`].
+/// The same as [`read_images`].
 pub fn parse_labels(file: &Path, bytes: &[u8]) -> Result<Labels> {
     read(file, bytes, Some(bytes.len() as u64), IdxKind::Labels).map(|body| body.into_labels(file))
 }
 
-/// The dimensions that a header claims, and the bytes behind it.
+/// The image size that a header gives (1 × 1 for labels), and the bytes after it.
 struct Body {
     rows: u32,
     cols: u32,
@@ -61,7 +60,7 @@ struct Body {
 
 impl Body {
     fn into_images(self, file: &Path) -> Images {
-        // Each dimension is at most MAX_BYTES, so the casts widen.
+        // The casts from u32 to usize only widen.
         Images {
             file: file.to_owned(),
             rows: self.rows as usize,
@@ -83,22 +82,25 @@ fn open(file: &Path, kind: IdxKind) -> Result<Body> {
     read(file, BufReader::new(input), len, kind)
 }
 
-/// `len` is the number of bytes in `input`, if it is known.
+/// Detects gzip and reads the IDX data. `len` is the number of bytes in `input`,
+/// `None` if unknown.
 fn read(file: &Path, mut input: impl BufRead, len: Option<u64>, kind: IdxKind) -> Result<Body> {
     let mut start = Vec::with_capacity(GZIP_MAGIC.len());
     let read_error = |source| Error::Read { file: file.to_owned(), source };
     input.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut start).map_err(read_error)?;
-    let mut whole = start.as_slice().chain(input);
+    let mut input = start.as_slice().chain(input);
     if start == GZIP_MAGIC {
-        // Every member is read: bytes behind the last one are an error.
+        // Reads every gzip member. Bytes after the last member are an error.
         let gzip_error = |source| Error::Gzip { file: file.to_owned(), source };
-        unpacked(file, &mut MultiGzDecoder::new(whole), None, kind, gzip_error)
+        read_idx(file, &mut MultiGzDecoder::new(input), None, kind, gzip_error)
     } else {
-        unpacked(file, &mut whole, len, kind, read_error)
+        read_idx(file, &mut input, len, kind, read_error)
     }
 }
 
-fn unpacked(
+/// Reads uncompressed IDX data. `len` is the number of bytes in `input`, `None` if
+/// unknown.
+fn read_idx(
     file: &Path,
     input: &mut dyn Read,
     len: Option<u64>,
@@ -106,7 +108,7 @@ fn unpacked(
     io_error: impl Fn(io::Error) -> Error,
 ) -> Result<Body> {
     let header_len = kind.header_len() as u64;
-    let [magic] = numbers(file, input, 0, header_len, &io_error)?;
+    let [magic] = read_numbers(file, input, 0, header_len, &io_error)?;
     if magic != kind.magic() {
         let (file, expected) = (file.to_owned(), kind);
         return Err(match IdxKind::of_magic(magic) {
@@ -115,16 +117,16 @@ fn unpacked(
         });
     }
     let [count, rows, cols] = match kind {
-        IdxKind::Images => numbers(file, input, 4, header_len, &io_error)?,
+        IdxKind::Images => read_numbers(file, input, 4, header_len, &io_error)?,
         IdxKind::Labels => {
-            let [count] = numbers(file, input, 4, header_len, &io_error)?;
+            let [count] = read_numbers(file, input, 4, header_len, &io_error)?;
             [count, 1, 1]
         }
     };
     if rows == 0 || cols == 0 {
         return Err(Error::ZeroSize { file: file.to_owned(), rows, cols });
     }
-    // Three 32-bit numbers: their product fits in 128 bits.
+    // The product of three 32-bit numbers fits in 128 bits.
     let claimed = u128::from(header_len) + u128::from(count) * u128::from(rows) * u128::from(cols);
     let too_large = || Error::TooLarge { file: file.to_owned(), claimed, limit: MAX_BYTES };
     let expected = u64::try_from(claimed).ok().filter(|&bytes| bytes <= MAX_BYTES).ok_or_else(too_large)?;
@@ -139,8 +141,8 @@ fn unpacked(
     Ok(Body { rows, cols, data })
 }
 
-/// The next `N` numbers of a header, of which `before` bytes are read already.
-fn numbers<const N: usize>(
+/// Reads the next `N` numbers of a header, after `before` bytes.
+fn read_numbers<const N: usize>(
     file: &Path,
     input: &mut dyn Read,
     before: u64,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// A repository of the Hub at a revision.
+/// The owner, name and optional revision of a repository on the Hub.
 ///
 /// ```
 /// use ddpm_data::HubAddress;
@@ -26,76 +26,82 @@ impl HubAddress {
     /// a branch, a tag or a commit.
     ///
     /// # Errors
-    /// [`Error::BadAddress`].
+    /// [`Error::BadAddress`] if the text has another form.
     pub fn dataset(address: &str) -> Result<Self> {
-        Self::parse(address, "hf://datasets/", "expected hf://datasets/OWNER/NAME or …@REVISION")
+        Self::parse(
+            address,
+            "hf://datasets/",
+            "expected hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION",
+        )
     }
 
-    /// Parses `hf://OWNER/NAME` with an optional `@REVISION`: a model.
+    /// Parses the address of a model, `hf://OWNER/NAME` with an optional
+    /// `@REVISION`.
     ///
     /// # Errors
-    /// [`Error::BadAddress`].
+    /// [`Error::BadAddress`] if the text has another form.
     pub fn model(address: &str) -> Result<Self> {
-        let reason = "expected hf://OWNER/NAME or …@REVISION";
+        let reason = "expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION";
         if address.starts_with("hf://datasets/") {
             return Err(Error::BadAddress { address: address.to_owned(), reason });
         }
         Self::parse(address, "hf://", reason)
     }
 
-    /// The parts of an address; `None` is the default branch.
+    /// An address from its parts. A `revision` of `None` means the branch `main`.
     ///
     /// # Errors
-    /// [`Error::BadAddress`] if a part has characters that it cannot have on
-    /// the Hub.
+    /// [`Error::BadAddress`] if a part has characters that the Hub does not allow.
     pub fn new(owner: &str, name: &str, revision: Option<&str>) -> Result<Self> {
         let address = Self {
             owner: owner.to_owned(),
             name: name.to_owned(),
             revision: revision.map(ToOwned::to_owned),
         };
-        // The parts become file names in the cache, hence the care.
-        let bad = |reason| Err(Error::BadAddress { address: address.to_string(), reason });
+        // The parts become file names in the cache, so they must be safe.
+        let bad_address = |reason| Err(Error::BadAddress { address: address.to_string(), reason });
         if !is_name(owner) || !is_name(name) {
-            return bad("an owner or a name consists of letters, digits, '-', '_' and '.'");
+            return bad_address(
+                "expected owner and name of letters, digits, '-', '_' and '.', without '--' or a first '.'",
+            );
         }
         if !revision.is_none_or(|revision| is_safe_path(revision) && !revision.contains('@')) {
-            return bad("not a revision");
+            return bad_address("expected a branch, a tag or a commit after '@'");
         }
         Ok(address)
     }
 
     fn parse(address: &str, prefix: &str, reason: &'static str) -> Result<Self> {
-        let bad = || Error::BadAddress { address: address.to_owned(), reason };
-        let rest = address.strip_prefix(prefix).ok_or_else(bad)?;
+        let bad_address = || Error::BadAddress { address: address.to_owned(), reason };
+        let rest = address.strip_prefix(prefix).ok_or_else(bad_address)?;
         let (repo, revision) = match rest.split_once('@') {
             Some((repo, revision)) => (repo, Some(revision)),
             None => (rest, None),
         };
-        let (owner, name) = repo.split_once('/').ok_or_else(bad)?;
-        Self::new(owner, name, revision).map_err(|_| bad())
+        let (owner, name) = repo.split_once('/').ok_or_else(bad_address)?;
+        Self::new(owner, name, revision).map_err(|_| bad_address())
     }
 
-    /// The user or organisation.
+    /// The user or organisation that owns the repository.
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// The repository.
+    /// The name of the repository, without its owner.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Branch, tag or commit; `None` is the default branch.
+    /// The branch, tag or commit, or `None` for the branch `main`.
     #[must_use]
     pub fn revision(&self) -> Option<&str> {
         self.revision.as_deref()
     }
 }
 
-/// `OWNER/NAME` or `OWNER/NAME@REVISION`.
+/// Writes `OWNER/NAME` or `OWNER/NAME@REVISION`.
 impl fmt::Display for HubAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.owner, self.name)?;
@@ -103,6 +109,7 @@ impl fmt::Display for HubAddress {
     }
 }
 
+/// Whether a text can be the owner or the name of a repository.
 fn is_name(part: &str) -> bool {
     !part.is_empty()
         && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
@@ -111,7 +118,8 @@ fn is_name(part: &str) -> bool {
         && !part.contains("--")
 }
 
-/// Whether a path with `/` stays below the folder that it is joined to.
+/// Whether a relative path with `/` as separator cannot leave the folder that it is
+/// joined to.
 pub(crate) fn is_safe_path(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | ".."))
         && !path.contains(|c: char| c == '\\' || c == ':' || c.is_control())
@@ -122,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datasets_and_models_have_addresses_of_their_own() {
+    fn addresses_of_datasets_and_models_are_parsed() {
         let dataset = HubAddress::dataset("hf://datasets/zalando-datasets/fashion_mnist").unwrap();
         assert_eq!(dataset, HubAddress::new("zalando-datasets", "fashion_mnist", None).unwrap());
         let model = HubAddress::model("hf://some.one/a-model@refs/pr/1").unwrap();
@@ -131,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_addresses_are_refused_and_named() {
+    fn a_malformed_address_is_refused_and_the_error_names_it() {
         for address in [
             "hf://datasets/",
             "hf://datasets/mnist",

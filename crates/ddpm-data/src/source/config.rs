@@ -1,33 +1,35 @@
-//! How the Hub is reached.
+//! Connection settings for the Hub.
 
 use std::fmt;
 use std::path::PathBuf;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How the Hub is reached. Nothing else in this crate reads the environment
-/// (the HTTP client takes a proxy from it).
+/// Connection settings for the Hub. Only [`from_env`](Self::from_env) reads
+/// environment variables, except that the HTTP client reads the proxy variables.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubConfig {
-    /// Address of the server.
+    /// URL of the server.
     pub endpoint: String,
-    /// The folder that downloads are kept in, in the layout that the Hub's other
-    /// clients share.
+    /// The cache folder for downloads, in the layout of the Hub's Python client.
+    /// With `None`, `Hub::new` fails.
     pub cache_dir: Option<PathBuf>,
-    /// Sent with each request; `None` means the content of `token_file`.
+    /// The access token that is sent with each request. With `None` the token is
+    /// read from `token_file`.
     pub token: Option<String>,
-    /// A file with the token, which `Hub::new` reads unless `offline` is set.
-    /// `None`, or a file that is missing or empty, means anonymous access.
+    /// A file with the access token. `Hub::new` reads it if `token` is `None` and
+    /// `offline` is false. With `None`, or if the file is missing or empty, access
+    /// is anonymous.
     pub token_file: Option<PathBuf>,
-    /// Whether to use the cache alone.
+    /// Whether to read from the cache only and send no request.
     pub offline: bool,
-    /// How often a request is repeated when the server is busy or the connection
-    /// fails.
+    /// The maximum number of repetitions of a request if the server is busy or the
+    /// connection fails.
     pub retries: usize,
 }
 
 impl HubConfig {
-    /// Anonymous and online.
+    /// Anonymous and online access with 3 retries.
     #[must_use]
     pub fn new(endpoint: impl Into<String>, cache_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -40,15 +42,15 @@ impl HubConfig {
         }
     }
 
-    /// Reads the environment, by the rules of the Hub's own Python client, and no
-    /// file:
+    /// Reads environment variables, in the same way as the Hub's Python client. It
+    /// reads no file.
     ///
     /// | variable | meaning |
     /// | --- | --- |
-    /// | `HF_ENDPOINT` | the server |
-    /// | `HF_HUB_CACHE`, else `HF_HOME`/hub, else `XDG_CACHE_HOME`/huggingface/hub, else ~/.cache/huggingface/hub | the cache |
-    /// | `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `HF_HOME`/token | the token, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set |
-    /// | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: use the cache alone |
+    /// | `HF_ENDPOINT` | URL of the server |
+    /// | `HF_HUB_CACHE`, else `HF_HOME`/hub, else `XDG_CACHE_HOME`/huggingface/hub, else ~/.cache/huggingface/hub | the cache folder |
+    /// | `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `HF_HOME`/token | the access token, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set |
+    /// | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: read from the cache only |
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
@@ -61,11 +63,11 @@ impl HubConfig {
             let value = variable(name).unwrap_or_default().to_ascii_lowercase();
             matches!(value.as_str(), "1" | "true" | "yes" | "on")
         };
-        let caches = || {
+        let user_cache = || {
             let home = || path("HOME").or_else(|| path("USERPROFILE"));
             path("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")))
         };
-        let hf_home = path("HF_HOME").or_else(|| Some(caches()?.join("huggingface")));
+        let hf_home = path("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")));
         let token_file = || path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
         let implicit_token = !is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN");
         Self {
@@ -79,7 +81,7 @@ impl HubConfig {
     }
 }
 
-/// Does not show the token.
+/// Hides the token.
 impl fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubConfig")
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nearer_variables_win_over_farther_ones() {
+    fn more_specific_variables_take_precedence() {
         let path = |text| Some(PathBuf::from(text));
         assert_eq!(cache(&[]), None);
         assert_eq!(cache(&[("HOME", "/h")]), path("/h/.cache/huggingface/hub"));
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_token_file_is_named_but_not_read() {
+    fn the_path_of_the_token_file_is_set_but_the_file_is_not_read() {
         let file = |variables: &[(&str, &str)]| config(variables).token_file;
         assert_eq!(file(&[]), None);
         assert_eq!(file(&[("HF_HOME", "/f")]), Some("/f/token".into()));

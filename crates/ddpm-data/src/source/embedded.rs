@@ -1,4 +1,4 @@
-//! MNIST, compiled in: the four files of `assets/mnist`.
+//! The built-in MNIST: the four files of `assets/mnist`, part of the compiled crate.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::corpus::Corpus;
 use crate::dataset::DataSet;
 use crate::error::Result;
 use crate::idx;
-use crate::known_digests::{Known, MNIST_TEST, MNIST_TRAIN};
+use crate::known_digests::{KnownDigests, MNIST_TEST, MNIST_TRAIN};
 
 macro_rules! asset {
     ($name:literal) => {
@@ -24,47 +24,47 @@ static TRAIN_LABELS: Asset = asset!("train-labels-idx1-ubyte.gz");
 static TEST_IMAGES: Asset = asset!("t10k-images-idx3-ubyte.gz");
 static TEST_LABELS: Asset = asset!("t10k-labels-idx1-ubyte.gz");
 
-/// MNIST has ten digits.
+/// The number of classes: the digits 0 to 9.
 const CLASSES: usize = 10;
 
 impl Corpus {
-    /// The built-in MNIST: 60,000 images to train on, 10,000 to test on, 28×28
-    /// pixels, ten classes.
+    /// The built-in MNIST: 60,000 training and 10,000 test images of 28×28 pixels,
+    /// ten classes.
     ///
     /// # Errors
-    /// [`Error::Checksum`](crate::Error::Checksum) or an error of the IDX
-    /// reader if the files that were compiled in are not MNIST.
+    /// [`Error::Checksum`](crate::Error::Checksum) or an error of the IDX reader if
+    /// the compiled files are not MNIST.
     pub fn mnist() -> Result<Self> {
         Self::new("MNIST", DataSet::mnist_train()?, Some(DataSet::mnist_test()?))
     }
 }
 
 impl DataSet {
-    /// The 60,000 training images of the built-in MNIST, without unpacking the
-    /// others.
+    /// The 60,000 training images of the built-in MNIST. The test images are not
+    /// decompressed.
     ///
     /// # Errors
-    /// As [`Corpus::mnist`].
+    /// The same as [`Corpus::mnist`].
     pub fn mnist_train() -> Result<Self> {
         load("MNIST/train", TRAIN_IMAGES, TRAIN_LABELS, &MNIST_TRAIN)
     }
 
-    /// The 10,000 test images of the built-in MNIST, without unpacking the
-    /// others.
+    /// The 10,000 test images of the built-in MNIST. The training images are not
+    /// decompressed.
     ///
     /// # Errors
-    /// As [`Corpus::mnist`].
+    /// The same as [`Corpus::mnist`].
     pub fn mnist_test() -> Result<Self> {
         load("MNIST/test", TEST_IMAGES, TEST_LABELS, &MNIST_TEST)
     }
 }
 
-fn load(name: &str, images: Asset, labels: Asset, known: &Known) -> Result<DataSet> {
+fn load(name: &str, images: Asset, labels: Asset, digests: &KnownDigests) -> Result<DataSet> {
     let images = idx::parse_images(Path::new(images.0), images.1)?;
     let labels = idx::parse_labels(Path::new(labels.0), labels.1)?;
     let set = DataSet::new(name, images, Some(labels))?.with_classes(CLASSES)?;
-    // The set keeps the digest, so whoever asks for it again gets it for free.
-    known.verify(&set)?;
+    // The data set keeps the digests, so later calls do not compute them again.
+    digests.verify(&set)?;
     Ok(set)
 }
 
@@ -74,14 +74,14 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn files_other_than_mnist_are_refused_by_name() {
+    fn files_other_than_mnist_are_refused_and_the_error_names_them() {
         let error = load("swapped", TEST_IMAGES, TEST_LABELS, &MNIST_TRAIN).unwrap_err();
         assert!(matches!(error, Error::Checksum { .. }));
         assert!(error.to_string().starts_with("assets/mnist/t10k-images-idx3-ubyte.gz: SHA-256"), "{error}");
     }
 
     #[test]
-    fn labels_other_than_those_of_mnist_are_refused_by_name() {
+    fn labels_other_than_the_mnist_labels_are_refused_and_the_error_names_them() {
         let labels = idx::encode_labels(&[3; 10_000]).unwrap().leak();
         let error = load("relabelled", TEST_IMAGES, ("labels", labels), &MNIST_TEST).unwrap_err();
         assert!(matches!(&error, Error::Checksum { file, .. } if file == Path::new("labels")), "{error}");

@@ -10,29 +10,31 @@ use crate::error::{Error, Result};
 use crate::idx::{self, IdxKind};
 
 impl Corpus {
-    /// Reads the IDX files of a folder:
+    /// Reads the IDX files of a folder. Their names are
     ///
     /// ```text
     /// train-images-idx3-ubyte   train-labels-idx1-ubyte
     /// t10k-images-idx3-ubyte    t10k-labels-idx1-ubyte     (or test-…)
     /// ```
     ///
-    /// each with or without `.gz`, and also in the spelling
-    /// `train-images.idx3-ubyte`. If a file is there in both forms, the one
-    /// without `.gz` is read. Only the training images are required. All names
-    /// may begin with one common prefix, as in
-    /// `emnist-balanced-train-images-idx3-ubyte`, which then names the corpus;
-    /// files without a prefix win over files with one.
+    /// each with or without `.gz`. The spelling `train-images.idx3-ubyte` is also
+    /// accepted. If a file exists with and without `.gz`, the file without `.gz` is
+    /// read. Only the training images are required.
     ///
-    /// EMNIST stores its images transposed. They are read as they are: a model
-    /// trained on them draws transposed characters.
+    /// All names may begin with one common prefix, as in
+    /// `emnist-balanced-train-images-idx3-ubyte`. The prefix is then the name of the
+    /// data set. Files without a prefix take precedence over files with one.
+    ///
+    /// EMNIST stores transposed images. They are not transposed back, so a model
+    /// trained on them generates transposed characters.
     ///
     /// # Errors
-    /// [`Error::NoDataSet`] and [`Error::Ambiguous`] for the folder,
-    /// [`Error::Read`] if it cannot be listed, and the errors of
-    /// [`idx::read_images`], [`DataSet::new`] and [`Corpus::new`].
+    /// [`Error::NoDataSet`] if the folder has no training images,
+    /// [`Error::Ambiguous`] if it has several data sets, [`Error::Read`] if its
+    /// files cannot be listed, and the errors of [`idx::read_images`],
+    /// [`DataSet::new`] and [`Corpus::new`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let folder_files = Listing::of(folder)?;
+        let folder_files = Listing::read(folder)?;
         let prefix = folder_files.prefix()?;
         let name = match prefix {
             "" => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
@@ -46,46 +48,48 @@ impl Corpus {
             let labels = labels.map(|file| idx::read_labels(&file)).transpose()?;
             DataSet::new(format!("{name}/{split_name}"), idx::read_images(&images)?, labels).map(Some)
         };
-        let train = load(Split::Train, "train")?.ok_or_else(|| folder_files.nothing())?;
+        let train = load(Split::Train, "train")?.ok_or_else(|| folder_files.no_data_set())?;
         Self::new(&name, train, load(Split::Test, "test")?)
     }
 }
 
+/// The files of a folder.
 struct Listing<'a> {
     folder: &'a Path,
-    /// File names, sorted, so that nothing depends on the order on disk.
+    /// File names, sorted, so that results do not depend on the order on disk.
     files: BTreeSet<String>,
 }
 
 impl<'a> Listing<'a> {
-    fn of(folder: &'a Path) -> Result<Self> {
+    fn read(folder: &'a Path) -> Result<Self> {
         let error = |source| Error::Read { file: folder.to_owned(), source };
         let mut files = BTreeSet::new();
         for entry in folder.read_dir().map_err(error)? {
-            // A name that is not UTF-8 is not one of ours.
+            // Skips names that are not UTF-8: no IDX file has one.
             files.extend(entry.map_err(error)?.file_name().into_string());
         }
         Ok(Self { folder, files })
     }
 
-    /// The prefix of the one set in the folder.
+    /// The common prefix of the file names of the data set.
     fn prefix(&self) -> Result<&str> {
         let train_images = |name: &&IdxName<'_>| name.split == Split::Train && name.kind == IdxKind::Images;
         let names: Vec<_> = self.files.iter().filter_map(|file| names::parse(file)).collect();
         let prefixes: BTreeSet<_> = names.iter().filter(train_images).map(|name| name.prefix).collect();
         match prefixes.first() {
-            None => Err(self.nothing()),
+            None => Err(self.no_data_set()),
             // The empty prefix sorts first.
             Some(&prefix) if prefix.is_empty() || prefixes.len() == 1 => Ok(prefix),
             Some(_) => Err(self.ambiguous(prefixes.into_iter().map(ToOwned::to_owned).collect())),
         }
     }
 
-    /// The one file of that meaning, if there is one.
-    fn find(&self, meaning: IdxName<'_>) -> Result<Option<PathBuf>> {
-        let mut files: Vec<_> =
-            self.files.iter().filter(|file| names::parse(file) == Some(meaning)).collect();
-        files.retain(|file| file.strip_suffix(".gz").is_none_or(|raw| !self.files.contains(raw)));
+    /// The path of the file with this parsed name, or `None` if there is no such file.
+    fn find(&self, name: IdxName<'_>) -> Result<Option<PathBuf>> {
+        let mut files: Vec<_> = self.files.iter().filter(|file| names::parse(file) == Some(name)).collect();
+        files.retain(|file| {
+            file.strip_suffix(".gz").is_none_or(|uncompressed| !self.files.contains(uncompressed))
+        });
         match files.as_slice() {
             [] => Ok(None),
             [file] => Ok(Some(self.folder.join(file))),
@@ -93,9 +97,9 @@ impl<'a> Listing<'a> {
         }
     }
 
-    fn nothing(&self) -> Error {
-        let expected = "train-images-idx3-ubyte and, if there are any, train-labels-idx1-ubyte, \
-                        t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte";
+    fn no_data_set(&self) -> Error {
+        let expected = "train-images-idx3-ubyte, and optionally train-labels-idx1-ubyte, \
+                        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte";
         Error::NoDataSet { folder: self.folder.to_owned(), expected: expected.to_owned() }
     }
 

@@ -1,4 +1,4 @@
-//! Where data sets come from.
+//! Sources of data sets: built-in MNIST, folders and the Hub.
 
 mod address;
 mod config;
@@ -21,13 +21,13 @@ pub use hub::{Hub, HubFile};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 
-/// Where a data set comes from, as it is written on a command line:
+/// The location of a data set. On a command line it is written as:
 ///
 /// | text | source |
 /// | --- | --- |
 /// | `mnist` | the built-in MNIST |
-/// | `hf://datasets/OWNER/NAME` | the Hub; `@REVISION` pins a commit |
-/// | anything else | a folder of IDX files (`./mnist` if it has that name) |
+/// | `hf://datasets/OWNER/NAME` | a data set of the Hub; a final `@REVISION` selects a branch, tag or commit |
+/// | anything else | a folder of IDX files; write `./mnist` for a folder named `mnist` |
 ///
 /// ```
 /// # #[cfg(feature = "mnist")] {
@@ -49,10 +49,10 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads the data set; `hub` is used for sources on the Hub alone.
+    /// Reads the data set. Only [`Source::Hub`] uses `hub`.
     ///
     /// # Errors
-    /// Those of `Corpus::mnist`, [`Corpus::from_folder`] and `Hub::dataset`;
+    /// The errors of `Corpus::mnist`, [`Corpus::from_folder`] and `Hub::dataset`;
     /// [`Error::MnistFeature`] or [`Error::HubFeature`] if the crate was built
     /// without the feature that the source needs.
     pub fn load(&self, hub: &HubConfig) -> Result<Corpus> {
@@ -111,7 +111,7 @@ impl FromStr for Source {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::BadAddress`] if the text begins with `hf://` and is not the
+    /// [`Error::BadAddress`] if the text begins with `hf://` and is not a valid
     /// address of a data set.
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_names_a_source() {
+    fn text_is_parsed_to_a_source_and_back() {
         for (text, source) in [
             ("mnist", Source::Mnist),
             ("./mnist", Source::Folder("./mnist".into())),

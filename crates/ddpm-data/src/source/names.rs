@@ -1,4 +1,4 @@
-//! How IDX files are called.
+//! File names of IDX files.
 //!
 //! ```text
 //! [PREFIX-](train|t10k|test)(-|.)(images|labels)… → train-images-idx3-ubyte.gz
@@ -6,7 +6,7 @@
 
 use crate::idx::IdxKind;
 
-/// One of the two parts of a data set.
+/// The training or the test set of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Split {
     Train,
@@ -14,8 +14,8 @@ pub(crate) enum Split {
 }
 
 impl Split {
-    /// The words for it in file names; MNIST calls its test set `t10k`.
-    fn stems(self) -> &'static [&'static str] {
+    /// The names of the split in file names. MNIST calls its test set `t10k`.
+    fn names(self) -> &'static [&'static str] {
         match self {
             Self::Train => &["train"],
             Self::Test => &["t10k", "test"],
@@ -23,7 +23,7 @@ impl Split {
     }
 }
 
-/// The part of a file name behind the stem; the first is the usual one.
+/// The part of a file name after the name of the split, the most common one first.
 fn suffixes(kind: IdxKind) -> [&'static str; 2] {
     match kind {
         IdxKind::Images => ["-images-idx3-ubyte", "-images.idx3-ubyte"],
@@ -31,33 +31,33 @@ fn suffixes(kind: IdxKind) -> [&'static str; 2] {
     }
 }
 
-/// What the name of an IDX file says.
+/// The parsed name of an IDX file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdxName<'a> {
-    /// `emnist-balanced` of `emnist-balanced-train-images-idx3-ubyte`, or empty.
+    /// `emnist-balanced` in `emnist-balanced-train-images-idx3-ubyte`, or empty.
     pub(crate) prefix: &'a str,
     pub(crate) split: Split,
     pub(crate) kind: IdxKind,
 }
 
-/// The meaning of a file name, or `None` if it is not that of an IDX file.
+/// Parses a file name, or returns `None` if it is not a name of an IDX file.
 pub(crate) fn parse(name: &str) -> Option<IdxName<'_>> {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     let (stem, kind) = [IdxKind::Images, IdxKind::Labels].into_iter().find_map(|kind| {
         suffixes(kind).into_iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, kind)))
     })?;
-    let (prefix, word) = stem.rsplit_once('-').unwrap_or(("", stem));
-    let split = [Split::Train, Split::Test].into_iter().find(|split| split.stems().contains(&word))?;
+    let (prefix, split_name) = stem.rsplit_once('-').unwrap_or(("", stem));
+    let split = [Split::Train, Split::Test].into_iter().find(|split| split.names().contains(&split_name))?;
     Some(IdxName { prefix, split, kind })
 }
 
-/// All names without a prefix, the likeliest first.
+/// All file names without a prefix, the most common one first.
 #[cfg(feature = "hub")]
 pub(crate) fn candidates(split: Split, kind: IdxKind) -> Vec<String> {
     let mut names = Vec::new();
-    for stem in split.stems() {
+    for split_name in split.names() {
         for suffix in suffixes(kind) {
-            names.extend(["", ".gz"].map(|end| format!("{stem}{suffix}{end}")));
+            names.extend(["", ".gz"].map(|end| format!("{split_name}{suffix}{end}")));
         }
     }
     names
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usual_names_are_understood() {
+    fn common_names_are_parsed() {
         let name = |prefix, split, kind| Some(IdxName { prefix, split, kind });
         assert_eq!(parse("train-images-idx3-ubyte"), name("", Split::Train, IdxKind::Images));
         assert_eq!(parse("t10k-labels.idx1-ubyte.gz"), name("", Split::Test, IdxKind::Labels));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not() {
+    fn other_names_are_rejected() {
         for other in ["", "README.md", "train-images-idx1-ubyte", "train-images", "strain-images-idx3-ubyte"]
         {
             assert_eq!(parse(other), None, "{other}");
@@ -89,11 +89,11 @@ mod tests {
 
     #[cfg(feature = "hub")]
     #[test]
-    fn candidates_are_understood() {
+    fn candidates_are_parsed() {
         for split in [Split::Train, Split::Test] {
             for kind in [IdxKind::Images, IdxKind::Labels] {
                 let names = candidates(split, kind);
-                assert_eq!(names.len(), 4 * split.stems().len());
+                assert_eq!(names.len(), 4 * split.names().len());
                 for name in names {
                     assert_eq!(parse(&name), Some(IdxName { prefix: "", split, kind }), "{name}");
                 }

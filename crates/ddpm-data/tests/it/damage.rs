@@ -1,4 +1,4 @@
-//! Damaged files: never a panic, never images of another size.
+//! Damaged files give an error or images of the right size, and never a panic.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fn files() -> [Vec<u8>; 2] {
     [gzip(&raw), raw]
 }
 
-/// A number below `limit`.
+/// A random number below `limit`.
 fn below(rng: &mut ChaCha8Rng, limit: usize) -> usize {
     usize::try_from(rng.next_u64().rem_euclid(limit as u64)).unwrap()
 }
@@ -35,7 +35,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn one_flipped_bit_is_an_error_or_leaves_the_size() {
+fn one_flipped_bit_is_an_error_or_keeps_the_size() {
     for file in files() {
         let mut survived = 0;
         for bit in 0..8 * file.len() {
@@ -52,7 +52,7 @@ fn one_flipped_bit_is_an_error_or_leaves_the_size() {
 }
 
 #[test]
-fn any_damage_leaves_an_error_or_a_consistent_set() {
+fn random_damage_gives_an_error_or_consistent_images() {
     let mut rng = ChaCha8Rng::seed_from_u64(20);
     let mut survived = 0;
     for round in 0..20_000 {
@@ -71,13 +71,13 @@ fn any_damage_leaves_an_error_or_a_consistent_set() {
             let len = images.count() * images.rows() * images.cols();
             assert_eq!(images.pixels().len(), len, "{round}");
             if bytes.starts_with(&[0x1f, 0x8b]) {
-                // The checksum of gzip leaves no choice.
+                // The gzip checksum detects each change of the content.
                 assert_eq!(images.pixels(), pixels(), "{round}");
             } else {
                 assert_eq!(16 + len, bytes.len(), "{round}");
             }
         }
     }
-    // Bits flipped among the pixels of the raw file.
+    // Changed pixels in the uncompressed file are not an error.
     assert!(survived > 100, "{survived}");
 }

@@ -1,4 +1,4 @@
-//! Sets and corpora.
+//! Data sets and their splits.
 
 use ddpm_data::{Corpus, DataSet, Error, Images, Labels, to_model_scale};
 
@@ -9,14 +9,14 @@ fn set(pixels: &[u8], labels: Option<&[u8]>) -> DataSet {
 }
 
 #[test]
-fn moments_are_exact() {
+fn mean_and_standard_deviation_are_exact() {
     let stats = set(&[0, 255, 0, 255], None).stats();
     assert_eq!((stats.mean, stats.std), (0.0, 1.0));
     let stats = set(&[51; 6], None).stats();
     assert_eq!(stats.std, 0.0);
     assert!((stats.mean - (51.0 / 127.5 - 1.0)).abs() < 1e-15);
 
-    // Against the definition, in two passes, with all levels present.
+    // Compared with the two-pass definition, with all 256 levels.
     let pixels: Vec<u8> = (0..=255).chain(90..=255).collect();
     let x: Vec<f64> = pixels.iter().map(|&p| f64::from(p) / 127.5 - 1.0).collect();
     let mean = x.iter().sum::<f64>() / x.len() as f64;
@@ -39,17 +39,18 @@ fn batches_are_gathered_in_the_order_of_the_indices() {
 }
 
 #[test]
-fn indices_outside_of_the_set_are_refused() {
+fn indices_out_of_range_are_refused() {
     let set = set(&[0, 1, 2, 3], Some(&[0, 1]));
     for index in [2, u32::MAX] {
         let error = set.gather_images(&[0, index], &mut Vec::new()).unwrap_err();
-        assert!(matches!(error, Error::IndexOutOfRange { index: i, len: 2, .. } if i == index), "{error}");
+        assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("index into set is {index}, expected 0 to 1"));
         assert!(set.gather_labels(&[index], &mut Vec::new()).is_err());
     }
 }
 
 #[test]
-fn unlabelled_sets_have_no_classes() {
+fn unlabelled_data_sets_have_no_classes() {
     let set = set(&[0, 1], None);
     assert_eq!((set.labels(), set.classes(), set.labels_sha256()), (None, None, None));
     assert!(matches!(set.gather_labels(&[0], &mut Vec::new()), Err(Error::NoLabels { .. })));
@@ -90,7 +91,7 @@ fn splits_of_different_sizes_are_refused() {
 }
 
 #[test]
-fn digests_tell_sets_apart() {
+fn different_data_sets_have_different_digests() {
     let one = set(&[0, 1], Some(&[1]));
     assert_eq!(one.images_sha256(), set(&[0, 1], None).images_sha256());
     assert_ne!(one.images_sha256(), set(&[0, 2], None).images_sha256());

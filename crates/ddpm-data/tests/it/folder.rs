@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use crate::idx::gzip;
 
-/// A folder of files that each hold two images of 1×1 with the given grey
-/// level, or two labels up to it.
+/// A folder of IDX files. A file of images holds two images of 1×1 with the given
+/// grey level. A file of labels holds the labels 0 and the given value.
 fn folder(files: &[(&str, u8)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, value) in files {
@@ -25,7 +25,7 @@ fn folder(files: &[(&str, u8)]) -> TempDir {
 }
 
 #[test]
-fn usual_names_in_every_spelling() {
+fn common_names_in_every_spelling() {
     for [dash, test] in [["-", "t10k"], [".", "t10k"], ["-", "test"]] {
         for end in ["", ".gz"] {
             let folder = folder(&[
@@ -84,19 +84,19 @@ fn two_prefixes_are_ambiguous() {
 }
 
 #[test]
-fn files_without_a_prefix_win() {
+fn files_without_a_prefix_take_precedence() {
     let folder = folder(&[("a-train-images-idx3-ubyte", 1), ("train-images-idx3-ubyte", 2)]);
     assert_eq!(Corpus::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
 }
 
 #[test]
-fn raw_files_win_over_compressed_ones() {
+fn uncompressed_files_take_precedence_over_compressed_ones() {
     let folder = folder(&[("train-images-idx3-ubyte.gz", 1), ("train-images-idx3-ubyte", 2)]);
     assert_eq!(Corpus::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
 }
 
 #[test]
-fn two_files_of_one_meaning_are_ambiguous() {
+fn two_files_for_the_same_images_are_ambiguous() {
     let folder = folder(&[
         ("train-images-idx3-ubyte", 1),
         ("t10k-images-idx3-ubyte", 1),
@@ -108,7 +108,7 @@ fn two_files_of_one_meaning_are_ambiguous() {
 }
 
 #[test]
-fn folder_without_a_data_set_names_what_is_expected() {
+fn without_a_data_set_the_error_names_the_expected_files() {
     let folder = folder(&[("t10k-images-idx3-ubyte", 1)]);
     let error = Corpus::from_folder(folder.path()).unwrap_err();
     assert!(matches!(error, Error::NoDataSet { .. }));
@@ -119,14 +119,14 @@ fn folder_without_a_data_set_names_what_is_expected() {
 }
 
 #[test]
-fn missing_folder_is_named() {
+fn the_error_names_a_missing_folder() {
     let error = Corpus::from_folder(Path::new("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Read { .. }));
     assert_eq!(error.to_string(), "cannot read no/such/folder");
 }
 
 #[test]
-fn broken_file_is_named() {
+fn the_error_names_a_malformed_file() {
     let folder = folder(&[("train-images-idx3-ubyte", 1), ("train-labels-idx1-ubyte", 1)]);
     let labels = folder.path().join("train-labels-idx1-ubyte");
     fs::write(&labels, [0, 0, 8, 1, 0, 0, 0, 9]).unwrap();

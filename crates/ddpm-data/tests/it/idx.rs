@@ -1,4 +1,4 @@
-//! One test per way in which an IDX file can be wrong.
+//! IDX files, one test for each way in which a file can be malformed.
 
 use std::fs;
 use std::io::Write;
@@ -10,8 +10,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::alloc::largest_allocation;
+use crate::check_causes;
 
-/// More than any test file, less than any claim that must not be believed.
+/// A limit in bytes above the size of each test file, below the size that a false
+/// header gives.
 const SMALL: usize = 1 << 20;
 
 pub(crate) fn header(numbers: &[u32]) -> Vec<u8> {
@@ -29,20 +31,21 @@ fn valid() -> Vec<u8> {
     idx::encode_images(2, 3, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]).unwrap()
 }
 
-/// The error of reading `bytes` as images from memory, which must be the same
-/// as that of reading them from a file, and must name the file.
+/// The error of parsing `bytes` as images. It must name the file, and reading the
+/// same bytes from a file must give the same error.
 fn images_error(bytes: &[u8]) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("some-images");
     fs::write(&file, bytes).unwrap();
     let error = idx::parse_images(&file, bytes).unwrap_err();
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    check_causes(&error);
     assert_eq!(idx::read_images(&file).unwrap_err().to_string(), error.to_string());
     error
 }
 
 #[test]
-fn raw_and_compressed_files_are_read_whatever_their_name() {
+fn gzip_is_detected_by_content_and_not_by_file_name() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in [("a", valid()), ("b.gz", valid()), ("c", gzip(&valid())), ("d.gz", gzip(&valid()))]
     {
@@ -60,7 +63,7 @@ fn raw_and_compressed_files_are_read_whatever_their_name() {
 }
 
 #[test]
-fn encoding_is_byte_for_byte_the_format() {
+fn encoded_bytes_follow_the_format() {
     assert_eq!(
         idx::encode_images(1, 2, &[9, 8]).unwrap(),
         [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 9, 8]
@@ -69,10 +72,13 @@ fn encoding_is_byte_for_byte_the_format() {
 }
 
 #[test]
-fn encoding_refuses_pixels_that_are_not_whole_images() {
+fn pixels_that_are_not_a_whole_number_of_images_are_refused() {
     for (rows, cols, pixels) in [(2, 2, 5), (0, 2, 0), (2, 0, 4), (usize::MAX, 2, 4)] {
         let error = idx::encode_images(rows, cols, &vec![0; pixels]).unwrap_err();
-        assert!(matches!(error, Error::PixelCount { pixels: found, .. } if found == pixels), "{error}");
+        assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
+        let text =
+            format!("number of pixels is {pixels}, expected a multiple of {rows}x{cols}, neither of them 0");
+        assert_eq!(error.to_string(), text);
         assert!(Images::new("x", rows, cols, vec![0; pixels]).is_err());
     }
 }
@@ -162,10 +168,10 @@ fn trailing_bytes() {
 
 #[test]
 fn truncated_gzip() {
-    let whole = gzip(&valid());
-    // From behind the first bytes, by which gzip is told, to the checksum.
-    for len in 2..whole.len() {
-        let error = images_error(&whole[..len]);
+    let compressed = gzip(&valid());
+    // The first two bytes stay, so that the reader detects gzip.
+    for len in 2..compressed.len() {
+        let error = images_error(&compressed[..len]);
         assert!(matches!(error, Error::Gzip { .. }), "{len}: {error}");
     }
 }
@@ -180,7 +186,7 @@ fn corrupt_gzip() {
 }
 
 #[test]
-fn bytes_behind_gzip() {
+fn bytes_after_gzip() {
     let error = images_error(&[gzip(&valid()), b"more".to_vec()].concat());
     assert!(matches!(error, Error::Gzip { .. }), "{error}");
 }
@@ -222,7 +228,7 @@ fn empty_set() {
     assert_eq!(images.count(), 0);
     let error = DataSet::new("set", images, None).unwrap_err();
     assert!(matches!(error, Error::Empty { .. }));
-    assert_eq!(error.to_string(), "none: holds no images");
+    assert_eq!(error.to_string(), "none: holds no images, expected at least one");
 }
 
 #[test]
@@ -231,7 +237,10 @@ fn count_mismatch_between_images_and_labels() {
     let labels = Labels { file: "the-labels".into(), values: vec![0, 1, 2] };
     let error = DataSet::new("set", images, Some(labels)).unwrap_err();
     assert!(matches!(error, Error::CountMismatch { images: 2, labels: 3, .. }));
-    assert_eq!(error.to_string(), "the-images holds 2 images, but the-labels holds 3 labels");
+    assert_eq!(
+        error.to_string(),
+        "the-images holds 2 images, but the-labels holds 3 labels, expected one for each image"
+    );
 }
 
 #[test]

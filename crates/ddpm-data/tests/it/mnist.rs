@@ -1,4 +1,4 @@
-//! The built-in MNIST against what is known of it.
+//! The built-in MNIST, compared with published facts about it.
 
 use ddpm_data::{Corpus, DataSet, HubConfig, Source};
 
@@ -11,7 +11,7 @@ fn counts(set: &DataSet) -> [usize; 10] {
 }
 
 #[test]
-fn mnist_is_mnist() {
+fn sizes_names_and_labels_match_the_published_ones() {
     let corpus = Corpus::mnist().unwrap();
     let (train, test) = (corpus.train(), corpus.test().unwrap());
     assert_eq!((train.len(), test.len()), (60_000, 10_000));
@@ -29,15 +29,15 @@ fn mnist_is_mnist() {
 }
 
 #[test]
-fn moments_are_the_well_known_ones() {
+fn mean_and_standard_deviation_match_the_published_ones() {
     let stats = DataSet::mnist_train().unwrap().stats();
-    // 0.1307 and 0.3081 on the scale of 0 to 1.
+    // 0.1307 and 0.3081 for pixels scaled to [0, 1].
     assert!((stats.mean - (2.0 * 0.1307 - 1.0)).abs() < 1e-4, "{stats:?}");
     assert!((stats.std - 2.0 * 0.3081).abs() < 1e-4, "{stats:?}");
 }
 
 #[test]
-fn digests_are_those_of_the_canonical_files() {
+fn digests_match_the_original_files() {
     let test = DataSet::mnist_test().unwrap();
     assert_eq!(test.images_sha256(), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7");
     assert_eq!(

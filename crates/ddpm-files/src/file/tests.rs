@@ -1,4 +1,4 @@
-//! Files that are complete, or not there.
+//! Tests of atomic writing of files.
 
 use std::{error::Error as _, fs, path::PathBuf};
 
@@ -6,7 +6,7 @@ use super::{AtomicFile, write_atomic};
 use crate::{Error, disk, folder::tests::names};
 
 #[test]
-fn a_file_is_replaced_and_nothing_else_stays() {
+fn a_file_is_replaced_and_no_other_file_remains() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/file.txt");
     write_atomic(&path, b"old").unwrap();
@@ -16,12 +16,12 @@ fn a_file_is_replaced_and_nothing_else_stays() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_named_and_leaves_nothing() {
+fn the_error_names_a_file_that_cannot_be_written_and_no_file_remains() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("taken");
     fs::create_dir(&path).unwrap();
     let error = write_atomic(&path, b"x").unwrap_err().to_string();
-    assert!(error.contains("taken") && error.contains("no regular file"), "{error}");
+    assert!(error.contains("taken") && error.contains("not a regular file"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
@@ -32,7 +32,7 @@ fn a_device_is_not_replaced_by_a_file() {
 }
 
 #[test]
-fn a_file_written_piece_by_piece_is_not_there_before_it_is_committed() {
+fn a_file_written_in_pieces_appears_when_it_is_committed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     fs::write(&path, "old").unwrap();
@@ -47,7 +47,7 @@ fn a_file_written_piece_by_piece_is_not_there_before_it_is_committed() {
 }
 
 #[test]
-fn a_file_that_is_not_committed_leaves_neither_itself_nor_its_folders() {
+fn a_file_without_commit_is_removed_with_its_new_folders() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/b/file");
     for _ in 0..2 {
@@ -56,14 +56,14 @@ fn a_file_that_is_not_committed_leaves_neither_itself_nor_its_folders() {
     }
     fs::create_dir(folder.path().join("a")).unwrap();
     drop(AtomicFile::create(&path).unwrap());
-    assert!(names(&folder.path().join("a")).is_empty(), "a folder that was there stays");
+    assert!(names(&folder.path().join("a")).is_empty(), "an existing folder stays");
     let file = AtomicFile::create(&path).unwrap();
     fs::write(folder.path().join("a/b/other"), "").unwrap();
     drop(file);
     assert_eq!(names(&folder.path().join("a/b")), [PathBuf::from("other")]);
 }
 
-/// Two files, complete but for their place.
+/// Two complete files that are not yet renamed.
 fn two_files(paths: &[PathBuf; 2]) -> [AtomicFile; 2] {
     paths.each_ref().map(|path| {
         let mut file = AtomicFile::create(path).unwrap();
@@ -77,7 +77,7 @@ fn files_that_belong_together_are_written_together() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["new/one", "new/deeper/two"].map(|path| folder.path().join(path));
     let files = two_files(&paths);
-    // Only after both are open does it turn out that the second cannot take its place.
+    // The path of the second file becomes a folder after both files are open.
     fs::create_dir(&paths[1]).unwrap();
     let error = AtomicFile::commit_all(files).unwrap_err().to_string();
     assert!(error.contains("two: cannot write"), "{error}");
@@ -90,7 +90,7 @@ fn files_that_belong_together_are_written_together() {
 
 #[test]
 #[cfg(unix)]
-fn a_file_in_its_place_is_taken_back_if_the_next_one_fails() {
+fn a_new_file_is_removed_if_the_next_one_fails() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["new/one", "new/deeper/two"].map(|path| folder.path().join(path));
     let files = two_files(&paths);
@@ -100,10 +100,10 @@ fn a_file_in_its_place_is_taken_back_if_the_next_one_fails() {
     assert_eq!(names(folder.path()), [PathBuf::from("moved")]);
 }
 
-/// A device that is full, in the place of the temporary file.
+/// The device /dev/full takes the place of the temporary file.
 #[test]
 #[cfg(target_os = "linux")]
-fn an_error_of_writing_names_the_file() {
+fn a_write_error_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let full = || {
         let mut file = AtomicFile::create(folder.path().join("file")).unwrap();
@@ -121,9 +121,9 @@ fn an_error_of_writing_names_the_file() {
     assert!(names(folder.path()).is_empty());
 }
 
-/// A crash between two renames leaves one file without the other, so nothing slow may happen there.
+/// A crash between two renames leaves one file without the other, so no other call may come between them.
 #[test]
-fn files_that_belong_together_are_renamed_with_nothing_in_between() {
+fn files_that_belong_together_are_renamed_without_other_calls_in_between() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["one", "deeper/two"].map(|path| folder.path().join(path));
     let files = two_files(&paths);
@@ -143,7 +143,7 @@ fn files_that_belong_together_are_renamed_with_nothing_in_between() {
 }
 
 #[test]
-fn new_files_are_taken_back_whichever_call_fails() {
+fn new_files_are_removed_whichever_call_fails() {
     for failing in 0..6 {
         let folder = tempfile::tempdir().unwrap();
         let paths = ["new/one", "new/deeper/two"].map(|path| folder.path().join(path));

@@ -1,4 +1,4 @@
-//! Folders that are complete, or not there.
+//! Tests of atomic writing of folders.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub(crate) fn names(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_folder_takes_the_place_of_another_and_spares_its_neighbours() {
+fn a_folder_replaces_another_and_its_siblings_stay() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model");
     for name in ["model", "model.old", "model.tmp"] {
@@ -32,7 +32,8 @@ fn a_folder_takes_the_place_of_another_and_spares_its_neighbours() {
     assert!(to.join("new").exists() && !to.join("old").exists());
 }
 
-/// Puts a new folder in the place of an old one, while those calls fail of which `fails` says so.
+/// Replaces an old folder with a new one. Calls for which `fails` returns true fail. Returns the result and the
+/// number of calls.
 fn replace(to: &Path, fails: impl Fn(usize, &str) -> bool + 'static) -> (Result<()>, usize) {
     fs::create_dir(to).unwrap();
     fs::write(to.join("weights"), "old").unwrap();
@@ -46,7 +47,7 @@ fn weights(folder: &Path) -> Option<String> {
     fs::read_to_string(folder.join("weights")).ok()
 }
 
-/// One call fails, or it and all after it, so that nothing can be undone.
+/// Either one call fails, or it and all later ones, so that no call can be undone.
 #[test]
 fn the_old_or_the_new_folder_is_complete_whatever_fails() {
     let outer = tempfile::tempdir().unwrap();
@@ -76,7 +77,7 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
                 _ => Some("new"),
             };
             assert_eq!(weights(&to).as_deref(), expected, "{first} to {last}");
-            // Nothing else stays, and what is kept is no temporary folder.
+            // No other folder remains, and `remove_temporary` does not remove the old folder.
             let left = names(outer.path()).len();
             assert_eq!(left, usize::from(kept) + usize::from(expected.is_some()), "{first} to {last}");
             remove_temporary(outer.path()).unwrap();
@@ -86,7 +87,7 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
 }
 
 #[test]
-fn a_folder_that_is_not_committed_leaves_neither_itself_nor_its_parents() {
+fn a_folder_without_commit_is_removed_with_its_new_parents() {
     let outer = tempfile::tempdir().unwrap();
     let new = AtomicDir::create(outer.path().join("a/b/model")).unwrap();
     write_atomic(&new.path().join("weights"), b"new").unwrap();
@@ -148,7 +149,10 @@ fn only_an_empty_folder_or_one_of_the_same_kind_may_be_replaced() {
     fs::write(folder.join("thesis.txt"), "").unwrap();
     check_writable(&folder, "net", || true).unwrap();
     let error = check_writable(&folder, "net", || false).unwrap_err().to_string();
-    assert!(error.ends_with("net: cannot write: exists and holds no net"), "{error}");
+    assert!(
+        error.ends_with("net: cannot write: exists and holds no net; expected a new or empty folder"),
+        "{error}"
+    );
 }
 
 #[test]

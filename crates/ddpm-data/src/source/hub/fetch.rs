@@ -1,8 +1,8 @@
 //! Verified downloads from one repository.
 //!
-//! hf-hub 1.0 does not look at the status or the size of the answer to a GET: an
-//! error page that follows a good HEAD is kept in the cache as if it were the
-//! file. So whatever it hands out is checked here, and fetched again once.
+//! hf-hub 1.0 does not check the status or the size of the response to a GET. If an
+//! error page follows a successful HEAD, it stores the page in the cache as the
+//! file. So this module verifies each file, and downloads it once more if it fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,25 @@ use ddpm_files::sha256_of_file;
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::{HFError, HFRepositorySync, RepoTypeAny};
 
-use super::{Hub, HubAddress};
+use super::{Hub, HubAddress, cause};
 use crate::error::{Error, Result};
 use crate::known_digests::check;
 
-/// A repository at one commit: the revision that was asked for, until the first
-/// file tells which commit that is.
+/// A repository at one commit.
 pub(super) struct Repository<'a> {
     hub: &'a Hub,
     remote: HFRepositorySync<RepoTypeAny>,
+    /// The requested revision. After the first file is read, the commit of that file.
     revision: String,
 }
 
-/// Why an attempt to get a file failed.
+/// A failed attempt to read a file.
 struct Failure {
     error: Error,
-    /// Whether another download may help.
+    /// Whether another download may succeed.
     retry: bool,
-    /// The file that must not stay in the cache.
-    bad: Option<PathBuf>,
+    /// The damaged file to remove from the cache.
+    damaged: Option<PathBuf>,
 }
 
 impl<'a> Repository<'a> {
@@ -48,13 +48,13 @@ impl<'a> Repository<'a> {
         format!("{}/{}", self.remote.owner(), self.remote.name())
     }
 
-    /// The commit, once a file was read.
+    /// The commit if a file was read, otherwise the requested revision.
     pub(super) fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// What `parse` makes of the first of `files` that the repository has, or
-    /// `None` if it has none of them.
+    /// Parses the first of `files` that exists in the repository, or returns `None` if
+    /// none exists.
     pub(super) fn first<T>(
         &mut self,
         files: &[String],
@@ -65,8 +65,8 @@ impl<'a> Repository<'a> {
             match self.get(file, &parse) {
                 Ok(parsed) => return Ok(Some(parsed)),
                 Err(Error::NotOnHub { .. }) => {}
-                // Offline, one cannot tell whether the repository has the file;
-                // another of the names may be the one that was fetched.
+                // Offline it is not known whether the repository has this file. The
+                // cache may hold one of the other files.
                 Err(error @ Error::NotCached { .. }) => {
                     not_cached.get_or_insert(error);
                 }
@@ -76,48 +76,48 @@ impl<'a> Repository<'a> {
         not_cached.map_or(Ok(None), Err)
     }
 
-    /// What `parse` makes of a file that was verified.
+    /// Downloads a file if it is not in the cache, verifies it and parses it.
     pub(super) fn get<T>(&mut self, file: &str, parse: impl Fn(&Path) -> Result<T>) -> Result<T> {
-        let mut force = false;
+        let mut force_download = false;
         loop {
-            let failure = match self.attempt(file, force, &parse) {
+            let failure = match self.attempt(file, force_download, &parse) {
                 Ok(parsed) => return Ok(parsed),
                 Err(failure) => *failure,
             };
-            // Offline, a damaged file is all that there is: leave it alone.
-            if let Some(bad) = failure.bad.filter(|_| !self.hub.offline) {
-                remove_from_cache(&bad);
+            // Offline a damaged file cannot be downloaded again, so it is kept.
+            if let Some(path) = failure.damaged.filter(|_| !self.hub.offline) {
+                remove_from_cache(&path);
             }
-            if force || self.hub.offline || !failure.retry {
+            if force_download || self.hub.offline || !failure.retry {
                 return Err(failure.error);
             }
-            force = true;
+            force_download = true;
         }
     }
 
     fn attempt<T>(
         &mut self,
         file: &str,
-        force: bool,
+        force_download: bool,
         parse: impl Fn(&Path) -> Result<T>,
     ) -> Result<T, Box<Failure>> {
-        let announced = Arc::new(Announced::default());
+        let announced = Arc::new(AnnouncedSize::default());
         let path = self
             .remote
             .download_file()
             .filename(file)
             .revision(self.revision.clone())
-            .force_download(force)
+            .force_download(force_download)
             .local_files_only(self.hub.offline)
             .progress(Arc::clone(&announced))
             .send()
             .map_err(|error| self.failure(file, error))?;
-        let bad = |error| Box::new(Failure { error, retry: true, bad: Some(path.clone()) });
-        let by_digest = verify(&path, announced.0.load(Ordering::Relaxed)).map_err(bad)?;
-        // A file with the right digest is what the Hub has: it will not change.
+        let damaged = |error| Box::new(Failure { error, retry: true, damaged: Some(path.clone()) });
+        let by_digest = verify(&path, announced.0.load(Ordering::Relaxed)).map_err(damaged)?;
+        // With the right digest, another download would give the same content.
         let parsed = parse(&path).map_err(|error| match by_digest {
-            true => Box::new(Failure { error, retry: false, bad: None }),
-            false => bad(error),
+            true => Box::new(Failure { error, retry: false, damaged: None }),
+            false => damaged(error),
         })?;
         if let Some(commit) = commit_of(&path, &self.hub.cache_dir) {
             self.revision = commit;
@@ -125,9 +125,10 @@ impl<'a> Repository<'a> {
         Ok(parsed)
     }
 
+    /// Converts an error of hf-hub.
     fn failure(&self, file: &str, error: HFError) -> Box<Failure> {
         let (repo, revision, file) = (self.id(), self.revision.clone(), file.to_owned());
-        // The connection broke within the body, which hf-hub does not repeat.
+        // hf-hub does not retry if the connection breaks while the body is read.
         let retry =
             matches!(&error, HFError::Request { source, .. } if source.is_body() || source.is_decode());
         let error = match error {
@@ -138,19 +139,20 @@ impl<'a> Repository<'a> {
                 Error::NotCached { repo, revision, file, cache: self.hub.cache_dir.clone() }
             }
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
-                Error::HubAccess { repo, file, source: error.into() }
+                Error::HubAccess { repo, file, source: cause(error) }
             }
-            error => Error::HubRequest { repo, file, source: error.into() },
+            error => Error::HubRequest { repo, file, source: cause(error) },
         };
-        Box::new(Failure { error, retry, bad: None })
+        Box::new(Failure { error, retry, damaged: None })
     }
 }
 
-/// The size of a file as the HEAD request announced it; 0 if it is not known.
+/// The size of a file in bytes, from the response to the HEAD request; 0 if
+/// unknown.
 #[derive(Default)]
-struct Announced(AtomicU64);
+struct AnnouncedSize(AtomicU64);
 
-impl ProgressHandler for Announced {
+impl ProgressHandler for AnnouncedSize {
     fn on_progress(&self, event: &ProgressEvent) {
         if let ProgressEvent::Download(DownloadEvent::Start { total_bytes, .. }) = event {
             self.0.store(*total_bytes, Ordering::Relaxed);
@@ -158,7 +160,8 @@ impl ProgressHandler for Announced {
     }
 }
 
-/// Checks a file of the cache; `Ok(true)` if by its digest.
+/// Verifies a file of the cache by its digest, or by its size if the digest is
+/// unknown. Returns whether it used the digest. An `announced` size of 0 is unknown.
 fn verify(path: &Path, announced: u64) -> Result<bool> {
     if let Some(expected) = sha256_of_cache(path) {
         check(path, &sha256_of_file(path)?, &expected)?;
@@ -171,8 +174,8 @@ fn verify(path: &Path, announced: u64) -> Result<bool> {
     Ok(false)
 }
 
-/// The digest that the Hub gives for a file: a file of the cache is a link to
-/// `blobs/ETAG`, and the ETag of a large file is its SHA-256.
+/// The SHA-256 that the Hub provides for a file, or `None` if it provides none. A file
+/// of the cache is a link to `blobs/ETAG`, and the ETag of a large file is its SHA-256.
 fn sha256_of_cache(path: &Path) -> Option<String> {
     let blob = fs::read_link(path).ok()?;
     let etag = blob.file_name()?.to_str()?;
@@ -180,14 +183,14 @@ fn sha256_of_cache(path: &Path) -> Option<String> {
     is_sha256.then(|| etag.to_ascii_lowercase())
 }
 
-/// `COMMIT` of `CACHE/REPOSITORY/snapshots/COMMIT/FILE`.
+/// The commit in a path `CACHE/REPOSITORY/snapshots/COMMIT/FILE`.
 fn commit_of(path: &Path, cache_dir: &Path) -> Option<String> {
     let commit = path.strip_prefix(cache_dir).ok()?.components().nth(2)?;
     Some(commit.as_os_str().to_str()?.to_owned())
 }
 
-/// Removes `snapshots/COMMIT/FILE` and the blob that it links to, so that the
-/// next call fetches the file. What cannot be removed will fail its check again.
+/// Removes `snapshots/COMMIT/FILE` and the blob that it links to, so that the next
+/// call downloads the file. If the removal fails, the next verification fails again.
 fn remove_from_cache(path: &Path) {
     let blob = fs::read_link(path).ok().and_then(|link| Some(path.parent()?.join(link)));
     let _ = fs::remove_file(path);

@@ -1,4 +1,4 @@
-//! Which files of a repository make up a data set.
+//! Finds the files of a data set in a repository.
 
 use std::path::Path;
 
@@ -11,33 +11,34 @@ use crate::source::names::candidates;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
-    /// One file a split, with images and labels.
+    /// One file per split, with images and labels.
     Parquet,
-    /// Two files a split.
+    /// Two files per split, one with images and one with labels.
     Idx,
 }
 
 impl Layout {
-    /// The files that may hold the images of a split, the likeliest first.
+    /// The possible names of the file with the images of a split, the most common one
+    /// first.
     fn images(self, name: &str, split: Split) -> Vec<String> {
         match self {
             Self::Parquet => {
-                let word = split_word(split);
-                [name, "data"].map(|folder| format!("{folder}/{word}-00000-of-00001.parquet")).into()
+                let split = split_name(split);
+                [name, "data"].map(|folder| format!("{folder}/{split}-00000-of-00001.parquet")).into()
             }
             Self::Idx => candidates(split, IdxKind::Images),
         }
     }
 }
 
-fn split_word(split: Split) -> &'static str {
+fn split_name(split: Split) -> &'static str {
     match split {
         Split::Train => "train",
         Split::Test => "test",
     }
 }
 
-/// The train set and, if there is one, the test set.
+/// Reads the training set and, if the repository has one, the test set.
 pub(super) fn read(
     repository: &mut Repository<'_>,
     address: &HubAddress,
@@ -68,7 +69,7 @@ fn read_split(
     if layout == Layout::Idx {
         labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
     }
-    let name = format!("{}/{}/{}", address.owner(), address.name(), split_word(split));
+    let name = format!("{}/{}/{}", address.owner(), address.name(), split_name(split));
     Ok(Some((layout, DataSet::new(name, images, labels)?)))
 }
 

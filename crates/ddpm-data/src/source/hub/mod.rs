@@ -7,24 +7,27 @@ mod parquet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{HFClient, HFClientSync, RepoTypeAny};
+use hf_hub::{HFClient, HFClientSync, HFError, RepoTypeAny};
 
 use self::fetch::Repository;
 use super::address::{HubAddress, is_safe_path};
 use super::config::HubConfig;
 use super::names::Split;
 use crate::corpus::Corpus;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::known_digests::{MNIST_TEST, MNIST_TRAIN};
 
-/// A client of the Hub, or of a server that speaks its protocol.
+/// A client of the Hub, or of a server with the same protocol.
 ///
-/// Files are kept in a cache that is shared with the Hub's other clients. Each
-/// use of a file, fresh or cached, checks it: against its SHA-256 if the Hub
-/// names one, as it does for large files, else against the size that was
-/// announced for a fresh one. A file that fails is fetched once more, and if
-/// that fails too it is removed from the cache. (On Windows the cache does not
-/// record the SHA-256, so only the size is checked.)
+/// Downloads go to a cache folder that the Hub's Python client can share. Each use
+/// of a file verifies it:
+///
+/// - a large file by its SHA-256, which the Hub provides;
+/// - a small file by its announced size, after a download only.
+///
+/// A file that fails is downloaded once more. If it fails again, it is removed from
+/// the cache. On Windows the cache does not record the SHA-256, so only the size is
+/// verified.
 ///
 /// ```no_run
 /// use ddpm_data::{Hub, HubConfig};
@@ -44,20 +47,21 @@ pub struct Hub {
 /// A file of the Hub in the local cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubFile {
-    /// Where the file is.
+    /// The path of the file in the cache.
     pub path: PathBuf,
-    /// The commit that it belongs to. Pass it as the revision of further files
-    /// to get all of them from one commit.
+    /// The commit of the file. Pass it as the revision of other files to read all
+    /// of them from one commit.
     pub commit: String,
 }
 
 impl Hub {
-    /// Sets up the client; nothing is sent yet. Reads the token file of `config`
-    /// if the token is needed.
+    /// Sets up the client without sending a request. Reads the token file of
+    /// `config` if `token` is `None` and `offline` is false.
     ///
     /// # Errors
-    /// [`Error::HubClient`], for example without system CA certificates, and
-    /// [`Error::NoCacheFolder`].
+    /// [`Error::HubClient`] if the HTTPS client cannot be set up, for example
+    /// because the system has no CA certificates. [`Error::NoCacheFolder`] if
+    /// `cache_dir` is `None`.
     pub fn new(config: HubConfig) -> Result<Self> {
         let HubConfig { endpoint, cache_dir, token, token_file, offline, retries } = config;
         let cache_dir = cache_dir.ok_or(Error::NoCacheFolder)?;
@@ -65,33 +69,34 @@ impl Hub {
         let client = HFClient::builder()
             .endpoint(&endpoint)
             .cache_dir(&cache_dir)
-            // Without a token hf-hub 1.0 looks for one in the environment. This
-            // one cannot be part of a header, so none is sent.
+            // Without a token hf-hub 1.0 reads one from the environment. A line
+            // break is not valid in a header, so hf-hub sends no token.
             .token(token.unwrap_or_else(|| "\n".to_owned()))
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .retry_max_attempts(retries)
             .build_sync()
-            .map_err(|source| Error::HubClient { endpoint, source: source.into() })?;
+            .map_err(|source| Error::HubClient { endpoint, source: cause(source) })?;
         Ok(Self { client, cache_dir, offline })
     }
 
     /// Reads a data set in one of two layouts:
     ///
-    /// - `NAME/{train,test}-00000-of-00001.parquet`, or the same in `data/`, with
-    ///   the columns `image` (a struct whose `bytes` are a PNG; colours become
-    ///   grey, transparency is ignored) and `label` (a 64-bit integer, optional),
-    ///   as in `ylecun/mnist` and `zalando-datasets/fashion_mnist`;
-    /// - the IDX files that [`Corpus::from_folder`] reads, without a prefix.
+    /// - `NAME/{train,test}-00000-of-00001.parquet`, or the same file names in
+    ///   `data/`, as in `ylecun/mnist` and `zalando-datasets/fashion_mnist`. The
+    ///   column `image` is a struct whose field `bytes` is a PNG. Colours are
+    ///   converted to grey, and transparency is ignored. The optional column `label`
+    ///   is a 64-bit integer.
+    /// - The IDX files that [`Corpus::from_folder`] reads, without a prefix.
     ///
-    /// Without a `revision` it is the branch `main`; all files are of the one
-    /// commit that it stands for, which is [`Corpus::commit`]. The content of
-    /// `ylecun/mnist` must be the built-in MNIST, image for image.
+    /// A `revision` of `None` means the branch `main`. All files are read from one
+    /// commit, [`Corpus::commit`]. The images and labels of `ylecun/mnist` must be
+    /// exactly MNIST.
     ///
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NoHubDataSet`], [`Error::NotCached`],
-    /// [`Error::HubAccess`] and [`Error::HubRequest`] if there is nothing to
-    /// read; [`Error::Checksum`] and [`Error::DownloadSize`] for a corrupt
-    /// download; else the errors of the file format, of
+    /// [`Error::HubAccess`] and [`Error::HubRequest`] if no file can be read;
+    /// [`Error::Checksum`] and [`Error::DownloadSize`] for a corrupt
+    /// download; the errors of the file format, of
     /// [`DataSet::new`](crate::DataSet::new) and of [`Corpus::new`].
     pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Corpus> {
         let address = HubAddress::new(owner, name, revision)?;
@@ -104,14 +109,14 @@ impl Hub {
                 MNIST_TEST.verify(test)?;
             }
         }
-        // Verified to be the same images, so it goes by the same name as the built-in set.
+        // Has the same images as the built-in data set, so it gets the same name.
         let title = if is_mnist { "MNIST".to_owned() } else { format!("{owner}/{name}") };
         let corpus = Corpus::new(title, train, test)?;
         Ok(corpus.at_commit(repository.revision().to_owned()))
     }
 
-    /// Fetches one file of a model, such as `denoiser/config.json`, unless it is
-    /// in the cache. Without a `revision` it is the branch `main`.
+    /// Downloads one file of a model, such as `denoiser/config.json`, unless it is
+    /// in the cache. A `revision` of `None` means the branch `main`.
     ///
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NotOnHub`], [`Error::NotCached`],
@@ -120,7 +125,7 @@ impl Hub {
     pub fn model_file(&self, owner: &str, name: &str, revision: Option<&str>, file: &str) -> Result<HubFile> {
         let address = HubAddress::new(owner, name, revision)?;
         if !is_safe_path(file) {
-            let reason = "a file of a repository is a relative path without '..'";
+            let reason = "expected a relative file path without '..'";
             return Err(Error::BadAddress { address: format!("{address}/{file}"), reason });
         }
         let mut repository = Repository::new(self, RepoTypeAny::Model, &address);
@@ -129,8 +134,19 @@ impl Hub {
     }
 }
 
-/// The token that a login has stored, or `None` if there is no login.
+/// Reads the access token from a file, or returns `None` if the file is missing or
+/// empty.
 fn read_token(file: &Path) -> Option<String> {
     let token = fs::read_to_string(file).ok()?.trim().to_owned();
     (!token.is_empty()).then_some(token)
+}
+
+/// The cause to report for an error of hf-hub. Some of those errors contain the text
+/// of their source, which would then appear twice in a chain of causes.
+fn cause(error: HFError) -> Cause {
+    match error {
+        HFError::Request { source, .. } => source.into(),
+        HFError::Xet { .. } => error.to_string().into(),
+        error => error.into(),
+    }
 }

@@ -1,13 +1,14 @@
-//! Parquet files with a PNG and a label per row.
+//! Reads parquet files with one PNG image and one label per row.
 
 use std::fs::File;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::{ImageError, ImageFormat, ImageReader, Limits};
 use parquet::basic::Type as PhysicalType;
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArrayType, DataType, Int64Type};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
@@ -17,13 +18,13 @@ use crate::idx::{Images, Labels, MAX_BYTES};
 const IMAGE: &str = "image.bytes";
 const LABEL: &str = "label";
 
-/// Rows that are decoded at once.
-const ROWS: usize = 1024;
+/// The number of rows that are read at once.
+const ROWS_PER_READ: usize = 1024;
 
-/// The largest image, in pixels a side, that is decoded.
+/// The largest height and width of an image, in pixels.
 const MAX_SIDE: u32 = 4096;
 
-/// Images and, if there is such a column, labels; both name `file`.
+/// Reads the images and, if the file has a label column, the labels.
 pub(super) fn read(file: &Path) -> Result<(Images, Option<Labels>)> {
     let input = File::open(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
     let reader = SerializedFileReader::new(input).map_err(|source| parquet_error(file, source))?;
@@ -50,7 +51,7 @@ pub(super) fn read(file: &Path) -> Result<(Images, Option<Labels>)> {
     Ok((images.finish()?, Some(Labels { file: file.to_owned(), values })))
 }
 
-/// The index of a column of the given type, or `None` if it is missing.
+/// Finds a column and checks its type. Returns its index, or `None` if it is missing.
 fn column(
     file: &Path,
     schema: &SchemaDescriptor,
@@ -71,15 +72,16 @@ fn column(
     Err(Error::Column { file: file.to_owned(), column, found, expected })
 }
 
-/// Calls `each` with the row number and the value of every row, in order.
+/// Calls `visit` with the row number and the value of each row, in order.
 fn read_column<T: DataType>(
     file: &Path,
     reader: &SerializedFileReader<File>,
     index: usize,
     column: &'static str,
-    mut each: impl FnMut(usize, &T::T) -> Result<()>,
+    mut visit: impl FnMut(usize, &T::T) -> Result<()>,
 ) -> Result<()> {
-    let full = reader.metadata().file_metadata().schema_descr().column(index).max_def_level();
+    // A value that is not null has this definition level.
+    let max_level = reader.metadata().file_metadata().schema_descr().column(index).max_def_level();
     let mut row = 0;
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(|source| parquet_error(file, source))?;
@@ -88,16 +90,16 @@ fn read_column<T: DataType>(
         loop {
             let (mut levels, mut batch) = (Vec::new(), Vec::new());
             let (rows, _, _) = values
-                .read_records(ROWS, Some(&mut levels), None, &mut batch)
+                .read_records(ROWS_PER_READ, Some(&mut levels), None, &mut batch)
                 .map_err(|source| parquet_error(file, source))?;
             if rows == 0 {
                 break;
             }
-            if let Some(null) = levels.iter().position(|&level| level < full) {
+            if let Some(null) = levels.iter().position(|&level| level < max_level) {
                 return Err(Error::Null { file: file.to_owned(), column, row: row + null });
             }
             for value in &batch {
-                each(row, value)?;
+                visit(row, value)?;
                 row += 1;
             }
         }
@@ -106,14 +108,20 @@ fn read_column<T: DataType>(
     if i64::try_from(row) == Ok(expected) {
         return Ok(());
     }
-    Err(Error::RowCount { file: file.to_owned(), found: row, expected })
+    let name = format!("{}: number of rows of column {column}", file.display());
+    Err(Error::out_of_range(name, row, format!("{expected} according to the file's metadata")))
 }
 
-fn parquet_error(file: &Path, source: parquet::errors::ParquetError) -> Error {
-    Error::Parquet { file: file.to_owned(), source: source.into() }
+fn parquet_error(file: &Path, error: ParquetError) -> Error {
+    // The text of an external error repeats the text of its source.
+    let source = match error {
+        ParquetError::External(source) => source,
+        error => error.into(),
+    };
+    Error::Parquet { file: file.to_owned(), source }
 }
 
-/// Collects PNG images of one size.
+/// Decodes PNG images of one size, row by row.
 struct Decoder<'a> {
     file: &'a Path,
     rows: usize,
@@ -130,10 +138,12 @@ impl Decoder<'_> {
         limits.max_image_height = Some(MAX_SIDE);
         let mut reader = ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
         reader.limits(limits);
-        let decoded =
-            reader.decode().map_err(|source| Error::Png { file: file(), row, source: source.into() })?;
+        // As text only: an error of `image` repeats the text of its source.
+        let png_error =
+            |error: ImageError| Error::Png { file: file(), row, source: error.to_string().into() };
+        let decoded = reader.decode().map_err(png_error)?;
         let image = decoded.into_luma8();
-        // At most MAX_SIDE each, so the casts widen.
+        // The casts from u32 to usize only widen.
         let (rows, cols) = (image.height() as usize, image.width() as usize);
         if row == 0 {
             (self.rows, self.cols) = (rows, cols);

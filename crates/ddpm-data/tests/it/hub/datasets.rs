@@ -1,4 +1,4 @@
-//! What is fetched, from where, and what is sent along.
+//! Downloads of data sets: the files, their revision, the requests and the token.
 
 use std::process::Command;
 
@@ -6,13 +6,14 @@ use ddpm_data::{Corpus, DataSet, Error, Hub, HubAddress, HubConfig, Source, fetc
 
 use super::parquet_file::{Row, file, grey, grey_as_rgb};
 use super::server::{COMMIT, MockHub};
+use crate::check_causes;
 use crate::idx::gzip;
 
 fn images(grey_level: u8, count: usize) -> Vec<u8> {
     idx::encode_images(2, 2, &vec![grey_level; 4 * count]).unwrap()
 }
 
-/// `datasets/some/digits` as IDX files: three images to train on, one to test.
+/// Serves `datasets/some/digits` as IDX files: three training images, one test image.
 fn serve_idx(server: &MockHub) {
     server.serve("datasets/some/digits/train-images-idx3-ubyte.gz", gzip(&images(10, 3)));
     server.serve(
@@ -38,7 +39,7 @@ fn load(config: &HubConfig, source: &str) -> Result<Corpus, Error> {
 }
 
 #[test]
-fn idx_files_are_fetched_once() {
+fn idx_files_are_downloaded_once() {
     let server = MockHub::start();
     serve_idx(&server);
     check_idx(&load(&server.config(), "hf://datasets/some/digits").unwrap());
@@ -48,13 +49,13 @@ fn idx_files_are_fetched_once() {
 }
 
 #[test]
-fn parquet_files_are_fetched_once() {
+fn parquet_files_are_downloaded_once() {
     for folder in ["letters", "data"] {
         let server = MockHub::start();
         let row = |level: u8, label| -> Row { (Some(grey(1, 3, &[level, 0, 255])), Some(label)) };
         let train = [row(1, 4), row(2, 0), row(3, 9)];
         server.serve(&format!("datasets/some/letters/{folder}/train-00000-of-00001.parquet"), file(&train));
-        // Colours that are all grey lose nothing.
+        // Conversion to grey does not change an RGB image whose channels are equal.
         let test: [Row; 2] = [(Some(grey_as_rgb(1, 3, &[5, 6, 7])), Some(3)), row(8, 1)];
         server.serve(&format!("datasets/some/letters/{folder}/test-00000-of-00001.parquet"), file(&test));
         for gets in [2, 0] {
@@ -84,7 +85,7 @@ fn labels_and_test_set_are_optional() {
 }
 
 #[test]
-fn all_files_are_of_the_commit_that_the_first_one_names() {
+fn all_files_are_read_from_the_commit_of_the_first_file() {
     let server = MockHub::start();
     serve_idx(&server);
     load(&server.config(), "hf://datasets/some/digits").unwrap();
@@ -96,7 +97,7 @@ fn all_files_are_of_the_commit_that_the_first_one_names() {
 }
 
 #[test]
-fn pinned_revision_is_asked_for_and_needs_no_request_when_cached() {
+fn a_commit_is_requested_and_needs_no_request_when_cached() {
     let server = MockHub::start();
     server.serve("some/model/config.json", b"{}".to_vec());
     let get = || Hub::new(server.config()).unwrap().model_file("some", "model", Some(COMMIT), "config.json");
@@ -132,7 +133,7 @@ fn all_files_of_a_model_are_of_the_commit_of_the_first() {
 }
 
 #[test]
-fn missing_file_is_named_with_its_repository() {
+fn the_error_names_a_missing_file_and_its_repository() {
     let server = MockHub::start();
     let hub = Hub::new(server.config()).unwrap();
     let error = hub.model_file("some", "model", None, "denoiser/config.json").unwrap_err();
@@ -141,7 +142,7 @@ fn missing_file_is_named_with_its_repository() {
 }
 
 #[test]
-fn missing_data_set_names_what_was_looked_for() {
+fn without_a_data_set_the_error_names_the_expected_files() {
     let server = MockHub::start();
     let error = load(&server.config(), "hf://datasets/some/digits@v1").unwrap_err();
     assert!(matches!(error, Error::NoHubDataSet { .. }));
@@ -152,17 +153,18 @@ fn missing_data_set_names_what_was_looked_for() {
 }
 
 #[test]
-fn refused_access_is_told_from_a_missing_file() {
+fn refused_access_is_another_error_than_a_missing_file() {
     let server = MockHub::start();
     server.forbid();
     let error = load(&server.config(), "hf://datasets/some/digits").unwrap_err();
     assert!(matches!(error, Error::HubAccess { .. }), "{error}");
     assert!(error.to_string().contains("some/digits"), "{error}");
     assert!(error.to_string().contains("HF_TOKEN"), "{error}");
+    check_causes(&error);
 }
 
 #[test]
-fn unsafe_paths_and_names_are_refused_before_anything_is_sent() {
+fn unsafe_paths_and_names_are_refused_without_a_request() {
     let server = MockHub::start();
     let hub = Hub::new(server.config()).unwrap();
     for (owner, name, revision, file) in [
@@ -191,7 +193,7 @@ fn token_is_sent() {
 }
 
 #[test]
-fn token_file_is_read_when_data_is_fetched_and_not_before() {
+fn token_file_is_read_by_the_client_and_not_by_the_configuration() {
     let server = MockHub::start();
     serve_idx(&server);
     let folder = tempfile::tempdir().unwrap();
@@ -213,8 +215,9 @@ fn token_file_is_read_when_data_is_fetched_and_not_before() {
     assert_eq!(sent(&config), None);
 }
 
-/// hf-hub would take the token of the environment. Variables cannot be set for
-/// this process alone, so the test runs again in a process of its own.
+/// Without this crate's workaround hf-hub would use the token of the environment.
+/// Setting a variable would affect the other tests of this process, so the test runs
+/// again in a child process.
 #[test]
 fn without_a_token_none_is_sent_even_if_the_environment_has_one() {
     if std::env::var_os("HF_TOKEN").is_some_and(|token| token == "of-the-environment") {
@@ -224,7 +227,7 @@ fn without_a_token_none_is_sent_even_if_the_environment_has_one() {
         let requests = server.take_requests();
         assert!(!requests.is_empty());
         assert!(requests.iter().all(|request| request.authorization.is_none()));
-        // The environment does have an effect where it is asked for.
+        // `from_env` does read the variable.
         let from_env = HubConfig::from_env().token;
         assert_eq!(from_env.as_deref(), Some("of-the-environment"));
         return;
@@ -248,6 +251,7 @@ fn no_cache_folder_and_bad_endpoints_are_errors() {
     assert!(matches!(error, Error::HubClient { .. }));
     assert!(error.to_string().contains("not an address"), "{error}");
     assert!(error.to_string().contains("CA certificates"), "{error}");
+    check_causes(&error);
 }
 
 fn as_parquet(set: &DataSet) -> Vec<u8> {
@@ -259,7 +263,7 @@ fn as_parquet(set: &DataSet) -> Vec<u8> {
 }
 
 #[test]
-fn mnist_of_the_hub_is_the_built_in_one() {
+fn mnist_of_the_hub_equals_the_built_in_one() {
     let server = MockHub::start();
     let mnist = Corpus::mnist().unwrap();
     let (train, test) = (as_parquet(mnist.train()), as_parquet(mnist.test().unwrap()));
@@ -271,17 +275,17 @@ fn mnist_of_the_hub_is_the_built_in_one() {
 }
 
 #[test]
-fn anything_else_under_the_name_of_mnist_is_refused() {
+fn other_content_in_the_repository_of_mnist_is_refused() {
     let server = MockHub::start();
     let mnist = DataSet::mnist_test().unwrap();
-    // All of the right files, in the wrong place.
+    // MNIST's test set in the place of its training set.
     let test = as_parquet(&mnist);
     server.serve("datasets/ylecun/mnist/mnist/train-00000-of-00001.parquet", test.clone());
     server.serve("datasets/ylecun/mnist/mnist/test-00000-of-00001.parquet", test);
     let error = load(&server.config(), "hf://datasets/ylecun/mnist").unwrap_err();
     assert!(matches!(&error, Error::Checksum { found, .. } if found == mnist.images_sha256()), "{error}");
     assert!(error.to_string().contains("train-00000-of-00001.parquet"), "{error}");
-    // The same content is fine for a set that promises nothing.
+    // Another repository may have any content.
     server.serve("datasets/some/mnist/data/train-00000-of-00001.parquet", as_parquet(&mnist));
     assert!(load(&server.config(), "hf://datasets/some/mnist").is_ok());
 }

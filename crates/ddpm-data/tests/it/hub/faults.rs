@@ -1,10 +1,11 @@
-//! Downloads that go wrong, and the cache afterwards.
+//! Failed downloads, and the state of the cache after them.
 
 use std::fs;
 
 use ddpm_data::{Error, Hub, HubConfig, HubFile, idx};
 
 use super::server::{FAULTS, Fault, MockHub};
+use crate::check_causes;
 
 const PATH: &str = "some/model/weights";
 const CONTENT: &[u8] = b"a file of the model, long enough to be cut in half";
@@ -24,7 +25,7 @@ fn check(file: Result<HubFile, Error>) {
 }
 
 #[test]
-fn a_failure_is_repaired_by_one_more_download() {
+fn one_failure_is_repaired_by_a_second_download() {
     for fault in FAULTS {
         let server = server();
         server.fail(PATH, &[fault]);
@@ -36,7 +37,7 @@ fn a_failure_is_repaired_by_one_more_download() {
 }
 
 #[test]
-fn two_failures_are_an_error_that_does_not_poison_the_cache() {
+fn after_two_failures_the_cache_holds_no_damaged_file() {
     for first in FAULTS {
         for second in FAULTS {
             let server = server();
@@ -55,7 +56,7 @@ fn two_failures_are_an_error_that_does_not_poison_the_cache() {
                 }
                 _ => panic!("{first:?}, {second:?}: {error}"),
             }
-            // Nothing is there to be mistaken for the file, offline or online.
+            // The damaged file is neither used offline nor online.
             let offline = HubConfig { offline: true, ..server.config() };
             assert!(matches!(get(offline), Err(Error::NotCached { .. })), "{first:?}, {second:?}");
             check(get(server.config()));
@@ -65,7 +66,7 @@ fn two_failures_are_an_error_that_does_not_poison_the_cache() {
 }
 
 #[test]
-fn small_files_are_checked_by_their_size() {
+fn small_files_are_verified_by_their_size() {
     let server = MockHub::start();
     server.serve_small(PATH, CONTENT.to_vec());
     server.fail(PATH, &[Fault::Status]);
@@ -81,7 +82,7 @@ fn small_files_are_checked_by_their_size() {
 }
 
 #[test]
-fn small_files_are_checked_by_being_parsed() {
+fn small_files_are_downloaded_again_if_they_cannot_be_parsed() {
     let path = "datasets/some/digits/train-images-idx3-ubyte";
     let load = |server: &MockHub| Hub::new(server.config()).unwrap().dataset("some", "digits", None);
     let server = MockHub::start();
@@ -98,7 +99,7 @@ fn small_files_are_checked_by_being_parsed() {
 }
 
 #[test]
-fn a_file_with_the_right_digest_is_not_fetched_again_when_it_cannot_be_parsed() {
+fn a_file_with_the_right_digest_is_not_downloaded_again_if_it_cannot_be_parsed() {
     let server = MockHub::start();
     server.serve("datasets/some/digits/train-images-idx3-ubyte", CONTENT.to_vec());
     let error = Hub::new(server.config()).unwrap().dataset("some", "digits", None).unwrap_err();
@@ -107,7 +108,7 @@ fn a_file_with_the_right_digest_is_not_fetched_again_when_it_cannot_be_parsed() 
 }
 
 #[test]
-fn a_cached_file_that_was_damaged_is_repaired() {
+fn a_damaged_file_in_the_cache_is_repaired() {
     let server = server();
     let file = get(server.config()).unwrap();
     fs::write(&file.path, "damaged").unwrap();
@@ -117,7 +118,7 @@ fn a_cached_file_that_was_damaged_is_repaired() {
 }
 
 #[test]
-fn offline_nothing_is_sent() {
+fn offline_no_request_is_sent() {
     let server = server();
     check(get(server.config()));
     server.take_requests();
@@ -127,7 +128,7 @@ fn offline_nothing_is_sent() {
 }
 
 #[test]
-fn offline_without_a_cache_says_what_is_missing_and_how_to_get_it() {
+fn offline_the_error_names_the_missing_file_and_how_to_get_it() {
     let server = server();
     let error = get(HubConfig { offline: true, ..server.config() }).unwrap_err();
     assert!(matches!(error, Error::NotCached { .. }));
@@ -152,14 +153,15 @@ fn offline_a_damaged_file_is_an_error() {
 }
 
 #[test]
-fn without_a_server_the_cache_is_used_and_else_the_request_fails() {
+fn without_a_server_a_cached_file_is_read_and_another_request_fails() {
     let server = server();
     check(get(server.config()));
-    // Nobody listens on the port of a server that was dropped.
+    // The dropped server has closed its port.
     let gone = MockHub::start().config().endpoint;
     check(get(HubConfig { endpoint: gone.clone(), ..server.config() }));
     let empty = tempfile::tempdir().unwrap();
     let error = get(HubConfig { retries: 0, ..HubConfig::new(gone, empty.path()) }).unwrap_err();
     assert!(matches!(error, Error::HubRequest { .. }));
-    assert_eq!(error.to_string(), "cannot fetch weights of some/model");
+    assert_eq!(error.to_string(), "cannot download weights of some/model");
+    check_causes(&error);
 }

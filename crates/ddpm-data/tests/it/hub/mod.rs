@@ -1,4 +1,4 @@
-//! The Hub, played by a server on the loopback interface.
+//! The Hub client, tested with a mock server on the loopback interface.
 
 mod datasets;
 mod faults;

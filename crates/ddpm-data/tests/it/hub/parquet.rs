@@ -1,18 +1,20 @@
-//! Parquet files that are not as expected: each error names file and row.
+//! Malformed parquet files. Each error names the file, and the row where one is wrong.
 
 use ddpm_data::{Error, Hub};
 
 use super::parquet_file::{Row, empty_file, file, grey};
 use super::server::MockHub;
+use crate::check_causes;
 
 const FILE: &str = "data/train-00000-of-00001.parquet";
 
-/// The error of loading a data set with this file.
+/// The error of loading a data set with this file as training set.
 fn error(bytes: Vec<u8>) -> Error {
     let server = MockHub::start();
     server.serve(&format!("datasets/some/set/{FILE}"), bytes);
     let error = Hub::new(server.config()).unwrap().dataset("some", "set", None).unwrap_err();
     assert!(error.to_string().contains(FILE), "{error}");
+    check_causes(&error);
     error
 }
 
@@ -28,7 +30,7 @@ fn not_a_parquet_file() {
 #[test]
 fn damaged_parquet_file() {
     let mut bytes = file(&rows(4));
-    // Behind the magic number: the header of the first page.
+    // The header of the first page, after the magic number.
     bytes[4..20].fill(0xff);
     assert!(matches!(error(bytes), Error::Parquet { .. }));
 }
@@ -105,7 +107,7 @@ fn image_of_another_size() {
 }
 
 #[test]
-fn label_that_is_no_class() {
+fn label_out_of_range() {
     for label in [-1, 256, i64::MAX] {
         let mut rows = rows(3);
         rows[2].1 = Some(label);
@@ -115,7 +117,7 @@ fn label_that_is_no_class() {
 }
 
 #[test]
-fn image_too_large_to_be_wanted() {
+fn image_above_the_size_limit() {
     let mut rows = rows(1);
     rows[0].0 = Some(grey(1, 5000, &[0; 5000]));
     assert!(matches!(error(file(&rows)), Error::Png { row: 0, .. }));

@@ -1,4 +1,5 @@
-//! Parquet files as the Hub has them: a struct of PNG bytes and path, a label.
+//! Writes parquet files with the schema of the Hub: a struct of PNG bytes and path,
+//! and a label.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ pub(crate) const SCHEMA: &str = "message schema {
     optional int64 label;
 }";
 
-/// A row; `None` is a null.
+/// The PNG and the label of a row. `None` is a null.
 pub(crate) type Row = (Option<Vec<u8>>, Option<i64>);
 
-/// Two row groups, so that rows are numbered over both.
+/// A file of two row groups, which tests that row numbers count over both.
 pub(crate) fn file(rows: &[Row]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
@@ -32,7 +33,7 @@ pub(crate) fn file(rows: &[Row]) -> Vec<u8> {
         column.typed::<ByteArrayType>().write_batch(&images, Some(&levels), None).unwrap();
         column.close().unwrap();
 
-        // No paths, as in ylecun/mnist.
+        // The paths are null, as in ylecun/mnist.
         let mut column = group.next_column().unwrap().unwrap();
         let levels: Vec<_> = rows.iter().map(|row| i16::from(row.0.is_some())).collect();
         column.typed::<ByteArrayType>().write_batch(&[], Some(&levels), None).unwrap();
@@ -48,13 +49,13 @@ pub(crate) fn file(rows: &[Row]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// A file of no rows with another schema.
+/// A file without rows and with the given schema.
 pub(crate) fn empty_file(schema: &str) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(schema).unwrap());
     SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap().into_inner().unwrap()
 }
 
-/// A grey PNG.
+/// A PNG with one grey channel.
 pub(crate) fn grey(rows: u32, cols: u32, pixels: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder =

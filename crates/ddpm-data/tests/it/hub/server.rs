@@ -1,5 +1,5 @@
-//! A server on the loopback interface that speaks as much of the Hub's protocol
-//! as a download needs: `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`.
+//! A mock server on the loopback interface. It implements the part of the Hub's
+//! protocol for downloads: `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What goes wrong with a `GET` that follows a good `HEAD`.
+/// A failure of a `GET` after a successful `HEAD`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// Status 500 with a short text.
     Status,
-    /// The connection closes half-way.
+    /// The connection closes after half of the content.
     Truncated,
-    /// As many bytes, but other ones.
+    /// The content has the right size but other bytes.
     Wrong,
 }
 
@@ -30,7 +30,7 @@ pub(crate) const FAULTS: [Fault; 3] = [Fault::Status, Fault::Truncated, Fault::W
 struct Resource {
     content: Vec<u8>,
     etag: String,
-    /// For the next requests; after them, the content is sent.
+    /// The failures of the next requests. Later requests succeed.
     faults: VecDeque<Fault>,
 }
 
@@ -43,13 +43,13 @@ pub(crate) struct Request {
 
 #[derive(Default)]
 struct State {
-    /// By `REPO/FILE`, where REPO begins with `datasets/` for data sets.
+    /// Keyed by `REPO/FILE`, where REPO begins with `datasets/` for data sets.
     resources: BTreeMap<String, Resource>,
     requests: Vec<Request>,
     forbidden: bool,
 }
 
-/// The server, which stops when it is dropped, and a cache folder for clients.
+/// The server and a cache folder for clients. Dropping it stops the server.
 pub(crate) struct MockHub {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -71,7 +71,7 @@ impl MockHub {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    // A client that goes away is not the server's trouble.
+                    // The server ignores a client that closes the connection.
                     let _ = stream.and_then(|stream| answer(&stream, &state));
                 }
             }
@@ -79,13 +79,13 @@ impl MockHub {
         Self { address, state, stop, thread: Some(thread), cache: tempfile::tempdir().unwrap() }
     }
 
-    /// Serves a large file: its ETag is its SHA-256.
+    /// Serves a file as a large one, whose ETag is its SHA-256.
     pub(crate) fn serve(&self, path: &str, content: Vec<u8>) {
         let etag = ddpm_files::sha256_hex(&content);
         self.serve_with_etag(path, content, &etag);
     }
 
-    /// Serves a small file: its ETag is a git object name, which is no SHA-256.
+    /// Serves a file as a small one, whose ETag is a git object name and not a SHA-256.
     pub(crate) fn serve_small(&self, path: &str, content: Vec<u8>) {
         self.serve_with_etag(path, content, "89abcdef0123456789abcdef0123456789abcdef");
     }
@@ -95,27 +95,27 @@ impl MockHub {
         self.state.lock().unwrap().resources.insert(path.to_owned(), resource);
     }
 
-    /// The next `GET`s of the file go wrong like this.
+    /// Makes the next `GET`s of the file fail with these faults.
     pub(crate) fn fail(&self, path: &str, faults: &[Fault]) {
         self.state.lock().unwrap().resources.get_mut(path).unwrap().faults = faults.iter().copied().collect();
     }
 
-    /// Answers every request with 401.
+    /// Makes the server answer every request with status 401.
     pub(crate) fn forbid(&self) {
         self.state.lock().unwrap().forbidden = true;
     }
 
-    /// A configuration of a client without retries of its own.
+    /// A client configuration for this server, without retries.
     pub(crate) fn config(&self) -> HubConfig {
         HubConfig { retries: 0, ..HubConfig::new(format!("http://{}", self.address), self.cache.path()) }
     }
 
-    /// All requests since the last call.
+    /// Returns the requests since the last call.
     pub(crate) fn take_requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// Number of `GET`s since the last call.
+    /// Returns the number of `GET`s since the last call.
     pub(crate) fn take_gets(&self) -> usize {
         self.take_requests().iter().filter(|request| request.method == "GET").count()
     }
@@ -124,7 +124,7 @@ impl MockHub {
 impl Drop for MockHub {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread up, which waits for a connection.
+        // The thread waits for a connection; this one wakes it up.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
