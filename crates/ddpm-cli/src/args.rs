@@ -335,8 +335,6 @@ pub(crate) enum PresetName {
     Original,
     /// A first look
     Quick,
-    /// Short runs to be compared
-    Compare,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -56,8 +56,6 @@ pub enum Preset {
     Original,
     /// A first look.
     Quick,
-    /// Short runs whose results are compared.
-    Compare,
 }
 
 impl TrainConfig {
@@ -70,7 +68,6 @@ impl TrainConfig {
             Preset::Reproduce => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
-            Preset::Compare => (4, 0.999),
         };
         let loss = if preset == Preset::Original { Loss::Sample } else { Loss::ClampedSnr };
         let denoiser = match preset {

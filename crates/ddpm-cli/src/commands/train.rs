@@ -94,7 +94,6 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
         PresetName::Reproduce => Preset::Reproduce,
         PresetName::Original => Preset::Original,
         PresetName::Quick => Preset::Quick,
-        PresetName::Compare => Preset::Compare,
     };
     let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(preset, data) };
     config.epochs = options.epochs.unwrap_or(config.epochs);
