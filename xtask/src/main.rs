@@ -1,21 +1,18 @@
 //! The jobs of this workspace that take more than one command.
 //!
-//! `cargo xtask reproduce` makes everything in `results/`, `cargo xtask compare` the comparison of
-//! networks and losses there, `cargo xtask ablate` that of models and ways of sampling that differ in one
-//! choice, `cargo xtask bench` measures speed, by itself and beside PyTorch, and `cargo xtask ci` runs every
-//! check. Each job is one file or folder; all work with tensors is done by release builds of other crates,
-//! which all but the last spawn.
+//! `cargo xtask reproduce` trains and measures a model and writes `results/`, `cargo xtask experiment` measures a
+//! table that a file in `experiments/` describes, `cargo xtask bench` measures speed, by itself and beside PyTorch,
+//! and `cargo xtask ci` runs every check. Each job is one file or folder. All work with tensors is done by release
+//! builds of other crates, which the jobs start.
 
-mod ablate;
 mod bench;
 mod ci;
-mod compare;
-mod compare_report;
 mod ddpm;
-mod figures;
+mod experiment;
 mod install;
 mod machine;
 mod phases;
+mod printed;
 mod process;
 mod provenance;
 mod reproduce;
@@ -34,7 +31,7 @@ use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
-/// The jobs of this workspace: reproduce the results, compare, measure, run the checks.
+/// The jobs of this workspace: reproduce the results, experiment, measure speed, run the checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -45,8 +42,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Job {
     Reproduce(reproduce::Arguments),
-    Compare(compare::Arguments),
-    Ablate(ablate::Arguments),
+    Experiment(experiment::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
 }
@@ -66,8 +62,7 @@ fn run(job: &Job) -> Result<()> {
     let workspace = Workspace::of_this_build()?;
     match job {
         Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
-        Job::Compare(arguments) => compare::run(arguments, &workspace),
-        Job::Ablate(arguments) => ablate::run(arguments, &workspace),
+        Job::Experiment(arguments) => experiment::run(arguments, &workspace),
         Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }

@@ -1,31 +1,25 @@
 //! `cargo xtask reproduce`: from the images to everything in `results/`, in one command.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::ddpm::{Count, DataSet, Ddpm, Subject, Training, Way};
-use crate::figures::{Classified, Classifier, Evaluation, Likelihood, MEASURED, cell, percent};
+use crate::ddpm::Ddpm;
 use crate::install;
-use crate::phases::{Phase, Phases, in_words};
+use crate::phases::{Phase, in_words};
+use crate::printed::{Printed, cell, percent};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::source::Source;
 use crate::staging::{ResultFile, Staging, file_name_part};
 use crate::start::Started;
 use crate::workspace::Workspace;
-
-/// Images of each class in a grid and in the animation.
-const SHOWN_PER_CLASS: u32 = 5;
-/// Images in a grid of a set without labels.
-const SHOWN_WITHOUT_LABELS: u32 = 50;
-/// Images by which the class accuracy of other ways of sampling is taken.
-const JUDGED: u32 = 1000;
-/// Test images of the variational bound, and those that the diffusion classifier tells, by so many draws.
-const TESTED: u32 = 1000;
-const DRAWS: u32 = 20;
 
 /// Make everything in results/ again: fetch and verify the images, train, draw, measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,9 +48,40 @@ pub(crate) struct Arguments {
     install: bool,
 }
 
-/// What measuring writes, and what it is.
+/// How many images are drawn and measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    /// Generated images for all metrics; results of other numbers cannot be compared.
+    pub(crate) generated: u32,
+    /// Generated images for class accuracy alone.
+    pub(crate) accuracy: u32,
+    /// Test images for likelihood and classifier.
+    pub(crate) test: u32,
+    /// Noise samples for each image in the classifier.
+    pub(crate) noise: u32,
+}
+
+const COUNTS: Counts = Counts { generated: 10_000, accuracy: 1000, test: 1000, noise: 20 };
+
+/// A way of sampling.
+#[derive(Debug, Clone, Copy)]
+struct Sampling {
+    /// As part of a file's name and as a key of `metrics.json`.
+    name: &'static str,
+    /// Arguments of `ddpm-cli`.
+    arguments: &'static str,
+}
+
+const DEFAULT: Sampling = Sampling { name: "default", arguments: "--noise posterior" };
+/// Without guidance, which hides what a model has learnt.
+const NO_GUIDANCE: Sampling = Sampling { name: "no_guidance", arguments: "--noise posterior --guidance 1" };
+const NO_NOISE: Sampling = Sampling { name: "no_noise", arguments: "--noise none" };
+/// A solver of second order: more varied images.
+const VARIED: Sampling = Sampling { name: "varied", arguments: "--sampler dpmpp-2m" };
+
+/// The files that `eval -o` writes: name, ending and description.
 const QUALITY: [(&str, &str, &str); 3] = [
-    ("quality", "md", "all figures of merit, beside those of real test images"),
+    ("quality", "md", "all metrics, beside those of real test images"),
     ("quality", "svg", "class accuracy by class, and where images lie among the training images"),
     ("closest-pairs", "png", "the images that are most like a training image, beside it"),
 ];
@@ -66,26 +91,19 @@ const QUALITY: [(&str, &str, &str); 3] = [
 struct Metrics<'a> {
     #[serde(flatten)]
     provenance: &'a Provenance,
-    data: &'a DataSet,
-    training: &'a Training,
-    #[serde(flatten)]
-    measured: &'a Measured,
+    data: &'a Value,
+    training: &'a Value,
+    /// Class accuracy alone, by way of sampling; empty if the images have no labels.
+    evaluation: BTreeMap<&'a str, &'a Value>,
+    /// All metrics, by way of sampling.
+    quality: BTreeMap<&'a str, &'a Value>,
+    /// The variational bound; `None` without test images.
+    likelihood: Option<&'a Value>,
+    /// The diffusion classifier; `None` without labelled test images.
+    classifier: Option<&'a Value>,
     phases: &'a [Phase],
     total_seconds: f64,
     files: &'a [ResultFile],
-}
-
-/// What was measured, by way of sampling.
-#[derive(Debug, Default, Serialize)]
-struct Measured {
-    /// Class accuracy alone; empty if the images have no labels.
-    evaluation: BTreeMap<Way, Evaluation>,
-    /// All figures of merit.
-    quality: BTreeMap<Way, Evaluation>,
-    /// The variational bound; none without test images.
-    likelihood: Option<Likelihood>,
-    /// The diffusion classifier; none without labelled test images.
-    classifier: Option<Classifier>,
 }
 
 /// Builds `ddpm-cli` and reproduces the results with it.
@@ -96,9 +114,9 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         arguments.source.argument()
     );
     let started = Started::with_build(workspace, arguments.seed, arguments.source.features())?;
-    process::print(&reproduce(arguments, started)?)?;
+    process::print(&reproduce(arguments, started, COUNTS)?)?;
     if arguments.install {
-        let (model, target) = (model_folder(arguments, workspace), "assets/models/mnist");
+        let (model, target) = (arguments.run_folder(workspace).join("model"), "assets/models/mnist");
         install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;
         process::print(&format!("{target}/ is now this model"))?;
     }
@@ -106,170 +124,183 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
 }
 
 /// All phases after the build; returns a summary for the user.
-pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>) -> Result<String> {
+pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Counts) -> Result<String> {
     let Started { workspace, binary, provenance, mut phases } = started;
-    let (source, run_folder) = (arguments.source.argument(), run_folder(arguments, workspace));
-    let root = workspace.root();
+    let (root, folder) = (workspace.root(), arguments.run_folder(workspace));
     let ddpm = Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads };
+    let source = ddpm.path(Path::new(arguments.source.argument()));
+    let from_source = ["--data", &source];
 
-    let data = phases.run("data", || ddpm.data(source))?;
+    let data = phases.run("data", || ddpm.call("data", &from_source))?;
+    let (preset, run) = (arguments.preset(), ddpm.path(&folder));
     let start = if arguments.resume { "--resume" } else { "--overwrite" };
-    let choices = ["--dtype", "f16", start].map(String::from);
-    let training = phases.run("train", || ddpm.train(source, preset(arguments), &run_folder, &choices))?;
+    let line = format!("train --preset {preset} --dtype f16 {start} -o {run}");
+    let training = phases.run("train", || ddpm.call(&line, &from_source))?;
 
-    let model = model_folder(arguments, workspace);
-    let name = file_name_part(&data.name);
-    let mut staging = Staging::new(run_folder.join("results.partial"))?;
-    let labelled = data.classes.is_some_and(|classes| classes > 0);
-    let (count, shown) = if labelled {
-        (Count::PerClass(SHOWN_PER_CLASS), format!("{SHOWN_PER_CLASS} images of each class"))
-    } else {
-        (Count::InAll(SHOWN_WITHOUT_LABELS), format!("{SHOWN_WITHOUT_LABELS} images"))
-    };
+    let is_labelled = data.number("/classes")?.is_some_and(|classes| classes > 0.0);
+    let has_test_images = data.number("/test")?.is_some_and(|images| images > 0.0);
+    let name = file_name_part(&data.argument("/name")?);
+    let mut staging = Staging::new(folder.join("results.partial"))?;
+    let (count, shown) =
+        if is_labelled { ("--per-class 5", "5 images of each class") } else { ("-n 50", "50 images") };
     let pictures = [
-        (format!("results-{name}.png"), Way::Default, "sampled with posterior noise and guidance"),
-        (format!("results-{name}-no-noise.png"), Way::NoNoise, "sampled with guidance, without added noise"),
-        (format!("denoising-{name}.gif"), Way::Default, "from pure noise to the result, step by step"),
+        (format!("results-{name}.png"), DEFAULT, "sampled with posterior noise and guidance"),
+        (format!("results-{name}-no-noise.png"), NO_NOISE, "sampled with guidance, without added noise"),
+        (format!("denoising-{name}.gif"), DEFAULT, "from pure noise to the result, step by step"),
     ];
-    for (file, way, how) in pictures {
-        let out = staging.add(&file, &format!("{shown}, {how}"));
-        phases.run(&format!("draw {file}"), || ddpm.sample(&model, count, way, &out))?;
+    for (file, Sampling { arguments, .. }, how) in pictures {
+        let out = ddpm.path(&staging.add(&file, &format!("{shown}, {how}")));
+        let format = if file.ends_with(".gif") { "gif" } else { "png" };
+        let line = format!("sample --model {run}/model {count} {arguments} --format {format} -o {out}");
+        phases.run(&format!("draw {file}"), || ddpm.call(&line, &[]))?;
     }
-    let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of held-out images over epochs");
-    std::fs::copy(run_folder.join("loss.svg"), out)?;
-    // That of MNIST is built in.
-    let features = (!arguments.source.is_mnist()).then(|| run_folder.join("features"));
-    if let Some(features) = &features {
-        phases.run("train a feature net", || ddpm.features(source, features))?;
+    let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of test images over epochs");
+    std::fs::copy(folder.join("loss.svg"), out)?;
+
+    // The feature net of MNIST is built in.
+    let mut features = String::new();
+    if !arguments.source.is_mnist() {
+        let line = format!("train-features -o {run}/features");
+        phases.run("train a feature net", || ddpm.call(&line, &from_source))?;
+        features = format!("--features {run}/features");
     }
-    let subject = Subject { model: Some(&model), source, features: features.as_deref() };
-    let mut measured = Measured::default();
-    let ways: &[Way] = if labelled { &[Way::Default, Way::Varied] } else { &[Way::Default] };
-    for &way in ways {
-        let folder = run_folder.join("quality").join(way.name());
-        let measure = || ddpm.quality(subject, MEASURED, way, &folder);
-        let figures = phases.run(&format!("measure, {}", way.name()), measure)?;
+    let eval = format!("eval --model {run}/model");
+    let mut quality = Vec::new();
+    for sampling in if is_labelled { &[DEFAULT, VARIED][..] } else { &[DEFAULT] } {
+        let Sampling { name, arguments } = sampling;
+        let out = folder.join("quality").join(name);
+        let to = ddpm.path(&out);
+        let line = format!("{eval} {features} --samples {} {arguments} -o {to}", counts.generated);
+        quality.push((sampling, phases.run(&format!("measure, {name}"), || ddpm.call(&line, &from_source))?));
         for (file, ending, what) in QUALITY {
-            let name = format!("{file}-{}.{ending}", way.name());
-            let to = staging.add(&name, &format!("{what}, sampled with {}", way.arguments().join(" ")));
-            std::fs::copy(folder.join(format!("{file}.{ending}")), to)?;
-        }
-        measured.quality.insert(way, figures);
-    }
-    let ways: &[Way] = if labelled { &[Way::NoGuidance, Way::NoNoise] } else { &[] };
-    for &way in ways {
-        let judge = || ddpm.evaluate(subject, JUDGED, "accuracy", way.arguments());
-        let judged = phases.run(&format!("evaluate, {}", way.name()), judge)?;
-        measured.evaluation.insert(way, judged);
-    }
-
-    if data.test.is_some_and(|images| images > 0) {
-        let likelihood = phases.run("measure the likelihood", || ddpm.likelihood(subject, TESTED))?;
-        measured.likelihood = Some(likelihood);
-        if labelled {
-            let classifier = phases.run("classify", || ddpm.classifier(subject, TESTED, DRAWS))?;
-            measured.classifier = Some(classifier);
+            let description = format!("{what}, sampled with {arguments}");
+            let to = staging.add(&format!("{file}-{name}.{ending}"), &description);
+            std::fs::copy(out.join(format!("{file}.{ending}")), to)?;
         }
     }
+    let mut evaluation = Vec::new();
+    for sampling in if is_labelled { &[NO_GUIDANCE, NO_NOISE][..] } else { &[] } {
+        let Sampling { name, arguments } = sampling;
+        let line = format!("{eval} {features} --samples {} --metrics accuracy {arguments}", counts.accuracy);
+        evaluation
+            .push((sampling, phases.run(&format!("evaluate, {name}"), || ddpm.call(&line, &from_source))?));
+    }
+    let (mut likelihood, mut classifier) = (None, None);
+    if has_test_images {
+        let line = format!("likelihood --model {run}/model --num-images {}", counts.test);
+        likelihood = Some(phases.run("measure the likelihood", || ddpm.call(&line, &from_source))?);
+    }
+    if has_test_images && is_labelled {
+        let line =
+            format!("classify --model {run}/model --num-images {} --num-noise {}", counts.test, counts.noise);
+        classifier = Some(phases.run("classify", || ddpm.call(&line, &from_source))?);
+    }
 
-    let out = staging.add("metrics.json", "command, machine, times, losses and accuracies");
+    let total = in_words(phases.total_seconds());
+    let mut summary = vec![training_in_a_line(&training, &total)?];
+    for (sampling, printed) in quality.iter().chain(&evaluation) {
+        summary.push(metrics_in_a_line(sampling, printed)?);
+    }
+    summary.extend(likelihood.as_ref().map(likelihood_in_a_line).transpose()?);
+    summary.extend(classifier.as_ref().map(classifier_in_a_line).transpose()?);
+
+    let out = staging.add("metrics.json", "command, machine, times, losses and metrics");
     let metrics = Metrics {
         provenance: &provenance,
-        data: &data,
-        training: &training,
-        measured: &measured,
+        data: &data.output,
+        training: &training.output,
+        evaluation: by_name(&evaluation),
+        quality: by_name(&quality),
+        likelihood: likelihood.as_ref().map(|printed| &printed.output),
+        classifier: classifier.as_ref().map(|printed| &printed.output),
         phases: phases.done(),
         total_seconds: phases.total_seconds(),
         files: staging.files(),
     };
     std::fs::write(out, serde_json::to_string_pretty(&metrics)? + "\n")?;
-    let results = match (arguments.source.is_mnist(), preset(arguments)) {
-        (true, "reproduce") => root.join("results"),
-        (true, "best") => root.join("results/best"),
-        _ => run_folder.join("results"),
-    };
+    let results = arguments.results_folder(workspace);
     let files = staging.publish(&results)?;
-    let results = results.strip_prefix(root).unwrap_or(&results);
-    Ok(summary(results, &files, &phases, &training, &measured))
-}
-
-fn preset(arguments: &Arguments) -> &'static str {
-    match (arguments.quick, arguments.best) {
-        (true, _) => "quick",
-        (_, true) => "best",
-        _ => "reproduce",
-    }
-}
-
-fn run_folder(arguments: &Arguments, workspace: &Workspace) -> PathBuf {
-    workspace.root().join("runs").join(preset(arguments))
-}
-
-fn model_folder(arguments: &Arguments, workspace: &Workspace) -> PathBuf {
-    run_folder(arguments, workspace).join("model")
-}
-
-fn summary(
-    results: &Path,
-    files: &[ResultFile],
-    phases: &Phases,
-    training: &Training,
-    measured: &Measured,
-) -> String {
-    let mut lines = vec![format!(
-        "Done in {}, of which training took {} ({:.0} images/s).",
-        in_words(phases.total_seconds()),
-        in_words(training.seconds),
-        training.images_per_second
-    )];
-    lines.extend(measured.quality.iter().map(|(way, figures)| in_a_line(*way, figures)));
-    lines.extend(measured.evaluation.iter().map(|(way, figures)| in_a_line(*way, figures)));
-    lines.extend(measured.likelihood.as_ref().map(likelihood_in_a_line));
-    lines.extend(measured.classifier.iter().flat_map(classifier_in_lines));
-    lines.push(format!("{}/", results.display()));
+    summary.push(format!("{}/", ddpm.path(&results)));
     let width = files.iter().map(|file| file.file.len()).max().unwrap_or(0);
-    lines.extend(files.iter().map(|file| format!("  {:width$}  {}", file.file, file.description)));
-    lines.join("\n")
+    summary.extend(files.iter().map(|file| format!("  {:width$}  {}", file.file, file.description)));
+    Ok(summary.join("\n"))
 }
 
-fn likelihood_in_a_line(likelihood: &Likelihood) -> String {
-    let bits = &likelihood.bound.optimal.total_bits_per_dim;
-    format!(
-        "Bound of {} test images, bits per dimension: {} ± {} (standard error).",
-        likelihood.images,
-        cell(bits.mean, 3),
-        cell(bits.standard_error, 3)
-    )
+impl Arguments {
+    fn preset(&self) -> &'static str {
+        match (self.quick, self.best) {
+            (true, _) => "quick",
+            (_, true) => "best",
+            _ => "reproduce",
+        }
+    }
+
+    fn run_folder(&self, workspace: &Workspace) -> PathBuf {
+        workspace.root().join("runs").join(self.preset())
+    }
+
+    /// Only full runs on MNIST replace files of the checkout.
+    fn results_folder(&self, workspace: &Workspace) -> PathBuf {
+        match (self.source.is_mnist(), self.preset()) {
+            (true, "reproduce") => workspace.root().join("results"),
+            (true, "best") => workspace.root().join("results/best"),
+            _ => self.run_folder(workspace).join("results"),
+        }
+    }
 }
 
-fn classifier_in_lines(classifier: &Classifier) -> impl Iterator<Item = String> {
-    let line = |draws: &Classified| {
-        let accuracy = percent(draws.accuracy);
-        format!("Of {} test images it tells {accuracy} by {} draws.", classifier.images, draws.draws)
-    };
-    classifier.results.iter().map(line)
+fn by_name<'a>(measured: &'a [(&Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
+    measured.iter().map(|(sampling, printed)| (sampling.name, &printed.output)).collect()
 }
 
-/// The most telling of the figures that were taken.
-fn in_a_line(way: Way, figures: &Evaluation) -> String {
+fn training_in_a_line(training: &Printed, total: &str) -> Result<String> {
+    let seconds = training.number("/seconds")?.unwrap_or(f64::NAN);
+    let speed = cell(training.number("/images_per_second")?, 0);
+    Ok(format!("Done in {total}, of which training took {} ({speed} images/s).", in_words(seconds)))
+}
+
+/// The metrics that say most, of those that were measured.
+fn metrics_in_a_line(sampling: &Sampling, eval: &Printed) -> Result<String> {
     let mut parts = Vec::new();
-    if let Some(frechet) = &figures.frechet {
-        let ratio = frechet.ratio.map(|ratio| format!(" ({ratio:.2} times that of real test images)"));
-        parts.push(format!("Fréchet distance {}{}", cell(frechet.distance, 2), ratio.unwrap_or_default()));
+    if !eval.at("/frechet")?.is_null() {
+        let ratio = eval.number("/frechet/ratio")?;
+        let ratio = ratio.map(|ratio| format!(" ({ratio:.2} times that of real test images)"));
+        let distance = cell(eval.number("/frechet/distance")?, 2);
+        parts.push(format!("Fréchet distance {distance}{}", ratio.unwrap_or_default()));
     }
-    if let Some(manifold) = &figures.manifold {
-        let (precision, recall) = (cell(manifold.precision.mean, 3), cell(manifold.recall.mean, 3));
-        parts.push(format!("precision {precision}, recall {recall}"));
+    if !eval.at("/manifold")?.is_null() {
+        let mean = |name| eval.number(&format!("/manifold/{name}/mean"));
+        parts.push(format!("precision {}, recall {}", cell(mean("precision")?, 3), cell(mean("recall")?, 3)));
     }
-    if figures.class_accuracy.is_some() {
-        let real = figures.real_accuracy.map(|real| format!(" (real test images: {})", percent(Some(real))));
-        parts.push(format!("class accuracy {}{}", percent(figures.class_accuracy), real.unwrap_or_default()));
+    if let accuracy @ Some(_) = eval.number("/class_accuracy")? {
+        let real = eval.number("/real_accuracy")?;
+        let real = real.map(|real| format!(" (real test images: {})", percent(Some(real), 1)));
+        parts.push(format!("class accuracy {}{}", percent(accuracy, 1), real.unwrap_or_default()));
     }
-    format!(
+    Ok(format!(
         "{} images with {}, by {}: {}.",
-        figures.samples,
-        way.arguments().join(" "),
-        figures.ruler,
+        eval.argument("/samples")?,
+        sampling.arguments,
+        eval.argument("/ruler")?,
         parts.join(", ")
-    )
+    ))
+}
+
+fn likelihood_in_a_line(likelihood: &Printed) -> Result<String> {
+    let bits = |part| likelihood.number(&format!("/bound/optimal/total_bits_per_dim/{part}"));
+    Ok(format!(
+        "Variational bound of {} test images with optimal variances: {} ± {} bits per dimension.",
+        likelihood.argument("/images")?,
+        cell(bits("mean")?, 3),
+        cell(bits("standard_error")?, 3)
+    ))
+}
+
+fn classifier_in_a_line(classifier: &Printed) -> Result<String> {
+    Ok(format!(
+        "The diffusion classifier recognises {} of {} test images, with {} noise samples each.",
+        percent(classifier.number("/results/0/overall")?, 1),
+        classifier.argument("/images")?,
+        classifier.argument("/results/0/num_noise")?
+    ))
 }

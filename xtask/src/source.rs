@@ -36,11 +36,6 @@ impl Source {
         Ok(Self { argument })
     }
 
-    /// The built-in MNIST.
-    pub(crate) fn mnist() -> Self {
-        Self { argument: "mnist".to_owned() }
-    }
-
     pub(crate) fn argument(&self) -> &str {
         &self.argument
     }

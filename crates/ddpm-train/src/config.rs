@@ -54,8 +54,6 @@ pub enum Preset {
     Original,
     /// A first look.
     Quick,
-    /// Short runs whose results are compared.
-    Compare,
 }
 
 impl TrainConfig {
@@ -68,7 +66,6 @@ impl TrainConfig {
             Preset::Reproduce => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
-            Preset::Compare => (4, 0.999),
         };
         let loss = if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
         let denoiser = match preset {

@@ -179,7 +179,7 @@ fn options_of_train_change_the_preset() {
     {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    let epochs = ["reproduce", "quick", "compare"].map(|preset| {
+    let epochs = ["reproduce", "quick", "best"].map(|preset| {
         let text = configured(&["--preset", preset]);
         text.lines().find(|line| line.contains("epochs:")).unwrap().to_owned()
     });

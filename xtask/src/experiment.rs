@@ -1,0 +1,280 @@
+//! `cargo xtask experiment NAME`: the table that `experiments/NAME.toml` describes.
+
+mod file;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::ddpm::Ddpm;
+use crate::phases::{Phase, Phases, in_words};
+use crate::printed::Printed;
+use crate::process;
+use crate::provenance::Provenance;
+use crate::staging::Staging;
+use crate::start::Started;
+use crate::workspace::Workspace;
+
+use file::{Experiment, Row, TRAIN, fill, is_plain};
+
+/// Measure the rows of a table that experiments/NAME.toml describes, and write results/NAME.md and NAME.json.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// The name of a file in experiments/, without .toml.
+    name: String,
+    /// Only this row; may be given several times. The results go to runs/experiments/NAME/results/.
+    #[arg(long = "row", value_name = "ROW")]
+    rows: Vec<String>,
+    /// Keep the rows that an interrupted run finished with the same program and arguments.
+    #[arg(long)]
+    resume: bool,
+    /// Minutes for which each row trains, instead of those in the file.
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
+    /// Seed of training, sampling and evaluation.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Threads to compute with; all cores by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// What the commands of a row printed, by the names of the measurements.
+type Outputs = BTreeMap<String, Printed>;
+
+/// A row with its outputs, one for each round.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    row: &'a Row,
+    rounds: Vec<Outputs>,
+}
+
+/// `NAME.json`.
+#[derive(Debug, Serialize)]
+struct Results<'a> {
+    #[serde(flatten)]
+    provenance: &'a Provenance,
+    minutes: Option<f64>,
+    rows: &'a [Outcome<'a>],
+    phases: &'a [Phase],
+    total_seconds: f64,
+}
+
+/// A finished row on disk, for `--resume`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finished {
+    /// All that determines the outputs.
+    key: Value,
+    outputs: Outputs,
+}
+
+/// Reads the experiment, builds `ddpm-cli` and measures.
+pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
+    let experiment = read(arguments, workspace)?;
+    process::print(&measure(arguments, &experiment, Started::with_build(workspace, arguments.seed, &[])?)?)
+}
+
+/// The experiment as the arguments change it.
+///
+/// # Errors
+/// The file is not as expected, or the arguments do not fit it.
+fn read(arguments: &Arguments, workspace: &Workspace) -> Result<Experiment> {
+    let name = &arguments.name;
+    ensure!(is_plain(name), "\"{name}\" is no name of an experiment; see the files in experiments/");
+    let path = workspace.root().join("experiments").join(format!("{name}.toml"));
+    let mut experiment = Experiment::read(&path)?;
+    for wanted in &arguments.rows {
+        if !experiment.rows.iter().any(|row| row.name == *wanted) {
+            let names: Vec<_> = experiment.rows.iter().map(|row| row.name.as_str()).collect();
+            bail!("--row {wanted}: {name} has no such row, expected one of {}", names.join(", "));
+        }
+    }
+    experiment.rows.retain(|row| arguments.rows.is_empty() || arguments.rows.contains(&row.name));
+    if let Some(minutes) = arguments.minutes {
+        ensure!(experiment.minutes.is_some(), "--minutes: {name} does not train for a given time");
+        ensure!(minutes.is_finite() && minutes > 0.0, "--minutes is {minutes}, expected a number above 0");
+        experiment.minutes = Some(minutes);
+    }
+    Ok(experiment)
+}
+
+/// All phases after the build; returns a summary for the user.
+fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>) -> Result<String> {
+    let Started { workspace, binary, provenance, mut phases } = started;
+    let (root, name) = (workspace.root(), &arguments.name);
+    let runner = Runner {
+        experiment,
+        ddpm: Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads },
+        program: digest(&binary)?,
+        folder: root.join("runs/experiments").join(name),
+    };
+    runner.prepare(arguments.resume)?;
+
+    let mut outcomes: Vec<_> =
+        experiment.rows.iter().map(|row| Outcome { row, rounds: Vec::new() }).collect();
+    for round in 0..experiment.rounds {
+        for Outcome { row, rounds } in &mut outcomes {
+            let outputs = runner.row(row, round, &mut phases)?;
+            // A pointer that leads nowhere is an error now, and not after the last row.
+            for column in &experiment.columns {
+                column.cell(row, std::slice::from_ref(&outputs))?;
+            }
+            rounds.push(outputs);
+        }
+    }
+
+    let mut staging = Staging::new(runner.folder.join("results.partial"))?;
+    if experiment.grid.is_some() {
+        for row in &experiment.rows {
+            let to = staging.add(&format!("{name}-{}.png", row.name), &format!("images of {}", row.name));
+            fs::copy(runner.grid(row), to).with_context(|| format!("the grid of {}", row.name))?;
+        }
+    }
+    let total_seconds = phases.total_seconds();
+    let table = table::markdown(name, experiment, &outcomes, &provenance, total_seconds)?;
+    fs::write(staging.add(&format!("{name}.md"), "the table"), &table)?;
+    let results = Results {
+        provenance: &provenance,
+        minutes: experiment.minutes,
+        rows: &outcomes,
+        phases: phases.done(),
+        total_seconds,
+    };
+    let json = serde_json::to_string(&results)? + "\n";
+    fs::write(staging.add(&format!("{name}.json"), "everything that the commands printed"), json)?;
+    let all = root.join("results");
+    let results = if arguments.rows.is_empty() { all } else { runner.folder.join("results") };
+    staging.publish(&results)?;
+    Ok(format!("{table}\nDone in {}: {}/{name}.md", in_words(total_seconds), runner.ddpm.path(&results)))
+}
+
+/// What all rows share.
+struct Runner<'a> {
+    experiment: &'a Experiment,
+    ddpm: Ddpm<'a>,
+    /// Digest of `ddpm-cli`.
+    program: String,
+    /// Where models and finished rows are.
+    folder: PathBuf,
+}
+
+impl Runner<'_> {
+    /// Makes the folders; forgets the finished rows unless they are to be kept.
+    fn prepare(&self, resume: bool) -> Result<()> {
+        fs::create_dir_all(self.folder.join("rows"))
+            .with_context(|| format!("cannot make {}", self.folder.display()))?;
+        for row in self.experiment.rows.iter().filter(|_| !resume) {
+            for round in 0..self.experiment.rounds {
+                let finished = self.finished(row, round);
+                if finished.exists() {
+                    fs::remove_file(&finished)
+                        .with_context(|| format!("cannot remove {}", finished.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains and measures a row, or reads what a run before measured.
+    fn row(&self, row: &Row, round: usize, phases: &mut Phases) -> Result<Outputs> {
+        let (path, key) = (self.finished(row, round), self.key(row));
+        if let Ok(text) = fs::read_to_string(&path)
+            && let Ok(finished) = serde_json::from_str::<Finished>(&text)
+            && finished.key == key
+        {
+            process::say(&format!("== {} was finished before", row.name));
+            return Ok(finished.outputs);
+        }
+        let mut outputs = Outputs::new();
+        let mut of_model = String::new();
+        if let Some(words) = &row.train {
+            let folder = self.folder.join("models").join(&row.name);
+            let training = self.train(&row.name, words, &folder, phases)?;
+            outputs.insert(TRAIN.to_owned(), training);
+            of_model = format!(" --model {}", self.ddpm.path(&folder.join("model")));
+        }
+        for measurement in &self.experiment.measure {
+            let name = &measurement.name;
+            let more = row.arguments.get(name);
+            if more.is_none() && measurement.optional {
+                continue;
+            }
+            let command = &measurement.command;
+            let line = format!("{command}{of_model} {}", more.map_or("", String::as_str));
+            let line = fill(&line, |name, pointer| match outputs.get(name) {
+                Some(printed) => printed.argument(pointer),
+                None => bail!("{{{name}:{pointer}}}: {name} was not measured for this row"),
+            });
+            let line = line.with_context(|| format!("{name} of row \"{}\"", row.name))?;
+            // `sample` has no use for images.
+            let data = ["--data", &self.experiment.data];
+            let data = if command.starts_with("sample") { &[][..] } else { &data };
+            let printed = phases.run(&format!("{name} of {}", row.name), || self.ddpm.call(&line, data))?;
+            outputs.insert(name.clone(), printed);
+        }
+        if let Some(words) = &self.experiment.grid {
+            let line = format!("sample{of_model} {words} --format png");
+            let out = self.ddpm.path(&self.grid(row));
+            phases.run(&format!("draw {}", row.name), || self.ddpm.call(&line, &["-o", &out]))?;
+        }
+        let finished = Finished { key, outputs };
+        let partial = path.with_extension("partial");
+        fs::write(&partial, serde_json::to_string(&finished)?)
+            .and_then(|()| fs::rename(&partial, &path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(finished.outputs)
+    }
+
+    /// Trains as the arguments say, or for the minutes of the experiment.
+    fn train(&self, name: &str, words: &str, folder: &Path, phases: &mut Phases) -> Result<Printed> {
+        let train = |epochs: Option<f64>, folder: &Path| {
+            let epochs = epochs.map_or(String::new(), |epochs| format!(" --epochs {epochs}"));
+            let line = format!("train {words}{epochs} --overwrite -o {}", self.ddpm.path(folder));
+            self.ddpm.call(&line, &["--data", &self.experiment.data])
+        };
+        let mut epochs = None;
+        if let Some(minutes) = self.experiment.minutes {
+            let scratch = self.folder.join("one-epoch");
+            let one = phases.run(&format!("train {name}, one epoch"), || train(Some(1.0), &scratch))?;
+            let number = |pointer| one.number(pointer)?.with_context(|| format!("{pointer} is null"));
+            let wanted = minutes * 60.0 * number("/images_per_second")? / number("/images")?;
+            epochs = Some(wanted.round().max(1.0));
+        }
+        phases.run(&format!("train {name}"), || train(epochs, folder))
+    }
+
+    /// All that determines what a row's commands print, and the speed of the machine aside.
+    fn key(&self, row: &Row) -> Value {
+        let Experiment { data, minutes, measure, grid, .. } = self.experiment;
+        let Ddpm { seed, threads, .. } = self.ddpm;
+        json!({
+            "program": self.program, "seed": seed, "threads": threads, "data": data, "minutes": minutes,
+            "measure": measure, "grid": grid, "row": row,
+        })
+    }
+
+    fn finished(&self, row: &Row, round: usize) -> PathBuf {
+        self.folder.join("rows").join(format!("{}-{}.json", row.name, round + 1))
+    }
+
+    fn grid(&self, row: &Row) -> PathBuf {
+        self.folder.join(format!("{}.png", row.name))
+    }
+}
+
+/// Tells builds of a program apart.
+fn digest(program: &Path) -> Result<String> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}

@@ -1,0 +1,143 @@
+//! The table of an experiment, as Markdown.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::file::{Column, Divisor, Experiment, Row, TRAIN, split};
+use super::{Outcome, Outputs};
+use crate::printed::{cell, percent};
+use crate::provenance::Provenance;
+
+/// Writes down where the numbers come from, how to read them, the table, and the pictures.
+///
+/// # Errors
+/// A command did not print what a column points to; the error names column, row and pointer.
+pub(super) fn markdown(
+    name: &str,
+    experiment: &Experiment,
+    outcomes: &[Outcome<'_>],
+    provenance: &Provenance,
+    total_seconds: f64,
+) -> Result<String> {
+    let mut text = format!("# {}\n\n{}\n", experiment.title, provenance.markdown(total_seconds));
+    if let Some(minutes) = experiment.minutes {
+        text += &format!(
+            "- Training of each row: about {minutes} min; its epochs follow from the time that one epoch took\n"
+        );
+    }
+    for measurement in &experiment.measure {
+        let some = if measurement.optional { " (some rows)" } else { "" };
+        text += &format!("- `{}`: `{}`{some}\n", measurement.name, measurement.command);
+    }
+    if experiment.rounds > 1 {
+        text +=
+            &format!("- Medians of {} rounds, in each of which all rows ran in turn\n", experiment.rounds);
+    }
+    text += &format!("\n{}\n\n", experiment.text.trim());
+
+    let headings = experiment.columns.iter().map(|column| column.heading.clone());
+    let line =
+        |cells: &mut dyn Iterator<Item = String>| format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
+    text += &line(&mut ["row", "arguments"].map(String::from).into_iter().chain(headings));
+    text += &format!("| --- | --- |{}\n", " ---: |".repeat(experiment.columns.len()));
+    for Outcome { row, rounds } in outcomes {
+        let mut cells = vec![format!("`{}`", row.name), arguments(row)];
+        for column in &experiment.columns {
+            cells.push(column.cell(row, rounds)?);
+        }
+        text += &line(&mut cells.into_iter());
+    }
+    if experiment.columns.iter().any(|column| column.floor.is_some()) {
+        let mut cells = vec!["real test images".to_owned(), String::new()];
+        for column in &experiment.columns {
+            cells.push(column.floor_cell(outcomes)?);
+        }
+        text += &line(&mut cells.into_iter());
+    }
+    if experiment.grid.is_some() {
+        for Outcome { row, .. } in outcomes {
+            text += &format!("\n## `{0}`\n\n![Images of `{0}`]({name}-{0}.png)\n", row.name);
+        }
+    }
+    Ok(text)
+}
+
+/// The arguments that the row does not share with the others.
+fn arguments(row: &Row) -> String {
+    let train = row.train.iter().map(|words| (TRAIN, words));
+    let all = train.chain(row.arguments.iter().map(|(name, words)| (name.as_str(), words)));
+    let shown = all.map(|(name, words)| format!("`{}`", format!("{name} {words}").trim_end()));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+impl Column {
+    /// The cell of a row: the median over the rounds.
+    pub(super) fn cell(&self, row: &Row, rounds: &[Outputs]) -> Result<String> {
+        let context = || format!("column \"{}\" of row \"{}\"", self.heading, row.name);
+        let value = self.median(&self.pointer, rounds).with_context(context)?;
+        let Some(error) = &self.error else { return Ok(self.show(value)) };
+        let error = self.median(error, rounds).with_context(context)?;
+        Ok(if value.is_none() {
+            self.show(None)
+        } else {
+            format!("{} ± {}", self.show(value), self.show(error))
+        })
+    }
+
+    /// The number for real test images, which depends on no row: from the first row that has it.
+    fn floor_cell(&self, outcomes: &[Outcome<'_>]) -> Result<String> {
+        let Some(pointer) = &self.floor else { return Ok(String::new()) };
+        let floors = outcomes.iter().map(|Outcome { row, rounds }| {
+            let context = || format!("floor of column \"{}\" of row \"{}\"", self.heading, row.name);
+            self.median(pointer, rounds).with_context(context)
+        });
+        let floors = floors.collect::<Result<Vec<_>>>()?;
+        Ok(self.show(floors.into_iter().flatten().next()))
+    }
+
+    fn show(&self, value: Option<f64>) -> String {
+        if self.percent { percent(value, self.digits) } else { cell(value, self.digits) }
+    }
+
+    fn median(&self, pointer: &str, rounds: &[Outputs]) -> Result<Option<f64>> {
+        let values = rounds.iter().map(|outputs| self.value(pointer, outputs)).collect::<Result<Vec<_>>>()?;
+        Ok(median(values.into_iter().flatten().collect()))
+    }
+
+    fn value(&self, pointer: &str, outputs: &Outputs) -> Result<Option<f64>> {
+        let Some(value) = number(pointer, outputs)? else { return Ok(None) };
+        let divisor = match &self.divide_by {
+            None => Some(1.0),
+            Some(Divisor::Number(divisor)) => Some(*divisor),
+            Some(Divisor::Pointer(pointer)) => number(pointer, outputs)?,
+        };
+        Ok(divisor.map(|divisor| value / divisor))
+    }
+}
+
+/// The number at a column's pointer; `None` if it is null or the measurement does not belong to the row.
+fn number(pointer: &str, outputs: &BTreeMap<String, crate::printed::Printed>) -> Result<Option<f64>> {
+    let (name, pointer) = split(pointer);
+    outputs.get(name).map_or(Ok(None), |printed| printed.number(pointer))
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (upper, lower) = (values.len() >> 1, values.len().checked_sub(1)? >> 1);
+    Some((values.get(lower)? + values.get(upper)?) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![3.0, 1.0, 9.0]), Some(3.0));
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), Some(3.0));
+    }
+}

@@ -1,0 +1,112 @@
+//! What `ddpm-cli` prints with `--json`, read by JSON pointers (RFC 6901).
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The output of one command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Printed {
+    /// The command line, as shown to the user.
+    pub(crate) command: String,
+    pub(crate) output: Value,
+}
+
+impl Printed {
+    /// Parses what a command wrote to stdout.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub(crate) fn parse(command: String, text: &str) -> Result<Self> {
+        let output = serde_json::from_str(text)
+            .with_context(|| format!("`{command}` printed unexpected JSON: {}", text.trim()))?;
+        Ok(Self { command, output })
+    }
+
+    /// The value at a pointer, which may be null.
+    ///
+    /// # Errors
+    /// There is none; the error lists what stands beside it.
+    pub(crate) fn at(&self, pointer: &str) -> Result<&Value> {
+        let mut parent = pointer;
+        self.output.pointer(pointer).with_context(|| {
+            let found = loop {
+                parent = parent.rsplit_once('/').map_or("", |(front, _)| front);
+                if parent.is_empty() {
+                    break &self.output;
+                }
+                if let Some(value) = self.output.pointer(parent) {
+                    break value;
+                }
+            };
+            let place = if parent.is_empty() { "it" } else { parent };
+            let found = match found {
+                Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(", "),
+                other => other.to_string(),
+            };
+            format!("`{}` printed no {pointer}; {place} holds: {found}", self.command)
+        })
+    }
+
+    /// The number at a pointer. `None` is null, which `ddpm-cli` prints for a number that is not finite and for a
+    /// metric that was not requested.
+    ///
+    /// # Errors
+    /// There is no such pointer, or it leads to something else.
+    pub(crate) fn number(&self, pointer: &str) -> Result<Option<f64>> {
+        let value = self.at(pointer)?;
+        if !value.is_null() && !value.is_number() {
+            bail!("`{}` printed {value} at {pointer}, expected a number or null", self.command);
+        }
+        Ok(value.as_f64())
+    }
+
+    /// The value at a pointer as an argument of a command: items of an array are separated by commas.
+    ///
+    /// # Errors
+    /// There is no such pointer, or it leads to an object or to null.
+    pub(crate) fn argument(&self, pointer: &str) -> Result<String> {
+        match self.at(pointer)? {
+            Value::Array(items) => Ok(items.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+            Value::String(text) => Ok(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Ok(value.to_string()),
+            value => bail!("`{}` printed {value} at {pointer}, expected numbers or text", self.command),
+        }
+    }
+}
+
+/// A number in a table or a sentence; `None` is a dash.
+pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// A share between 0 and 1 in per cent; `None` is a dash.
+pub(crate) fn percent(share: Option<f64>, digits: usize) -> String {
+    share.map_or("–".to_owned(), |share| format!("{:.digits$} %", share * 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_by_pointer_and_errors_say_what_was_found() {
+        let text = r#"{"frechet":{"ratio":2.5,"floor":null},"list":[0.25,0.5],"name":"MNIST"}"#;
+        let printed = Printed::parse("ddpm-cli eval".into(), text).unwrap();
+        assert_eq!(printed.number("/frechet/ratio").unwrap(), Some(2.5));
+        assert_eq!(printed.number("/frechet/floor").unwrap(), None);
+        assert_eq!(printed.argument("/list").unwrap(), "0.25,0.5");
+        assert_eq!(printed.argument("/name").unwrap(), "MNIST");
+        let refused = |pointer| printed.number(pointer).unwrap_err().to_string();
+        assert_eq!(
+            refused("/frechet/rate"),
+            "`ddpm-cli eval` printed no /frechet/rate; /frechet holds: floor, ratio"
+        );
+        assert_eq!(refused("/x/y"), "`ddpm-cli eval` printed no /x/y; it holds: frechet, list, name");
+        assert_eq!(refused("/name"), "`ddpm-cli eval` printed \"MNIST\" at /name, expected a number or null");
+        assert!(printed.argument("/frechet").is_err() && printed.argument("/frechet/floor").is_err());
+        let error = Printed::parse("ddpm-cli data".into(), "60000 images\n").unwrap_err().to_string();
+        assert_eq!(error, "`ddpm-cli data` printed unexpected JSON: 60000 images");
+    }
+}
