@@ -19,8 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod architecture;
 mod config;
-pub mod cpu;
 mod denoiser;
 mod device;
 mod embedding;
@@ -29,10 +29,10 @@ mod error;
 mod files;
 mod folder;
 mod network;
-mod program;
 mod sample;
 
-pub use config::{DenoiserConfig, Init, Network, Parameter};
+pub use config::{DenoiserConfig, Network};
+pub use ddpm_kernels::{Init, Parameter};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};

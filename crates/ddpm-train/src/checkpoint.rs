@@ -10,6 +10,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
+use ddpm_kernels::StatePart;
 use ddpm_model::{
     AtomicFile, TEMPORARY, encode_json, replace_dir, safetensors_header, temporary_beside, write_atomic,
 };
@@ -17,7 +18,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, TrainConfig, Trainer, optimizer::StatePart};
+use crate::{Error, Result, TrainConfig, Trainer, optimizer::state_name};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
@@ -73,7 +74,7 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
             let (start, shape) = (end, parameter.shape.clone());
             end += shape.iter().product::<usize>() * size_of::<f32>();
             let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
-            infos.push((part.name_of(&parameter.name), info));
+            infos.push((state_name(part, &parameter.name), info));
         }
     }
     let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::new());
