@@ -1,9 +1,10 @@
 //! The description of a network: all that is needed to build it, and the list of its weights.
 
 use ddpm_core::PredictionType;
+use ddpm_kernels::{FlopCount, Parameter};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, program::Program};
+use crate::{Error, Result};
 
 /// A denoiser's architecture, as it stands in `denoiser/config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,37 +73,6 @@ pub enum Network {
         /// The number of sinusoids of the time; even.
         embedding: usize,
     },
-}
-
-/// How a weight starts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Init {
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f64),
-    /// Zero.
-    Zeros,
-}
-
-/// Floating-point operations of a network's matrix products for one image; a multiply-add counts as two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlopCount {
-    /// A prediction while sampling. What depends on timestep and class alone is computed once for all images,
-    /// and is not counted; neither is the variance of a Gaussian head, which sampling does not need.
-    pub predict: usize,
-    /// A training step: the forward pass, the gradient of every weight, and the gradient of everything a layer reads
-    /// except the network's inputs.
-    pub train: usize,
-}
-
-/// A weight of the network.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
-    /// Its name, as in the weights file.
-    pub name: String,
-    /// Its shape; [out, in] for a matrix.
-    pub shape: Vec<usize>,
-    /// How it starts.
-    pub init: Init,
 }
 
 impl DenoiserConfig {
@@ -188,18 +158,18 @@ impl DenoiserConfig {
     /// Every weight, in the order of the layers.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
-        Program::new(self).parameters
+        self.program().parameters().to_vec()
     }
 
     /// The number of trainable numbers.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
-        self.parameters().iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+        self.parameters().iter().map(Parameter::len).sum()
     }
 
     /// The cost of the network.
     #[must_use]
     pub fn flop_count(&self) -> FlopCount {
-        Program::new(self).flop_count()
+        self.program().flop_count()
     }
 }

@@ -4,12 +4,9 @@ use std::{collections::HashMap, fmt};
 
 use candle_core::{DType, Device, Storage, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
+use ddpm_kernels::{Network, Weights};
 
-use crate::{
-    DenoiserConfig, Error, Init, Result,
-    cpu::{CpuNetwork, Packed},
-    network::TensorNetwork,
-};
+use crate::{DenoiserConfig, Error, Init, Parameter, Result, network::TensorNetwork};
 
 /// A denoising network and the schedule for which it was trained.
 pub struct Denoiser {
@@ -23,8 +20,8 @@ pub struct Denoiser {
 }
 
 struct Cpu {
-    network: CpuNetwork,
-    weights: Packed,
+    network: Network,
+    weights: Weights,
 }
 
 /// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
@@ -79,9 +76,9 @@ impl Denoiser {
         // Variables change under a copy, so a network in training predicts with tensors.
         let constant = !weights.values().any(Tensor::track_op);
         let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
-            let values = |parameter: crate::Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
+            let values = |parameter: Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
             let values = config.parameters().into_iter().map(values);
-            let network = CpuNetwork::new(config, &schedule);
+            let network = config.cpu_network(&schedule);
             let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
             Some(Cpu { network, weights })
         } else {

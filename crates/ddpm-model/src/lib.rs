@@ -19,8 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod architecture;
 mod config;
-pub mod cpu;
 mod denoiser;
 mod device;
 mod embedding;
@@ -28,11 +28,11 @@ mod encode;
 mod error;
 mod folder;
 mod network;
-mod program;
 mod sample;
 mod sample_options;
 
-pub use config::{DenoiserConfig, FlopCount, Init, Network, Parameter};
+pub use config::{DenoiserConfig, Network};
+pub use ddpm_kernels::{FlopCount, Init, Parameter};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};

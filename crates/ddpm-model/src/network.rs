@@ -5,12 +5,9 @@ use std::collections::HashMap;
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Linear, Module};
 use ddpm_core::NoiseSchedule;
+use ddpm_kernels::{Map, Op, Program};
 
-use crate::{
-    DenoiserConfig,
-    embedding::sinusoids,
-    program::{IMAGE, Map, Op, Program, TIME},
-};
+use crate::{DenoiserConfig, embedding::sinusoids};
 
 /// A network on tensors.
 #[derive(Debug)]
@@ -35,11 +32,14 @@ impl TensorNetwork {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let program = Program::new(config);
-        let weights =
-            program.parameters.iter().filter_map(|parameter| weights.get(&parameter.name).cloned()).collect();
-        let (steps, embedding) = (schedule.num_train_timesteps(), program.shapes[TIME].width);
-        let patches = if program.shapes[IMAGE].patches == 1 {
+        let program = config.program();
+        let weights = program
+            .parameters()
+            .iter()
+            .filter_map(|parameter| weights.get(&parameter.name).cloned())
+            .collect();
+        let (steps, embedding) = (schedule.num_train_timesteps(), program.shape(Program::TIME).width);
+        let patches = if program.shape(Program::IMAGE).patches == 1 {
             None
         } else {
             let index = |index: &[usize]| {
@@ -47,10 +47,10 @@ impl TensorNetwork {
                 Tensor::new(index, device)
             };
             let mut places = vec![0; config.pixels() + 1];
-            for (place, &pixel) in program.order.iter().enumerate() {
+            for (place, &pixel) in program.order().iter().enumerate() {
                 places[pixel] = place;
             }
-            Some([index(&program.order)?, index(&places[..config.pixels()])?])
+            Some([index(program.order())?, index(&places[..config.pixels()])?])
         };
         let times = Tensor::from_vec(sinusoids(steps, embedding), (steps, embedding), &Device::Cpu)?;
         Ok(Self {
@@ -72,7 +72,7 @@ impl TensorNetwork {
         };
         // In the order of the inputs: image, time, class. All are [B, patches · width].
         let mut slots = vec![image, self.times.index_select(t, 0)?, self.one_hot.index_select(labels, 0)?];
-        for Op { map, patches, add, silu, .. } in &self.program.ops {
+        for Op { map, patches, add, silu, .. } in self.program.ops() {
             let mut result = match map {
                 Map::Linear { x, weight } => {
                     let (weight, bias) = (self.weights[*weight].clone(), self.weights[weight + 1].clone());
@@ -88,7 +88,7 @@ impl TensorNetwork {
             // As [B, patches, width], since what is added may be the same for all patches.
             result = result.reshape((batch, *patches, ()))?;
             if let Some(add) = add {
-                let shared = if self.program.shapes[*add].patches == *patches { *patches } else { 1 };
+                let shared = if self.program.shape(*add).patches == *patches { *patches } else { 1 };
                 result = result.broadcast_add(&slots[*add].reshape((batch, shared, ()))?)?;
             }
             let result = result.reshape((batch, ()))?;

@@ -10,11 +10,12 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex, write_atomic};
+use ddpm_kernels::StatePart;
 use ddpm_model::{encode_json, safetensors_header};
 use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::StatePart};
+use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
@@ -69,7 +70,7 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
             let (start, shape) = (end, parameter.shape.clone());
             end += shape.iter().product::<usize>() * size_of::<f32>();
             let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
-            infos.push((part.name_of(&parameter.name), info));
+            infos.push((state_name(part, &parameter.name), info));
         }
     }
     let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::default());

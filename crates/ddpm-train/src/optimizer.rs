@@ -11,7 +11,7 @@
 //! ```
 
 use candle_core::{Tensor, Var, backprop::GradStore};
-use ddpm_model::cpu::AdamwEma;
+use ddpm_kernels::{AdamwEma, StatePart};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -69,7 +69,7 @@ impl StepSize {
         if rank > 1 { 1.0 - self.learning_rate * self.config.weight_decay } else { 1.0 }
     }
 
-    /// The same for the kernels of a CPU.
+    /// The same numbers for the kernels of a CPU.
     #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
     pub(crate) fn rounded(&self) -> AdamwEma {
         let AdamWConfig { beta1, beta2, eps, .. } = self.config;
@@ -86,28 +86,15 @@ impl StepSize {
     }
 }
 
-/// What there is a number of for each weight, in the order of the names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StatePart {
-    Ema,
-    First,
-    Second,
-    Weights,
-}
-
-impl StatePart {
-    pub(crate) const ALL: [Self; 4] = [Self::Ema, Self::First, Self::Second, Self::Weights];
-
-    /// The name of this part of a parameter's state.
-    pub(crate) fn name_of(self, parameter: &str) -> String {
-        let part = match self {
-            Self::Ema => "ema",
-            Self::First => "first",
-            Self::Second => "second",
-            Self::Weights => "weights",
-        };
-        format!("{part}/{parameter}")
-    }
+/// The name of a part of a parameter's state, as in a checkpoint.
+pub(crate) fn state_name(part: StatePart, parameter: &str) -> String {
+    let part = match part {
+        StatePart::Ema => "ema",
+        StatePart::First => "first",
+        StatePart::Second => "second",
+        StatePart::Weights => "weights",
+    };
+    format!("{part}/{parameter}")
 }
 
 /// Weights and state as tensors of a device.
@@ -174,7 +161,7 @@ impl TensorAdamW {
         for slot in &mut self.slots {
             let device = slot.weight.device().clone();
             let part = |part: StatePart| -> Result<Tensor> {
-                Ok(get(&part.name_of(&slot.name), slot.weight.dims())?.to_device(&device)?)
+                Ok(get(&state_name(part, &slot.name), slot.weight.dims())?.to_device(&device)?)
             };
             (slot.first, slot.second) = (part(StatePart::First)?, part(StatePart::Second)?);
             slot.ema = part(StatePart::Ema)?;
@@ -189,7 +176,6 @@ impl TensorAdamW {
 mod tests {
     use candle_core::{DType, Device};
     use candle_nn::{Optimizer, ParamsAdamW};
-    use ddpm_model::cpu::{Row, adamw_ema};
 
     use super::*;
 
@@ -205,12 +191,7 @@ mod tests {
         let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
         let mut theirs = candle_nn::AdamW::new(vec![reference.clone()], params).unwrap();
         let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())]).unwrap();
-        let row = |values: &[f32]| {
-            let mut row = Row::ZERO;
-            row.0[..values.len()].copy_from_slice(values);
-            [row]
-        };
-        let mut host = [row(&start), [Row::ZERO], [Row::ZERO], row(&start)];
+        let mut host = [start.clone(), vec![0.0; 12], vec![0.0; 12], start.clone()];
         let mut ema: Vec<f64> = start.iter().map(|&x| f64::from(x)).collect();
 
         for step in 0..10 {
@@ -221,7 +202,11 @@ mod tests {
             let size = StepSize::new(config, step, 0.01, DECAY);
             let gradients = loss(&ours).backward().unwrap();
             let gradient: Vec<f32> = gradients.get(&ours).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            adamw_ema(size.rounded(), &row(&gradient), host.each_mut().map(|rows| rows.as_mut_slice()));
+            let [weights, first, second, average] = &mut host;
+            for (i, &gradient) in gradient.iter().enumerate() {
+                let (weight, first, second) = (&mut weights[i], &mut first[i], &mut second[i]);
+                size.rounded().update(gradient, weight, first, second, &mut average[i]);
+            }
             tensor.step(&gradients, size).unwrap();
             theirs.step(&loss(&reference).backward().unwrap()).unwrap();
 
@@ -239,9 +224,9 @@ mod tests {
                 }
             };
             close(values(&ours), &expected, "tensors");
-            close(host[0][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
+            close(host[0].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
             close(values(&tensor.part(StatePart::Ema).unwrap()[0].1), &ema, "average of tensors");
-            close(host[3][0].0[..12].iter().map(|&x| f64::from(x)).collect(), &ema, "average on the host");
+            close(host[3].iter().map(|&x| f64::from(x)).collect(), &ema, "average on the host");
         }
     }
 }

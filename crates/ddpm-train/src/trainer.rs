@@ -3,12 +3,13 @@
 use candle_core::{Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, Purpose};
 use ddpm_data::{DataSet, Epochs};
+use ddpm_kernels::StatePart;
 use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
     engine::{Batch, Engine, gather, upload, weighted_error},
-    optimizer::{StatePart, StepSize},
+    optimizer::{StepSize, state_name},
     variation::{TimestepSampler, moved},
 };
 
@@ -135,7 +136,7 @@ impl<'a> Trainer<'a> {
 
     /// A part of [`Trainer::state`].
     pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
-        let named = |(name, tensor): (String, Tensor)| (part.name_of(&name), tensor);
+        let named = |(name, tensor): (String, Tensor)| (state_name(part, &name), tensor);
         Ok(self.engine.part(part)?.into_iter().map(named).collect())
     }
 

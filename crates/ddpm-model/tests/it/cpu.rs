@@ -2,10 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{NoiseSchedule, ScheduleConfig};
-use ddpm_model::{
-    Denoiser, DenoiserConfig, Network,
-    cpu::{AdamwEma, CpuNetwork, Row, Training},
-};
+use ddpm_kernels::{AdamwEma, Batch, StatePart, Training};
+use ddpm_model::{Denoiser, DenoiserConfig, Network};
 
 use crate::{images, small, small_mlp, small_patch_mlp, small_plain, weights};
 
@@ -51,33 +49,13 @@ const GRADIENT_ONLY: AdamwEma = AdamwEma {
     ema: [0.0, 1.0],
 };
 
-fn training(network: &CpuNetwork, weights: &[Vec<f32>]) -> Training {
-    // What the moments were must not matter to the gradient.
+fn training(config: &DenoiserConfig, weights: &[Vec<f32>], batch: usize) -> Training {
+    let mut training = Training::new(config.cpu_network(&schedule()), weights, batch);
+    // The values of the moments must not matter to the gradient.
     let other: Vec<Vec<f32>> = weights.iter().map(|weight| vec![3.0; weight.len()]).collect();
-    let (weights, other) = (network.pack(weights), network.pack(&other));
-    Training { ema: weights.clone(), weights, first: other.clone(), second: other }
-}
-
-/// Images one after another, in panels.
-fn to_rows(network: &CpuNetwork, images: &[f32], width: usize, rows: &mut [Row]) {
-    let batch = images.len() / width;
-    for (i, row) in rows.iter_mut().enumerate() {
-        let image = &images[i % batch * width..][..width];
-        *row = Row(network.order()[i / batch].map(|pixel| image.get(pixel).copied().unwrap_or(0.0)));
-    }
-}
-
-/// The way back, without the places past the edge.
-fn from_rows(network: &CpuNetwork, rows: &[Row], width: usize, batch: usize) -> Vec<f32> {
-    let mut images = vec![f32::NAN; batch * width];
-    for (i, row) in rows.iter().enumerate() {
-        for (&pixel, value) in std::iter::zip(&network.order()[i / batch], row.0) {
-            if pixel < width {
-                images[i % batch * width + pixel] = value;
-            }
-        }
-    }
-    images
+    training.set_part(StatePart::First, &other);
+    training.set_part(StatePart::Second, &other);
+    training
 }
 
 fn schedule() -> NoiseSchedule {
@@ -95,7 +73,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn output_and_every_gradient_are_those_of_the_tensor_path() {
+fn output_loss_and_every_gradient_are_those_of_the_tensor_path() {
     for Case { config, batch, t, labels } in cases() {
         let initial = weights(&config, DType::F32);
         // In f64, so that the difference is the error of the kernels alone.
@@ -106,32 +84,33 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
         let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
         let x_t = images(&config, batch as u64);
         let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
-        let weighing = x_t.cos().unwrap();
-        let loss = (&output * exact(&weighing)).unwrap().sum_all().unwrap();
+        let target = (x_t.cos().unwrap() * 2.0).unwrap();
+        // Exact in f32.
+        let of_image: Vec<f32> = (0..batch).map(|i| 0.25 * (1 + i % 3) as f32).collect();
+        let column = Tensor::from_slice(&of_image, (batch, 1), &Device::Cpu).unwrap();
+        let squares = (&output - exact(&target)).unwrap().sqr().unwrap();
+        let loss = squares.broadcast_mul(&exact(&column)).unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
 
-        let network = CpuNetwork::new(&config, &schedule());
-        let mut workspace = network.workspace(batch);
-        let pixels: Vec<f32> = x_t.flatten_all().unwrap().to_vec1().unwrap();
-        let weighing = rounded(&weighing);
-        // Twice: nothing may be left over from the first time.
-        let mut host_gradients = Vec::new();
-        for _ in 0..2 {
-            let mut training = training(&network, &host(&initial, &config));
-            to_rows(&network, &pixels, config.pixels(), workspace.input_mut());
-            network.forward(&training.weights, &mut workspace, &t, &labels);
-            let (_, gradient) = workspace.output_and_gradient();
-            to_rows(&network, &weighing, config.pixels(), gradient);
-            network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
-            assert!(network.unpack(&training.weights) == host(&initial, &config), "nothing was learnt");
-            host_gradients = network.unpack(&training.first);
-        }
-        let (ours, _) = workspace.output_and_gradient();
-        let ours = from_rows(&network, ours, config.pixels(), batch);
+        let (pixels, x, target) = (config.pixels(), rounded(&x_t), rounded(&target));
+        let network = config.cpu_network(&schedule());
+        let mut ours = vec![f32::NAN; x.len()];
+        network.predict(&network.pack(&host(&initial, &config)), &x, &t, &labels, &mut ours);
         assert!(difference(&ours, &rounded(&output)) < 1e-5, "{:?}: output", config.network);
-        for (parameter, ours) in std::iter::zip(config.parameters(), &host_gradients) {
+
+        let mut training = training(&config, &host(&initial, &config), batch);
+        let inputs = Batch { t: &t, classes: &labels, weights: &of_image };
+        let at = |image: usize, pixel: usize| image * pixels + pixel;
+        // Twice: nothing may be left over from the first time.
+        for _ in 0..2 {
+            let ours = training.step(&inputs, |i, p| x[at(i, p)], |i, p| target[at(i, p)], GRADIENT_ONLY);
+            let theirs = loss.to_scalar::<f64>().unwrap();
+            assert!((ours - theirs).abs() < 1e-5 * theirs, "{:?}: loss {ours} {theirs}", config.network);
+        }
+        assert!(training.part(StatePart::Weights) == host(&initial, &config), "the weights changed");
+        for (parameter, ours) in std::iter::zip(config.parameters(), training.part(StatePart::First)) {
             let var = &vars.iter().find(|(name, _)| *name == parameter.name).unwrap().1;
-            let difference = difference(ours, &rounded(gradients.get(var).unwrap()));
+            let difference = difference(&ours, &rounded(gradients.get(var).unwrap()));
             assert!(difference < 2e-5, "{:?}: gradient of {}: {difference}", config.network, parameter.name);
         }
     }
@@ -140,28 +119,19 @@ fn output_and_every_gradient_are_those_of_the_tensor_path() {
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
     for config in [DenoiserConfig::mlp(28, 28, 10), DenoiserConfig::patch_mlp(28, 28, 10)] {
-        check_threads(&config);
+        let weights = host(&ddpm_model::initial_weights(&config, 1, &Device::Cpu).unwrap(), &config);
+        let x: Vec<f32> = images(&config, 50).flatten_all().unwrap().to_vec1().unwrap();
+        let labels: Vec<u32> = (0..50).map(|i| i % 11).collect();
+        let t: Vec<usize> = (0..50).map(|i| i % 20).collect();
+        let inputs = Batch { t: &t, classes: &labels, weights: &[0.5; 50] };
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut training = training(&config, &weights, 50);
+                let loss = training.step(&inputs, |i, p| x[i * 784 + p], |_, _| 0.0, GRADIENT_ONLY);
+                (loss, training.part(StatePart::First))
+            })
+        };
+        assert!(run(1) == run(3));
     }
-}
-
-fn check_threads(config: &DenoiserConfig) {
-    let weights = host(&ddpm_model::initial_weights(config, 1, &Device::Cpu).unwrap(), config);
-    let x_t: Vec<f32> = images(config, 50).flatten_all().unwrap().to_vec1().unwrap();
-    let labels: Vec<u32> = (0..50).map(|i| i % 11).collect();
-    let t: Vec<usize> = (0..50).map(|i| i % 20).collect();
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let network = CpuNetwork::new(config, &schedule());
-            let (mut workspace, mut training) = (network.workspace(50), training(&network, &weights));
-            to_rows(&network, &x_t, config.pixels(), workspace.input_mut());
-            network.forward(&training.weights, &mut workspace, &t, &labels);
-            let (output, gradient) = workspace.output_and_gradient();
-            gradient.copy_from_slice(output);
-            let output = output.to_vec();
-            network.backward(&mut training, &mut workspace, GRADIENT_ONLY);
-            (output, training.first)
-        })
-    };
-    assert!(run(1) == run(3));
 }

@@ -5,26 +5,21 @@ use std::iter::zip;
 use candle_core::{Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
 use ddpm_data::{DataSet, to_model_scale};
-use ddpm_model::{
-    Parameter,
-    cpu::{CpuNetwork, PANEL, Packed, Row, Training, Workspace},
-    initial_weights,
-};
-use rayon::prelude::*;
+use ddpm_kernels::{StatePart, Training};
+use ddpm_model::{Parameter, initial_weights};
 
 use super::Batch;
 use crate::{
     Result, TrainConfig,
-    optimizer::{StatePart, StepSize},
+    optimizer::{StepSize, state_name},
 };
 
 /// Buffers that live as long as the engine: a step allocates little besides the lists of its batch.
 #[derive(Debug)]
 pub(crate) struct CpuEngine {
-    network: CpuNetwork,
-    parameters: Vec<Parameter>,
     training: Training,
-    workspace: Workspace,
+    parameters: Vec<Parameter>,
+    output_type: PredictionType,
     /// The noise of the batch, [B, pixels].
     eps: Vec<f32>,
 }
@@ -35,18 +30,11 @@ impl CpuEngine {
         let weights = initial_weights(config, train.seed, &Device::Cpu)?;
         let parameters = config.parameters();
         let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
-        let network = CpuNetwork::new(config, schedule);
-        let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
+        let values = values.collect::<candle_core::Result<Vec<_>>>()?;
         Ok(Self {
-            training: Training {
-                first: network.zeros(),
-                second: network.zeros(),
-                ema: weights.clone(),
-                weights,
-            },
-            workspace: network.workspace(batch),
-            network,
+            training: Training::new(config.cpu_network(schedule), &values, batch),
             parameters,
+            output_type: config.output_type,
             eps: vec![0.0; batch * config.pixels()],
         })
     }
@@ -62,138 +50,69 @@ impl CpuEngine {
     ) -> Result<Tensor> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
         rng.fill_normal(Purpose::TRAIN_NOISE, &batch.positions, 0, &mut self.eps)?;
-        // The mean over pixels and images of weight · (output − target)², and its gradient.
-        let scale = 1.0 / (images * pixels) as f64;
-        let image_at = |place: usize, index: u32| match &batch.moved {
-            Some(moved) => &moved[place * pixels..][..pixels],
-            None => &data.images()[index as usize * pixels..][..pixels],
-        };
-        let rows: Vec<ImageRow<'_>> = zip(batch.indices, &batch.t)
+        let rows: Vec<NoisedImage<'_>> = zip(batch.indices, &batch.t)
+            .zip(self.eps.chunks(pixels))
             .enumerate()
-            .zip(zip(self.eps.chunks(pixels), &batch.weights))
-            .map(|((place, (&index, &t)), (eps, weight))| {
+            .map(|(place, ((&index, &t), eps))| {
                 let alpha_bar = schedule.alphas_cumprod()[t];
-                ImageRow {
-                    image: image_at(place, index),
-                    eps,
-                    signal: alpha_bar.sqrt() as f32,
-                    noise: (1.0 - alpha_bar).sqrt() as f32,
-                    weight: (weight * scale) as f32,
-                }
+                let (signal, noise) = (alpha_bar.sqrt() as f32, (1.0 - alpha_bar).sqrt() as f32);
+                let image = match &batch.moved {
+                    Some(moved) => &moved[place * pixels..][..pixels],
+                    None => &data.images()[index as usize * pixels..][..pixels],
+                };
+                let target = match self.output_type {
+                    PredictionType::Epsilon => [0.0, 1.0],
+                    PredictionType::Sample => [1.0, 0.0],
+                    PredictionType::VPrediction => [-noise, signal],
+                };
+                NoisedImage { image, eps, x_t: [signal, noise], target }
             })
             .collect();
-
-        let order = self.network.order();
-        self.workspace.input_mut().par_chunks_mut(images).zip(order).for_each(|(x_t, order)| {
-            for (x_t, row) in zip(x_t, &rows) {
-                *x_t = Row(row.panel(order).x_t(row));
-            }
-        });
-        self.network.forward(&self.training.weights, &mut self.workspace, &batch.t, &batch.labels);
-
-        let kind = self.network.output_type();
-        let (output, gradient) = self.workspace.output_and_gradient();
-        let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).zip(order);
-        let losses: Vec<f64> = panels
-            .map(|((gradient, output), order)| {
-                let mut sums = [0.0; PANEL];
-                for ((gradient, output), row) in zip(gradient, output).zip(&rows) {
-                    row.error(kind, &row.panel(order), output, gradient, &mut sums);
-                }
-                sums.into_iter().map(f64::from).sum()
-            })
-            .collect();
-        self.network.backward(&mut self.training, &mut self.workspace, size.rounded());
-        // Summed in the order of the panels, whichever thread was first.
-        Ok(Tensor::new(losses.iter().sum::<f64>() as f32, &Device::Cpu)?)
+        // The loss is the mean over pixels and images of weight · (output − target)².
+        let scale = 1.0 / (images * pixels) as f64;
+        let weights: Vec<f32> = batch.weights.iter().map(|weight| (weight * scale) as f32).collect();
+        let inputs = ddpm_kernels::Batch { t: &batch.t, classes: &batch.labels, weights: &weights };
+        let x_t = |image: usize, pixel: usize| rows[image].mix(rows[image].x_t, pixel);
+        let target = |image: usize, pixel: usize| rows[image].mix(rows[image].target, pixel);
+        let loss = self.training.step(&inputs, x_t, target, size.rounded());
+        Ok(Tensor::new(loss as f32, &Device::Cpu)?)
     }
 
     pub(super) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
-        let packed = match part {
-            StatePart::Weights => &self.training.weights,
-            StatePart::First => &self.training.first,
-            StatePart::Second => &self.training.second,
-            StatePart::Ema => &self.training.ema,
-        };
         let tensor = |(p, values): (&Parameter, Vec<f32>)| {
             Ok((p.name.clone(), Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?))
         };
-        zip(&self.parameters, self.network.unpack(packed)).map(tensor).collect()
+        zip(&self.parameters, self.training.part(part)).map(tensor).collect()
     }
 
     pub(super) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let part = |part: StatePart| -> Result<Packed> {
-            let values =
-                |p: &Parameter| Ok(get(&part.name_of(&p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?);
-            Ok(self.network.pack(&self.parameters.iter().map(values).collect::<Result<Vec<_>>>()?))
+        let part = |part: StatePart| -> Result<Vec<Vec<f32>>> {
+            let values = |p: &Parameter| {
+                Ok(get(&state_name(part, &p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
+            };
+            self.parameters.iter().map(values).collect()
         };
-        self.training = Training {
-            weights: part(StatePart::Weights)?,
-            first: part(StatePart::First)?,
-            second: part(StatePart::Second)?,
-            ema: part(StatePart::Ema)?,
-        };
+        // All are read before one is set, so that a failure changes nothing.
+        let parts = StatePart::ALL.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+        for (part, values) in zip(StatePart::ALL, &parts) {
+            self.training.set_part(part, values);
+        }
         Ok(())
     }
 }
 
-/// What a step needs of an image.
-struct ImageRow<'a> {
+/// An image of a batch with its noise, and the factors of x₀ and ε in xₜ and in the target.
+struct NoisedImage<'a> {
     image: &'a [u8],
     eps: &'a [f32],
     /// √ᾱ and √(1−ᾱ).
-    signal: f32,
-    noise: f32,
-    weight: f32,
+    x_t: [f32; 2],
+    target: [f32; 2],
 }
 
-impl ImageRow<'_> {
-    /// The gradient of the weighted squared error with respect to the output, of the kind `kind`.
+impl NoisedImage<'_> {
     #[inline]
-    fn error(
-        &self,
-        kind: PredictionType,
-        Panel { x_start, eps, inside }: &Panel,
-        output: &Row,
-        gradient: &mut Row,
-        sums: &mut [f32; PANEL],
-    ) {
-        for i in 0..PANEL {
-            let target = match kind {
-                PredictionType::Epsilon => eps[i],
-                PredictionType::Sample => x_start[i],
-                PredictionType::VPrediction => self.signal * eps[i] - self.noise * x_start[i],
-            };
-            let weight = inside[i] * self.weight;
-            let error = output.0[i] - target;
-            gradient.0[i] = 2.0 * weight * error;
-            sums[i] += weight * error * error;
-        }
-    }
-
-    /// The pixels of a panel.
-    #[inline]
-    fn panel(&self, order: &[usize; PANEL]) -> Panel {
-        let pixel = |pixel: usize| self.image.get(pixel).map_or(0.0, |&pixel| to_model_scale(pixel));
-        Panel {
-            x_start: order.map(pixel),
-            eps: order.map(|pixel| self.eps.get(pixel).copied().unwrap_or(0.0)),
-            inside: order.map(|pixel| if pixel < self.image.len() { 1.0 } else { 0.0 }),
-        }
-    }
-}
-
-/// x₀ and ε of a panel of pixels, both zero past the edge of the image; and there, where nothing is asked, 0 instead
-/// of 1.
-struct Panel {
-    x_start: [f32; PANEL],
-    eps: [f32; PANEL],
-    inside: [f32; PANEL],
-}
-
-impl Panel {
-    #[inline]
-    fn x_t(&self, row: &ImageRow<'_>) -> [f32; PANEL] {
-        std::array::from_fn(|i| row.signal * self.x_start[i] + row.noise * self.eps[i])
+    fn mix(&self, [of_x_start, of_eps]: [f32; 2], pixel: usize) -> f32 {
+        of_x_start * to_model_scale(self.image[pixel]) + of_eps * self.eps[pixel]
     }
 }

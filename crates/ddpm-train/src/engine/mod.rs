@@ -6,11 +6,9 @@ mod tensor;
 use candle_core::{Device, Tensor};
 use ddpm_core::{AddressedRng, NoiseSchedule};
 use ddpm_data::DataSet;
+use ddpm_kernels::StatePart;
 
-use crate::{
-    Result, TrainConfig,
-    optimizer::{StatePart, StepSize},
-};
+use crate::{Result, TrainConfig, optimizer::StepSize};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};

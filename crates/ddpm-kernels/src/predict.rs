@@ -4,11 +4,11 @@ use std::iter::zip;
 
 use rayon::prelude::*;
 
-use super::{
-    Activations, Conditions, CpuNetwork, Packed,
+use crate::{
+    Network, Program, Slot, Weights,
+    network::{Activations, Conditions},
     panel::{from_panels, to_panels},
 };
-use crate::program::{IMAGE, Slot};
 
 /// Images that go through all layers together at most: those of the built-in model's size fit in a core's second
 /// cache.
@@ -17,25 +17,25 @@ const MAX_BLOCK: usize = 96;
 /// Images below which threads share panels, not images: each thread reads all weights for its images.
 const MIN_BLOCK: usize = 16;
 
-impl CpuNetwork {
-    /// The output for `x_t`, both [B, pixels] image by image, with a timestep and a class for each.
+impl Network {
+    /// The output for the images `x`, both [B, pixels] image by image, with a timestep and a class for each.
     ///
     /// The result for an image does not depend on the others, bit for bit.
     ///
     /// # Panics
     ///
     /// If the lengths do not fit, or a timestep or a class is out of range.
-    pub fn predict(&self, weights: &Packed, x_t: &[f32], t: &[usize], labels: &[u32], out: &mut [f32]) {
-        let batch = labels.len();
+    pub fn predict(&self, weights: &Weights, x: &[f32], t: &[usize], classes: &[u32], out: &mut [f32]) {
+        let batch = classes.len();
         let size = batch * self.pixels;
-        assert_eq!((x_t.len(), out.len(), t.len()), (size, size, batch));
+        assert_eq!((x.len(), out.len(), t.len()), (size, size, batch));
         // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
-        rayon::scope(|_| self.predict_in_pool(weights, x_t, t, labels, out));
+        rayon::scope(|_| self.predict_in_pool(weights, x, t, classes, out));
     }
 
-    fn predict_in_pool(&self, weights: &Packed, x_t: &[f32], t: &[usize], labels: &[u32], out: &mut [f32]) {
-        let batch = labels.len();
-        let conditions: Vec<(usize, u32)> = zip(t.iter().copied(), labels.iter().copied()).collect();
+    fn predict_in_pool(&self, weights: &Weights, x: &[f32], t: &[usize], classes: &[u32], out: &mut [f32]) {
+        let batch = classes.len();
+        let conditions: Vec<(usize, u32)> = zip(t.iter().copied(), classes.iter().copied()).collect();
         // Each condition once: in sampling all images are at one timestep, and there are few classes.
         let mut distinct = conditions.clone();
         distinct.sort_unstable();
@@ -46,11 +46,11 @@ impl CpuNetwork {
         self.run_conditions(weights, &mut shared, distinct.iter().copied());
 
         let rows = block(batch, rayon::current_num_threads());
-        let blocks = out.par_chunks_mut(rows * self.pixels).zip(x_t.par_chunks(rows * self.pixels));
+        let blocks = out.par_chunks_mut(rows * self.pixels).zip(x.par_chunks(rows * self.pixels));
         let blocks = blocks.zip(of_image.par_chunks(rows));
-        blocks.for_each(|((out, x_t), of_row)| {
+        blocks.for_each(|((out, x), of_row)| {
             let mut slots = self.take(of_row.len(), |slot| self.plan.of_image[slot]);
-            to_panels(x_t, self.pixels, &self.order, &mut slots.values[IMAGE]);
+            to_panels(x, self.pixels, &self.order, &mut slots.values[Program::IMAGE]);
             self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row });
             from_panels(&slots.values[self.plan.output], self.pixels, &self.order, out);
             self.give_back(slots);
@@ -81,24 +81,28 @@ fn block(batch: usize, threads: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{NoiseSchedule, ScheduleConfig};
-
     use super::*;
-    use crate::{DenoiserConfig, Network};
+    use crate::{Inputs, Shape};
 
     /// With several threads, a buffer comes back in any order: of images, of conditions, and of any size.
     #[test]
     fn buffers_of_images_serve_conditions() {
-        let network = Network::Mlp { width: 20, hidden: 24, blocks: 1, embedding: 4 };
-        let config = DenoiserConfig { network, ..DenoiserConfig::mlp(3, 4, 5) };
-        let network = CpuNetwork::new(&config, &NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap());
+        let mut program = Program::new(Inputs { rows: 3, cols: 4, patch: 4, time: 4, classes: 6 });
+        let e = program.linear("time", &[Program::TIME], Shape::flat(20), 1.0, None);
+        let condition = program.class("class", e);
+        program.silu();
+        let h = program.linear("input", &[Program::IMAGE], Shape::flat(20), 1.0, Some(condition));
+        program.silu();
+        program.linear("output", &[h], program.shape(Program::IMAGE), 1.0, None);
+        let times = (0..80).map(|i| (i as f32).sin()).collect();
+        let network = Network::new(&program, times);
         let number = |i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0;
         let parameters: Vec<Vec<f32>> =
             network.lengths.iter().map(|&length| (0..length).map(number).collect()).collect();
-        let (weights, x_t) = (network.pack(&parameters), (0..24).map(number).collect::<Vec<_>>());
+        let (weights, x) = (network.pack(&parameters), (0..24).map(number).collect::<Vec<_>>());
         let predict = || {
             let mut out = vec![0.0; 24];
-            network.predict(&weights, &x_t, &[3, 4], &[0, 1], &mut out);
+            network.predict(&weights, &x, &[3, 4], &[0, 1], &mut out);
             out
         };
         let expected = predict();

@@ -6,8 +6,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::{
-    elementwise::{AdamwEma, Update},
+use crate::{
+    AdamwEma,
+    optimizer::Update,
     panel::{PANEL, Row, prefetch},
 };
 
@@ -19,26 +20,26 @@ const IMAGES: usize = 192;
 
 /// `out += x Wᵀ` for some panels of outputs: `out` has `batch` rows for each, `weight` has `stride`, one for each
 /// input and perhaps one more, and `x` has its own panels of `batch` rows.
-pub(super) struct Product<'a> {
-    pub(super) weight: &'a [Row],
-    pub(super) stride: usize,
-    pub(super) x: &'a [Row],
-    pub(super) batch: usize,
-    pub(super) out: &'a mut [Row],
-    pub(super) next: Next<'a>,
+pub(crate) struct Product<'a> {
+    pub(crate) weight: &'a [Row],
+    pub(crate) stride: usize,
+    pub(crate) x: &'a [Row],
+    pub(crate) batch: usize,
+    pub(crate) out: &'a mut [Row],
+    pub(crate) next: Next<'a>,
 }
 
 /// The weights that the product after this one reads, fetched from memory meanwhile: with each sixteen inputs,
 /// sixteen rows, which start at `first` and again `stride` rows further each time.
 #[derive(Clone, Copy)]
-pub(super) struct Next<'a> {
-    pub(super) rows: &'a [Row],
-    pub(super) first: usize,
-    pub(super) stride: usize,
+pub(crate) struct Next<'a> {
+    pub(crate) rows: &'a [Row],
+    pub(crate) first: usize,
+    pub(crate) stride: usize,
 }
 
 impl Next<'_> {
-    pub(super) const NONE: Self = Self { rows: &[], first: 0, stride: 0 };
+    pub(crate) const NONE: Self = Self { rows: &[], first: 0, stride: 0 };
 
     #[inline(always)]
     fn fetch(self, inputs: usize) {
@@ -169,7 +170,7 @@ fn store<S: Simd, const V: usize>(vectors: &[S::f32s; V], row: &mut Row) {
 }
 
 /// The panels of [`one_image`].
-pub(super) const GROUP: usize = 4;
+pub(crate) const GROUP: usize = 4;
 
 /// Several panels of outputs for one image: one alone would wait for each multiply-add before the next.
 #[inline(always)]
@@ -200,14 +201,14 @@ fn one_image<S: Simd, const V: usize>(
 
 /// The gradient of one panel of a weight, ∂outᵀ x, and the optimiser's step with it, sixteen inputs at a time:
 /// `upstream` is the panel of ∂out, a row for each image, and `x` has its own panels.
-pub(super) struct WeightGradient<'a> {
-    pub(super) upstream: &'a [Row],
-    pub(super) x: &'a [Row],
-    pub(super) step: AdamwEma,
-    pub(super) weight: &'a mut [Row],
-    pub(super) first: &'a mut [Row],
-    pub(super) second: &'a mut [Row],
-    pub(super) ema: &'a mut [Row],
+pub(crate) struct WeightGradient<'a> {
+    pub(crate) upstream: &'a [Row],
+    pub(crate) x: &'a [Row],
+    pub(crate) step: AdamwEma,
+    pub(crate) weight: &'a mut [Row],
+    pub(crate) first: &'a mut [Row],
+    pub(crate) second: &'a mut [Row],
+    pub(crate) ema: &'a mut [Row],
 }
 
 impl WithSimd for WeightGradient<'_> {

@@ -1,27 +1,29 @@
-//! The operations of a [`Program`] as the kernels carry them out.
+//! The operations of a [`Program`] in the form in which the kernels run them.
 
-use super::panel::{PANEL, Row, panels};
-use crate::program::{CLASS, IMAGE, INPUTS, Map, Op, Program, Shape, Slot};
+use crate::{
+    Map, Op, Program, Shape, Slot,
+    panel::{PANEL, Row, panels},
+};
 
 /// `out = x Wᵀ (+ b) (+ add)`, then SiLU if there is `silu`.
 ///
 /// A slot is `panels(width)` panels of a row for each patch and image, of the first patch first. So for a layer of
 /// patches they are more images; and for one that reads the whole slot each patch of a panel is a panel.
 #[derive(Clone, Debug)]
-pub(super) struct Layer {
-    pub(super) x: Slot,
-    pub(super) add: Option<Slot>,
-    pub(super) silu: bool,
-    pub(super) out: Slot,
+pub(crate) struct Layer {
+    pub(crate) x: Slot,
+    pub(crate) add: Option<Slot>,
+    pub(crate) silu: bool,
+    pub(crate) out: Slot,
     /// How many rows it has for each image.
-    pub(super) patches: usize,
+    pub(crate) patches: usize,
     /// Of one row.
-    pub(super) inputs: Shape,
-    pub(super) outputs: Shape,
+    pub(crate) inputs: Shape,
+    pub(crate) outputs: Shape,
     /// Where W is among the parameters.
     matrix: Matrix,
     /// The parameter that is b.
-    pub(super) bias: Option<usize>,
+    pub(crate) bias: Option<usize>,
 }
 
 /// The number of W[output, input] in its parameter is `first + output · by_output + input · by_input`.
@@ -35,32 +37,32 @@ struct Matrix {
 
 /// The layers in the order in which they can be run, and their slots.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Layers that depend on timestep and class only.
-    pub(super) conditions: Vec<Layer>,
+    pub(crate) conditions: Vec<Layer>,
     /// Layers that depend on the image.
-    pub(super) images: Vec<Layer>,
+    pub(crate) images: Vec<Layer>,
     /// The shape of each slot.
-    pub(super) shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<Shape>,
     /// Whether each slot depends on the image.
-    pub(super) of_image: Vec<bool>,
-    pub(super) output: Slot,
+    pub(crate) of_image: Vec<bool>,
+    pub(crate) output: Slot,
 }
 
 impl Plan {
     /// A linear map of several slots becomes one layer for each: the sum goes on where the slot before ended,
     /// and the part that does not depend on the image is known before it.
-    pub(super) fn new(program: &Program) -> Self {
+    pub(crate) fn new(program: &Program) -> Self {
         let mut plan = Self {
             conditions: Vec::new(),
             images: Vec::new(),
-            shapes: program.shapes.clone(),
-            of_image: vec![false; program.shapes.len()],
-            output: program.shapes.len() - 1,
+            shapes: (0..program.slots()).map(|slot| program.shape(slot)).collect(),
+            of_image: vec![false; program.slots()],
+            output: program.slots() - 1,
         };
-        plan.of_image[IMAGE] = true;
-        for Op { map, patches, add, silu, out } in &program.ops {
-            let (patches, shape) = (*patches, program.shapes[*out]);
+        plan.of_image[Program::IMAGE] = true;
+        for Op { map, patches, add, silu, out } in program.ops() {
+            let (patches, shape) = (*patches, program.shape(*out));
             let row = |shape: Shape| {
                 if patches == 1 { shape } else { Shape::flat(shape.size().div_euclid(patches)) }
             };
@@ -71,7 +73,7 @@ impl Plan {
                     let mut first = 0;
                     let part = |&slot: &Slot| {
                         let matrix = Matrix { parameter: *weight, first, by_output, by_input: 1 };
-                        first += row(program.shapes[slot]).size();
+                        first += row(program.shape(slot)).size();
                         (slot, matrix)
                     };
                     x.iter().map(part).collect()
@@ -79,7 +81,7 @@ impl Plan {
                 Map::Class { table } => {
                     let by_input = outputs.size();
                     let matrix = Matrix { parameter: *table, first: 0, by_output: 1, by_input };
-                    vec![(CLASS, matrix)]
+                    vec![(Program::CLASS, matrix)]
                 }
             };
             parts.sort_by_key(|(slot, _)| plan.of_image[*slot]);
@@ -98,7 +100,7 @@ impl Plan {
                 let of_image = plan.of_image[x];
                 // A layer reads x where it runs, and only layers of images see both.
                 assert!(of_image || add.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
-                assert!(add.is_none_or(|add| add >= INPUTS), "an input is added");
+                assert!(add.is_none_or(|add| add >= Program::INPUTS), "an input is added");
                 plan.of_image[slot] = of_image;
                 let inputs = row(plan.shapes[x]);
                 let bias = bias.take();
@@ -116,15 +118,15 @@ impl Plan {
     }
 
     /// All layers, those of conditions first: the order of lists of weights.
-    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.conditions.iter().chain(&self.images)
     }
 
     /// How many layers read each slot; inputs count as not read, since nobody asks for their gradient.
-    pub(super) fn readers(&self) -> Vec<usize> {
+    pub(crate) fn readers(&self) -> Vec<usize> {
         let mut readers = vec![0; self.shapes.len()];
         for layer in self.layers() {
-            for slot in std::iter::once(layer.x).chain(layer.add).filter(|&slot| slot >= INPUTS) {
+            for slot in std::iter::once(layer.x).chain(layer.add).filter(|&slot| slot >= Program::INPUTS) {
                 readers[slot] += 1;
             }
         }
@@ -134,29 +136,29 @@ impl Plan {
 
 impl Layer {
     /// Rows of a panel of the weight: one for each input, and the bias.
-    pub(super) fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         self.inputs.panels() * PANEL + 1
     }
 
     /// Rows of the whole weight.
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.outputs.panels() * self.stride()
     }
 
     /// Zeros for the weight or for something that lies like it.
-    pub(super) fn zeros(&self) -> Vec<Row> {
+    pub(crate) fn zeros(&self) -> Vec<Row> {
         vec![Row::ZERO; self.rows()]
     }
 
     /// The weight in panels.
-    pub(super) fn pack(&self, parameters: &[Vec<f32>]) -> Vec<Row> {
+    pub(crate) fn pack(&self, parameters: &[Vec<f32>]) -> Vec<Row> {
         let mut rows = self.zeros();
         self.for_each(|row, lane, parameter, at| rows[row].0[lane] = parameters[parameter][at]);
         rows
     }
 
     /// The way back from [`Layer::pack`].
-    pub(super) fn unpack(&self, rows: &[Row], parameters: &mut [Vec<f32>]) {
+    pub(crate) fn unpack(&self, rows: &[Row], parameters: &mut [Vec<f32>]) {
         self.for_each(|row, lane, parameter, at| parameters[parameter][at] = rows[row].0[lane]);
     }
 
@@ -179,12 +181,12 @@ impl Layer {
 
 impl Shape {
     /// The panels of a slot, each of a row for each image.
-    pub(super) fn panels(self) -> usize {
+    pub(crate) fn panels(self) -> usize {
         panels(self.width) * self.patches
     }
 
     /// Where number `i` of an image, patch after patch, lies in the panels of a slot, lane by lane.
-    pub(super) fn place(self, i: usize) -> usize {
+    pub(crate) fn place(self, i: usize) -> usize {
         let (patch, i) = (i.div_euclid(self.width), i % self.width);
         (i.div_euclid(PANEL) * self.patches + patch) * PANEL + i % PANEL
     }

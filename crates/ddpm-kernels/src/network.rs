@@ -1,157 +1,128 @@
-//! The network carried out on a CPU by kernels of our own, forward and backward.
-//!
-//! Everything lies in panels of sixteen features ([`Row`]), in buffers that live as long as the
-//! [`Workspace`]. A panel of a layer's output is one task: the product, the addition, SiLU, and in training
-//! the gradient of the weight and the optimiser's step, while the panel is in the cache.
-//!
-//! Each number of a product is one chain of fused multiply-adds in a fixed order, so that results are the same
-//! bits alone and in a batch, on any number of threads, and in every instruction set.
-
-mod elementwise;
-mod panel;
-mod plan;
-mod predict;
-mod product;
-mod train;
+//! A program with its buffers: runs the layers of images and of conditions.
 
 use std::{iter::zip, sync::Mutex};
 
-use ddpm_core::{NoiseSchedule, PredictionType};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
-    DenoiserConfig,
-    embedding::sinusoids,
-    program::{CLASS, IMAGE, Program, Shape, Slot, TIME},
+    Program, Shape, Slot,
+    elementwise::{Silu, Start},
+    panel::{PANEL, Row},
+    plan::{Layer, Plan},
+    product::{GROUP, Next, Product},
 };
-use elementwise::{Silu, Start};
-use plan::{Layer, Plan};
-use product::{GROUP, Next, Product};
 
-pub use elementwise::{AdamwEma, adamw_ema};
-pub use panel::{PANEL, Row, panels};
-pub use train::{Training, Workspace};
-
-/// A network for CPUs.
+/// A network that is ready to run.
 #[derive(Debug)]
-pub struct CpuNetwork {
-    plan: Plan,
+pub struct Network {
+    pub(crate) plan: Plan,
     /// The length of each parameter.
-    lengths: Vec<usize>,
-    /// The sinusoids of every timestep, [T, E].
+    pub(crate) lengths: Vec<usize>,
+    /// The row of each timestep, [T, width].
     times: Vec<f32>,
-    pixels: usize,
-    /// See [`CpuNetwork::order`].
-    order: Vec<[usize; PANEL]>,
-    output_type: PredictionType,
+    pub(crate) pixels: usize,
+    /// The pixel at each place of each panel of an image and of the output. The number of pixels stands for a place
+    /// past the edge.
+    pub(crate) order: Vec<[usize; PANEL]>,
     /// Buffers of predictions for the next ones.
-    buffers: Mutex<Vec<Activations>>,
+    pub(crate) buffers: Mutex<Vec<Activations>>,
 }
 
-/// The weights of a network, or what else there is one number of for each, in panels.
+/// The weights of a [`Network`], laid out for its kernels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Packed(Vec<Vec<Row>>);
+pub struct Weights(pub(crate) Vec<Vec<Row>>);
 
 /// The slots of some rows: of images, or of conditions.
 #[derive(Debug, Default)]
-struct Activations {
-    rows: usize,
+pub(crate) struct Activations {
+    pub(crate) rows: usize,
     /// The value of each slot.
-    values: Vec<Vec<Row>>,
-    /// In training, the slope of SiLU at each number of a slot that is one.
-    slopes: Vec<Vec<Row>>,
+    pub(crate) values: Vec<Vec<Row>>,
+    /// In training, the slope of SiLU at each number of a slot that ends with it.
+    pub(crate) slopes: Vec<Vec<Row>>,
 }
 
-/// What layers add that do not depend on the image: a slot for each condition, and the condition of each image.
+/// The layers that do not depend on the image: their slots for each condition, and the condition of each image. A
+/// condition is a pair of timestep and class.
 #[derive(Clone, Copy)]
-struct Conditions<'a> {
-    slots: &'a Activations,
-    of_row: &'a [usize],
+pub(crate) struct Conditions<'a> {
+    pub(crate) slots: &'a Activations,
+    pub(crate) of_row: &'a [usize],
 }
 
-impl CpuNetwork {
-    /// The network of a valid configuration, for the timesteps of a schedule.
+impl Network {
+    /// A network with a table of timesteps, [T, width] row by row.
+    ///
+    /// # Panics
+    ///
+    /// If the program has no operation or breaks a rule of [`Program`], or the table is not of whole rows.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "the table is computed in f64 and rounded once")]
-    pub fn new(config: &DenoiserConfig, schedule: &NoiseSchedule) -> Self {
-        let program = Program::new(config);
-        let image = program.shapes[IMAGE];
-        let mut order = vec![[config.pixels(); PANEL]; image.panels()];
-        for (i, &pixel) in program.order.iter().enumerate() {
+    pub fn new(program: &Program, times: Vec<f32>) -> Self {
+        let (image, width) = (program.shape(Program::IMAGE), program.shape(Program::TIME).width);
+        assert!(!program.ops().is_empty(), "a program without operations");
+        assert_eq!(times.len() % width, 0, "the table of timesteps is not of whole rows");
+        let mut order = vec![[program.pixels(); PANEL]; image.panels()];
+        for (i, &pixel) in program.order().iter().enumerate() {
             let place = image.place(i);
             order[place.div_euclid(PANEL)][place % PANEL] = pixel;
         }
         Self {
-            times: sinusoids(schedule.num_train_timesteps(), program.shapes[TIME].width)
-                .into_iter()
-                .map(|x| x as f32)
-                .collect(),
-            plan: Plan::new(&program),
-            lengths: program.parameters.iter().map(|p| p.shape.iter().product()).collect(),
-            pixels: config.pixels(),
+            plan: Plan::new(program),
+            lengths: program.parameters().iter().map(crate::Parameter::len).collect(),
+            times,
+            pixels: program.pixels(),
             order,
-            output_type: config.output_type,
             buffers: Mutex::default(),
         }
     }
 
-    /// What the raw output is.
-    #[must_use]
-    pub fn output_type(&self) -> PredictionType {
-        self.output_type
-    }
-
-    /// Which pixel is where in the panels of an image and of the output, in each row of a panel the same. The number
-    /// of pixels stands for a place that is none.
-    #[must_use]
-    pub fn order(&self) -> &[[usize; PANEL]] {
-        &self.order
-    }
-
-    /// The weights in panels, from lists in the order of [`DenoiserConfig::parameters`].
+    /// Weights from lists in the order of [`Program::parameters`].
     ///
     /// # Panics
     ///
     /// If a list is missing or too short.
     #[must_use]
-    pub fn pack(&self, parameters: &[Vec<f32>]) -> Packed {
-        Packed(self.plan.layers().map(|layer| layer.pack(parameters)).collect())
+    pub fn pack(&self, parameters: &[Vec<f32>]) -> Weights {
+        Weights(self.plan.layers().map(|layer| layer.pack(parameters)).collect())
     }
 
-    /// The way back from [`CpuNetwork::pack`].
+    /// The inverse of [`Network::pack`].
+    ///
+    /// # Panics
+    ///
+    /// If the weights are of another network.
     #[must_use]
-    pub fn unpack(&self, packed: &Packed) -> Vec<Vec<f32>> {
+    pub fn unpack(&self, weights: &Weights) -> Vec<Vec<f32>> {
         let mut parameters: Vec<Vec<f32>> = self.lengths.iter().map(|&length| vec![0.0; length]).collect();
-        for (layer, rows) in self.plan.layers().zip(&packed.0) {
+        for (layer, rows) in self.plan.layers().zip(&weights.0) {
             layer.unpack(rows, &mut parameters);
         }
         parameters
     }
 
     /// A zero for each weight.
-    #[must_use]
-    pub fn zeros(&self) -> Packed {
-        Packed(self.plan.layers().map(Layer::zeros).collect())
+    pub(crate) fn zeros(&self) -> Weights {
+        Weights(self.plan.layers().map(Layer::zeros).collect())
     }
 
     /// Runs the layers of conditions, one for each timestep and class, into `slots`.
-    fn run_conditions(
+    pub(crate) fn run_conditions(
         &self,
-        weights: &Packed,
+        weights: &Weights,
         slots: &mut Activations,
         conditions: impl Iterator<Item = (usize, u32)>,
     ) {
-        let (rows, width) = (slots.rows, self.plan.shapes[TIME].width);
-        slots.values[CLASS].fill(Row::ZERO);
-        for (row, (t, label)) in conditions.enumerate() {
+        let (rows, width) = (slots.rows, self.plan.shapes[Program::TIME].width);
+        slots.values[Program::CLASS].fill(Row::ZERO);
+        for (row, (t, class)) in conditions.enumerate() {
             let time = &self.times[t * width..][..width];
             for (panel, part) in time.chunks(PANEL).enumerate() {
-                slots.values[TIME][panel * rows + row].0[..part.len()].copy_from_slice(part);
+                slots.values[Program::TIME][panel * rows + row].0[..part.len()].copy_from_slice(part);
             }
-            let label = label as usize;
-            assert!(label < self.plan.shapes[CLASS].width, "class {label} is out of range");
-            slots.values[CLASS][label.div_euclid(PANEL) * rows + row].0[label % PANEL] = 1.0;
+            let class = class as usize;
+            assert!(class < self.plan.shapes[Program::CLASS].width, "class {class} is out of range");
+            slots.values[Program::CLASS][class.div_euclid(PANEL) * rows + row].0[class % PANEL] = 1.0;
         }
         for (layer, weight) in self.plan.conditions.iter().zip(&weights.0) {
             slots.run(layer, weight, None);
@@ -159,7 +130,7 @@ impl CpuNetwork {
     }
 
     /// Runs the layers of images, whose pixels are in `slots`.
-    fn run_images(&self, weights: &Packed, slots: &mut Activations, conditions: Conditions<'_>) {
+    pub(crate) fn run_images(&self, weights: &Weights, slots: &mut Activations, conditions: Conditions<'_>) {
         let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
         for (layer, weight) in layers {
             let conditions = layer.add.is_some_and(|add| !self.plan.of_image[add]).then_some(conditions);
@@ -170,7 +141,7 @@ impl CpuNetwork {
 
 impl Activations {
     /// Makes room for `rows` rows in the slots that are wanted; what the others held does not matter.
-    fn resize(&mut self, rows: usize, shapes: &[Shape], wanted: impl Fn(Slot) -> bool) {
+    pub(crate) fn resize(&mut self, rows: usize, shapes: &[Shape], wanted: impl Fn(Slot) -> bool) {
         self.rows = rows;
         self.values.resize(shapes.len(), Vec::new());
         self.slopes.resize(shapes.len(), Vec::new());

@@ -1,24 +1,24 @@
-//! How matrices lie in memory here: in panels of sixteen features.
+//! The memory layout of matrices: panels of sixteen features.
+//!
+//! Activations [B, width] are `width/16` panels of B rows; a weight [outputs, inputs] is `outputs/16` panels of a row
+//! for each input. A width that sixteen does not divide is filled up with zeros. So a loop over a panel reads memory
+//! in order, and a row fills one register or two.
 
 /// The number of features side by side in a panel: one 512-bit register, or two of 256.
-pub const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// Sixteen features next to each other, of an image or of a weight: a line of cache.
-///
-/// Activations [B, width] are `width/16` panels of B rows; a weight [outputs, inputs] is `outputs/16` panels
-/// of a row for each input. A width that sixteen does not divide is filled up with zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
-pub struct Row(pub [f32; PANEL]);
+pub(crate) struct Row(pub(crate) [f32; PANEL]);
 
 impl Row {
     /// Sixteen zeros.
-    pub const ZERO: Self = Self([0.0; PANEL]);
+    pub(crate) const ZERO: Self = Self([0.0; PANEL]);
 }
 
 /// The number of panels of `width` features.
-#[must_use]
-pub fn panels(width: usize) -> usize {
+pub(crate) fn panels(width: usize) -> usize {
     width.div_ceil(PANEL)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn from_panels(from: &[Row], width: usize, order: &[[usize; PANEL]], 
 
 /// A panel of Wᵀ, a row for each output, from the panels of W, each `stride` rows long: the sixteen inputs from
 /// `first` on.
-pub(super) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [Row]) {
+pub(crate) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [Row]) {
     for (panel, to) in weight.chunks_exact(stride).zip(to.chunks_exact_mut(PANEL)) {
         // Row by row into columns: the other way round would be compiled to gathers, which are slower.
         for (input, from) in panel[first..first + PANEL].iter().enumerate() {
@@ -65,7 +65,7 @@ pub(super) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [R
 /// This is the one place of the libraries with `unsafe` code.
 #[inline(always)]
 #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-pub(super) fn prefetch(row: &Row) {
+pub(crate) fn prefetch(row: &Row) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which neither reads nor writes; and a reference is an address that could be read.
     unsafe {

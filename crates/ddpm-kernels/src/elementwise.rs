@@ -3,15 +3,15 @@
 
 use std::iter::zip;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
-use super::panel::{PANEL, Row};
+use crate::panel::Row;
 
 /// `z ← silu(z)`, and its slope into `slope` if there are rows for it.
-pub(super) struct Silu<'a> {
-    pub(super) z: &'a mut [Row],
+pub(crate) struct Silu<'a> {
+    pub(crate) z: &'a mut [Row],
     /// As many rows, or none.
-    pub(super) slope: &'a mut [Row],
+    pub(crate) slope: &'a mut [Row],
 }
 
 impl WithSimd for Silu<'_> {
@@ -38,9 +38,9 @@ impl WithSimd for Silu<'_> {
 }
 
 /// `to *= by`.
-pub(super) struct Multiply<'a> {
-    pub(super) to: &'a mut [Row],
-    pub(super) by: &'a [Row],
+pub(crate) struct Multiply<'a> {
+    pub(crate) to: &'a mut [Row],
+    pub(crate) by: &'a [Row],
 }
 
 impl WithSimd for Multiply<'_> {
@@ -57,10 +57,10 @@ impl WithSimd for Multiply<'_> {
 }
 
 /// `out = bias (+ add)`: where a layer's sums start. Row number i of `out` takes row `of_row[i]` of `add`.
-pub(super) struct Start<'a> {
-    pub(super) bias: &'a Row,
-    pub(super) add: Option<(&'a [Row], Option<&'a [usize]>)>,
-    pub(super) out: &'a mut [Row],
+pub(crate) struct Start<'a> {
+    pub(crate) bias: &'a Row,
+    pub(crate) add: Option<(&'a [Row], Option<&'a [usize]>)>,
+    pub(crate) out: &'a mut [Row],
 }
 
 impl WithSimd for Start<'_> {
@@ -80,7 +80,7 @@ impl WithSimd for Start<'_> {
 }
 
 /// `to += by`.
-pub(super) fn add(to: &mut [Row], by: &[Row]) {
+pub(crate) fn add(to: &mut [Row], by: &[Row]) {
     for (to, by) in to.iter_mut().zip(by) {
         *to = sum(to, by);
     }
@@ -88,64 +88,8 @@ pub(super) fn add(to: &mut [Row], by: &[Row]) {
 
 /// The sum of two rows.
 #[inline(always)]
-pub(super) fn sum(a: &Row, b: &Row) -> Row {
+pub(crate) fn sum(a: &Row, b: &Row) -> Row {
     Row(std::array::from_fn(|i| a.0[i] + b.0[i]))
-}
-
-/// The constants of a step of AdamW and of the moving average, as f32.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamwEma {
-    /// β₁ and 1 − β₁.
-    pub first: [f32; 2],
-    /// β₂ and 1 − β₂.
-    pub second: [f32; 2],
-    /// What is added to the root.
-    pub eps: f32,
-    /// What a matrix keeps: 1 − lr·λ. Biases do not decay.
-    pub keep: f32,
-    /// lr / (1 − β₁ᵏ).
-    pub rate: f32,
-    /// 1 / √(1 − β₂ᵏ).
-    pub second_scale: f32,
-    /// The average's decay d and 1 − d.
-    pub ema: [f32; 2],
-}
-
-/// One step of AdamW and of the moving average, in one pass over memory: of the weights, the first and the
-/// second moments of the gradient, and the averaged weights.
-pub fn adamw_ema(step: AdamwEma, gradient: &[Row], [weight, first, second, ema]: [&mut [Row]; 4]) {
-    Arch::new().dispatch(Update { step, gradient, weight, first, second, ema });
-}
-
-/// [`adamw_ema`], also for a loop that has chosen its instruction set.
-pub(super) struct Update<'a> {
-    pub(super) step: AdamwEma,
-    pub(super) gradient: &'a [Row],
-    pub(super) weight: &'a mut [Row],
-    pub(super) first: &'a mut [Row],
-    pub(super) second: &'a mut [Row],
-    pub(super) ema: &'a mut [Row],
-}
-
-impl WithSimd for Update<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let AdamwEma { first: [b1, c1], second: [b2, c2], eps, keep, rate, second_scale, ema: [d, e] } =
-            self.step;
-        let moments = self.first.iter_mut().zip(self.second);
-        let weights = self.weight.iter_mut().zip(self.ema);
-        for (((m, v), (w, a)), g) in moments.zip(weights).zip(self.gradient) {
-            for i in 0..PANEL {
-                let (m, v, w, a, g) = (&mut m.0[i], &mut v.0[i], &mut w.0[i], &mut a.0[i], g.0[i]);
-                *m = b1 * *m + c1 * g;
-                *v = b2 * *v + c2 * (g * g);
-                *w = keep * *w - rate * *m / (v.sqrt() * second_scale + eps);
-                *a = d * *a + e * *w;
-            }
-        }
-    }
 }
 
 /// 1/(1 + e⁻ˣ).

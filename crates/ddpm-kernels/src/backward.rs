@@ -1,101 +1,28 @@
-//! Training: a batch forward, backward, and the optimiser's step.
+//! The gradient of every weight, and the optimizer's step with it.
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{
-    Activations, AdamwEma, Conditions, CpuNetwork, Packed,
-    elementwise::{Multiply, adamw_ema, add, sum},
+use crate::{
+    AdamwEma, Network, Program,
+    elementwise::{Multiply, add, sum},
+    optimizer::Update,
     panel::{PANEL, Row, transpose},
     plan::Layer,
     product::{Next, Product, WeightGradient},
+    train::{State, Workspace},
 };
-use crate::program::{IMAGE, INPUTS, Shape, Slot};
 
-/// The intermediates of a batch and their gradients.
-#[derive(Debug)]
-pub struct Workspace {
-    images: Activations,
-    conditions: Activations,
-    /// The gradient with respect to each slot, before its SiLU; slots of inputs have none.
-    gradients: Vec<Vec<Row>>,
-    of_row: Vec<usize>,
-    output: Slot,
-}
-
-/// The weights with the state of their optimiser.
-#[derive(Clone, Debug)]
-pub struct Training {
-    /// The weights.
-    pub weights: Packed,
-    /// The moving average of their gradients.
-    pub first: Packed,
-    /// The moving average of their squared gradients.
-    pub second: Packed,
-    /// The moving average of the weights.
-    pub ema: Packed,
-}
-
-impl CpuNetwork {
-    /// Buffers for training on batches of `batch` images.
-    #[must_use]
-    pub fn workspace(&self, batch: usize) -> Workspace {
-        let shapes = &self.plan.shapes;
-        let mut sides = [true, false].map(|of_image| {
-            let mut slots = Activations::default();
-            slots.resize(batch, shapes, |slot| self.plan.of_image[slot] == of_image);
-            slots
-        });
-        for layer in self.plan.layers().filter(|layer| layer.silu) {
-            let side = usize::from(!self.plan.of_image[layer.out]);
-            sides[side].slopes[layer.out] = vec![Row::ZERO; shapes[layer.out].panels() * batch];
-        }
-        let gradient = |(slot, shape): (usize, &Shape)| {
-            vec![Row::ZERO; if slot < INPUTS { 0 } else { shape.panels() * batch }]
-        };
-        let [images, conditions] = sides;
-        Workspace {
-            images,
-            conditions,
-            gradients: shapes.iter().enumerate().map(gradient).collect(),
-            of_row: (0..batch).collect(),
-            output: self.plan.output,
-        }
-    }
-
-    /// Runs the network on the images in [`Workspace::input_mut`], with a timestep and a class for each. The
-    /// raw output is in [`Workspace::output_and_gradient`] then.
-    ///
-    /// # Panics
-    ///
-    /// If a length does not fit the workspace, or a timestep or a class is out of range.
-    pub fn forward(&self, weights: &Packed, ws: &mut Workspace, t: &[usize], labels: &[u32]) {
-        let batch = ws.of_row.len();
-        assert_eq!((t.len(), labels.len()), (batch, batch));
-        let conditions = std::iter::zip(t.iter().copied(), labels.iter().copied());
-        self.run_conditions(weights, &mut ws.conditions, conditions);
-        let conditions = Conditions { slots: &ws.conditions, of_row: &ws.of_row };
-        self.run_images(weights, &mut ws.images, conditions);
-    }
-
-    /// Computes the gradient of every weight, given that of the output in
-    /// [`Workspace::output_and_gradient`], for the batch of the last [`CpuNetwork::forward`], and takes an
-    /// optimiser's step with it at once: a gradient is never all in memory.
-    ///
-    /// # Panics
-    ///
-    /// If the training state is that of another network.
-    pub fn backward(&self, training: &mut Training, ws: &mut Workspace, step: AdamwEma) {
+impl Network {
+    /// Computes the gradient of every weight from the output's, for the batch of the last forward pass, and takes an
+    /// optimizer step with it at once: a gradient is never all in memory.
+    pub(crate) fn backward(&self, state: &mut State, ws: &mut Workspace, step: AdamwEma) {
         let mut unread = self.plan.readers();
         let mut written = vec![false; self.plan.shapes.len()];
         let slopes: Vec<&[Row]> = std::iter::zip(&ws.images.slopes, &ws.conditions.slopes)
             .map(|(image, condition)| if image.is_empty() { condition } else { image }.as_slice())
             .collect();
-        let Training { weights, first, second, ema } = training;
-        for packed in [&*weights, first, second, ema] {
-            let lengths = packed.0.iter().map(Vec::len);
-            assert!(lengths.eq(self.plan.layers().map(Layer::rows)), "the state is of another network");
-        }
+        let State { weights, first, second, ema } = state;
         let state = weights.0.iter_mut().zip(&mut first.0).zip(&mut second.0).zip(&mut ema.0);
         let layers: Vec<_> = self.plan.layers().zip(state).collect();
         for (layer, (((weight, first), second), ema)) in layers.into_iter().rev() {
@@ -107,7 +34,7 @@ impl CpuNetwork {
                 unread[slot] -= 1;
                 if unread[slot] == 0 { slopes[slot] } else { &[] }
             };
-            if layer.x >= INPUTS {
+            if layer.x >= Program::INPUTS {
                 let gradient = &mut ws.gradients[layer.x];
                 if !std::mem::replace(&mut written[layer.x], true) {
                     gradient.fill(Row::ZERO);
@@ -142,20 +69,6 @@ impl CpuNetwork {
                 ws.gradients[layer.out] = upstream;
             }
         }
-    }
-}
-
-impl Workspace {
-    /// Where the noised images go: for each entry of [`CpuNetwork::order`] a row for each image.
-    #[must_use]
-    pub fn input_mut(&mut self) -> &mut [Row] {
-        &mut self.images.values[IMAGE]
-    }
-
-    /// The output, and where to put the gradient of the loss with respect to it, both in panels.
-    #[must_use]
-    pub fn output_and_gradient(&mut self) -> (&[Row], &mut [Row]) {
-        (&self.images.values[self.output], &mut self.gradients[self.output])
     }
 }
 
@@ -213,7 +126,9 @@ fn update(
         if layer.bias.is_some() {
             let gradient = upstream.iter().fold(Row::ZERO, |total, row| sum(&total, row));
             let step = AdamwEma { keep: 1.0, ..step };
-            adamw_ema(step, &[gradient], [bias, first_bias, second_bias, ema_bias]);
+            let (gradient, weight, first) = (&[gradient], bias, first_bias);
+            let update = Update { step, gradient, weight, first, second: second_bias, ema: ema_bias };
+            Arch::new().dispatch(update);
         }
         Arch::new().dispatch(WeightGradient { upstream, x, weight, first, second, ema, step });
     });

@@ -1,0 +1,87 @@
+//! AdamW together with the moving average of the weights.
+
+use pulp::{Simd, WithSimd};
+
+use crate::panel::{PANEL, Row};
+
+/// The numbers of a step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and of the moving average of the
+/// weights, rounded to f32. Step k = 0, 1, … with the gradient g is
+///
+/// ```text
+/// m ← β₁m + (1−β₁)g      v ← β₂v + (1−β₂)g²
+/// w ← keep·w − rate · m / (second_scale·√v + eps)
+/// ema ← d·ema + (1−d)·w
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct AdamwEma {
+    /// β₁ and 1 − β₁.
+    pub first: [f32; 2],
+    /// β₂ and 1 − β₂.
+    pub second: [f32; 2],
+    /// Keeps the division finite.
+    pub eps: f32,
+    /// 1 − lr·λ, by which a matrix decays. Biases do not decay.
+    pub keep: f32,
+    /// lr / (1 − β₁ᵏ⁺¹).
+    pub rate: f32,
+    /// 1 / √(1 − β₂ᵏ⁺¹).
+    pub second_scale: f32,
+    /// The decay d of the average and 1 − d.
+    pub ema: [f32; 2],
+}
+
+impl AdamwEma {
+    /// A step of one weight `w` with its moments `m` and `v` and its average `ema`.
+    #[inline(always)]
+    pub fn update(&self, gradient: f32, w: &mut f32, m: &mut f32, v: &mut f32, ema: &mut f32) {
+        let Self { first: [b1, c1], second: [b2, c2], eps, keep, rate, second_scale, ema: [d, e] } = *self;
+        *m = b1 * *m + c1 * gradient;
+        *v = b2 * *v + c2 * (gradient * gradient);
+        *w = keep * *w - rate * *m / (v.sqrt() * second_scale + eps);
+        *ema = d * *ema + e * *w;
+    }
+}
+
+/// A part of the state of a network in training: one number for each weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatePart {
+    /// The moving average of the weights.
+    Ema,
+    /// The moving average of the gradients, m.
+    First,
+    /// The moving average of the squared gradients, v.
+    Second,
+    /// The weights.
+    Weights,
+}
+
+impl StatePart {
+    /// All parts, by name.
+    pub const ALL: [Self; 4] = [Self::Ema, Self::First, Self::Second, Self::Weights];
+}
+
+/// A step of some rows of weights, in one pass over memory.
+pub(crate) struct Update<'a> {
+    pub(crate) step: AdamwEma,
+    pub(crate) gradient: &'a [Row],
+    pub(crate) weight: &'a mut [Row],
+    pub(crate) first: &'a mut [Row],
+    pub(crate) second: &'a mut [Row],
+    pub(crate) ema: &'a mut [Row],
+}
+
+impl WithSimd for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let step = self.step;
+        let moments = self.first.iter_mut().zip(self.second);
+        let weights = self.weight.iter_mut().zip(self.ema);
+        for (((m, v), (w, a)), g) in moments.zip(weights).zip(self.gradient) {
+            for i in 0..PANEL {
+                step.update(g.0[i], &mut w.0[i], &mut m.0[i], &mut v.0[i], &mut a.0[i]);
+            }
+        }
+    }
+}

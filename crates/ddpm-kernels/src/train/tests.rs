@@ -1,0 +1,94 @@
+//! The gradient against central differences of the loss, without a tensor library.
+
+use super::*;
+use crate::Inputs;
+
+/// Keeps the weights, and makes the first moment the gradient.
+const GRADIENT_ONLY: AdamwEma = AdamwEma {
+    first: [0.0, 1.0],
+    second: [0.9, 0.1],
+    eps: 1e-8,
+    keep: 1.0,
+    rate: 0.0,
+    second_scale: 1.0,
+    ema: [0.0, 1.0],
+};
+
+/// Patches that go past both edges, widths that sixteen does not divide, conditions, and each kind of operation.
+fn program() -> Program {
+    let mut p = Program::new(Inputs { rows: 3, cols: 4, patch: 2, time: 3, classes: 4 });
+    let e = p.linear("time", &[Program::TIME], Shape::flat(6), 1.0, None);
+    let condition = p.class("class", e);
+    p.silu();
+    let patches = p.shape(Program::IMAGE).patches;
+    let about = p.linear("about", &[condition], Shape::flat(5), 1.0, None);
+    let local = p.local("local", &[Program::IMAGE], Shape { patches, width: 5 }, Some(about));
+    p.silu();
+    let h = p.linear("input", &[local, condition], Shape::flat(18), 1.0, None);
+    p.silu();
+    let h = p.linear("inner", &[h], Shape::flat(18), 0.0, Some(h));
+    let h = p.linear("expand", &[h], Shape { patches, width: 5 }, 1.0, None);
+    p.local("output", &[h, Program::IMAGE], p.shape(Program::IMAGE), None);
+    p
+}
+
+#[test]
+fn the_gradient_is_that_of_central_differences() {
+    let program = program();
+    let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
+    let weights: Vec<Vec<f32>> =
+        program.parameters().iter().map(|p| (0..p.len()).map(|i| number(i + p.len())).collect()).collect();
+    let times: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
+    let batch = Batch { t: &[0, 3, 1], classes: &[2, 0, 3], weights: &[0.5, 1.0, 2.0] };
+    let (x, target) = (|i, p| number(7 * i + p), |i, p| number(5 * i + 3 * p + 1));
+    let run = |weights: &[Vec<f32>]| {
+        let mut training = Training::new(Network::new(&program, times.clone()), weights, 3);
+        let loss = training.step(&batch, x, target, GRADIENT_ONLY);
+        (loss, training.part(StatePart::First))
+    };
+    let (_, gradients) = run(&weights);
+    for (at, (parameter, gradient)) in zip(program.parameters(), &gradients).enumerate() {
+        let largest = gradient.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+        assert!(largest > 0.0, "{} has no gradient", parameter.name);
+        for (i, &gradient) in gradient.iter().enumerate() {
+            let loss = |step: f32| {
+                let mut weights = weights.clone();
+                weights[at][i] += step;
+                run(&weights).0
+            };
+            // Of the fourth order; the loss is rounded to about 1e-6 of its terms.
+            let across = |step: f32| (loss(step) - loss(-step)) / f64::from(2.0 * step);
+            let numeric = (4.0 * across(0.02) - across(0.04)) / 3.0;
+            let error = (f64::from(gradient) - numeric).abs();
+            assert!(error < 1e-3 * f64::from(largest), "{}[{i}]: {gradient} {numeric}", parameter.name);
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_state_is_read_as_it_was_set() {
+    let program = program();
+    let lists = |first: f32| -> Vec<Vec<f32>> {
+        program.parameters().iter().map(|p| (0..p.len()).map(|i| first + i as f32).collect()).collect()
+    };
+    let mut training = Training::new(Network::new(&program, vec![0.0; 3]), &lists(0.5), 1);
+    assert_eq!(training.part(StatePart::Weights), lists(0.5));
+    assert_eq!(training.part(StatePart::Ema), lists(0.5));
+    assert!(training.part(StatePart::First).concat().iter().all(|&moment| moment == 0.0));
+    for (part, first) in zip(StatePart::ALL, [1.0, 2.0, 3.0, 4.0]) {
+        training.set_part(part, &lists(first));
+    }
+    for (part, first) in zip(StatePart::ALL, [1.0, 2.0, 3.0, 4.0]) {
+        assert_eq!(training.part(part), lists(first));
+    }
+}
+
+#[test]
+#[should_panic(expected = "class 4 is out of range")]
+fn a_class_out_of_range_panics() {
+    let program = program();
+    let weights: Vec<Vec<f32>> = program.parameters().iter().map(|p| vec![0.0; p.len()]).collect();
+    let mut training = Training::new(Network::new(&program, vec![0.0; 3]), &weights, 1);
+    let batch = Batch { t: &[0], classes: &[4], weights: &[1.0] };
+    training.step(&batch, |_, _| 0.0, |_, _| 0.0, GRADIENT_ONLY);
+}
