@@ -11,7 +11,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, Purpose, ScheduleConfig};
+use ddpm_core::{CounterRng, NoiseSchedule, NoiseScheduleConfig, Purpose};
 
 const PICTURE: [&str; 9] = [
     ".........",
@@ -26,7 +26,7 @@ const PICTURE: [&str; 9] = [
 ];
 
 fn main() -> Result<()> {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
     table(&schedule)?;
     picture(&schedule)?;
     compare()?;
@@ -54,7 +54,7 @@ fn table(schedule: &NoiseSchedule) -> Result<()> {
 fn picture(schedule: &NoiseSchedule) -> Result<()> {
     let pixels = PICTURE.iter().flat_map(|row| row.chars()).map(|c| if c == '#' { 1.0_f32 } else { -1.0 });
     let x_start = Tensor::from_iter(pixels, &Device::Cpu)?.reshape((1, 9, 9))?;
-    let rng = AddressedRng::new(1);
+    let rng = CounterRng::new(1);
     let eps = rng.normal(Purpose::TRAIN_NOISE, &[0], 0, &[9, 9], DType::F32, &Device::Cpu)?;
     let steps = [0, 2, 5, 9, 19];
     let noised = steps
@@ -87,7 +87,8 @@ fn shade(pixel: &f32) -> &'static str {
 fn compare() -> Result<()> {
     println!("Three schedules, by the part of the way to t = T - 1: the signal that is left\n");
     println!("{:32}{:32}cosine, T = 1000", "ho2020, T = 1000", "mnist20, T = 20");
-    let configs = [ScheduleConfig::ho2020(), ScheduleConfig::mnist20(), ScheduleConfig::cosine()];
+    let configs =
+        [NoiseScheduleConfig::ho2020(), NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::cosine()];
     let schedules =
         configs.iter().map(|config| Ok(NoiseSchedule::new(config)?)).collect::<Result<Vec<_>>>()?;
     for percent in [0, 10, 25, 50, 75, 90, 100] {
@@ -108,7 +109,7 @@ fn compare() -> Result<()> {
 /// Why the betas must grow when the steps get fewer.
 fn unscaled() -> Result<()> {
     println!("The betas of ho2020 with 20 steps instead of 1000\n");
-    let config = ScheduleConfig { num_train_timesteps: 20, ..ScheduleConfig::ho2020() };
+    let config = NoiseScheduleConfig { num_train_timesteps: 20, ..NoiseScheduleConfig::ho2020() };
     let schedule = NoiseSchedule::new(&config)?;
     match schedule.warning() {
         Some(warning) => println!("  warning: {warning}"),
@@ -116,7 +117,7 @@ fn unscaled() -> Result<()> {
     }
     println!("  Training would never show pure noise to the network, and sampling starts with nothing else.");
     println!("\nThe same, each beta 1000/20 times as large\n");
-    match NoiseSchedule::new(&ScheduleConfig { beta_start: 0.005, beta_end: 1.0, ..config }) {
+    match NoiseSchedule::new(&NoiseScheduleConfig { beta_start: 0.005, beta_end: 1.0, ..config }) {
         Ok(_) => println!("  accepted"),
         Err(error) => println!("  error: {error}"),
     }

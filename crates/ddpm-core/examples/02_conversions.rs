@@ -12,14 +12,14 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
+use ddpm_core::{CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose};
 
 use PredictionType::{Epsilon, Sample, VPrediction};
 
 const STEPS: [usize; 6] = [0, 2, 5, 9, 14, 19];
 
 fn main() -> Result<()> {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
     one_thing(&schedule)?;
     errors(&schedule);
     posterior(&schedule)
@@ -29,7 +29,7 @@ fn main() -> Result<()> {
 fn one_thing(schedule: &NoiseSchedule) -> Result<()> {
     println!("From xₜ and one of the three, the two others: largest difference to the true ones\n");
     println!("  t   x₀ from ε   ε from x₀   x₀ from v   v from x₀    ε from v    v from ε");
-    let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
+    let (rng, images) = (CounterRng::new(1), [0, 1, 2, 3]);
     let x_start = rng.normal(Purpose::EVALUATION, &images, 0, &[100], DType::F64, &Device::Cpu)?;
     let eps = rng.normal_like(Purpose::TRAIN_NOISE, &images, 0, &x_start)?;
     for t in STEPS {
@@ -87,7 +87,7 @@ fn posterior(schedule: &NoiseSchedule) -> Result<()> {
         let posterior = schedule.q_posterior(&scalar(x_start)?, &scalar(x_t)?, &[t])?;
         let (mean, deviation) = (posterior.mean.to_vec1::<f64>()?[0], posterior.variance[0].sqrt());
         let (by_mean, by_deviation) = by_bayes(schedule, t, x_start, x_t);
-        let step = schedule.posterior_step(t, Some(t - 1))?;
+        let step = schedule.posterior_coefs(t, Some(t - 1))?;
         println!(
             "{t:3}   {mean:10.7}   {by_mean:11.7}   {deviation:10.7}   {by_deviation:11.7}   {:12.4}   {:12.4}",
             step.x_start_coef, step.x_t_coef

@@ -13,7 +13,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, Purpose, Sampler, ScheduleConfig, Timestep, Timesteps,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Purpose, Sampler, Timestep, Timesteps,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -24,7 +24,8 @@ const SAMPLES: usize = 10_000;
 
 fn main() -> Result<()> {
     // Clipping would be wrong here: the data has no bounds.
-    let schedule = NoiseSchedule::new(&ScheduleConfig { clip_sample: false, ..ScheduleConfig::ho2020() })?;
+    let schedule =
+        NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::ho2020() })?;
     deterministic(&schedule)?;
     random(&schedule)
 }
@@ -91,8 +92,8 @@ fn even(schedule: &NoiseSchedule, steps: usize) -> Result<Timesteps> {
 
 /// All paths are one image of shape [1, n], whose noise is drawn at once.
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: Tensor) -> Result<Vec<f64>> {
-    let rng = AddressedRng::new(1);
-    let noise = |x_t: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, &[0], draw, x_t);
+    let rng = CounterRng::new(1);
+    let noise = |x_t: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x_t);
     let sampled = sampler.run(schedule, timesteps, x_t, network, noise, |_step| Ok(()))?;
     Ok(sampled.flatten_all()?.to_vec1()?)
 }
@@ -103,7 +104,7 @@ fn random(schedule: &NoiseSchedule) -> Result<()> {
     println!("width of the middle half of the samples\n");
     println!("{:38}{}   middle half", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
     let exact: Vec<f64> = (0..SAMPLES).map(|i| quantile((i as f64 + 0.5) / SAMPLES as f64, 1.0)).collect();
-    let rng = AddressedRng::new(2);
+    let rng = CounterRng::new(2);
     let x_t = rng.normal(Purpose::SAMPLE_START, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
     for (name, sampler) in [
         ("DDPM, posterior variance", Sampler::Ddpm(NoiseMode::Posterior)),

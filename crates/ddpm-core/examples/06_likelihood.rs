@@ -16,8 +16,8 @@ use std::f64::consts::PI;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, StepCostEstimator,
-    Timestep, Timesteps,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timestep,
+    TimestepCostEstimator, Timesteps,
     likelihood::{Bound, BoundEstimator, optimal_variances},
 };
 
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let values = levels.into_iter().map(value);
     let images = Tensor::from_iter(values, &Device::Cpu)?.reshape(((), usize::from(PIXELS)))?;
     term_by_term(&images)?;
-    step_search(&images)
+    timestep_search(&images)
 }
 
 /// How often a pixel has a level: it is dark, near 50, or bright, near 200.
@@ -51,7 +51,7 @@ fn value(level: usize) -> f64 {
 /// Draws a level for each pixel of each image.
 fn levels() -> Vec<usize> {
     let draw = |image, pixel| {
-        let mut left = AddressedRng::new(1).uniform(Purpose::EVALUATION, image, pixel);
+        let mut left = CounterRng::new(1).uniform(Purpose::EVALUATION, image, pixel);
         let reached = |&level: &usize| {
             left -= probability(level);
             left < 0.0
@@ -78,12 +78,12 @@ fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     Tensor::from_iter(all, x_t.device())?.reshape(x_t.shape())
 }
 
-fn noise(like: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
-    AddressedRng::new(2).normal_like(Purpose::EVALUATION, &Vec::from_iter(0..IMAGES), draw, like)
+fn noise(like: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
+    CounterRng::new(2).normal_like(Purpose::EVALUATION, &Vec::from_iter(0..IMAGES), noise_index, like)
 }
 
-fn schedule(config: ScheduleConfig) -> Result<NoiseSchedule> {
-    Ok(NoiseSchedule::new(&ScheduleConfig { prediction_type: PredictionType::Sample, ..config })?)
+fn schedule(config: NoiseScheduleConfig) -> Result<NoiseSchedule> {
+    Ok(NoiseSchedule::new(&NoiseScheduleConfig { prediction_type: PredictionType::Sample, ..config })?)
 }
 
 fn bound(
@@ -98,7 +98,7 @@ fn bound(
 }
 
 fn term_by_term(images: &Tensor) -> Result<()> {
-    let schedule = schedule(ScheduleConfig::mnist20())?;
+    let schedule = schedule(NoiseScheduleConfig::mnist20())?;
     let timesteps = Timesteps::all(&schedule);
     let posterior = bound(&schedule, &timesteps, &NoiseMode::Posterior, images)?;
     let beta = bound(&schedule, &timesteps, &NoiseMode::Beta, images)?;
@@ -124,10 +124,11 @@ fn term_by_term(images: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn step_search(images: &Tensor) -> Result<()> {
-    let schedule = schedule(ScheduleConfig { num_train_timesteps: 100, ..ScheduleConfig::cosine() })?;
+fn timestep_search(images: &Tensor) -> Result<()> {
+    let schedule =
+        schedule(NoiseScheduleConfig { num_train_timesteps: 100, ..NoiseScheduleConfig::cosine() })?;
     let all = bound(&schedule, &Timesteps::all(&schedule), &NoiseMode::Posterior, images)?;
-    let mut estimator = StepCostEstimator::new(&schedule, &all)?;
+    let mut estimator = TimestepCostEstimator::new(&schedule, &all)?;
     estimator.add(images, network, noise)?;
     let costs = estimator.finish()?;
     println!("The cosine schedule with T = 100: the bound for n timesteps, with optimal variances");

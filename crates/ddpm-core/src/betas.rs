@@ -2,13 +2,13 @@
 
 use std::f64::consts::PI;
 
-use crate::{BetaSchedule, ScheduleConfig};
+use crate::{BetaSchedule, NoiseScheduleConfig};
 
 /// β is never above this in the cosine schedule (Nichol & Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;
 
 /// The betas of a configuration that was validated.
-pub(crate) fn betas(config: &ScheduleConfig) -> Vec<f64> {
+pub(crate) fn betas(config: &NoiseScheduleConfig) -> Vec<f64> {
     let betas = match &config.trained_betas {
         Some(betas) => betas.clone(),
         None => named(config),
@@ -16,8 +16,8 @@ pub(crate) fn betas(config: &ScheduleConfig) -> Vec<f64> {
     if config.rescale_betas_zero_snr { rescale_zero_terminal_snr(&betas) } else { betas }
 }
 
-fn named(config: &ScheduleConfig) -> Vec<f64> {
-    let &ScheduleConfig { num_train_timesteps: total, beta_start: start, beta_end: end, .. } = config;
+fn named(config: &NoiseScheduleConfig) -> Vec<f64> {
+    let &NoiseScheduleConfig { num_train_timesteps: total, beta_start: start, beta_end: end, .. } = config;
     let evenly = |from: f64, to: f64| {
         let last = (total - 1) as f64;
         (0..total).map(move |t| from + (to - from) * t as f64 / last)
@@ -30,8 +30,9 @@ fn named(config: &ScheduleConfig) -> Vec<f64> {
         }
         BetaSchedule::SquaredcosCapV2 => {
             // The offset keeps β from vanishing near t = 0.
-            let alpha_bar = |t: usize| ((t as f64 / total as f64 + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
-            (0..total).map(|t| (1.0 - alpha_bar(t + 1) / alpha_bar(t)).min(MAX_BETA)).collect()
+            let alpha_cumprod =
+                |t: usize| ((t as f64 / total as f64 + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
+            (0..total).map(|t| (1.0 - alpha_cumprod(t + 1) / alpha_cumprod(t)).min(MAX_BETA)).collect()
         }
     }
 }

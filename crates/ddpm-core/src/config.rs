@@ -64,7 +64,7 @@ pub enum Compat {
 /// All that defines a schedule and how a network trained with it is to be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
+pub struct NoiseScheduleConfig {
     /// T, the number of steps from data to noise; 2 to 10,000.
     pub num_train_timesteps: usize,
     /// How β runs from `beta_start` to `beta_end`.
@@ -105,7 +105,7 @@ pub struct ScheduleConfig {
 /// The range of a β.
 const UNIT: &str = "a number strictly between 0 and 1";
 
-impl ScheduleConfig {
+impl NoiseScheduleConfig {
     /// T = 20, β linear from 0.001 to 0.7: what this project trains on MNIST.
     ///
     /// ᾱ falls to 5.4e-5, so the prior is reached; β₁ leaves about 4 grey levels of noise in x₀.

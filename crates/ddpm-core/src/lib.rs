@@ -26,11 +26,11 @@
 //!
 //! ```
 //! use candle_core::{Device, DType};
-//! use ddpm_core::{sampler, AddressedRng, NoiseMode, NoiseSchedule, Purpose, ScheduleConfig, Timesteps};
+//! use ddpm_core::{sampler, CounterRng, NoiseMode, NoiseSchedule, Purpose, NoiseScheduleConfig, Timesteps};
 //!
-//! let schedule = NoiseSchedule::new(&ScheduleConfig { clip_sample: false, ..ScheduleConfig::mnist20() })?;
+//! let schedule = NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::mnist20() })?;
 //! let timesteps = Timesteps::all(&schedule);
-//! let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
+//! let (rng, images) = (CounterRng::new(1), [0, 1, 2, 3]);
 //! let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[784], DType::F32, &Device::Cpu)?;
 //! let x_start = sampler::ddpm(
 //!     &schedule,
@@ -38,7 +38,7 @@
 //!     &NoiseMode::Posterior,
 //!     x_t,
 //!     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(),
-//!     |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
+//!     |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
 //!     |_step| Ok(()),
 //! )?;
 //! assert_eq!(x_start.dims(), &[4, 784]);
@@ -48,30 +48,30 @@
 mod betas;
 mod config;
 mod error;
+mod forward;
 pub mod likelihood;
-mod linear;
 mod loss_weights;
 mod prediction;
-mod process;
 mod random;
 pub mod sampler;
 mod schedule;
 mod scheduler;
-mod step_search;
 mod timestep;
+mod timestep_search;
 mod timesteps;
+mod weighted_sum;
 
-pub use config::{BetaSchedule, Compat, ScheduleConfig, VarianceType};
+pub use config::{BetaSchedule, Compat, NoiseScheduleConfig, VarianceType};
 pub use error::{Error, Result};
+pub use forward::Posterior;
 pub use loss_weights::LossWeighting;
 pub use prediction::PredictionType;
-pub use process::Posterior;
-pub use random::{AddressedRng, Purpose};
-pub use sampler::{NoiseMode, Step};
-pub use schedule::{NoiseSchedule, PosteriorStep, ScheduleWarning};
-pub use scheduler::{FinalSigma, Sampler, Scheduler, SchedulerConfig};
-pub use step_search::{StepCostEstimator, StepCosts};
+pub use random::{CounterRng, Purpose};
+pub use sampler::{NoiseMode, StepInfo};
+pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
+pub use scheduler::{DiffusersConfig, FinalSigma, Sampler, Scheduler};
 pub use timestep::Timestep;
+pub use timestep_search::{TimestepCostEstimator, TimestepCosts};
 pub use timesteps::{TimestepSpacing, Timesteps};
 
 /// The examples of the README, as tests.

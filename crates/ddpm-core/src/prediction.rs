@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{NoiseSchedule, Result, linear::weighted_sum_within, process::combine};
+use crate::{NoiseSchedule, Result, forward::combine, weighted_sum::weighted_sum_within};
 
 /// The quantity that a prediction stands for. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,8 +32,8 @@ impl PredictionType {
     /// from v    √(1−ᾱ) xₜ + √ᾱ v              √ᾱ xₜ − √(1−ᾱ) v            v
     /// ```
     #[must_use]
-    pub fn conversion(self, to: Self, alpha_bar: f64) -> (f64, f64) {
-        let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+    pub fn conversion(self, to: Self, alpha_cumprod: f64) -> (f64, f64) {
+        let (signal, noise) = (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
         match (self, to) {
             (Self::Epsilon, Self::Epsilon)
             | (Self::Sample, Self::Sample)
@@ -54,8 +54,8 @@ impl PredictionType {
     /// # Errors
     ///
     /// If the shapes differ.
-    pub fn convert(self, to: Self, prediction: &Tensor, x_t: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-        self.convert_within(to, prediction, x_t, alpha_bar, f64::INFINITY)
+    pub fn convert(self, to: Self, prediction: &Tensor, x_t: &Tensor, alpha_cumprod: f64) -> Result<Tensor> {
+        self.convert_within(to, prediction, x_t, alpha_cumprod, f64::INFINITY)
     }
 
     /// [`PredictionType::convert`], clipped to ±`range`.
@@ -64,11 +64,11 @@ impl PredictionType {
         to: Self,
         prediction: &Tensor,
         x_t: &Tensor,
-        alpha_bar: f64,
+        alpha_cumprod: f64,
         range: f64,
     ) -> Result<Tensor> {
         if self != to {
-            let (a, b) = self.conversion(to, alpha_bar);
+            let (a, b) = self.conversion(to, alpha_cumprod);
             return weighted_sum_within(&[(a, x_t), (b, prediction)], range);
         }
         if range.is_infinite() {
@@ -97,7 +97,7 @@ impl NoiseSchedule {
         if from == to {
             return Ok(prediction.clone());
         }
-        combine(self, t, x_t, prediction, |alpha_bar, _| from.conversion(to, alpha_bar))
+        combine(self, t, x_t, prediction, |alpha_cumprod, _| from.conversion(to, alpha_cumprod))
     }
 
     /// x₀ from a prediction of ε: (xₜ − √(1−ᾱₜ) ε) / √ᾱₜ (Ho et al. 2020, eq. 15).

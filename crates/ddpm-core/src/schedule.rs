@@ -1,11 +1,11 @@
 //! The noise schedule: how much noise each step adds, and all tables that follow from it, in f64.
 
-use crate::{Error, Result, ScheduleConfig, betas};
+use crate::{Error, NoiseScheduleConfig, Result, betas};
 
 /// A validated schedule with its tables, each of length T, indexed by the 0-based t, in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
-    config: ScheduleConfig,
+    config: NoiseScheduleConfig,
     betas: Vec<f64>,
     alphas_cumprod: Vec<f64>,
     alphas_cumprod_prev: Vec<f64>,
@@ -14,7 +14,7 @@ pub struct NoiseSchedule {
 /// The reverse step from `t` to an earlier `prev` as numbers:
 /// q(x_prev given xₜ, x₀) = N(`x_start_coef`·x₀ + `x_t_coef`·xₜ, `variance`).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PosteriorStep {
+pub struct PosteriorCoefs {
     /// The factor of x₀ in the mean.
     pub x_start_coef: f64,
     /// The factor of xₜ in the mean.
@@ -53,7 +53,7 @@ impl NoiseSchedule {
     /// If an option is outside its range, options contradict each other (ε cannot be predicted where there is
     /// nothing but noise, so `rescale_betas_zero_snr` needs another prediction), or so much or so little noise
     /// is added that ᾱ is 0 or 1 in f64.
-    pub fn new(config: &ScheduleConfig) -> Result<Self> {
+    pub fn new(config: &NoiseScheduleConfig) -> Result<Self> {
         config.validate()?;
         let betas = betas::betas(config);
         let alphas_cumprod = betas::alphas_cumprod(&betas);
@@ -66,7 +66,7 @@ impl NoiseSchedule {
         Ok(Self::from_tables(config.clone(), betas, alphas_cumprod))
     }
 
-    fn from_tables(config: ScheduleConfig, betas: Vec<f64>, alphas_cumprod: Vec<f64>) -> Self {
+    fn from_tables(config: NoiseScheduleConfig, betas: Vec<f64>, alphas_cumprod: Vec<f64>) -> Self {
         let mut alphas_cumprod_prev = vec![1.0];
         alphas_cumprod_prev.extend_from_slice(&alphas_cumprod[..alphas_cumprod.len() - 1]);
         Self { config, betas, alphas_cumprod, alphas_cumprod_prev }
@@ -81,7 +81,7 @@ impl NoiseSchedule {
 
     /// The configuration from which the schedule was made.
     #[must_use]
-    pub fn config(&self) -> &ScheduleConfig {
+    pub fn config(&self) -> &NoiseScheduleConfig {
         &self.config
     }
 
@@ -115,8 +115,8 @@ impl NoiseSchedule {
     ///
     /// If `t` is not below T.
     pub fn snr(&self, t: usize) -> Result<f64> {
-        let alpha_bar = self.alpha_bar(t)?;
-        Ok(alpha_bar / (1.0 - alpha_bar))
+        let alpha_cumprod = self.alpha_cumprod(t)?;
+        Ok(alpha_cumprod / (1.0 - alpha_cumprod))
     }
 
     /// The posterior's variance of each step to its predecessor (Ho et al. 2020, eq. 7):
@@ -158,9 +158,9 @@ impl NoiseSchedule {
         (alpha_cumprod > PRIOR).then_some(ScheduleWarning::PriorNotReached { alpha_cumprod })
     }
 
-    fn posterior_steps(&self) -> impl Iterator<Item = PosteriorStep> {
+    fn posterior_steps(&self) -> impl Iterator<Item = PosteriorCoefs> {
         std::iter::zip(&self.alphas_cumprod, &self.alphas_cumprod_prev)
-            .map(|(&alpha_bar, &prev)| PosteriorStep::between(alpha_bar, prev))
+            .map(|(&alpha_cumprod, &prev)| PosteriorCoefs::between(alpha_cumprod, prev))
     }
 
     /// The reverse step from `t` to `prev`, where `None` is x₀ itself. Steps that lie between are
@@ -169,30 +169,30 @@ impl NoiseSchedule {
     /// # Errors
     ///
     /// If `t` is not below T or `prev` is not below `t`.
-    pub fn posterior_step(&self, t: usize, prev: Option<usize>) -> Result<PosteriorStep> {
-        let alpha_bar = self.alpha_bar(t)?;
+    pub fn posterior_coefs(&self, t: usize, prev: Option<usize>) -> Result<PosteriorCoefs> {
+        let alpha_cumprod = self.alpha_cumprod(t)?;
         if let Some(prev) = prev.filter(|&prev| prev >= t) {
             return Err(Error::out_of_range("prev", prev, format!("a timestep below t = {t}")));
         }
-        Ok(PosteriorStep::between(alpha_bar, self.alpha_bar_or_one(prev)?))
+        Ok(PosteriorCoefs::between(alpha_cumprod, self.alpha_bar_or_one(prev)?))
     }
 
-    pub(crate) fn alpha_bar(&self, t: usize) -> Result<f64> {
+    pub(crate) fn alpha_cumprod(&self, t: usize) -> Result<f64> {
         let found = self.alphas_cumprod.get(t).copied();
         found.ok_or_else(|| Error::out_of_range("timestep", t, format!("0 to {}", self.betas.len() - 1)))
     }
 
     /// ᾱ at `t`, or 1 for x₀.
     pub(crate) fn alpha_bar_or_one(&self, t: Option<usize>) -> Result<f64> {
-        t.map_or(Ok(1.0), |t| self.alpha_bar(t))
+        t.map_or(Ok(1.0), |t| self.alpha_cumprod(t))
     }
 }
 
-impl PosteriorStep {
+impl PosteriorCoefs {
     /// From the noise level ᾱ to the cleaner level ᾱ_prev.
-    pub(crate) fn between(alpha_bar: f64, alpha_bar_prev: f64) -> Self {
-        let alpha = alpha_bar / alpha_bar_prev;
-        let (beta, noise) = (1.0 - alpha, 1.0 - alpha_bar);
+    pub(crate) fn between(alpha_cumprod: f64, alpha_bar_prev: f64) -> Self {
+        let alpha = alpha_cumprod / alpha_bar_prev;
+        let (beta, noise) = (1.0 - alpha, 1.0 - alpha_cumprod);
         Self {
             x_start_coef: alpha_bar_prev.sqrt() * beta / noise,
             x_t_coef: alpha.sqrt() * (1.0 - alpha_bar_prev) / noise,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{NoiseSchedule, Result, linear::weighted_sum};
+use crate::{NoiseSchedule, Result, weighted_sum::weighted_sum};
 
 /// One noise level at which a network is asked: a timestep of the schedule, or a point between two.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,7 +101,7 @@ impl NoiseSchedule {
     ///
     /// If `t` is not below T.
     pub fn timestep(&self, t: usize) -> Result<Timestep> {
-        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_bar(t)? })
+        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_cumprod(t)? })
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Transition {
     pub(crate) to: f64,
     pub(crate) is_last: bool,
     /// The number by which the noise of this step is asked for.
-    pub(crate) draw: usize,
+    pub(crate) noise_index: usize,
 }
 
 impl Timesteps {
@@ -51,8 +51,8 @@ impl Timesteps {
     /// `num_inference_steps` of the schedule's steps, spread by its `timestep_spacing`.
     ///
     /// ```
-    /// # use ddpm_core::{NoiseSchedule, ScheduleConfig, Timesteps};
-    /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, Timesteps};
+    /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
     /// assert_eq!(Timesteps::spaced(&schedule, 4)?.indices(), [19, 14, 9, 4]);
     /// # Ok::<(), ddpm_core::Error>(())
     /// ```
@@ -212,8 +212,8 @@ impl Timesteps {
         self.list.iter().enumerate().map(move |(index, &from)| {
             let is_last = index + 1 == self.list.len();
             let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod());
-            let draw = if whole { from.index() } else { self.list.len() - 1 - index };
-            Transition { index, from, to, is_last, draw }
+            let noise_index = if whole { from.index() } else { self.list.len() - 1 - index };
+            Transition { index, from, to, is_last, noise_index }
         })
     }
 }

@@ -19,9 +19,9 @@ const PURPOSE: &[u8; 24] = b"ddpm-data: epoch shuffle";
 /// other ones in each epoch.
 ///
 /// ```
-/// use ddpm_data::Epochs;
+/// use ddpm_data::ShuffledBatches;
 ///
-/// let mut epochs = Epochs::new(10, 4, 7)?;
+/// let mut epochs = ShuffledBatches::new(10, 4, 7)?;
 /// assert_eq!(epochs.steps_per_epoch(), 2);
 /// let third = epochs.batch(2).to_vec(); // the first of the second epoch
 /// assert_eq!(third.len(), 4);
@@ -30,7 +30,7 @@ const PURPOSE: &[u8; 24] = b"ddpm-data: epoch shuffle";
 /// # Ok::<(), ddpm_data::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Epochs {
+pub struct ShuffledBatches {
     batch_size: usize,
     steps_per_epoch: usize,
     seed: u64,
@@ -39,7 +39,7 @@ pub struct Epochs {
     permutation: Vec<u32>,
 }
 
-impl Epochs {
+impl ShuffledBatches {
     /// Batches of `batch_size` out of `len` images.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn epoch(len: usize, batch_size: usize, seed: u64, epoch: u64) -> Vec<u32> {
-        let mut epochs = Epochs::new(len, batch_size, seed).unwrap();
+        let mut epochs = ShuffledBatches::new(len, batch_size, seed).unwrap();
         let steps = epochs.steps_per_epoch() as u64;
         (0..steps).flat_map(|step| epochs.batch(epoch * steps + step).to_vec()).collect()
     }
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_step_is_the_same_however_it_is_reached() {
-        let mut in_order = Epochs::new(103, 10, 9).unwrap();
+        let mut in_order = ShuffledBatches::new(103, 10, 9).unwrap();
         let batches: Vec<_> = (0..40).map(|step| in_order.batch(step).to_vec()).collect();
-        let mut jumping = Epochs::new(103, 10, 9).unwrap();
+        let mut jumping = ShuffledBatches::new(103, 10, 9).unwrap();
         for step in [39, 0, 25, 9, 10, 11, 38] {
             assert_eq!(jumping.batch(step), batches[usize::try_from(step).unwrap()]);
         }
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn impossible_batch_sizes_are_refused() {
         for batch_size in [0, 11] {
-            let error = Epochs::new(10, batch_size, 0).unwrap_err();
+            let error = ShuffledBatches::new(10, batch_size, 0).unwrap_err();
             assert!(matches!(error, Error::BatchSize { batch_size: b, len: 10 } if b == batch_size));
         }
-        assert!(matches!(Epochs::new(0, 0, 0), Err(Error::BatchSize { .. })));
-        assert!(Epochs::new(10, 10, 0).is_ok());
+        assert!(matches!(ShuffledBatches::new(0, 0, 0), Err(Error::BatchSize { .. })));
+        assert!(ShuffledBatches::new(10, 10, 0).is_ok());
     }
 }

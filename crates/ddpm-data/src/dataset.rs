@@ -12,7 +12,7 @@ use crate::pixels::to_model_scale;
 /// At least one grey-level image, all of one size. A labelled data set also has
 /// the class of each image.
 #[derive(Debug, Clone)]
-pub struct DataSet {
+pub struct Dataset {
     name: String,
     images: Images,
     labels: Option<Labels>,
@@ -31,7 +31,7 @@ pub struct PixelStats {
     pub std: f64,
 }
 
-impl DataSet {
+impl Dataset {
     /// A data set of at least one image. The number of classes is the largest
     /// label plus one; [`with_classes`](Self::with_classes) changes it. Without
     /// `labels` only unconditional models can be trained on the data set.

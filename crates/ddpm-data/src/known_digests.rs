@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::dataset::DataSet;
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
 /// The SHA-256 of the uncompressed IDX files of a split, in hexadecimal.
@@ -27,7 +27,7 @@ impl KnownDigests {
     /// Checks that `set` has exactly the known images and labels, in the known
     /// order. It compares digests of the IDX encoding, so the format that the set
     /// was read from (gzip, parquet of PNGs) does not matter.
-    pub(crate) fn verify(&self, set: &DataSet) -> Result<()> {
+    pub(crate) fn verify(&self, set: &Dataset) -> Result<()> {
         check(set.images_file(), set.images_sha256(), self.images)?;
         let no_labels = || Error::NoLabels { name: set.name().to_owned() };
         let (file, found) = set.labels_file().zip(set.labels_sha256()).ok_or_else(no_labels)?;

@@ -6,9 +6,9 @@
 //! | term | meaning |
 //! | --- | --- |
 //! | [`Source`] | the location of a data set: `mnist`, a folder, `hf://datasets/…` |
-//! | [`Corpus`] | the splits of a data set: a training set and an optional test set |
-//! | [`DataSet`] | one split: N × rows × cols grey levels and optional class labels |
-//! | [`Epochs`] | shuffled batches: the image indices of each training step |
+//! | [`Splits`] | the splits of a data set: a training set and an optional test set |
+//! | [`Dataset`] | one split: N × rows × cols grey levels and optional class labels |
+//! | [`ShuffledBatches`] | shuffled batches: the image indices of each training step |
 //! | model scale | a pixel as `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
 //!
 //! With the feature `mnist`, MNIST (Yann LeCun, Corinna Cortes, Christopher
@@ -17,16 +17,16 @@
 //!
 //! ```
 //! # #[cfg(feature = "mnist")] {
-//! use ddpm_data::{Corpus, Epochs};
+//! use ddpm_data::{Splits, ShuffledBatches};
 //!
-//! let mnist = Corpus::mnist()?;
+//! let mnist = Splits::mnist()?;
 //! let train = mnist.train();
 //! assert_eq!((train.len(), train.rows(), train.cols()), (60_000, 28, 28));
 //! assert_eq!(train.classes(), Some(10));
 //! assert!((train.stats().std - 0.6162).abs() < 1e-4);
 //!
 //! // The batch of step 1000. It does not depend on earlier calls.
-//! let mut epochs = Epochs::new(train.len(), 128, 42)?;
+//! let mut epochs = ShuffledBatches::new(train.len(), 128, 42)?;
 //! let indices = epochs.batch(1000);
 //! let (mut images, mut labels) = (Vec::new(), Vec::new());
 //! train.gather_images(indices, &mut images)?;
@@ -47,7 +47,6 @@
 //! | `hub` | data sets and model files from the Hub; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`] |
 
 mod batches;
-mod corpus;
 mod dataset;
 mod error;
 pub mod idx;
@@ -55,13 +54,14 @@ pub mod idx;
 mod known_digests;
 mod pixels;
 mod source;
+mod splits;
 
-pub use batches::Epochs;
-pub use corpus::Corpus;
-pub use dataset::{DataSet, PixelStats};
+pub use batches::ShuffledBatches;
+pub use dataset::{Dataset, PixelStats};
 pub use error::{Cause, Error, Result};
 pub use idx::{Images, Labels};
 pub use pixels::{to_model_scale, to_pixel};
 #[cfg(feature = "hub")]
 pub use source::{Hub, HubFile};
 pub use source::{HubAddress, HubConfig, Source, fetch_model};
+pub use splits::Splits;

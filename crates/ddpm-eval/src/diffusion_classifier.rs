@@ -3,8 +3,8 @@
 use std::iter::zip;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
-use ddpm_data::DataSet;
+use ddpm_core::{CounterRng, LossWeighting, NoiseSchedule, PredictionType, Purpose};
+use ddpm_data::Dataset;
 use ddpm_model::Denoiser;
 use serde::Serialize;
 
@@ -73,7 +73,7 @@ impl ErrorWeight {
         let weight = |t: usize| match (self, t) {
             (Self::Bound, 0) => Ok(0.5 / schedule.posterior_variance()[1]),
             (Self::Bound, _) => {
-                let step = schedule.posterior_step(t, t.checked_sub(1))?;
+                let step = schedule.posterior_coefs(t, t.checked_sub(1))?;
                 Ok(step.x_start_coef.powi(2) / (2.0 * step.variance))
             }
             (Self::Space(loss), _) => Ok(loss.sample_weight(schedule.snr(t)?)),
@@ -114,7 +114,7 @@ pub struct Classification {
 /// If the model has no classes, the data does not fit it or has no labels, or the network fails.
 pub fn classify(
     denoiser: &Denoiser,
-    data: &DataSet,
+    data: &Dataset,
     config: &ClassifyConfig,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Classification>> {
@@ -164,13 +164,13 @@ pub fn classify(
 /// use std::path::Path;
 ///
 /// use candle_core::{Device, Tensor};
-/// use ddpm_data::Corpus;
+/// use ddpm_data::Splits;
 /// use ddpm_eval::{DiffusionClassifier, ErrorWeight};
 ///
 /// let denoiser = ddpm_model::read_model(Path::new("runs/train/model"), &Device::Cpu)?;
 /// let (schedule, classes) = (denoiser.schedule(), denoiser.config().num_classes);
 /// let classifier = DiffusionClassifier::new(schedule, classes, 100, 1)?;
-/// let (train, mut images) = (Corpus::mnist()?.into_splits().0, Vec::new());
+/// let (train, mut images) = (Splits::mnist()?.into_splits().0, Vec::new());
 /// train.gather_images(&[0, 1], &mut images)?;
 /// let x_start = Tensor::from_vec(images, (2, 784), &Device::Cpu)?;
 /// let errors = classifier.denoiser_errors(&denoiser, &x_start, &[0, 1])?;
@@ -183,7 +183,7 @@ pub struct DiffusionClassifier {
     classes: usize,
     /// The timestep of each draw.
     timesteps: Vec<usize>,
-    rng: AddressedRng,
+    rng: CounterRng,
 }
 
 impl DiffusionClassifier {
@@ -204,7 +204,7 @@ impl DiffusionClassifier {
             return Err(Error::Draws { found: 0, largest: None });
         }
         let timesteps = evenly(schedule.num_train_timesteps()).into_iter().cycle().take(draws).collect();
-        Ok(Self { schedule: schedule.clone(), classes, timesteps, rng: AddressedRng::new(seed) })
+        Ok(Self { schedule: schedule.clone(), classes, timesteps, rng: CounterRng::new(seed) })
     }
 
     /// The timestep of each draw.
@@ -236,8 +236,8 @@ impl DiffusionClassifier {
         let labels: Vec<u32> = (0..batch).flat_map(|_| (0..).take(self.classes)).collect();
         let expected = each_class(&x_start.to_dtype(DType::F32)?)?;
         let mut errors = Vec::with_capacity(self.timesteps.len() * rows);
-        for (draw, &t) in self.timesteps.iter().enumerate() {
-            let eps = self.rng.normal_like(Purpose::EVALUATION, images, draw, x_start)?;
+        for (noise_index, &t) in self.timesteps.iter().enumerate() {
+            let eps = self.rng.normal_like(Purpose::EVALUATION, images, noise_index, x_start)?;
             let x_t = each_class(&self.schedule.q_sample(x_start, &[t], &eps)?)?;
             let found = model(&x_t, &vec![t; rows], &labels)?.to_dtype(DType::F32)?;
             let squares: Vec<f32> = (found - &expected)?.sqr()?.sum(1)?.to_vec1()?;
@@ -260,7 +260,7 @@ impl DiffusionClassifier {
         x_start: &Tensor,
         images: &[u64],
     ) -> Result<ClassErrors> {
-        let from = denoiser.config().output_type;
+        let from = denoiser.config().parameterization;
         self.errors(&x_start.to_device(denoiser.device())?, images, |x_t, t, labels| {
             let raw = denoiser.forward(x_t, t, labels)?;
             Ok(self.schedule.convert(from, PredictionType::Sample, &raw, x_t, t)?)

@@ -5,15 +5,15 @@
 //!
 //! ```no_run
 //! use candle_core::Device;
-//! use ddpm_data::Corpus;
+//! use ddpm_data::Splits;
 //! use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric};
 //!
 //! # let (pixels, labels) = (vec![0; 1000 * 784], vec![0; 1000]);
-//! let corpus = Corpus::mnist()?;
+//! let splits = Splits::mnist()?;
 //! let evaluation = Evaluation {
 //!     net: &FeatureNet::builtin(&Device::Cpu)?,
-//!     train: corpus.train(),
-//!     test: corpus.test(),
+//!     train: splits.train(),
+//!     test: splits.test(),
 //!     classes: None,
 //!     metrics: &Metric::ALL,
 //!     seed: 1,
@@ -46,15 +46,15 @@ pub use features::{
 };
 pub use likelihood::{BestTimesteps, BoundByVariance, LikelihoodConfig, LikelihoodReport, likelihood};
 pub use metrics::{
-    ClosePair, DensityCoverage, Diversity, FrechetLimit, FrechetPoint, FrechetSubsets, KernelDistance,
-    KernelSubsets, Manifold, Memorisation, Moments, NearestImage, PrecisionRecall, density_coverage,
+    ClosePair, DensityCoverage, Diversity, FrechetLimit, FrechetPoint, FrechetSubsets, GaussianFit,
+    KernelDistance, KernelSubsets, Manifold, Memorisation, NearestImage, PrecisionRecall, density_coverage,
     frechet_distance, frechet_limit, kernel_distance, kernel_mmd2, nearest_images, precision_recall,
 };
 pub use report::{
-    Evaluation, Frechet, GeneratedImages, ManifoldFigures, Measured, Metric, Nearest, Report, View,
+    Evaluation, Frechet, GeneratedImages, ManifoldMetrics, Measured, Metric, Nearest, Report, View,
 };
 
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use ddpm_model::Denoiser;
 
 /// Checks that `data` has the image size and the classes of the model. A model without classes takes any.
@@ -62,7 +62,7 @@ use ddpm_model::Denoiser;
 /// # Errors
 ///
 /// If it does not.
-pub fn ensure_fits(denoiser: &Denoiser, data: &DataSet) -> Result<()> {
+pub fn ensure_fits(denoiser: &Denoiser, data: &Dataset) -> Result<()> {
     let config = denoiser.config();
     let model = [config.rows, config.cols, config.num_classes];
     let found = [data.rows(), data.cols(), data.classes().unwrap_or(0)];

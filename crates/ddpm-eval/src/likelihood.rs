@@ -2,10 +2,10 @@
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, StepCostEstimator, Timestep, Timesteps,
+    CounterRng, NoiseMode, Purpose, Timestep, TimestepCostEstimator, Timesteps,
     likelihood::{Bound, BoundEstimator, RateDistortion},
 };
-use ddpm_data::{Corpus, DataSet};
+use ddpm_data::{Dataset, Splits};
 use ddpm_model::Denoiser;
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ pub struct BestTimesteps {
 /// If there are no test images, the data does not fit the model, or the network fails.
 pub fn likelihood(
     denoiser: &Denoiser,
-    data: &Corpus,
+    data: &Splits,
     config: LikelihoodConfig,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<LikelihoodReport> {
@@ -92,7 +92,7 @@ pub fn likelihood(
     let estimator = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
     let mut fitted = [estimator(&NoiseMode::Posterior)?];
     training.add_to(&mut fitted, &mut advance)?;
-    let mut costs = StepCostEstimator::new(schedule, &fitted[0].finish()?)?;
+    let mut costs = TimestepCostEstimator::new(schedule, &fitted[0].finish()?)?;
     training.each_batch(&mut advance, |x_start, network, noise| Ok(costs.add(x_start, network, noise)?))?;
     let costs = costs.finish()?;
     let variances = costs.optimal_variances(&timesteps)?;
@@ -124,16 +124,16 @@ type Noise<'a> = &'a mut dyn FnMut(&Tensor, usize) -> ddpm_core::Result<Tensor>;
 /// Images, with the network and the noise for them.
 struct Images<'a> {
     denoiser: &'a Denoiser,
-    data: &'a DataSet,
+    data: &'a Dataset,
     indices: Vec<u32>,
     /// The address of the image of index 0.
     first: u64,
-    rng: AddressedRng,
+    rng: CounterRng,
 }
 
 impl<'a> Images<'a> {
-    fn new(denoiser: &'a Denoiser, data: &'a DataSet, config: LikelihoodConfig, first: u64) -> Self {
-        let (indices, rng) = (data.evenly_spaced(config.num_images), AddressedRng::new(config.seed));
+    fn new(denoiser: &'a Denoiser, data: &'a Dataset, config: LikelihoodConfig, first: u64) -> Self {
+        let (indices, rng) = (data.evenly_spaced(config.num_images), CounterRng::new(config.seed));
         Self { denoiser, data, indices, first, rng }
     }
 
@@ -159,8 +159,9 @@ impl<'a> Images<'a> {
                 let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
                 prediction.map_err(candle_core::Error::wrap)
             };
-            let mut noise =
-                |x: &Tensor, draw: usize| self.rng.normal_like(Purpose::EVALUATION, &addresses, draw, x);
+            let mut noise = |x: &Tensor, noise_index: usize| {
+                self.rng.normal_like(Purpose::EVALUATION, &addresses, noise_index, x)
+            };
             use_batch(&x_start.to_device(self.denoiser.device())?, &mut network, &mut noise)?;
             advance(indices.len());
         }

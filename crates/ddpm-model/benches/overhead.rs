@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, Sampler, Timesteps,
+    CounterRng, NoiseMode, Purpose, Sampler, Timesteps,
     sampler::{Churn, DpmSolver, UniPc},
 };
 use ddpm_model::{SampleConfig, read_model};
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let timesteps = Timesteps::all(schedule);
     let images: Vec<u64> = (0..IMAGES).collect();
     let labels: Vec<u32> = (0..10).cycle().take(images.len()).collect();
-    let rng = AddressedRng::new(1);
+    let rng = CounterRng::new(1);
     let start = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
 
     let samplers = [
@@ -59,9 +59,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                     timed(&network, started);
                     prediction.map_err(candle_core::Error::wrap)
                 },
-                |x_t, draw| {
+                |x_t, noise_index| {
                     let started = Instant::now();
-                    let drawn = rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t);
+                    let drawn = rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t);
                     timed(&noise, started);
                     drawn
                 },

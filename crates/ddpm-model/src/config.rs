@@ -17,7 +17,7 @@ pub struct DenoiserConfig {
     /// The number of classes, 0 for an unconditional model.
     pub num_classes: usize,
     /// What the network puts out, before it is converted to the schedule's `prediction_type`.
-    pub output_type: PredictionType,
+    pub parameterization: PredictionType,
     /// The layers.
     pub network: Network,
 }
@@ -80,7 +80,7 @@ impl DenoiserConfig {
     #[must_use]
     pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
-        Self { rows, cols, num_classes, output_type: PredictionType::Sample, network }
+        Self { rows, cols, num_classes, parameterization: PredictionType::Sample, network }
     }
 
     /// The network of the built-in model, with raw output x₀.
@@ -102,7 +102,7 @@ impl DenoiserConfig {
     #[must_use]
     pub fn plain(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Plain { width: 1024, layers: 3, embedding: 64 };
-        Self { rows, cols, num_classes, output_type: PredictionType::Epsilon, network }
+        Self { rows, cols, num_classes, parameterization: PredictionType::Epsilon, network }
     }
 
     /// The number of pixels of an image, the width of the network's input and output.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use candle_core::{DType, Device, Storage, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose, ScheduleConfig};
+use ddpm_core::{CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose};
 use ddpm_kernels::{Network, Weights};
 
 use crate::{DenoiserConfig, Error, Init, Parameter, Result, network::TensorNetwork};
@@ -36,7 +36,7 @@ pub fn initial_weights(
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     config.validate()?;
-    let rng = AddressedRng::new(seed);
+    let rng = CounterRng::new(seed);
     std::iter::zip(config.parameters(), 0..)
         .map(|(parameter, index)| {
             let weight = match parameter.init {
@@ -61,13 +61,13 @@ impl Denoiser {
     /// If a configuration is not valid, or the weights are not exactly those that it lists.
     pub fn new(
         config: &DenoiserConfig,
-        schedule: &ScheduleConfig,
+        schedule: &NoiseScheduleConfig,
         weights: HashMap<String, Tensor>,
     ) -> Result<Self> {
         config.validate()?;
         check_weights(config, &weights)?;
         let schedule = NoiseSchedule::new(schedule)?;
-        if schedule.config().rescale_betas_zero_snr && config.output_type == PredictionType::Epsilon {
+        if schedule.config().rescale_betas_zero_snr && config.parameterization == PredictionType::Epsilon {
             return Err(ddpm_core::Error::ZeroSnrEpsilon.into());
         }
         let (dtype, device) =
@@ -111,7 +111,7 @@ impl Denoiser {
         &self.device
     }
 
-    /// The network's raw output, of the kind `output_type`, shape [B, pixels], for `x_t` [B, pixels] and
+    /// The network's raw output, of the kind `parameterization`, shape [B, pixels], for `x_t` [B, pixels] and
     /// one timestep and one class (or the null class) for each image.
     ///
     /// With constant f32 weights on a CPU, the result for an image does not depend on the others, bit for bit.
@@ -185,7 +185,7 @@ impl Denoiser {
             raw = (&null + ((raw - &null)? * guidance)?)?;
         }
         let to = self.schedule.config().prediction_type;
-        Ok(self.schedule.convert(self.config.output_type, to, &raw, x_t, &[t])?)
+        Ok(self.schedule.convert(self.config.parameterization, to, &raw, x_t, &[t])?)
     }
 
     /// A finite scale, and none for a model without classes.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{NoiseMode, NoiseSchedule, Sampler, ScheduleConfig, SchedulerConfig, VarianceType};
+use ddpm_core::{DiffusersConfig, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Sampler, VarianceType};
 use ddpm_files::{AtomicDir, write_atomic};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -126,7 +126,7 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
     write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
     let schedule = denoiser.schedule().config().clone();
     let sampler = Sampler::Ddpm(NoiseMode::from(schedule.variance_type));
-    let scheduler = SchedulerConfig::new(schedule, sampler).to_diffusers_json()?;
+    let scheduler = DiffusersConfig::new(schedule, sampler).to_diffusers_json()?;
     write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
     write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
     write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
@@ -136,8 +136,8 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
 
 /// The schedule of a `DDPMScheduler`. A file of another class asks for a sampler, which is not the model's to
 /// say here.
-fn read_schedule(json: &str) -> ddpm_core::Result<ScheduleConfig> {
-    let config = SchedulerConfig::from_diffusers_json(json)?;
+fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
+    let config = DiffusersConfig::from_diffusers_json(json)?;
     let refuse = |option: &str, found: &str, expected: &str| {
         let found = format!("{found:?}");
         Err(ddpm_core::Error::scheduler_option("a model folder", option, found, expected))

@@ -7,12 +7,12 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use ddpm_core::ScheduleConfig;
+//! use ddpm_core::NoiseScheduleConfig;
 //! use ddpm_model::{Denoiser, DenoiserConfig, initial_weights};
 //!
 //! let config = DenoiserConfig::patch_mlp(28, 28, 10);
 //! let weights = initial_weights(&config, 1, &Device::Cpu)?;
-//! let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights)?;
+//! let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights)?;
 //! let x_t = Tensor::zeros((2, 784), DType::F32, &Device::Cpu)?;
 //! let eps = denoiser.predict(&x_t, 19, &[3, 8], 1.0)?; // class 3 and class 8, no guidance
 //! assert_eq!(eps.dims(), &[2, 784]);
@@ -38,5 +38,5 @@ pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};
 pub use folder::{ModelFiles, check_writable, decode_weights, read_model, read_model_from, write_model};
-pub use sample::{GUIDANCE, SampleConfig, Steps};
+pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig, TimestepSelection};
 pub use sample_options::{SampleOptions, SamplerName};

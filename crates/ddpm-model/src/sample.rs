@@ -1,13 +1,13 @@
 //! From seed and classes to images.
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{AddressedRng, Purpose, Sampler, Step, Timestep, Timesteps, sampler::Guidance};
+use ddpm_core::{CounterRng, Purpose, Sampler, StepInfo, Timestep, Timesteps, sampler::Guidance};
 
 use crate::{Denoiser, Error, Result, device::run_on_device};
 
 /// Which of the schedule's timesteps are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Steps {
+pub enum TimestepSelection {
     /// All.
     #[default]
     All,
@@ -25,7 +25,7 @@ pub struct SampleConfig {
     /// The sampler.
     pub sampler: Sampler,
     /// The timesteps.
-    pub steps: Steps,
+    pub steps: TimestepSelection,
     /// The guidance.
     pub guidance: Guidance,
 }
@@ -34,7 +34,7 @@ pub struct SampleConfig {
 ///
 /// With few large steps the mean of x₀, which the network learns, lies between digits now and then. Guidance
 /// moves it to the class asked for; results/best/metrics.json has the class accuracy with it and without.
-pub const GUIDANCE: f64 = 1.5;
+pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
 
 /// The part of all timesteps at which there is guidance, unless one says otherwise: where the class is decided.
 /// Earlier, nothing is seen that it could sharpen, and later it only takes variety (Kynkäänniemi et al. 2024, arXiv
@@ -42,15 +42,15 @@ pub const GUIDANCE: f64 = 1.5;
 const GUIDED: [f64; 2] = [0.4, 0.75];
 
 impl SampleConfig {
-    /// Ancestral sampling as the model's schedule has it: all steps, and with classes [`GUIDANCE`] in the middle.
+    /// Ancestral sampling as the model's schedule has it: all steps, and with classes [`DEFAULT_GUIDANCE_SCALE`] in the middle.
     #[must_use]
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
         let mode = denoiser.schedule().config().variance_type.into();
-        let guidance = if denoiser.config().num_classes > 0 { GUIDANCE } else { 1.0 };
+        let guidance = if denoiser.config().num_classes > 0 { DEFAULT_GUIDANCE_SCALE } else { 1.0 };
         Self {
             seed,
             sampler: Sampler::Ddpm(mode),
-            steps: Steps::All,
+            steps: TimestepSelection::All,
             guidance: Self::in_the_middle(guidance, denoiser),
         }
     }
@@ -70,7 +70,7 @@ impl Denoiser {
     ///
     /// If the tensor library fails.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Tensor> {
-        let (rng, shape) = (AddressedRng::new(config.seed), [self.config().pixels()]);
+        let (rng, shape) = (CounterRng::new(config.seed), [self.config().pixels()]);
         Ok(rng.normal(Purpose::SAMPLE_START, images, 0, &shape, DType::F32, self.device())?)
     }
 
@@ -89,7 +89,7 @@ impl Denoiser {
         config: &SampleConfig,
         images: &[u64],
         labels: &[u32],
-        observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()> + Send,
+        observe: impl FnMut(StepInfo<'_>) -> ddpm_core::Result<()> + Send,
     ) -> Result<Tensor> {
         run_on_device(&self.device().location(), || self.sample_here(config, images, labels, observe))
     }
@@ -99,15 +99,15 @@ impl Denoiser {
         config: &SampleConfig,
         images: &[u64],
         labels: &[u32],
-        observe: impl FnMut(Step<'_>) -> ddpm_core::Result<()>,
+        observe: impl FnMut(StepInfo<'_>) -> ddpm_core::Result<()>,
     ) -> Result<Tensor> {
         let schedule = self.schedule();
         let timesteps = match &config.steps {
-            Steps::All => Timesteps::all(schedule),
-            Steps::Spaced(steps) => Timesteps::spaced(schedule, *steps)?,
-            Steps::List(list) => Timesteps::explicit(schedule, list.clone())?,
+            TimestepSelection::All => Timesteps::all(schedule),
+            TimestepSelection::Spaced(steps) => Timesteps::spaced(schedule, *steps)?,
+            TimestepSelection::List(list) => Timesteps::explicit(schedule, list.clone())?,
         };
-        let rng = AddressedRng::new(config.seed);
+        let rng = CounterRng::new(config.seed);
         let x_t = self.start(config, images)?;
         let mut check = FiniteCheck { images, pending: Vec::new(), failure: None };
         let model = |x_t: &Tensor, timestep: Timestep| {
@@ -117,7 +117,9 @@ impl Denoiser {
             check.add("prediction", timestep, &prediction)?;
             Ok(prediction)
         };
-        let noise = |x_t: &Tensor, draw: usize| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x_t);
+        let noise = |x_t: &Tensor, noise_index: usize| {
+            rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x_t)
+        };
         // A wrong argument is reported as itself, before a sampler wraps it.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;

@@ -7,7 +7,7 @@ use ddpm_core::{
     sampler::{Churn, DpmSolver, UniPc},
 };
 
-use crate::{Denoiser, Error, Result, SampleConfig, Steps};
+use crate::{Denoiser, Error, Result, SampleConfig, TimestepSelection};
 
 /// The name of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub struct SampleOptions {
     /// η of `ddim`, 0 to 1; 0 by default.
     pub eta: Option<f64>,
     /// The timesteps.
-    pub steps: Steps,
-    /// The guidance scale; by default [`GUIDANCE`](crate::GUIDANCE) if the model has classes, else 1.
+    pub steps: TimestepSelection,
+    /// The guidance scale; by default [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
     pub guidance: Option<f64>,
     /// The timesteps with guidance; by default those of [`SampleConfig::in_the_middle`].
     pub guidance_interval: Option<RangeInclusive<f64>>,
@@ -95,7 +95,7 @@ impl SampleOptions {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use ddpm_core::ScheduleConfig;
+    use ddpm_core::NoiseScheduleConfig;
 
     use super::*;
     use crate::{DenoiserConfig, initial_weights};
@@ -103,7 +103,7 @@ mod tests {
     fn denoiser() -> Denoiser {
         let config = DenoiserConfig::mlp(4, 3, 2);
         let weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
-        Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap()
+        Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap()
     }
 
     #[test]
@@ -114,13 +114,13 @@ mod tests {
         let options = SampleOptions {
             sampler: SamplerName::Ddim,
             eta: Some(0.5),
-            steps: Steps::Spaced(4),
+            steps: TimestepSelection::Spaced(4),
             guidance: Some(2.0),
             guidance_interval: Some(3.0..=5.0),
             ..SampleOptions::default()
         };
         let config = options.config(7, &denoiser).unwrap();
-        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), Steps::Spaced(4)));
+        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), TimestepSelection::Spaced(4)));
         let scales = [2, 3, 5, 6].map(|t| config.guidance.scale_at(denoiser.schedule().timestep(t).unwrap()));
         assert_eq!(scales, [1.0, 2.0, 2.0, 1.0]);
     }

@@ -4,11 +4,11 @@ use std::{error::Error, time::Duration};
 
 use candle_core::Device;
 use criterion::{Criterion, Throughput};
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use ddpm_train::{Preset, TrainConfig, Trainer};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let data = DataSet::mnist_train()?;
+    let data = Dataset::mnist_train()?;
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("training step");
     group.sample_size(20).measurement_time(Duration::from_secs(4));

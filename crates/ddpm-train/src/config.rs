@@ -1,7 +1,7 @@
 //! The configuration of a training run, and presets.
 
-use ddpm_core::{LossWeighting, PredictionType, ScheduleConfig};
-use ddpm_data::DataSet;
+use ddpm_core::{LossWeighting, NoiseScheduleConfig, PredictionType};
+use ddpm_data::Dataset;
 use ddpm_model::DenoiserConfig;
 use serde::{Deserialize, Serialize};
 
@@ -20,13 +20,13 @@ pub struct TrainConfig {
     /// The learning rate after the warm-up; it falls along half a cosine to 1 % of it.
     pub learning_rate: f64,
     /// The part of all steps over which the learning rate rises linearly from 0.
-    pub warmup: f64,
+    pub warmup_fraction: f64,
     /// The optimiser's numbers.
     pub adamw: AdamWConfig,
     /// The part of the old average that a step keeps: 0.999 averages about the last 1000 steps.
     pub ema_decay: f64,
     /// The probability with which an image is shown without its class, for guidance.
-    pub class_dropout: f64,
+    pub cond_drop_prob: f64,
     /// The space of the error.
     pub loss: LossWeighting,
     /// How timesteps are drawn.
@@ -34,11 +34,11 @@ pub struct TrainConfig {
     pub timestep_sampling: TimestepSampling,
     /// Pixels by which an image is moved at most, in both directions, at random; 0 to 64.
     #[serde(default)]
-    pub shift: usize,
+    pub random_shift: usize,
     /// The network.
     pub denoiser: DenoiserConfig,
     /// The schedule.
-    pub schedule: ScheduleConfig,
+    pub schedule: NoiseScheduleConfig,
 }
 
 /// A named set of training options.
@@ -59,7 +59,7 @@ pub enum Preset {
 impl TrainConfig {
     /// A preset for the size and the classes of a data set.
     #[must_use]
-    pub fn preset(preset: Preset, data: &DataSet) -> Self {
+    pub fn preset(preset: Preset, data: &Dataset) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
             Preset::Best => (60, 0.9995),
@@ -70,7 +70,7 @@ impl TrainConfig {
         let loss = if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
         let denoiser = match preset {
             Preset::Original => DenoiserConfig {
-                output_type: PredictionType::Sample,
+                parameterization: PredictionType::Sample,
                 ..DenoiserConfig::plain(rows, cols, classes)
             },
             _ => DenoiserConfig::patch_mlp(rows, cols, classes),
@@ -80,15 +80,15 @@ impl TrainConfig {
             epochs,
             batch_size: 128,
             learning_rate: if preset == Preset::Best { 5e-4 } else { 1e-3 },
-            warmup: 0.02,
+            warmup_fraction: 0.02,
             adamw: AdamWConfig::default(),
             ema_decay,
-            class_dropout: 0.1,
+            cond_drop_prob: 0.1,
             loss,
             timestep_sampling: TimestepSampling::Uniform,
-            shift: 0,
+            random_shift: 0,
             denoiser,
-            schedule: ScheduleConfig::mnist20(),
+            schedule: NoiseScheduleConfig::mnist20(),
         }
     }
 
@@ -97,7 +97,7 @@ impl TrainConfig {
     /// # Errors
     ///
     /// If something does not; the error names it.
-    pub fn validate(&self, data: &DataSet) -> Result<()> {
+    pub fn validate(&self, data: &Dataset) -> Result<()> {
         let check = |option, found: f64, good: bool, expected| {
             if good { Ok(()) } else { Err(Error::Config { option, found, expected }) }
         };
@@ -105,11 +105,11 @@ impl TrainConfig {
         let rate = self.learning_rate;
         check("learning_rate", rate, rate > 0.0 && rate <= 1.0, "above 0, at most 1")?;
         let unit = |x: f64| (0.0..1.0).contains(&x);
-        check("warmup", self.warmup, unit(self.warmup), "0 to below 1")?;
+        check("warmup_fraction", self.warmup_fraction, unit(self.warmup_fraction), "0 to below 1")?;
         check("ema_decay", self.ema_decay, unit(self.ema_decay), "0 to below 1")?;
-        let dropout = self.class_dropout;
-        check("class_dropout", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
-        check("shift", self.shift as f64, self.shift <= 64, "0 to 64")?;
+        let dropout = self.cond_drop_prob;
+        check("cond_drop_prob", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
+        check("random_shift", self.random_shift as f64, self.random_shift <= 64, "0 to 64")?;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;
         check("beta2", beta2, unit(beta2), "0 to below 1")?;
@@ -140,7 +140,7 @@ impl TrainConfig {
     pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
         const FLOOR: f64 = 0.01;
         let (step, total) = (step as f64, total as f64);
-        let warmup = (self.warmup * total).ceil();
+        let warmup = (self.warmup_fraction * total).ceil();
         if step < warmup {
             return self.learning_rate * (step + 1.0) / warmup;
         }

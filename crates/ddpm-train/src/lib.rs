@@ -6,15 +6,16 @@
 //!
 //! ```no_run
 //! use candle_core::Device;
-//! use ddpm_data::Corpus;
+//! use ddpm_data::Splits;
 //! use ddpm_train::{Preset, Start, TrainConfig, run};
 //!
-//! let corpus = Corpus::mnist()?;
-//! let config = TrainConfig::preset(Preset::Quick, corpus.train());
-//! let outcome = run(&config, &corpus, "runs/mine".as_ref(), Start::Fresh, &Device::Cpu, |_| Ok(()))?;
+//! let splits = Splits::mnist()?;
+//! let config = TrainConfig::preset(Preset::Quick, splits.train());
+//! let outcome = run(&config, &splits, "runs/mine".as_ref(), Start::Fresh, &Device::Cpu, |_| Ok(()))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod augment;
 mod checkpoint;
 mod config;
 mod engine;
@@ -23,12 +24,11 @@ mod metrics;
 mod optimizer;
 mod run;
 mod trainer;
-mod variation;
 
+pub use augment::TimestepSampling;
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
 pub use metrics::Record;
 pub use optimizer::AdamWConfig;
 pub use run::{Event, Outcome, Start, run};
-pub use trainer::{Trainer, held_out_loss};
-pub use variation::TimestepSampling;
+pub use trainer::{Trainer, evaluate_loss};

@@ -19,7 +19,7 @@ pub enum Record {
     Train {
         /// Steps taken so far.
         step: u64,
-        /// Epochs so far, counting the current one as a fraction.
+        /// ShuffledBatches so far, counting the current one as a fraction.
         epoch: f64,
         /// Images seen so far.
         images: u64,
@@ -34,7 +34,7 @@ pub enum Record {
     },
     /// The end of an epoch.
     Epoch {
-        /// Epochs so far.
+        /// ShuffledBatches so far.
         epoch: u64,
         /// Steps taken so far.
         step: u64,

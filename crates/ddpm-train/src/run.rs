@@ -10,7 +10,7 @@
 use std::{fs, path::Path, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_data::Corpus;
+use ddpm_data::Splits;
 use ddpm_files::{create_dir_all, remove_temporary};
 use ddpm_model::Denoiser;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     Error, Record, Result, TrainConfig, Trainer,
     checkpoint::{self, Progress},
-    held_out_loss,
+    evaluate_loss,
     metrics::Log,
 };
 
@@ -68,7 +68,7 @@ pub struct Outcome {
     /// The network with averaged weights.
     #[serde(skip)]
     pub denoiser: Denoiser,
-    /// Epochs trained.
+    /// ShuffledBatches trained.
     pub epochs: u64,
     /// Steps taken.
     pub steps: u64,
@@ -99,15 +99,15 @@ const HELD_OUT: usize = 2000;
 /// cannot be written, the loss is no number, or the observer says so.
 pub fn run(
     config: &TrainConfig,
-    corpus: &Corpus,
+    splits: &Splits,
     folder: &Path,
     start: Start,
     device: &Device,
     mut observe: impl FnMut(Event<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<Outcome> {
-    let data = corpus.train();
+    let data = splits.train();
     let mut trainer = Trainer::new(config, data, device)?;
-    if let Some(test) = corpus.test() {
+    if let Some(test) = splits.test() {
         // Rather now than after the first epoch.
         config.validate(test)?;
     }
@@ -159,7 +159,7 @@ pub fn run(
         if epoch_ends {
             let denoiser = trainer.ema_denoiser()?;
             let test_loss =
-                corpus.test().map(|test| held_out_loss(&denoiser, config, test, HELD_OUT)).transpose()?;
+                splits.test().map(|test| evaluate_loss(&denoiser, config, test, HELD_OUT)).transpose()?;
             if let Some(loss) = test_loss.filter(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged { step, loss });
             }

@@ -1,16 +1,16 @@
 //! The training step.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, Purpose};
-use ddpm_data::{DataSet, Epochs};
+use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
+use ddpm_data::{Dataset, ShuffledBatches};
 use ddpm_kernels::StatePart;
 use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
+    augment::{TimestepSampler, moved},
     engine::{Batch, Engine, gather, upload, weighted_error},
     optimizer::{StepSize, state_name},
-    variation::{TimestepSampler, moved},
 };
 
 /// A network in training, with its optimiser and its place in the data.
@@ -18,11 +18,11 @@ use crate::{
 pub struct Trainer<'a> {
     config: TrainConfig,
     schedule: NoiseSchedule,
-    data: &'a DataSet,
-    epochs: Epochs,
+    data: &'a Dataset,
+    epochs: ShuffledBatches,
     engine: Engine,
     timesteps: TimestepSampler,
-    rng: AddressedRng,
+    rng: CounterRng,
     step: u64,
 }
 
@@ -32,17 +32,17 @@ impl<'a> Trainer<'a> {
     /// # Errors
     ///
     /// If the configuration is not valid or does not fit the data, or the tensor library fails.
-    pub fn new(config: &TrainConfig, data: &'a DataSet, device: &Device) -> Result<Self> {
+    pub fn new(config: &TrainConfig, data: &'a Dataset, device: &Device) -> Result<Self> {
         config.validate(data)?;
         let schedule = NoiseSchedule::new(&config.schedule)?;
-        let epochs = Epochs::new(data.len(), config.batch_size, config.seed)?;
+        let epochs = ShuffledBatches::new(data.len(), config.batch_size, config.seed)?;
         Ok(Self {
             engine: Engine::new(config, &schedule, data, device)?,
             timesteps: TimestepSampler::new(
                 config.timestep_sampling,
-                config.loss.weights(&schedule, config.denoiser.output_type)?,
+                config.loss.weights(&schedule, config.denoiser.parameterization)?,
             ),
-            rng: AddressedRng::new(config.seed),
+            rng: CounterRng::new(config.seed),
             config: config.clone(),
             step: 0,
             schedule,
@@ -61,13 +61,13 @@ impl<'a> Trainer<'a> {
         let total = self.total_steps();
         let first = self.step * self.config.batch_size as u64;
         let null = to_u32(self.config.denoiser.null_class());
-        let (rng, dropout) = (self.rng, self.config.class_dropout);
+        let (rng, dropout) = (self.rng, self.config.cond_drop_prob);
 
         let indices = self.epochs.batch(self.step);
         // The position of each image in the whole stream of training images is its address.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
         let (t, weights) = positions.iter().map(|&at| self.timesteps.draw(rng, at)).unzip();
-        let shift = self.config.shift;
+        let shift = self.config.random_shift;
         let labels = std::iter::zip(indices, &positions).map(|(&index, &at)| {
             let dropped = rng.uniform(Purpose::CLASS_DROPOUT, at, 0) < dropout;
             if dropped { null } else { label(self.data, index, null) }
@@ -159,15 +159,15 @@ impl<'a> Trainer<'a> {
 /// # Errors
 ///
 /// If the data does not fit the network or the tensor library fails.
-pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, limit: usize) -> Result<f64> {
+pub fn evaluate_loss(denoiser: &Denoiser, config: &TrainConfig, data: &Dataset, limit: usize) -> Result<f64> {
     config.validate(data)?;
     if limit == 0 {
         return Err(Error::Config { option: "limit", found: 0.0, expected: "at least 1" });
     }
     let images = upload(data, denoiser.device())?;
     let schedule = denoiser.schedule();
-    let weights = config.loss.weights(schedule, config.denoiser.output_type)?;
-    let (rng, null) = (AddressedRng::new(config.seed), to_u32(config.denoiser.null_class()));
+    let weights = config.loss.weights(schedule, config.denoiser.parameterization)?;
+    let (rng, null) = (CounterRng::new(config.seed), to_u32(config.denoiser.null_class()));
     let indices: Vec<u32> = (0..to_u32(data.len().min(limit))).collect();
     let mut sum = 0.0;
     for batch in indices.chunks(500) {
@@ -186,7 +186,7 @@ pub fn held_out_loss(denoiser: &Denoiser, config: &TrainConfig, data: &DataSet, 
 }
 
 /// The class of an image, or `null` if the set has no classes.
-fn label(data: &DataSet, index: u32, null: u32) -> u32 {
+fn label(data: &Dataset, index: u32, null: u32) -> u32 {
     data.labels().map_or(null, |labels| u32::from(labels[index as usize]))
 }
 

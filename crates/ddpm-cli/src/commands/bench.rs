@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use ddpm_core::{NoiseMode, Sampler, sampler::Guidance};
-use ddpm_data::{DataSet, Images, Labels};
-use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, Steps};
+use ddpm_data::{Dataset, Images, Labels};
+use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, TimestepSelection};
 use ddpm_train::{Preset, TrainConfig, Trainer};
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ enum Kind<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(name: Work, denoiser: &'a Denoiser, data: &'a DataSet, seed: u64) -> Result<Self> {
+    fn new(name: Work, denoiser: &'a Denoiser, data: &'a Dataset, seed: u64) -> Result<Self> {
         let kind = match name {
             Work::Train(batch_size) => {
                 let config = TrainConfig {
@@ -126,7 +126,12 @@ impl<'a> Job<'a> {
             Work::Sample(count) => {
                 // Guidance would call the network twice at some timesteps.
                 let sampler = Sampler::Ddpm(NoiseMode::Posterior);
-                let config = SampleConfig { seed, sampler, steps: Steps::All, guidance: Guidance::new(1.0) };
+                let config = SampleConfig {
+                    seed,
+                    sampler,
+                    steps: TimestepSelection::All,
+                    guidance: Guidance::new(1.0),
+                };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
                 Kind::Sample { denoiser, config, images: (0..).take(count).collect(), labels }
@@ -165,14 +170,14 @@ impl<'a> Job<'a> {
 }
 
 /// Images of noise in the size of a model, with its classes in turn.
-fn noise(config: &DenoiserConfig, count: usize) -> Result<DataSet> {
+fn noise(config: &DenoiserConfig, count: usize) -> Result<Dataset> {
     let byte = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
     let pixels = (0..count * config.pixels()).map(byte).collect();
     let images = Images::new("noise", config.rows, config.cols, pixels)?;
     let classes = u8::try_from(config.num_classes)?;
     let values = (0..classes).cycle().take(count).collect();
     let labels = (classes > 0).then(|| Labels { file: "noise".into(), values });
-    Ok(DataSet::new("noise", images, labels)?)
+    Ok(Dataset::new("noise", images, labels)?)
 }
 
 fn text(report: &Report<'_>) -> String {

@@ -1,7 +1,7 @@
 //! `ddpm-cli data`.
 
 use anyhow::Result;
-use ddpm_data::{DataSet, HubConfig};
+use ddpm_data::{Dataset, HubConfig};
 use ddpm_files::write_atomic;
 use serde_json::{Value, json};
 
@@ -15,18 +15,18 @@ use crate::{
 const SHOWN: usize = 5;
 
 pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
-    let corpus = options.data.load(&HubConfig::from_env())?;
-    let train = corpus.train();
+    let splits = options.data.load(&HubConfig::from_env())?;
+    let train = splits.train();
     if let Some(out) = &options.out {
         write_atomic(out, &picture(train)?)?;
     }
     let stats = train.stats();
     let json = json!({
-        "name": corpus.name(),
+        "name": splits.name(),
         "source": options.data.to_string(),
-        "revision": corpus.commit(),
+        "revision": splits.commit(),
         "train": train.len(),
-        "test": corpus.test().map(DataSet::len),
+        "test": splits.test().map(Dataset::len),
         "rows": train.rows(),
         "cols": train.cols(),
         "classes": train.classes(),
@@ -34,8 +34,8 @@ pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
         "std": stats.std,
         "train_images_sha256": train.images_sha256(),
         "train_labels_sha256": train.labels_sha256(),
-        "test_images_sha256": corpus.test().map(DataSet::images_sha256),
-        "test_labels_sha256": corpus.test().and_then(DataSet::labels_sha256),
+        "test_images_sha256": splits.test().map(Dataset::images_sha256),
+        "test_labels_sha256": splits.test().and_then(Dataset::labels_sha256),
     });
     let mut text = String::new();
     for (key, value) in json.as_object().into_iter().flatten() {
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
 }
 
 /// The first images of each class, or the first images of an unlabelled set.
-fn picture(data: &DataSet) -> Result<Vec<u8>> {
+fn picture(data: &Dataset) -> Result<Vec<u8>> {
     let (rows, cols) = (data.rows(), data.cols());
     let scale = picture::tile_scale(rows, cols, picture::PNG_TILE_SIDE);
     let tiles = data.images().chunks(data.image_size());

@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         cols = config.cols,
         classes = config.num_classes,
         network = config.network,
-        output = config.output_type,
+        output = config.parameterization,
         steps = beta.len(),
         first = beta[0],
         last = beta[beta.len() - 1],

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use ddpm_core::NoiseMode;
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig, SampleOptions, Steps};
+use ddpm_model::{Denoiser, SampleConfig, SampleOptions, TimestepSelection};
 use indicatif::ProgressBar;
 
 use crate::{
@@ -173,9 +173,9 @@ impl Sampling {
     /// The configuration of sampling from a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let steps = match (self.steps, &self.timesteps) {
-            (Some(steps), _) => Steps::Spaced(steps),
-            (None, Some(list)) => Steps::List(list.clone()),
-            (None, None) => Steps::All,
+            (Some(steps), _) => TimestepSelection::Spaced(steps),
+            (None, Some(list)) => TimestepSelection::List(list.clone()),
+            (None, None) => TimestepSelection::All,
         };
         let variances = self.variances.clone().map(NoiseMode::Variances);
         let options = SampleOptions {
@@ -205,13 +205,18 @@ impl Sampling {
 #[cfg(test)]
 mod tests {
     use ddpm_core::{NoiseMode, Sampler, sampler::Guidance};
-    use ddpm_model::{SampleConfig, Steps};
+    use ddpm_model::{SampleConfig, TimestepSelection};
 
     use super::{Job, LIMIT, PART};
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (sampler, guidance) = (Sampler::Ddpm(NoiseMode::None), Guidance::new(1.0));
-        Job::new(SampleConfig { seed: 1, sampler, steps: Steps::All, guidance }, classes, run, count)
+        Job::new(
+            SampleConfig { seed: 1, sampler, steps: TimestepSelection::All, guidance },
+            classes,
+            run,
+            count,
+        )
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use ddpm_core::likelihood::{Bound, Estimate};
+use ddpm_core::likelihood::{Bound, MeanAndError};
 use ddpm_data::HubConfig;
 use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
 use serde_json::{Value, json};
@@ -40,11 +40,11 @@ fn head(options: &Likelihood, common: &Common) -> String {
 /// The result as Markdown.
 fn table(report: &LikelihoodReport) -> Result<String> {
     let bounds = [&report.bound.fixed_small, &report.bound.fixed_large, &report.bound.optimal];
-    let cell = |estimate: Estimate| {
+    let cell = |estimate: MeanAndError| {
         let (low, high) = estimate.interval();
         format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
     };
-    let row = |name: &str, pick: &dyn Fn(&Bound) -> Estimate| {
+    let row = |name: &str, pick: &dyn Fn(&Bound) -> MeanAndError| {
         let cells: Vec<String> = bounds.iter().map(|bound| cell(pick(bound))).collect();
         format!("| {name} | {} |", cells.join(" | "))
     };

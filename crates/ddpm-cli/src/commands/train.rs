@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use ddpm_core::LossWeighting;
-use ddpm_data::{Corpus, HubConfig};
+use ddpm_data::{HubConfig, Splits};
 use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
 use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
@@ -18,8 +18,8 @@ use crate::{
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let corpus = options.data.load(&HubConfig::from_env())?;
-    let config = configure(options, common, &corpus)?;
+    let splits = options.data.load(&HubConfig::from_env())?;
+    let config = configure(options, common, &splits)?;
     output::verbose(common, &format!("{config:#?}"));
     let start = match (options.resume, options.overwrite) {
         (true, _) => Start::Resume,
@@ -31,12 +31,12 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         // Rather now than after hours of training.
         check_writable(&folder)?;
     }
-    let title = format!("Training on {}", corpus.name());
+    let title = format!("Training on {}", splits.name());
     let images_per_step = config.batch_size as u64;
     let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
     let bar = output::progress(common, 0, template)?;
     let mut seen_first_step = false;
-    let outcome = ddpm_train::run(&config, &corpus, &options.out, start, &device, |event| {
+    let outcome = ddpm_train::run(&config, &splits, &options.out, start, &device, |event| {
         match event {
             Event::Resumed { step, damaged } => {
                 output::verbose(common, &format!("resumed after step {step}"));
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     output::warning(&format!("{damaged} newer checkpoints are damaged and were passed over"));
                 }
             }
-            Event::Step { step, total, loss } => {
+            Event::StepInfo { step, total, loss } => {
                 if !seen_first_step {
                     // A resumed run starts its clock here, not at zero images.
                     bar.set_length(total * images_per_step);
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     bar.finish_and_clear();
     // Also for a finished run that was resumed and had no epoch left.
     loss_plot::write(&options.out, &title)?;
-    write_model(&folder, &outcome.denoiser, options.dtype, &card(&corpus, &config, &outcome))?;
+    write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
     finish(options, common, &config, &outcome, &folder)
 }
 
@@ -86,8 +86,8 @@ fn with_advice(error: Error) -> anyhow::Error {
     anyhow::anyhow!("{error}; {advice}")
 }
 
-fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainConfig> {
-    let data = corpus.train();
+fn configure(options: &Train, common: &Common, splits: &Splits) -> Result<TrainConfig> {
+    let data = splits.train();
     let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(options.preset, data) };
     config.epochs = options.epochs.unwrap_or(config.epochs);
     config.batch_size = options.batch_size.unwrap_or(config.batch_size);
@@ -106,7 +106,7 @@ fn configure(options: &Train, common: &Common, corpus: &Corpus) -> Result<TrainC
     }
     config.loss = options.loss.unwrap_or(config.loss);
     if let Some(output) = options.output {
-        config.denoiser.output_type = output;
+        config.denoiser.parameterization = output;
     }
     if let Some(prediction) = options.prediction {
         config.schedule.prediction_type = prediction;
@@ -146,7 +146,7 @@ fn report(common: &Common, bar: &ProgressBar, record: &Record) {
     }
 }
 
-fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
+fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
     let loss = |loss: Option<f64>| loss.map_or("none".to_owned(), |loss| format!("{loss:.5}"));
     format!(
         "# Denoising diffusion model of {name}\n\n\
@@ -158,7 +158,7 @@ fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
          | loss space | {space:?} |\n\
          | training loss, held-out loss | {train}, {test} |\n\n\
          Weights are the moving average of training. Sample with `ddpm-cli sample --model DIR`.\n",
-        name = corpus.name(),
+        name = splits.name(),
         parameters = config.denoiser.parameter_count(),
         rows = config.denoiser.rows,
         cols = config.denoiser.cols,
@@ -167,7 +167,7 @@ fn card(corpus: &Corpus, config: &TrainConfig, outcome: &Outcome) -> String {
             classes => format!("A class-conditional model of {classes} classes"),
         },
         steps = config.schedule.num_train_timesteps,
-        images = corpus.train().len(),
+        images = splits.train().len(),
         seed = config.seed,
         epochs = config.epochs,
         batch = config.batch_size,

@@ -12,7 +12,7 @@ use crate::{
 
 pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let corpus = options.data.load(&HubConfig::from_env())?;
+    let splits = options.data.load(&HubConfig::from_env())?;
     // Rather now than after training.
     FeatureNet::check_writable(&options.out)?;
     let mut training = FeatureTraining::recipe(common.seed);
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     output::verbose(common, &format!("{training:#?}"));
     let bar = output::progress(common, 0, "{wide_bar} {human_pos}/{human_len} steps  {eta} left  {msg}")?;
     let started = std::time::Instant::now();
-    let net = train_features(corpus.train(), &training, &device, |progress| {
+    let net = train_features(splits.train(), &training, &device, |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.step);
         if let Some(loss) = progress.epoch_loss {
@@ -30,20 +30,20 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     })?;
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
-    let (split, test) = match corpus.test() {
+    let (split, test) = match splits.test() {
         Some(test) if net.num_classes().is_none() || test.labels().is_some() => ("test", test),
-        _ => ("training", corpus.train()),
+        _ => ("training", splits.train()),
     };
     let accuracy = net.accuracy(test)?;
     let command = format!(
         "ddpm-cli train-features --data {} --epochs {} --seed {}",
         options.data, training.epochs, training.seed
     );
-    net.save(&options.out, &card(&net, corpus.name(), split, &accuracy, &command))?;
+    net.save(&options.out, &card(&net, splits.name(), split, &accuracy, &command))?;
     let json = json!({
         "features": options.out.display().to_string(),
         "sha256": net.digest(),
-        "data": corpus.name(),
+        "data": splits.name(),
         "classes": net.num_classes(),
         "images": test.len(),
         "split": split,

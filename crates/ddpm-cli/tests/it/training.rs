@@ -190,11 +190,11 @@ fn options_of_train_change_the_preset() {
 fn the_plain_network_is_the_original_recipe() {
     let text = configured(&["--network", "plain"]);
     assert!(text.contains("Plain {") && text.contains("loss: Epsilon"), "{text}");
-    assert!(text.contains("output_type: Epsilon"), "{text}");
+    assert!(text.contains("parameterization: Epsilon"), "{text}");
     let text = configured(&["--network", "plain", "--loss", "sample"]);
     assert!(text.contains("loss: Sample"), "{text}");
-    assert!(configured(&["--network", "mlp"]).contains("output_type: Sample"));
-    assert!(configured(&["--output", "v_prediction"]).contains("output_type: VPrediction"));
+    assert!(configured(&["--network", "mlp"]).contains("parameterization: Sample"));
+    assert!(configured(&["--output", "v_prediction"]).contains("parameterization: VPrediction"));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn any_option_can_be_set_by_its_name() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     let original = configured(&["--preset", "original"]);
-    assert!(original.contains("Plain") && original.contains("output_type: Sample"), "{original}");
+    assert!(original.contains("Plain") && original.contains("parameterization: Sample"), "{original}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Module, Optimizer};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Sampler, ScheduleConfig, Timesteps,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Sampler, Timesteps,
     sampler::DpmSolver,
 };
 
@@ -30,7 +30,7 @@ const FREQUENCIES: [f32; 4] = [1.0, 2.0, 4.0, 8.0];
 
 fn main() -> Result<()> {
     let prediction_type = PredictionType::VPrediction;
-    let config = ScheduleConfig { prediction_type, clip_sample: false, ..ScheduleConfig::cosine() };
+    let config = NoiseScheduleConfig { prediction_type, clip_sample: false, ..NoiseScheduleConfig::cosine() };
     let schedule = NoiseSchedule::new(&config)?;
     let network = train(&schedule)?;
     let mut panels = vec![("the data".to_owned(), moons(0..SAMPLES)?)];
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 
 /// Points on two half circles, with a little noise. Each is made from its number alone.
 fn moons(numbers: Range<u64>) -> Result<Tensor> {
-    let (rng, numbers): (_, Vec<u64>) = (AddressedRng::new(1), numbers.collect());
+    let (rng, numbers): (_, Vec<u64>) = (CounterRng::new(1), numbers.collect());
     let on_curve = |&number: &u64| {
         let angle = PI * rng.uniform(Purpose::EVALUATION, number, 0);
         match rng.below(Purpose::EVALUATION, number, 1, 2) {
@@ -76,7 +76,7 @@ struct Network {
 impl Network {
     /// candle's own initialisation cannot be seeded, so the weights are drawn here.
     fn new(vars: &mut Vec<Var>) -> Result<Self> {
-        let rng = AddressedRng::new(2);
+        let rng = CounterRng::new(2);
         let widths = [3 + 6 * FREQUENCIES.len(), WIDTH, WIDTH, WIDTH, 2];
         let layer = |(number, width): (u64, &[usize])| {
             let (inputs, shape) = (width[0], [width[1], width[0]]);
@@ -105,12 +105,12 @@ fn train(schedule: &NoiseSchedule) -> Result<Network> {
     let mut vars = Vec::new();
     let network = Network::new(&mut vars)?;
     let mut optimizer = AdamW::new_lr(vars, 0.0)?;
-    let (rng, mut mean) = (AddressedRng::new(3), 0.0);
+    let (rng, mut mean) = (CounterRng::new(3), 0.0);
     for step in 0..TRAINING_STEPS {
         let numbers: Vec<u64> = (step * BATCH..(step + 1) * BATCH).collect();
         let x_start = moons(HELD_OUT.end + step * BATCH..HELD_OUT.end + (step + 1) * BATCH)?;
-        let draw = |&number: &u64| rng.below(Purpose::TRAIN_TIMESTEP, number, 0, 1000) as usize;
-        let t: Vec<usize> = numbers.iter().map(draw).collect();
+        let timestep = |&number: &u64| rng.below(Purpose::TRAIN_TIMESTEP, number, 0, 1000) as usize;
+        let t: Vec<usize> = numbers.iter().map(timestep).collect();
         let eps = rng.normal_like(Purpose::TRAIN_NOISE, &numbers, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let v = network.forward(&x_t, t.iter().map(|&t| t as f64 / 1000.0).collect())?;
@@ -134,7 +134,7 @@ fn sample(
     steps: usize,
     mut see: impl FnMut(&Tensor) -> ddpm_core::Result<()>,
 ) -> Result<Tensor> {
-    let (rng, images): (_, Vec<u64>) = (AddressedRng::new(4), (0..SAMPLES).collect());
+    let (rng, images): (_, Vec<u64>) = (CounterRng::new(4), (0..SAMPLES).collect());
     let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[2], DType::F32, &Device::Cpu)?;
     let timesteps = Timesteps::spaced(schedule, steps)?;
     see(&x_t)?;
@@ -143,7 +143,7 @@ fn sample(
         &timesteps,
         x_t,
         |x_t, timestep| network.forward(x_t, vec![timestep.t() / 1000.0; x_t.dim(0)?]),
-        |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
+        |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
         |step| see(step.x_t),
     )?)
 }

@@ -16,7 +16,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use ddpm_core::{
-    AddressedRng, NoiseMode, Purpose, Sampler, Scheduler, SchedulerConfig, Timestep,
+    CounterRng, DiffusersConfig, NoiseMode, Purpose, Sampler, Scheduler, Timestep,
     sampler::{self, Churn, Guidance, RePaint, UniPc},
 };
 use network::{CLASS_MEANS, DEVIATION, SIDE, SpectralNet, measure};
@@ -38,7 +38,7 @@ const BRIGHT: u32 = 1;
 const NONE: u32 = 2;
 
 fn main() -> Result<()> {
-    let config = SchedulerConfig::from_diffusers_json(SCHEDULER_CONFIG)?;
+    let config = DiffusersConfig::from_diffusers_json(SCHEDULER_CONFIG)?;
     let scheduler = Scheduler::new(&config)?;
     let alphas_cumprod = scheduler.schedule().alphas_cumprod();
     let weights = VarBuilder::from_tensors(network::weights(alphas_cumprod)?, DType::F32, &Device::Cpu);
@@ -63,11 +63,11 @@ fn of_class(
 
 fn normal(purpose: Purpose) -> Result<Tensor> {
     let images = Vec::from_iter(0..IMAGES);
-    Ok(AddressedRng::new(1).normal(purpose, &images, 0, &[1, SIDE, SIDE], DType::F32, &Device::Cpu)?)
+    Ok(CounterRng::new(1).normal(purpose, &images, 0, &[1, SIDE, SIDE], DType::F32, &Device::Cpu)?)
 }
 
-fn noise(x_t: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
-    AddressedRng::new(1).normal_like(Purpose::SAMPLE_STEP, &Vec::from_iter(0..IMAGES), draw, x_t)
+fn noise(x_t: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
+    CounterRng::new(1).normal_like(Purpose::SAMPLE_STEP, &Vec::from_iter(0..IMAGES), noise_index, x_t)
 }
 
 /// Two closures are one: prediction = none + scale · (class − none), which here moves the mean.
@@ -86,7 +86,7 @@ fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     Ok(())
 }
 
-fn samplers(network: &SpectralNet, config: &SchedulerConfig) -> Result<()> {
+fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
     println!("Samplers, for the bright class          mean   deviation   neighbours   calls");
     for (name, sampler) in [
         ("as in the file", config.sampler.clone()),
@@ -96,7 +96,7 @@ fn samplers(network: &SpectralNet, config: &SchedulerConfig) -> Result<()> {
         ("Heun", Sampler::Heun(Churn::NONE)),
         ("UniPC", Sampler::UniPc(UniPc::order_2())),
     ] {
-        let scheduler = Scheduler::new(&SchedulerConfig::new(config.schedule.clone(), sampler))?;
+        let scheduler = Scheduler::new(&DiffusersConfig::new(config.schedule.clone(), sampler))?;
         let (mut calls, mut model) = (0, of_class(network, BRIGHT));
         let counted = |x_t: &Tensor, timestep| {
             calls += 1;

@@ -4,30 +4,30 @@ use std::f64::consts::LN_2;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Bound, BoundStep, Levels, Moments, check_ends_at_x_start, host, predict_noised, prior_bits};
+use super::{Bound, BoundTerm, Levels, RunningMean, check_ends_at_x_start, host, predict_noised, prior_bits};
 use crate::{
-    Error, NoiseMode, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps,
-    linear::at_least_f32,
+    Error, NoiseMode, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps,
     sampler::{Prediction, learned_log_variance},
     timesteps::Transition,
+    weighted_sum::at_least_f32,
 };
 
 /// Estimates the [`Bound`] over any number of images, of which it keeps nothing but sums.
 #[derive(Clone, Debug)]
 pub struct BoundEstimator {
     schedule: NoiseSchedule,
-    prior: Moments,
+    prior: RunningMean,
     steps: Vec<StepEstimator>,
-    total: Moments,
+    total: RunningMean,
 }
 
 #[derive(Clone, Debug)]
 struct StepEstimator {
     step: Transition,
-    posterior: PosteriorStep,
+    posterior: PosteriorCoefs,
     variance: Variance,
-    bits: Moments,
-    mse: Moments,
+    bits: RunningMean,
+    mse: RunningMean,
 }
 
 /// σ² of a reverse step.
@@ -53,7 +53,7 @@ impl BoundEstimator {
         check_ends_at_x_start(timesteps)?;
         let mut before = None;
         let steps = timesteps.transitions().map(|step| {
-            let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+            let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
             let large = posterior.beta;
             let small = if step.is_last { before.unwrap_or(large) } else { posterior.variance };
             before = Some(small);
@@ -70,17 +70,22 @@ impl BoundEstimator {
                     step,
                     posterior,
                     variance,
-                    bits: Moments::default(),
-                    mse: Moments::default(),
+                    bits: RunningMean::default(),
+                    mse: RunningMean::default(),
                 }),
             }
         });
         let steps = steps.collect::<Result<_>>()?;
-        Ok(Self { schedule: schedule.clone(), prior: Moments::default(), steps, total: Moments::default() })
+        Ok(Self {
+            schedule: schedule.clone(),
+            prior: RunningMean::default(),
+            steps,
+            total: RunningMean::default(),
+        })
     }
 
     /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
-    /// timestep of the list, about xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with the noise `noise(x_start, draw)`. Other arguments
+    /// timestep of the list, about xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with the noise `noise(x_start, noise_index)`. Other arguments
     /// as in [`sampler`](crate::sampler).
     ///
     /// If it fails, nothing of the batch was added.
@@ -133,7 +138,7 @@ impl BoundEstimator {
         if images == 0 {
             return Err(Error::NoImages);
         }
-        let step = |step: &StepEstimator| BoundStep {
+        let step = |step: &StepEstimator| BoundTerm {
             t: step.step.from.t(),
             alpha_cumprod: step.step.from.alpha_cumprod(),
             bits_per_dim: step.bits.estimate(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// The mean of a quantity over independent images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub struct MeanAndError {
     /// The mean over the images.
     pub mean: f64,
     /// The standard deviation of that mean, s/√n with s² = Σ(x − mean)²/(n−1); infinite for a single image, which
@@ -12,7 +12,7 @@ pub struct Estimate {
     pub standard_error: f64,
 }
 
-impl Estimate {
+impl MeanAndError {
     /// The ends of the 95 % confidence interval, mean ± 1.96 standard errors, for some dozens of images or more.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
@@ -23,13 +23,13 @@ impl Estimate {
 
 /// Running mean and sum of squared deviations (Welford 1962), which lose no digits to large means.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Moments {
+pub(crate) struct RunningMean {
     count: usize,
     mean: f64,
     squares: f64,
 }
 
-impl Moments {
+impl RunningMean {
     pub(crate) fn add(&mut self, value: f64) {
         self.count += 1;
         let deviation = value - self.mean;
@@ -49,11 +49,11 @@ impl Moments {
         self.mean
     }
 
-    pub(crate) fn estimate(&self) -> Estimate {
+    pub(crate) fn estimate(&self) -> MeanAndError {
         let n = self.count as f64;
         let standard_error =
             if self.count > 1 { (self.squares / (n - 1.0) / n).sqrt() } else { f64::INFINITY };
-        Estimate { mean: self.mean, standard_error }
+        MeanAndError { mean: self.mean, standard_error }
     }
 }
 
@@ -63,16 +63,16 @@ mod tests {
 
     #[test]
     fn digits_survive_a_large_mean() {
-        let mut moments = Moments::default();
+        let mut moments = RunningMean::default();
         moments.extend(&[1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
-        let Estimate { mean, standard_error } = moments.estimate();
+        let MeanAndError { mean, standard_error } = moments.estimate();
         assert_eq!(mean, 1e9 + 10.0);
         assert!((standard_error - (30.0_f64 / 4.0).sqrt()).abs() < 1e-9, "{standard_error}");
     }
 
     #[test]
     fn one_image_says_nothing_about_others() {
-        let mut moments = Moments::default();
+        let mut moments = RunningMean::default();
         moments.add(3.0);
         assert_eq!(moments.estimate().interval(), (f64::NEG_INFINITY, f64::INFINITY));
     }

@@ -19,7 +19,7 @@
 //! | [`optimal_variances`] | the σ² of each step that makes it smallest (Bao et al. 2022) |
 //! | [`Bound::rate_distortion`] | what a receiver knows after how many bits (Ho et al. 2020, figure 5) |
 //! | [`progressive_decoding`] | what the receiver sees (Ho et al. 2020, section 4.3) |
-//! | [`StepCosts`](crate::StepCosts) | the best n timesteps (Watson et al. 2021) |
+//! | [`TimestepCosts`](crate::TimestepCosts) | the best n timesteps (Watson et al. 2021) |
 //!
 //! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are those of
 //! [`sampler`](crate::sampler); the bound asks for noise once for each step and batch, numbered as a sampler does.
@@ -31,9 +31,9 @@
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use ddpm_core::likelihood::{BoundEstimator, optimal_variances};
-//! use ddpm_core::{AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timesteps};
+//! use ddpm_core::{CounterRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, NoiseScheduleConfig, Timesteps};
 //!
-//! let config = ScheduleConfig { prediction_type: PredictionType::Sample, ..ScheduleConfig::mnist20() };
+//! let config = NoiseScheduleConfig { prediction_type: PredictionType::Sample, ..NoiseScheduleConfig::mnist20() };
 //! let schedule = NoiseSchedule::new(&config)?;
 //! let timesteps = Timesteps::all(&schedule);
 //! let images = Tensor::new(&[[-1.0_f32, 1.0, -1.0, -1.0], [1.0, 1.0, -1.0, 1.0]], &Device::Cpu)?;
@@ -42,7 +42,7 @@
 //!     estimator.add(
 //!         &images,
 //!         |x_t, timestep| (x_t * (timestep.alpha_cumprod().sqrt() / (1.0 - timestep.alpha_cumprod())))?.tanh(),
-//!         |x, draw| AddressedRng::new(1).normal_like(Purpose::EVALUATION, &[0, 1], draw, x),
+//!         |x, noise_index| CounterRng::new(1).normal_like(Purpose::EVALUATION, &[0, 1], draw, x),
 //!     )?;
 //!     estimator.finish()
 //! };
@@ -63,10 +63,10 @@ mod report;
 use candle_core::{DType, Device, Tensor};
 
 pub use bound::BoundEstimator;
-pub use estimate::Estimate;
+pub use estimate::MeanAndError;
 pub use optimal::optimal_variances;
 pub use progressive::progressive_decoding;
-pub use report::{Bound, BoundStep, RateDistortion};
+pub use report::{Bound, BoundTerm, RateDistortion};
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep, Timesteps,
@@ -74,7 +74,7 @@ use crate::{
     timesteps::Transition,
 };
 pub(crate) use discretized::Levels;
-pub(crate) use estimate::Moments;
+pub(crate) use estimate::RunningMean;
 pub(crate) use optimal::{check_mse, floored};
 
 /// KL(q(xₜ given x₀) ‖ N(0, I)) at the noise level ᾱ in bits per dimension, where the mean of x₀² over the
@@ -83,8 +83,8 @@ pub(crate) use optimal::{check_mse, floored};
 /// ```text
 /// ½ [ᾱ (x₀² − 1) − ln(1 − ᾱ)] / ln 2
 /// ```
-pub(crate) fn prior_bits(alpha_bar: f64, mean_square: f64) -> f64 {
-    0.5 * (alpha_bar * (mean_square - 1.0) - (-alpha_bar).ln_1p()) / std::f64::consts::LN_2
+pub(crate) fn prior_bits(alpha_cumprod: f64, mean_square: f64) -> f64 {
+    0.5 * (alpha_cumprod * (mean_square - 1.0) - (-alpha_cumprod).ln_1p()) / std::f64::consts::LN_2
 }
 
 /// The network's prediction for xₜ ~ q(xₜ given x₀), at the noise level from which a step starts.
@@ -95,7 +95,7 @@ pub(crate) fn predict_noised(
     model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
 ) -> Result<Prediction> {
-    let x_t = step.from.q_sample(x_start, &noise(x_start, step.draw)?)?;
+    let x_t = step.from.q_sample(x_start, &noise(x_start, step.noise_index)?)?;
     predict(schedule, &x_t, step.from, model)
 }
 

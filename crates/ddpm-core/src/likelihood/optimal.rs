@@ -1,6 +1,6 @@
 //! The best variance of a reverse step, from data.
 
-use crate::{Error, PosteriorStep, Result, Timesteps};
+use crate::{Error, PosteriorCoefs, Result, Timesteps};
 
 /// The smallest mean squared error that a variance is made of, so that none is 0.
 const SMALLEST: f64 = 1e-20;
@@ -39,7 +39,7 @@ pub fn optimal_variances(timesteps: &Timesteps, mse: &[f64]) -> Result<Vec<f64>>
     }
     std::iter::zip(timesteps.transitions(), mse)
         .map(|(step, &mse)| {
-            let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+            let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
             check_mse(step.index, mse)?;
             Ok(posterior.variance + posterior.x_start_coef.powi(2) * floored(mse))
         })
@@ -62,11 +62,11 @@ pub(crate) fn check_mse(index: usize, found: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NoiseSchedule, ScheduleConfig};
+    use crate::{NoiseSchedule, NoiseScheduleConfig};
 
     #[test]
     fn a_perfect_network_has_the_posterior_variance_and_never_none() {
-        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap();
         let timesteps = Timesteps::all(&schedule);
         let found = optimal_variances(&timesteps, &[0.0; 20]).unwrap();
         let posterior = schedule.posterior_variance();
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn numbers_that_are_no_errors_are_refused() {
-        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
+        let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap();
         let timesteps = Timesteps::explicit(&schedule, vec![19, 5]).unwrap();
         let few = optimal_variances(&timesteps, &[0.1]);
         assert!(matches!(few, Err(Error::TableLength { found: 1, expected: 2, .. })));

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::check_ends_at_x_start;
 use crate::{
-    NoiseSchedule, PosteriorStep, Result, Step, Timestep, Timesteps, linear::weighted_sum, sampler::predict,
+    NoiseSchedule, PosteriorCoefs, Result, StepInfo, Timestep, Timesteps, sampler::predict,
+    weighted_sum::weighted_sum,
 };
 
 /// Sends images from the noisiest step to the last (Ho et al. 2020, section 4.3, algorithms 3 and 4). The sender
@@ -14,8 +15,8 @@ use crate::{
 /// x_first ~ q(x_first given x₀),   then x_prev ~ q(x_prev given xₜ, x₀),   at last x₀
 /// ```
 ///
-/// The receiver knows xₜ and the network. Its estimate of the images is what `observe` sees as
-/// [`Step::x_start`], before a step is sent that leads to [`Step::x_t`].
+/// The receiver knows xₜ and the network. Its estimate of the images is what `callback` sees as
+/// [`StepInfo::x_start`], before a step is sent that leads to [`StepInfo::x_t`].
 ///
 /// The noise is that of [`BoundEstimator`](super::BoundEstimator) at the first step and independent of it
 /// later, where xₜ is a step from the one before; the estimates are distributed alike.
@@ -29,24 +30,24 @@ pub fn progressive_decoding(
     x_start: &Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<()> {
     check_ends_at_x_start(timesteps)?;
     let steps: Vec<_> = timesteps.transitions().collect();
-    let mut x_t = steps[0].from.q_sample(x_start, &noise(x_start, steps[0].draw)?)?;
+    let mut x_t = steps[0].from.q_sample(x_start, &noise(x_start, steps[0].noise_index)?)?;
     for (index, step) in steps.iter().enumerate() {
         let estimate = predict(schedule, &x_t, step.from, &mut model)?.x_start;
-        let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+        let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
         x_t = match steps.get(index + 1) {
             None => x_start.clone(),
             // The noise at a level is numbered by the step that starts there, as at the first one.
             Some(next) => weighted_sum(&[
                 (posterior.x_start_coef, x_start),
                 (posterior.x_t_coef, &x_t),
-                (posterior.variance.sqrt(), &noise(&x_t, next.draw)?),
+                (posterior.variance.sqrt(), &noise(&x_t, next.noise_index)?),
             ])?,
         };
-        observe(Step { index, total: steps.len(), timestep: step.from, x_t: &x_t, x_start: &estimate })?;
+        callback(StepInfo { index, total: steps.len(), timestep: step.from, x_t: &x_t, x_start: &estimate })?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Estimate;
+use super::MeanAndError;
 
 /// The variational bound over a set of images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -11,22 +11,22 @@ pub struct Bound {
     pub images: usize,
     /// The whole bound. Its mean is the sum of the terms'; its error is not, because an image that is expensive
     /// at one step is so at others.
-    pub total_bits_per_dim: Estimate,
+    pub total_bits_per_dim: MeanAndError,
     /// KL(q(x_first given x₀) ‖ N(0, I)): what is left of the images where sampling starts from noise.
-    pub prior_bits_per_dim: Estimate,
+    pub prior_bits_per_dim: MeanAndError,
     /// The term of each step, noisiest first; the last one is the decoder's.
-    pub steps: Vec<BoundStep>,
+    pub steps: Vec<BoundTerm>,
 }
 
 /// One step's part in the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct BoundStep {
+pub struct BoundTerm {
     /// The timestep from which the step starts, 0 to T − 1.
     pub t: f64,
     /// ᾱ there.
     pub alpha_cumprod: f64,
     /// The step's term.
-    pub bits_per_dim: Estimate,
+    pub bits_per_dim: MeanAndError,
     /// The mean of (x₀ − x̂₀)² over images and dimensions, of x₀ in [−1, 1].
     pub mse: f64,
 }
@@ -61,7 +61,7 @@ impl Bound {
     #[must_use]
     pub fn rate_distortion(&self) -> Vec<RateDistortion> {
         let mut rate = self.prior_bits_per_dim.mean;
-        let point = |step: &BoundStep| {
+        let point = |step: &BoundTerm| {
             let rate_bits_per_dim = rate;
             rate += step.bits_per_dim.mean;
             RateDistortion { t: step.t, rate_bits_per_dim, distortion_rmse: 127.5 * step.mse.sqrt() }

@@ -70,7 +70,7 @@ impl Purpose {
 /// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") with the seed as
 /// key; normal numbers by Box and Muller's transform in f32 arithmetic that every platform computes alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressedRng {
+pub struct CounterRng {
     seed: u64,
 }
 
@@ -83,7 +83,7 @@ const LAST_STEP: u32 = (1 << STEP_BITS) - 1;
 /// Numbers, at least, for which it is worth waking a thread.
 const TASK: usize = 2048;
 
-impl AddressedRng {
+impl CounterRng {
     /// The random numbers of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
@@ -111,12 +111,12 @@ impl AddressedRng {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// [`AddressedRng::normal`] in the shape, type and device of `like`, whose first dimension is the
+    /// [`CounterRng::normal`] in the shape, type and device of `like`, whose first dimension is the
     /// number of indices.
     ///
     /// # Errors
     ///
-    /// If the number of indices is not the first dimension, or as [`AddressedRng::normal`].
+    /// If the number of indices is not the first dimension, or as [`CounterRng::normal`].
     pub fn normal_like(
         &self,
         purpose: Purpose,
@@ -200,7 +200,7 @@ impl AddressedRng {
 mod tests {
     use super::*;
 
-    fn row(rng: AddressedRng, purpose: Purpose, index: u64, step: usize) -> Vec<f32> {
+    fn row(rng: CounterRng, purpose: Purpose, index: u64, step: usize) -> Vec<f32> {
         let mut row = vec![0.0; 9];
         rng.fill_normal(purpose, &[index], step, &mut row).unwrap();
         row
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn golden_bits_of_seed_1() {
         let bits: Vec<u32> =
-            row(AddressedRng::new(1), Purpose::SAMPLE_START, 17, 0).iter().map(|x| x.to_bits()).collect();
+            row(CounterRng::new(1), Purpose::SAMPLE_START, 17, 0).iter().map(|x| x.to_bits()).collect();
         assert_eq!(bits, GOLDEN);
     }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_alone_in_a_batch_and_in_any_order() {
-        let rng = AddressedRng::new(5);
+        let rng = CounterRng::new(5);
         let mut batch = vec![0.0; 27];
         rng.fill_normal(Purpose::SAMPLE_STEP, &[3, 17, 4], 9, &mut batch).unwrap();
         assert_eq!(batch[9..18], row(rng, Purpose::SAMPLE_STEP, 17, 9));
@@ -229,14 +229,14 @@ mod tests {
 
     #[test]
     fn every_part_of_the_address_matters() {
-        let base = row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2, 3);
+        let base = row(CounterRng::new(1), Purpose::SAMPLE_STEP, 2, 3);
         for other in [
-            row(AddressedRng::new(2), Purpose::SAMPLE_STEP, 2, 3),
-            row(AddressedRng::new(1 | 1 << 32), Purpose::SAMPLE_STEP, 2, 3),
-            row(AddressedRng::new(1), Purpose::TRAIN_NOISE, 2, 3),
-            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 1, 3),
-            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2 | 1 << 32, 3),
-            row(AddressedRng::new(1), Purpose::SAMPLE_STEP, 2, 4),
+            row(CounterRng::new(2), Purpose::SAMPLE_STEP, 2, 3),
+            row(CounterRng::new(1 | 1 << 32), Purpose::SAMPLE_STEP, 2, 3),
+            row(CounterRng::new(1), Purpose::TRAIN_NOISE, 2, 3),
+            row(CounterRng::new(1), Purpose::SAMPLE_STEP, 1, 3),
+            row(CounterRng::new(1), Purpose::SAMPLE_STEP, 2 | 1 << 32, 3),
+            row(CounterRng::new(1), Purpose::SAMPLE_STEP, 2, 4),
         ] {
             assert!(std::iter::zip(&base, &other).all(|(a, b)| a != b), "{base:?} {other:?}");
         }
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_below_twenty_are_uniform() {
-        let rng = AddressedRng::new(3);
+        let rng = CounterRng::new(3);
         let mut counts = [0_u32; 20];
         for index in 0..200_000 {
             counts[rng.below(Purpose::TRAIN_TIMESTEP, index, 0, 20) as usize] += 1;
@@ -256,7 +256,7 @@ mod tests {
     /// One more would be a bit of the purpose, and give the numbers of another one.
     #[test]
     fn a_step_too_large_for_the_address_is_refused() {
-        let (rng, last) = (AddressedRng::new(1), LAST_STEP as usize);
+        let (rng, last) = (CounterRng::new(1), LAST_STEP as usize);
         let fill = |step| rng.fill_normal(Purpose::SAMPLE_STEP, &[0], step, &mut [0.0; 4]);
         fill(last).unwrap();
         for step in [last + 1, 1 << 32, usize::MAX] {
@@ -268,7 +268,7 @@ mod tests {
     /// The whole address of a uniform number, which takes no step that could spill into the purpose.
     #[test]
     fn uniform_numbers_of_the_largest_step_are_those_of_their_own_purpose() {
-        let rng = AddressedRng::new(1);
+        let rng = CounterRng::new(1);
         let at = |purpose, step| rng.uniform(purpose, 5, step);
         let mut found: Vec<f64> = [Purpose::SAMPLE_STEP, Purpose::TRAIN_NOISE, Purpose::custom(0)]
             .into_iter()

@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Moments against those of N(0, 1), within five standard errors, and the distribution function by
+    /// RunningMean against those of N(0, 1), within five standard errors, and the distribution function by
     /// Kolmogorov and Smirnov's test against quantiles known in closed form.
     #[test]
     fn a_million_numbers_are_standard_normal() {

@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::{Step, predict};
+use super::{StepInfo, predict};
 use crate::{
-    Compat, Error, NoiseSchedule, PosteriorStep, PredictionType, Result, Timestep, Timesteps,
-    linear::weighted_sum, timestep::sigma, timesteps::Transition,
+    Compat, Error, NoiseSchedule, PosteriorCoefs, PredictionType, Result, Timestep, Timesteps,
+    timestep::sigma, timesteps::Transition, weighted_sum::weighted_sum,
 };
 
 /// Samples by the non-Markovian process of Song et al. 2021, eq. 12 and 16:
@@ -29,7 +29,7 @@ pub fn ddim(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     if !(0.0..=1.0).contains(&eta) {
         let expected = "0 (deterministic) to 1 (ancestral)";
@@ -38,8 +38,8 @@ pub fn ddim(
     for step in timesteps.transitions() {
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
         let (from, to) = (step.from.alpha_cumprod(), target(schedule, timesteps, step)?);
-        let variance = eta * eta * PosteriorStep::between(from, to).variance;
-        let drawn = if variance > 0.0 { Some(noise(&x_t, step.draw)?) } else { None };
+        let variance = eta * eta * PosteriorCoefs::between(from, to).variance;
+        let drawn = if variance > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
         // ε̂ belongs to the clipped x̂₀; in diffusers it does not.
         let of_eps = prediction.unclipped.as_ref().unwrap_or(&prediction.x_start);
         let direction = (1.0 - to - variance).max(0.0).sqrt();
@@ -53,7 +53,7 @@ pub fn ddim(
         terms.extend(drawn.as_ref().map(|noise| (variance.sqrt(), noise)));
         x_t = weighted_sum(&terms)?;
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
-        observe(Step { index, total, timestep, x_t: &x_t, x_start: &prediction.x_start })?;
+        callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &prediction.x_start })?;
     }
     Ok(x_t)
 }
@@ -66,7 +66,7 @@ fn target(schedule: &NoiseSchedule, timesteps: &Timesteps, step: Transition) -> 
         Compat::Diffusers => {
             let stride = schedule.num_train_timesteps() / timesteps.len();
             match step.from.index().checked_sub(stride) {
-                Some(prev) => schedule.alpha_bar(prev),
+                Some(prev) => schedule.alpha_cumprod(prev),
                 None => Ok(timesteps.last_alpha_cumprod()),
             }
         }
@@ -101,7 +101,7 @@ pub fn ddim_inverse(
     iterations: usize,
     x_start: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     if iterations == 0 {
         return Err(Error::out_of_range("iterations", iterations, "1 or more"));
@@ -126,7 +126,7 @@ pub fn ddim_inverse(
             };
         }
         x = guess;
-        observe(Step { index, total: timesteps.len(), timestep, x_t: &x, x_start: &predicted })?;
+        callback(StepInfo { index, total: timesteps.len(), timestep, x_t: &x, x_start: &predicted })?;
     }
     Ok(x)
 }

@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::{Prediction, Step, predict};
+use super::{Prediction, StepInfo, predict};
 use crate::{
-    Compat, Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, VarianceType,
-    linear::weighted_sum, timesteps::Transition,
+    Compat, Error, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps, VarianceType,
+    timesteps::Transition, weighted_sum::weighted_sum,
 };
 
 /// The noise that an ancestral step adds to the posterior's mean.
@@ -75,10 +75,10 @@ pub fn ddpm(
     x_t: Tensor,
     model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    observe: impl FnMut(Step<'_>) -> Result<()>,
+    callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     mode.check(schedule, timesteps)?;
-    walk(schedule, timesteps, mode, schedule.config().compat, x_t, model, noise, observe)
+    walk(schedule, timesteps, mode, schedule.config().compat, x_t, model, noise, callback)
 }
 
 /// [`ddpm`] with or without diffusers' deviations.
@@ -91,15 +91,15 @@ pub(super) fn walk(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     for step in timesteps.transitions() {
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
-        let posterior = PosteriorStep::between(step.from.alpha_cumprod(), step.to);
+        let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
         let added = match deviation(mode, step, &posterior, &prediction, compat)? {
             Deviation::None => None,
-            Deviation::Same(sigma) => Some((sigma, noise(&x_t, step.draw)?)),
-            Deviation::Each(sigma) => Some((1.0, (noise(&x_t, step.draw)? * sigma)?)),
+            Deviation::Same(sigma) => Some((sigma, noise(&x_t, step.noise_index)?)),
+            Deviation::Each(sigma) => Some((1.0, (noise(&x_t, step.noise_index)? * sigma)?)),
         };
         let x_start = prediction.x_start;
         let mut terms = Vec::with_capacity(3);
@@ -108,7 +108,7 @@ pub(super) fn walk(
         terms.extend(added.as_ref().map(|(sigma, noise)| (*sigma, noise)));
         x_t = if step.to == 1.0 && added.is_none() { x_start.clone() } else { weighted_sum(&terms)? };
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
-        observe(Step { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
+        callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
     }
     Ok(x_t)
 }
@@ -125,7 +125,7 @@ enum Deviation {
 fn deviation(
     mode: &NoiseMode,
     step: Transition,
-    posterior: &PosteriorStep,
+    posterior: &PosteriorCoefs,
     prediction: &Prediction,
     compat: Compat,
 ) -> Result<Deviation> {

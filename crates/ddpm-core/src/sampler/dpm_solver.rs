@@ -4,8 +4,10 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Step, predict_x_start};
-use crate::{Error, NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition};
+use super::{StepInfo, predict_x_start};
+use crate::{
+    Error, NoiseSchedule, Result, Timestep, Timesteps, timesteps::Transition, weighted_sum::weighted_sum,
+};
 
 /// The options of [`dpm_solver_multistep`]. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub fn dpm_solver_multistep(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     check_order(options.solver_order)?;
     let total = timesteps.len();
@@ -95,10 +97,10 @@ pub fn dpm_solver_multistep(
                 terms.extend([(c.x_start + slope, &x_start), (-slope, previous)]);
             }
         }
-        let drawn = if c.noise > 0.0 { Some(noise(&x_t, step.draw)?) } else { None };
+        let drawn = if c.noise > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
         terms.extend(drawn.as_ref().map(|noise| (c.noise, noise)));
         x_t = weighted_sum(&terms)?;
-        observe(Step { index: step.index, total, timestep: step.from, x_t: &x_t, x_start: &x_start })?;
+        callback(StepInfo { index: step.index, total, timestep: step.from, x_t: &x_t, x_start: &x_start })?;
         before = Some((x_start, c.h));
     }
     Ok(x_t)

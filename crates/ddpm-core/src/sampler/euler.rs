@@ -3,10 +3,10 @@
 
 use candle_core::Tensor;
 
-use super::{NoiseMode, Step, ddpm, predict_x_start};
+use super::{NoiseMode, StepInfo, ddpm, predict_x_start};
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum,
-    timestep::sigma, timesteps::Transition,
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, timestep::sigma,
+    timesteps::Transition, weighted_sum::weighted_sum,
 };
 
 /// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2): σ is raised to σ(1+γ) with
@@ -58,7 +58,7 @@ impl Churn {
         let raised = schedule.at_sigma(sigma * (1.0 + gamma));
         let signal = raised.alpha_cumprod().sqrt();
         let added = sigma * (gamma * (2.0 + gamma)).sqrt() * self.s_noise;
-        let noise = noise(x_t, step.draw)?;
+        let noise = noise(x_t, step.noise_index)?;
         let x_t =
             weighted_sum(&[(signal / step.from.alpha_cumprod().sqrt(), x_t), (signal * added, &noise)])?;
         Ok((x_t, raised))
@@ -80,7 +80,7 @@ pub fn euler(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     churn.check()?;
     for step in timesteps.transitions() {
@@ -88,7 +88,7 @@ pub fn euler(
         let x_start = predict_x_start(schedule, &from_x, from, &mut model)?;
         x_t = euler_step(&from_x, &x_start, from, step.to)?;
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
-        observe(Step { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
+        callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
     }
     Ok(x_t)
 }
@@ -123,8 +123,8 @@ pub fn euler_ancestral(
     x_t: Tensor,
     model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    observe: impl FnMut(Step<'_>) -> Result<()>,
+    callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     // Its class in diffusers does not have the deviations of DDPM's.
-    ddpm::walk(schedule, timesteps, &NoiseMode::Posterior, Compat::Exact, x_t, model, noise, observe)
+    ddpm::walk(schedule, timesteps, &NoiseMode::Posterior, Compat::Exact, x_t, model, noise, callback)
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use std::ops::RangeInclusive;
 
-use crate::{Error, NoiseSchedule, Result, Timestep, linear::weighted_sum};
+use crate::{Error, NoiseSchedule, Result, Timestep, weighted_sum::weighted_sum};
 
 /// How much a conditional prediction is exaggerated, and at which timesteps.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::{Churn, Step, euler::euler_step, predict_x_start};
+use super::{Churn, StepInfo, euler::euler_step, predict_x_start};
 use crate::{
-    NoiseSchedule, PredictionType, Result, Timestep, Timesteps, linear::weighted_sum, timestep::sigma,
+    NoiseSchedule, PredictionType, Result, Timestep, Timesteps, timestep::sigma, weighted_sum::weighted_sum,
 };
 
 /// Samples with Heun's method (Karras et al. 2022, algorithms 1 and 2): a step of Euler, and a second one with
@@ -28,7 +28,7 @@ pub fn heun(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     churn.check()?;
     for step in timesteps.transitions() {
@@ -51,7 +51,7 @@ pub fn heun(
             ])?;
         }
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
-        observe(Step { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
+        callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &x_start })?;
     }
     Ok(x_t)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::{NoiseSchedule, Result, linear::weighted_sum};
+use crate::{NoiseSchedule, Result, weighted_sum::weighted_sum};
 
 /// A point between two images at timestep `t` (Ho et al. 2020, section 4.3 and figure 8):
 ///

@@ -20,7 +20,7 @@
 //! - `noise(x_t, draw)`, which returns standard normal noise of the shape of `x_t`. It is called only where
 //!   noise is added, with a number that is distinct for each draw of a run: the timestep, if those of the list
 //!   are whole;
-//! - `observe(step)`, called after each step, for previews and progress; an error it returns ends the run, and
+//! - `callback(step)`, called after each step, for previews and progress; an error it returns ends the run, and
 //!   [`Error::Callback`] is for those that are none of this crate's.
 //!
 //! What a network is told about its images, a class or a mask for example, it captures. [`guided`] makes one
@@ -50,12 +50,12 @@ pub use repaint::{RePaint, repaint};
 pub use uni_pc::{Bh, UniPc, uni_pc};
 
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, linear::at_least_f32,
+    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, weighted_sum::at_least_f32,
 };
 
 /// What an observer sees after a step.
 #[derive(Debug)]
-pub struct Step<'a> {
+pub struct StepInfo<'a> {
     /// The number of this step, from 0.
     pub index: usize,
     /// The number of steps of the run.
@@ -95,9 +95,9 @@ pub(crate) fn predict(
         return Err(Error::NetworkOutput { found, image, expected: "the same shape" });
     }
     let to_x_start = |range: f64| {
-        let (from, to, alpha_bar) =
+        let (from, to, alpha_cumprod) =
             (config.prediction_type, PredictionType::Sample, timestep.alpha_cumprod());
-        from.convert_within(to, &prediction, x_t, alpha_bar, range)
+        from.convert_within(to, &prediction, x_t, alpha_cumprod, range)
     };
     let x_start = if config.thresholding {
         threshold(&to_x_start(f64::INFINITY)?, config.dynamic_thresholding_ratio, config.sample_max_value)?

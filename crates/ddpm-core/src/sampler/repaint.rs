@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{Step, predict_x_start};
-use crate::{Error, NoiseSchedule, PosteriorStep, Result, Timestep, Timesteps, linear::weighted_sum};
+use super::{StepInfo, predict_x_start};
+use crate::{Error, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps, weighted_sum::weighted_sum};
 
 /// What is known of the images, and how often the rest is drawn again to fit it.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub fn repaint(
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     let &RePaint { known, mask, jump_length, jump_n_sample } = options;
     for (option, found) in [("jump_length", jump_length), ("jump_n_sample", jump_n_sample)] {
@@ -48,8 +48,8 @@ pub fn repaint(
             return Err(Error::out_of_range(option, found, "1 or more"));
         }
     }
-    let mut draws = 0..;
-    let mut draw = |x: &Tensor| noise(x, draws.next().unwrap_or_default());
+    let mut indices = 0..;
+    let mut next_noise = |x: &Tensor| noise(x, indices.next().unwrap_or_default());
     let known = (known * mask)?;
     let unknown = (1.0 - mask)?;
     let levels: Vec<(Timestep, f64)> = timesteps.transitions().map(|step| (step.from, step.to)).collect();
@@ -63,22 +63,22 @@ pub fn repaint(
         let (from, to) = levels[steps - left];
         let x_start = predict_x_start(schedule, &x_t, from, &mut model)?;
         let drawn = if to < 1.0 {
-            let step = PosteriorStep::between(from.alpha_cumprod(), to);
-            let z = draw(&x_t)?;
+            let step = PosteriorCoefs::between(from.alpha_cumprod(), to);
+            let z = next_noise(&x_t)?;
             let terms = [(step.x_start_coef, &x_start), (step.x_t_coef, &x_t), (step.variance.sqrt(), &z)];
             weighted_sum(&terms)?
         } else {
             x_start.clone()
         };
         let noised = if to < 1.0 {
-            let z = (draw(&x_t)? * mask)?;
+            let z = (next_noise(&x_t)? * mask)?;
             weighted_sum(&[(to.sqrt(), &known), ((1.0 - to).sqrt(), &z)])?
         } else {
             known.clone()
         };
         x_t = (noised + (drawn * &unknown)?)?;
         left -= 1;
-        observe(Step { index, total, timestep: from, x_t: &x_t, x_start: &x_start })?;
+        callback(StepInfo { index, total, timestep: from, x_t: &x_t, x_start: &x_start })?;
         index += 1;
         if left.is_multiple_of(jump_length)
             && let Some(again) = left.checked_div(jump_length).and_then(|jump| jumps.get_mut(jump))
@@ -88,7 +88,7 @@ pub fn repaint(
             // As many steps of the forward process at once.
             let (back, reached) = (levels[steps - left - jump_length].0.alpha_cumprod(), to);
             let alpha = back / reached;
-            let z = draw(&x_t)?;
+            let z = next_noise(&x_t)?;
             x_t = weighted_sum(&[(alpha.sqrt(), &x_t), ((1.0 - alpha).sqrt(), &z)])?;
             left += jump_length;
         }

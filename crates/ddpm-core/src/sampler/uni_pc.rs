@@ -4,11 +4,11 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Step,
+    StepInfo,
     dpm_solver::{check_order, step_length},
     predict_x_start,
 };
-use crate::{NoiseSchedule, Result, Timestep, Timesteps, linear::weighted_sum, timesteps::Transition};
+use crate::{NoiseSchedule, Result, Timestep, Timesteps, timesteps::Transition, weighted_sum::weighted_sum};
 
 /// The options of [`uni_pc`]. The names are those of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn uni_pc(
     options: &UniPc,
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-    mut observe: impl FnMut(Step<'_>) -> Result<()>,
+    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     check_order(options.solver_order)?;
     let mut last: Option<Predicted> = None;
@@ -89,7 +89,7 @@ pub fn uni_pc(
         let predicted = Predicted { step, order, x, x_start, before };
         x_t = predicted.predict(options)?;
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
-        observe(Step { index, total, timestep, x_t: &x_t, x_start: &predicted.x_start })?;
+        callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &predicted.x_start })?;
         last = Some(predicted);
     }
     Ok(x_t)

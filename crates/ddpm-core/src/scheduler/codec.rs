@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, ScheduleConfig};
+use crate::{Error, NoiseScheduleConfig, Result};
 
 /// Takes options out of a map, or puts them in.
 pub(super) struct Codec {
@@ -70,12 +70,12 @@ impl Codec {
         }
     }
 
-    pub(super) fn clipping(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+    pub(super) fn clipping(&mut self, schedule: &mut NoiseScheduleConfig) -> Result<()> {
         self.field("clip_sample", &mut schedule.clip_sample)?;
         self.field("clip_sample_range", &mut schedule.clip_sample_range)
     }
 
-    pub(super) fn thresholding(&mut self, schedule: &mut ScheduleConfig) -> Result<()> {
+    pub(super) fn thresholding(&mut self, schedule: &mut NoiseScheduleConfig) -> Result<()> {
         self.field("thresholding", &mut schedule.thresholding)?;
         self.field("dynamic_thresholding_ratio", &mut schedule.dynamic_thresholding_ratio)?;
         self.field("sample_max_value", &mut schedule.sample_max_value)

@@ -5,25 +5,25 @@
 use serde_json::{Map, Value, json};
 
 use super::codec::Codec;
-use super::{FinalSigma, Sampler, SchedulerConfig};
+use super::{DiffusersConfig, FinalSigma, Sampler};
 use crate::{
-    Error, NoiseMode, Result, ScheduleConfig, TimestepSpacing, VarianceType,
+    Error, NoiseMode, NoiseScheduleConfig, Result, TimestepSpacing, VarianceType,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
 /// Options that files have for other classes.
 const OF_OTHERS: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
 
-impl SchedulerConfig {
+impl DiffusersConfig {
     /// Reads the `scheduler_config.json` of one of the diffusers classes `DDPMScheduler`, `DDIMScheduler`,
     /// `DPMSolverMultistepScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
     /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. Options that are absent have that class's
     /// defaults.
     ///
     /// ```
-    /// # use ddpm_core::SchedulerConfig;
+    /// # use ddpm_core::DiffusersConfig;
     /// let json = r#"{ "_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": true }"#;
-    /// let error = SchedulerConfig::from_diffusers_json(json).unwrap_err();
+    /// let error = DiffusersConfig::from_diffusers_json(json).unwrap_err();
     /// assert!(error.to_string().contains("`use_beta_sigmas` of EulerDiscreteScheduler is true"));
     /// ```
     ///
@@ -82,7 +82,7 @@ impl SchedulerConfig {
         codec.map.insert("_class_name".to_owned(), class.into());
         describe(&mut codec, &mut self.clone())?;
         // What the class has no option for.
-        let ScheduleConfig { clip_sample, thresholding, rescale_betas_zero_snr, variance_type, .. } =
+        let NoiseScheduleConfig { clip_sample, thresholding, rescale_betas_zero_snr, variance_type, .. } =
             self.schedule;
         let written = |option: &str, value: Value| codec.map.get(option) == Some(&value);
         for (option, is_set) in [
@@ -142,21 +142,21 @@ fn samplers() -> [Sampler; 7] {
 }
 
 /// The defaults of the class of one of [`samplers`].
-fn defaults(sampler: Sampler) -> SchedulerConfig {
+fn defaults(sampler: Sampler) -> DiffusersConfig {
     let mut schedule =
-        ScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..ScheduleConfig::ho2020() };
+        NoiseScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..NoiseScheduleConfig::ho2020() };
     match sampler {
         Sampler::Ddpm(_) | Sampler::Ddim(_) => schedule.timestep_spacing = TimestepSpacing::Leading,
         Sampler::Heun(_) => (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012),
         _ => {}
     }
     schedule.clip_sample = matches!(sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
-    SchedulerConfig::new(schedule, sampler)
+    DiffusersConfig::new(schedule, sampler)
 }
 
 /// The options of the class, all of them.
-fn describe(codec: &mut Codec, config: &mut SchedulerConfig) -> Result<()> {
-    let SchedulerConfig { schedule, sampler, use_karras_sigmas, final_sigma, other } = config;
+fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
+    let DiffusersConfig { schedule, sampler, use_karras_sigmas, final_sigma, other } = config;
     codec.keep("_diffusers_version", other);
     codec.field("num_train_timesteps", &mut schedule.num_train_timesteps)?;
     codec.field("beta_schedule", &mut schedule.beta_schedule)?;
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&quote_bare_words(text)).unwrap(), expected);
         let version = r#"{ "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "1-Infinity",
             "lambda_min_clipped": -Infinity }"#;
-        let config = SchedulerConfig::from_diffusers_json(version).unwrap();
+        let config = DiffusersConfig::from_diffusers_json(version).unwrap();
         assert_eq!(config.other["_diffusers_version"], "1-Infinity");
     }
 
@@ -282,7 +282,7 @@ mod tests {
             [("beta_end", "Infinity"), ("skip_prk_steps", "NaN"), ("beta_start", "-Infinity")]
         {
             let text = format!(r#"{{ "_class_name": "DDIMScheduler", "{option}": {word} }}"#);
-            let error = SchedulerConfig::from_diffusers_json(&text).unwrap_err().to_string();
+            let error = DiffusersConfig::from_diffusers_json(&text).unwrap_err().to_string();
             assert!(error.contains(&format!("`{option}` of DDIMScheduler is \"{word}\"")), "{error}");
             assert!(error.contains("a finite number"), "{error}");
         }

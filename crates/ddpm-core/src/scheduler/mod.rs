@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Compat, NoiseMode, NoiseSchedule, Result, ScheduleConfig, Step, Timestep, Timesteps,
+    Compat, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Result, StepInfo, Timestep, Timesteps,
     sampler::{self, Churn, DpmSolver, UniPc},
 };
 
@@ -59,19 +59,19 @@ impl Sampler {
         x_t: Tensor,
         model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
         noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-        observe: impl FnMut(Step<'_>) -> Result<()>,
+        callback: impl FnMut(StepInfo<'_>) -> Result<()>,
     ) -> Result<Tensor> {
         use sampler::{ddim, ddpm, dpm_solver_multistep, euler, euler_ancestral, heun, uni_pc};
         match self {
-            Self::Ddpm(mode) => ddpm(schedule, timesteps, mode, x_t, model, noise, observe),
-            Self::Ddim(eta) => ddim(schedule, timesteps, *eta, x_t, model, noise, observe),
+            Self::Ddpm(mode) => ddpm(schedule, timesteps, mode, x_t, model, noise, callback),
+            Self::Ddim(eta) => ddim(schedule, timesteps, *eta, x_t, model, noise, callback),
             Self::DpmSolverMultistep(options) => {
-                dpm_solver_multistep(schedule, timesteps, options, x_t, model, noise, observe)
+                dpm_solver_multistep(schedule, timesteps, options, x_t, model, noise, callback)
             }
-            Self::Euler(churn) => euler(schedule, timesteps, churn, x_t, model, noise, observe),
-            Self::EulerAncestral => euler_ancestral(schedule, timesteps, x_t, model, noise, observe),
-            Self::Heun(churn) => heun(schedule, timesteps, churn, x_t, model, noise, observe),
-            Self::UniPc(options) => uni_pc(schedule, timesteps, options, x_t, model, observe),
+            Self::Euler(churn) => euler(schedule, timesteps, churn, x_t, model, noise, callback),
+            Self::EulerAncestral => euler_ancestral(schedule, timesteps, x_t, model, noise, callback),
+            Self::Heun(churn) => heun(schedule, timesteps, churn, x_t, model, noise, callback),
+            Self::UniPc(options) => uni_pc(schedule, timesteps, options, x_t, model, callback),
         }
     }
 }
@@ -86,11 +86,11 @@ pub enum FinalSigma {
     SigmaMin,
 }
 
-/// What a `scheduler_config.json` says. Read one with [`SchedulerConfig::from_diffusers_json`].
+/// What a `scheduler_config.json` says. Read one with [`DiffusersConfig::from_diffusers_json`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct SchedulerConfig {
+pub struct DiffusersConfig {
     /// The schedule, and how the network is read.
-    pub schedule: ScheduleConfig,
+    pub schedule: NoiseScheduleConfig,
     /// The sampler.
     pub sampler: Sampler,
     /// Whether the noise levels are spaced by the rule of [`Timesteps::karras`]; for Euler and Heun between the ends
@@ -103,11 +103,11 @@ pub struct SchedulerConfig {
     other: serde_json::Map<String, serde_json::Value>,
 }
 
-impl SchedulerConfig {
+impl DiffusersConfig {
     /// A schedule with a sampler, ending at x₀. Not every option of a schedule can be written for every class:
     /// only those of DDPM, DDIM and Heun have `clip_sample`, which the named schedules set.
     #[must_use]
-    pub fn new(schedule: ScheduleConfig, sampler: Sampler) -> Self {
+    pub fn new(schedule: NoiseScheduleConfig, sampler: Sampler) -> Self {
         let other = serde_json::Map::new();
         Self { schedule, sampler, use_karras_sigmas: false, final_sigma: FinalSigma::Zero, other }
     }
@@ -117,17 +117,17 @@ impl SchedulerConfig {
 ///
 /// ```
 /// # use candle_core::{DType, Device};
-/// # use ddpm_core::{AddressedRng, Purpose, Scheduler, SchedulerConfig};
+/// # use ddpm_core::{CounterRng, Purpose, Scheduler, DiffusersConfig};
 /// let json = r#"{ "_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": true }"#;
-/// let scheduler = Scheduler::new(&SchedulerConfig::from_diffusers_json(json)?)?;
+/// let scheduler = Scheduler::new(&DiffusersConfig::from_diffusers_json(json)?)?;
 /// let timesteps = scheduler.timesteps(10)?;
-/// let (rng, images) = (AddressedRng::new(1), [0, 1]);
+/// let (rng, images) = (CounterRng::new(1), [0, 1]);
 /// let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[16], DType::F32, &Device::Cpu)?;
 /// let x_start = scheduler.sample(
 ///     &timesteps,
 ///     x_t,
 ///     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(), // the network
-///     |x_t, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x_t),
+///     |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
 ///     |step| Ok(assert_eq!(step.total, 10)),
 /// )?;
 /// assert_eq!(x_start.dims(), &[2, 16]);
@@ -135,7 +135,7 @@ impl SchedulerConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    config: SchedulerConfig,
+    config: DiffusersConfig,
     schedule: NoiseSchedule,
 }
 
@@ -148,11 +148,11 @@ impl Scheduler {
     /// # Errors
     ///
     /// As [`NoiseSchedule::new`].
-    pub fn new(config: &SchedulerConfig) -> Result<Self> {
+    pub fn new(config: &DiffusersConfig) -> Result<Self> {
         let mut schedule = NoiseSchedule::new(&config.schedule)?;
         // Heun's class has no such option.
         let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::Heun(_));
-        let ScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
+        let NoiseScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
         if by_sigma && rescale_betas_zero_snr && compat == Compat::Diffusers {
             schedule = schedule.with_terminal(DIFFUSERS_TERMINAL);
         }
@@ -161,7 +161,7 @@ impl Scheduler {
 
     /// The configuration from which it was made.
     #[must_use]
-    pub fn config(&self) -> &SchedulerConfig {
+    pub fn config(&self) -> &DiffusersConfig {
         &self.config
     }
 
@@ -198,8 +198,8 @@ impl Scheduler {
         x_t: Tensor,
         model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
         noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-        observe: impl FnMut(Step<'_>) -> Result<()>,
+        callback: impl FnMut(StepInfo<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        self.config.sampler.run(&self.schedule, timesteps, x_t, model, noise, observe)
+        self.config.sampler.run(&self.schedule, timesteps, x_t, model, noise, callback)
     }
 }

@@ -1,6 +1,6 @@
 //! How each of diffusers' classes spreads its steps.
 
-use super::{Sampler, SchedulerConfig};
+use super::{DiffusersConfig, Sampler};
 use crate::{
     Compat, NoiseSchedule, Result, Timestep, TimestepSpacing, Timesteps,
     timestep::sigma,
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The timesteps of diffusers' `set_timesteps`.
-pub(super) fn timesteps(config: &SchedulerConfig, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
+pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     check_count(schedule, n)?;
     match config.sampler {
         // diffusers has no such option for these two.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, Compat, Error, NoiseSchedule, PredictionType, Purpose, Sampler, Scheduler, SchedulerConfig,
+    Compat, CounterRng, DiffusersConfig, Error, NoiseSchedule, PredictionType, Purpose, Sampler, Scheduler,
     Timestep, Timesteps, sampler::DpmSolver,
 };
 
@@ -37,9 +37,9 @@ fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) ->
             record.asked.push(timestep);
             network(x, timestep)
         },
-        |x, draw| {
-            record.draws.push(draw);
-            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &[0], draw, x)
+        |x, noise_index| {
+            record.draws.push(noise_index);
+            CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x)
         },
         |step| {
             record.seen.push((step.index, step.total, step.timestep));
@@ -121,7 +121,7 @@ fn no_two_draws_of_a_run_have_the_same_number() {
         }
     }
     let sampler = Sampler::DpmSolverMultistep(DpmSolver::sde_2m());
-    let mut config = SchedulerConfig::new(schedule.config().clone(), sampler.clone());
+    let mut config = DiffusersConfig::new(schedule.config().clone(), sampler.clone());
     (config.use_karras_sigmas, config.schedule.compat) = (true, Compat::Diffusers);
     let scheduler = Scheduler::new(&config).unwrap();
     let rounded = scheduler.timesteps(50).unwrap();

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, ScheduleConfig, TimestepSpacing, Timesteps, sampler,
+    NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, TimestepSpacing, Timesteps, sampler,
 };
 
 use crate::{largest_difference, network, schedule, tensor_of, values};
@@ -15,7 +15,9 @@ fn tensor(name: &str) -> Tensor {
 
 #[test]
 fn tables_agree_with_numpy() {
-    for (name, config) in [("mnist20", ScheduleConfig::mnist20()), ("ho2020", ScheduleConfig::ho2020())] {
+    for (name, config) in
+        [("mnist20", NoiseScheduleConfig::mnist20()), ("ho2020", NoiseScheduleConfig::ho2020())]
+    {
         let schedule = NoiseSchedule::new(&config).unwrap();
         let check = |table: &str, ours: &[f64]| {
             let reference = values(&tensor(&format!("schedule/{name}/{table}")));
@@ -60,14 +62,14 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
             let step = timesteps.indices().into_iter().position(|other| other == t).unwrap();
             Ok(noise.get(step)?)
         };
-        let observe = |step: ddpm_core::Step<'_>| {
+        let callback = |step: ddpm_core::StepInfo<'_>| {
             let expected = values(&reference.get(step.index + 1)?);
             worst = worst.max(largest_difference(&values(step.x_t), &expected));
             Ok(())
         };
         match sampler {
-            Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, network, noise, observe),
-            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, network, noise, observe),
+            Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, network, noise, callback),
+            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, network, noise, callback),
         }
         .unwrap();
     }

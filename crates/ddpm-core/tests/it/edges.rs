@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Sampler, ScheduleConfig, Timesteps,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Sampler, Timesteps,
 };
 
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
 
 fn normal(shape: &[usize], dtype: DType) -> Tensor {
     let images: Vec<u64> = (0..shape[0] as u64).collect();
-    let rng = AddressedRng::new(8);
+    let rng = CounterRng::new(8);
     rng.normal(Purpose::SAMPLE_START, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
 }
 
-fn noise(x: &Tensor, draw: usize) -> ddpm_core::Result<Tensor> {
+fn noise(x: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
     let images: Vec<u64> = (0..x.dim(0)? as u64).collect();
-    AddressedRng::new(9).normal_like(Purpose::SAMPLE_STEP, &images, draw, x)
+    CounterRng::new(9).normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x)
 }
 
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x: &Tensor) -> Tensor {
@@ -79,17 +79,17 @@ fn a_schedule_of_two_timesteps_samples_in_one_step_or_two() {
 #[test]
 fn a_start_without_any_signal_is_the_limit_of_ever_less_signal() {
     let x = normal(&[2, 3], DType::F64);
-    let config = ScheduleConfig {
+    let config = NoiseScheduleConfig {
         prediction_type: PredictionType::VPrediction,
         rescale_betas_zero_snr: true,
-        ..ScheduleConfig::mnist20()
+        ..NoiseScheduleConfig::mnist20()
     };
     let limit = NoiseSchedule::new(&config).unwrap();
     assert_eq!(limit.alphas_cumprod()[19], 0.0);
     // The same betas but the last, which leaves ᾱ = 1e-14 in place of 0.
     let mut betas = limit.betas().to_vec();
     betas[19] = 1.0 - 1e-14 / limit.alphas_cumprod()[18];
-    let almost = ScheduleConfig { trained_betas: Some(betas), rescale_betas_zero_snr: false, ..config };
+    let almost = NoiseScheduleConfig { trained_betas: Some(betas), rescale_betas_zero_snr: false, ..config };
     let almost = NoiseSchedule::new(&almost).unwrap();
     for n in [1, 2, 5, 20] {
         for (name, sampler) in samplers() {

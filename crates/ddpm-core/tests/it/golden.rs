@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{Compat, NoiseSchedule, Sampler, ScheduleConfig, Scheduler, SchedulerConfig};
+use ddpm_core::{Compat, DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, Sampler, Scheduler};
 use serde_json::Value;
 
 use crate::{largest_difference, network_of, tensor_of, values};
@@ -23,7 +23,7 @@ fn metadata() -> Value {
 
 /// The scheduler of a trace, as its `scheduler_config.json` has it.
 fn scheduler(about: &Value, compat: Compat) -> Scheduler {
-    let mut config = SchedulerConfig::from_diffusers_json(&about["config"].to_string()).unwrap();
+    let mut config = DiffusersConfig::from_diffusers_json(&about["config"].to_string()).unwrap();
     config.schedule.compat = compat;
     if let Some(eta) = about["eta"].as_f64() {
         config.sampler = Sampler::Ddim(eta);
@@ -110,7 +110,7 @@ fn the_traces_are_seven_schedulers_by_prediction_by_spacing_by_number_of_steps()
                     let about = &traces[&format!("{sampler}/{prediction}/{spacing}/{steps}")];
                     assert_eq!(about["steps"], steps);
                     let config =
-                        SchedulerConfig::from_diffusers_json(&about["config"].to_string()).unwrap().schedule;
+                        DiffusersConfig::from_diffusers_json(&about["config"].to_string()).unwrap().schedule;
                     let name = |value: Value| value.as_str().unwrap().to_owned();
                     assert_eq!(name(serde_json::to_value(config.prediction_type).unwrap()), prediction);
                     assert_eq!(name(serde_json::to_value(config.timestep_spacing).unwrap()), spacing);
@@ -130,8 +130,8 @@ fn schedules_agree_with_numpy() {
         let mut json = about.clone();
         json["_class_name"] = "DDPMScheduler".into();
         json["prediction_type"] = "v_prediction".into();
-        let config: ScheduleConfig =
-            SchedulerConfig::from_diffusers_json(&json.to_string()).unwrap().schedule;
+        let config: NoiseScheduleConfig =
+            DiffusersConfig::from_diffusers_json(&json.to_string()).unwrap().schedule;
         let schedule = NoiseSchedule::new(&config).unwrap();
         for (table, ours) in [("betas", schedule.betas()), ("alphas_cumprod", schedule.alphas_cumprod())] {
             let expected = values(&tensor(&format!("schedule/{name}/{table}")));

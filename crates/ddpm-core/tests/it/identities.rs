@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, Timesteps,
+    CounterRng, Error, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timesteps,
     sampler,
 };
 
@@ -13,14 +13,14 @@ const ALL: [PredictionType; 3] =
 
 fn normal(seed: u64, batch: u64, dtype: DType) -> Tensor {
     let images: Vec<u64> = (0..batch).collect();
-    AddressedRng::new(seed).normal(Purpose::EVALUATION, &images, 0, &[6], dtype, &Device::Cpu).unwrap()
+    CounterRng::new(seed).normal(Purpose::EVALUATION, &images, 0, &[6], dtype, &Device::Cpu).unwrap()
 }
 
 /// Bayes' rule for normal distributions, from the two factors q(xₜ given xₜ₋₁) and q(xₜ₋₁ given x₀)
 /// themselves: precisions add. This shares no formula with the code under test.
 #[test]
 fn posterior_is_bayes_rule() {
-    for config in [ScheduleConfig::mnist20(), ScheduleConfig::ho2020()] {
+    for config in [NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::ho2020()] {
         let schedule = NoiseSchedule::new(&config).unwrap();
         let alphas_cumprod = schedule.alphas_cumprod();
         for t in 1..config.num_train_timesteps {
@@ -148,7 +148,7 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
         for list in [(0..20).rev().collect(), vec![19, 12, 4, 3], vec![17, 2, 0]] {
             let timesteps = Timesteps::explicit(&schedule, list).unwrap();
             let noise = |x: &Tensor, t: usize| {
-                AddressedRng::new(5).normal_like(Purpose::SAMPLE_STEP, &[0, 1, 2, 3], t, x)
+                CounterRng::new(5).normal_like(Purpose::SAMPLE_STEP, &[0, 1, 2, 3], t, x)
             };
             let x = normal(9, 4, DType::F64);
             let ancestral = sampler::ddpm(
@@ -242,13 +242,13 @@ fn if_x_start_is_clipped_eps_is_derived_anew() {
         .collect();
     assert!(clipped > 0 && clipped < expected.len());
     let mut first = Vec::new();
-    let observe = |step: ddpm_core::Step<'_>| {
+    let callback = |step: ddpm_core::StepInfo<'_>| {
         if step.index == 0 {
             first = values(step.x_t);
         }
         Ok(())
     };
-    sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), observe).unwrap();
+    sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), callback).unwrap();
     assert!(largest_difference(&first, &expected) < 1e-12);
 }
 
@@ -262,7 +262,7 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
     for eta in [0.25, 0.5, 1.0] {
         let mut first = [0.0; 2];
         for (drawn, first) in std::iter::zip([0.0, 1.0], &mut first) {
-            let observe = |step: ddpm_core::Step<'_>| {
+            let callback = |step: ddpm_core::StepInfo<'_>| {
                 if step.index == 0 {
                     *first = values(step.x_t)[0];
                 }
@@ -272,7 +272,7 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
             let x = Tensor::new(&[[(1.0 - at).sqrt()]], &Device::Cpu).unwrap();
             let black = |x: &Tensor, _| x.zeros_like();
             let noise = |x: &Tensor, _| Ok((x.zeros_like()? + drawn)?);
-            sampler::ddim(&schedule, &timesteps, eta, x, black, noise, observe).unwrap();
+            sampler::ddim(&schedule, &timesteps, eta, x, black, noise, callback).unwrap();
         }
         let sigma = eta * ((1.0 - next) / (1.0 - at)).sqrt() * (1.0 - at / next).sqrt();
         assert!((first[1] - first[0] - sigma).abs() < 1e-14, "{eta}: {first:?}");

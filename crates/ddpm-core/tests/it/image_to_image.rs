@@ -1,7 +1,7 @@
 //! Starts that are not pure noise: interpolation, slerp and strength.
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, Error, PredictionType, Purpose, Timesteps, sampler};
+use ddpm_core::{CounterRng, Error, PredictionType, Purpose, Timesteps, sampler};
 
 use crate::{
     assert_out_of_range, largest_difference, schedule,
@@ -11,7 +11,7 @@ use crate::{
 
 fn normal(seed: u64, shape: &[usize], dtype: DType) -> Tensor {
     let images: Vec<u64> = (0..shape[0] as u64).collect();
-    AddressedRng::new(seed).normal(Purpose::EVALUATION, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
+    CounterRng::new(seed).normal(Purpose::EVALUATION, &images, 0, &shape[1..], dtype, &Device::Cpu).unwrap()
 }
 
 fn norm(x: &Tensor) -> f64 {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, PredictionType, Purpose, Sampler, Step, Timesteps,
+    CounterRng, PredictionType, Purpose, Sampler, StepInfo, Timesteps,
     sampler::{Guidance, RePaint, ddim_inverse, guided, repaint, slerp},
 };
 
@@ -16,10 +16,10 @@ fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
         c.sample_max_value = 1.5;
     });
     let timesteps = Timesteps::spaced(&schedule, 4).unwrap();
-    let rng = AddressedRng::new(4);
+    let rng = CounterRng::new(4);
     let x = rng.normal(Purpose::SAMPLE_START, images, 0, &[1, 40, 40], DType::F32, &Device::Cpu).unwrap();
-    let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x);
-    sampler.run(&schedule, &timesteps, x, network, noise, |_: Step<'_>| Ok(())).unwrap()
+    let noise = |x: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x);
+    sampler.run(&schedule, &timesteps, x, network, noise, |_: StepInfo<'_>| Ok(())).unwrap()
 }
 
 fn on_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
@@ -54,9 +54,7 @@ fn every_sampler_gives_the_same_bits_on_one_thread_and_on_two() {
 fn noise_is_the_same_bits_on_one_thread_and_on_two_and_in_every_shape() {
     let draw = |shape: &[usize]| {
         let images: Vec<u64> = (100..150).collect();
-        AddressedRng::new(7)
-            .normal(Purpose::SAMPLE_STEP, &images, 3, shape, DType::F32, &Device::Cpu)
-            .unwrap()
+        CounterRng::new(7).normal(Purpose::SAMPLE_STEP, &images, 3, shape, DType::F32, &Device::Cpu).unwrap()
     };
     let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || draw(&[784]))));
     assert!(one == two);
@@ -69,7 +67,7 @@ fn noise_is_the_same_bits_on_one_thread_and_on_two_and_in_every_shape() {
 fn an_image_of_the_inverse_of_guidance_of_inpainting_and_of_slerp_is_the_same_alone() {
     let schedule = schedule(|_| {});
     let timesteps = Timesteps::spaced(&schedule, 6).unwrap();
-    let rng = AddressedRng::new(4);
+    let rng = CounterRng::new(4);
     let all: Vec<u64> = (0..50).collect();
     let job = |images: &[u64]| {
         let normal =
@@ -78,7 +76,7 @@ fn an_image_of_the_inverse_of_guidance_of_inpainting_and_of_slerp_is_the_same_al
         let mask = normal(1).ge(0.0).unwrap().to_dtype(DType::F32).unwrap();
         let options = RePaint { known: &x, mask: &mask, jump_length: 2, jump_n_sample: 2 };
         let guidance = Guidance::new(2.0);
-        let noise = |x: &Tensor, draw| rng.normal_like(Purpose::SAMPLE_STEP, images, draw, x);
+        let noise = |x: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x);
         let model = guided(&guidance, network, |x: &Tensor, _| x * 0.5);
         let painted = repaint(&schedule, &timesteps, &options, normal(2), model, noise, |_| Ok(())).unwrap();
         let encoded = ddim_inverse(&schedule, &timesteps, 3, x.clone(), network, |_| Ok(())).unwrap();

@@ -105,11 +105,11 @@ fn encoded_data_is_standard_normal_and_decodes_to_itself() {
 /// Of which the smallest σ is 6 times smaller than the next, and the largest infinite.
 #[test]
 fn mnist20_with_zero_terminal_snr_has_an_exact_encoding() {
-    let config = ddpm_core::ScheduleConfig {
+    let config = ddpm_core::NoiseScheduleConfig {
         rescale_betas_zero_snr: true,
         prediction_type: PredictionType::Sample,
         clip_sample: false,
-        ..ddpm_core::ScheduleConfig::mnist20()
+        ..ddpm_core::NoiseScheduleConfig::mnist20()
     };
     let schedule = NoiseSchedule::new(&config).unwrap();
     let timesteps = Timesteps::all(&schedule);

@@ -6,7 +6,7 @@ mod normal_data;
 use candle_core::{DType, Tensor};
 use ddpm_core::likelihood::{Bound, BoundEstimator, optimal_variances, progressive_decoding};
 use ddpm_core::{
-    AddressedRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, VarianceType,
+    CounterRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, VarianceType,
 };
 
 use crate::{largest_difference, network_of, schedule, tensor_of, values};
@@ -44,7 +44,7 @@ pub(crate) fn images(dtype: DType) -> Tensor {
 /// The fixture's noise, of all images or of the one at `first` alone.
 pub(crate) fn noise(first: usize) -> impl Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> {
     let noise = tensor("noise");
-    move |x, draw| Ok(noise.get(draw)?.narrow(0, first, x.dim(0)?)?.to_dtype(x.dtype())?)
+    move |x, noise_index| Ok(noise.get(noise_index)?.narrow(0, first, x.dim(0)?)?.to_dtype(x.dtype())?)
 }
 
 fn bound(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &NoiseMode, dtype: DType) -> Bound {
@@ -144,7 +144,7 @@ fn batches_may_be_of_any_size_and_shape() {
     for (first, count) in [(0, 3), (3, 1)] {
         let part = images(DType::F64).narrow(0, first, count).unwrap().reshape((count, 2, 3, 2)).unwrap();
         let noise = noise(first);
-        let noise = |x: &Tensor, draw: usize| Ok(noise(x, draw)?.reshape(x.shape())?);
+        let noise = |x: &Tensor, noise_index: usize| Ok(noise(x, noise_index)?.reshape(x.shape())?);
         estimator.add(&part, network_of(&schedule), noise).unwrap();
     }
     let parts = estimator.finish().unwrap();
@@ -212,8 +212,8 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     let data = NormalData::new();
     let (schedule, timesteps) = (&data.schedule, Timesteps::all(&data.schedule));
     let (images, _) = data.images(0..8, 4096);
-    let noise = |x: &Tensor, draw: usize| {
-        AddressedRng::new(4).normal_like(Purpose::SAMPLE_STEP, &(0..8).collect::<Vec<_>>(), draw, x)
+    let noise = |x: &Tensor, noise_index: usize| {
+        CounterRng::new(4).normal_like(Purpose::SAMPLE_STEP, &(0..8).collect::<Vec<_>>(), noise_index, x)
     };
     let mut estimator = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Beta).unwrap();
     estimator.add(&images, data.network(), noise).unwrap();
@@ -225,10 +225,10 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
         // 32,768 values: a relative standard error of √(2/32768) = 0.8 % in each of the two.
         assert!((found / mse[step.index] - 1.0).abs() < 0.05, "{}: {found} {}", step.index, mse[step.index]);
         if let Some(next) = timesteps.as_slice().get(step.index + 1) {
-            let alpha_bar = next.alpha_cumprod();
-            let eps = values(&(step.x_t - (&images * alpha_bar.sqrt())?)?);
+            let alpha_cumprod = next.alpha_cumprod();
+            let eps = values(&(step.x_t - (&images * alpha_cumprod.sqrt())?)?);
             let [mean, error] = statistics(&eps);
-            let variance = error * error * eps.len() as f64 / (1.0 - alpha_bar);
+            let variance = error * error * eps.len() as f64 / (1.0 - alpha_cumprod);
             assert!(mean.abs() < 5.0 * error && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
         }
         (steps, last) = (steps + 1, Some(step.x_t.clone()));

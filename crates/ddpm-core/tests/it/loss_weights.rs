@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, LossWeighting, NoiseSchedule,
+    CounterRng, LossWeighting, NoiseSchedule, NoiseScheduleConfig,
     PredictionType::{self, Epsilon, Sample, VPrediction},
-    Purpose, ScheduleConfig,
+    Purpose,
 };
 
 const LOSSES: [LossWeighting; 5] = [
@@ -17,7 +17,7 @@ const LOSSES: [LossWeighting; 5] = [
 const OUTPUTS: [PredictionType; 3] = [Epsilon, Sample, VPrediction];
 
 fn schedule() -> NoiseSchedule {
-    NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap()
+    NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap()
 }
 
 /// ᾱ of every timestep from the definition alone: 20 betas from 0.001 to 0.7.
@@ -61,8 +61,8 @@ fn weights_are_their_closed_forms() {
     for (loss, output, form) in table {
         let weights = loss.weights(&schedule(), output).unwrap();
         assert_eq!(weights.len(), 20);
-        for (t, (weight, alpha_bar)) in std::iter::zip(weights, alphas_cumprod()).enumerate() {
-            assert_close(weight, form(alpha_bar), &format!("{loss:?} of {output:?} at t = {t}"));
+        for (t, (weight, alpha_cumprod)) in std::iter::zip(weights, alphas_cumprod()).enumerate() {
+            assert_close(weight, form(alpha_cumprod), &format!("{loss:?} of {output:?} at t = {t}"));
         }
     }
 }
@@ -82,7 +82,7 @@ fn clamped_snr_meets_its_three_branches() {
 }
 
 fn normal(index: u64, pixels: usize) -> Tensor {
-    let rng = AddressedRng::new(3);
+    let rng = CounterRng::new(3);
     rng.normal(Purpose::EVALUATION, &[index], 0, &[pixels], DType::F64, &Device::Cpu).unwrap()
 }
 

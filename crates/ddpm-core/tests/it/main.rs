@@ -25,15 +25,15 @@ mod schedule;
 mod scheduler_config;
 mod scheduler_refusals;
 mod solvers;
-mod step_search;
 mod tables;
+mod timestep_search;
 mod toy;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{Error, NoiseSchedule, ScheduleConfig, Timestep, VarianceType};
+use ddpm_core::{Error, NoiseSchedule, NoiseScheduleConfig, Timestep, VarianceType};
 
-fn schedule(change: impl FnOnce(&mut ScheduleConfig)) -> NoiseSchedule {
-    let mut config = ScheduleConfig::mnist20();
+fn schedule(change: impl FnOnce(&mut NoiseScheduleConfig)) -> NoiseSchedule {
+    let mut config = NoiseScheduleConfig::mnist20();
     change(&mut config);
     NoiseSchedule::new(&config).unwrap()
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::{DType, Device};
-use ddpm_core::{AddressedRng, Purpose, Timesteps};
+use ddpm_core::{CounterRng, Purpose, Timesteps};
 
 use crate::{schedule, toy::samplers};
 
@@ -64,14 +64,15 @@ fn the_recorder_sees_a_peak() {
 
 #[test]
 fn no_sampler_keeps_more_images_for_more_steps() {
-    let schedule = schedule(|c| *c = ddpm_core::ScheduleConfig::ho2020());
-    let (rng, images) = (AddressedRng::new(1), [0, 1, 2, 3]);
+    let schedule = schedule(|c| *c = ddpm_core::NoiseScheduleConfig::ho2020());
+    let (rng, images) = (CounterRng::new(1), [0, 1, 2, 3]);
     let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
     for (name, sampler) in samplers() {
         let of_steps = |n: usize| {
             let timesteps = Timesteps::spaced(&schedule, n).unwrap();
             peak(|| {
-                let noise = |x: &_, draw| rng.normal_like(Purpose::SAMPLE_STEP, &images, draw, x);
+                let noise =
+                    |x: &_, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x);
                 let model = |x: &candle_core::Tensor, _| x * 0.5;
                 sampler.run(&schedule, &timesteps, x_t.clone(), model, noise, |_| Ok(())).unwrap();
             })

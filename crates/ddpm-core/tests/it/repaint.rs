@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, Error, NoiseSchedule, PredictionType, Purpose, Step, Timestep, Timesteps,
+    CounterRng, Error, NoiseSchedule, PredictionType, Purpose, StepInfo, Timestep, Timesteps,
     sampler::{RePaint, repaint},
 };
 
@@ -38,7 +38,7 @@ fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
 
 fn images(seed: u64) -> Tensor {
     let rows: Vec<u64> = (0..ROWS).collect();
-    let rng = AddressedRng::new(seed);
+    let rng = CounterRng::new(seed);
     rng.normal(Purpose::SAMPLE_START, &rows, 0, &[2, COLUMNS], DType::F64, &Device::Cpu).unwrap()
 }
 
@@ -72,11 +72,11 @@ fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sam
             asked.set(asked.get() + 1);
             network(x, at)
         },
-        |x, draw| {
-            draws.push(draw);
-            AddressedRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, draw, x)
+        |x, noise_index| {
+            draws.push(noise_index);
+            CounterRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
         },
-        |step: Step<'_>| {
+        |step: StepInfo<'_>| {
             seen.push((step.index, step.total, step.timestep.index()));
             Ok(())
         },
@@ -165,7 +165,7 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
     assert_eq!(order, [900, 600, 500, 600, 500, 300, 100, 300, 100]);
     // What was reached after three steps, by the rule of one step.
     let step = |x: f64, t: usize, to: usize| {
-        let posterior = schedule.posterior_step(t, Some(to)).unwrap();
+        let posterior = schedule.posterior_coefs(t, Some(to)).unwrap();
         posterior.x_start_coef + posterior.x_t_coef * x - posterior.variance.sqrt()
     };
     let reached = step(asked[2].1, 500, 300);
@@ -188,8 +188,8 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     let sample = |mask: &Tensor| {
         let options = RePaint { known: &known, mask, jump_length: 2, jump_n_sample: 1 };
         // The two draws of a step: that of the unknown first.
-        let noise = |x: &Tensor, draw: usize| {
-            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, draw / 2, x)
+        let noise = |x: &Tensor, noise_index: usize| {
+            CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index / 2, x)
         };
         repaint(&schedule, &timesteps, &options, images(1), network, noise, |_| Ok(())).unwrap()
     };
@@ -202,8 +202,8 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
         images(1),
         network,
         |x, t| {
-            let draw = steps.iter().position(|step| *step == t).unwrap();
-            AddressedRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, draw, x)
+            let noise_index = steps.iter().position(|step| *step == t).unwrap();
+            CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
         },
         |_| Ok(()),
     );
@@ -224,7 +224,7 @@ fn options_of_zero_and_errors_of_the_caller_end_the_run() {
         assert_out_of_range(refused, option, 0);
     }
     let options = RePaint { known: &x, mask: &mask, jump_length: 1, jump_n_sample: 1 };
-    let run = |observed: fn(Step<'_>) -> ddpm_core::Result<()>| {
+    let run = |observed: fn(StepInfo<'_>) -> ddpm_core::Result<()>| {
         repaint(&schedule, &timesteps, &options, x.clone(), network, zeros, observed)
     };
     assert!(matches!(run(|_| Err(Error::NoTimesteps)), Err(Error::NoTimesteps)));

@@ -1,11 +1,11 @@
 //! Validation and spacing; `tables` has the rest.
 
-use ddpm_core::{Error, NoiseSchedule, ScheduleConfig, TimestepSpacing, Timesteps};
+use ddpm_core::{Error, NoiseSchedule, NoiseScheduleConfig, TimestepSpacing, Timesteps};
 
 use crate::{assert_out_of_range, schedule};
 
-fn built(change: impl FnOnce(&mut ScheduleConfig)) -> ddpm_core::Result<NoiseSchedule> {
-    let mut config = ScheduleConfig::mnist20();
+fn built(change: impl FnOnce(&mut NoiseScheduleConfig)) -> ddpm_core::Result<NoiseSchedule> {
+    let mut config = NoiseScheduleConfig::mnist20();
     change(&mut config);
     NoiseSchedule::new(&config)
 }

@@ -1,14 +1,14 @@
 //! `scheduler_config.json`: what is read, kept, written and refused.
 
 use ddpm_core::{
-    BetaSchedule, FinalSigma, NoiseMode, PredictionType, Sampler, ScheduleConfig, Scheduler, SchedulerConfig,
-    TimestepSpacing, VarianceType,
+    BetaSchedule, DiffusersConfig, FinalSigma, NoiseMode, NoiseScheduleConfig, PredictionType, Sampler,
+    Scheduler, TimestepSpacing, VarianceType,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 use serde_json::{Map, Value};
 
-fn read(json: &str) -> SchedulerConfig {
-    SchedulerConfig::from_diffusers_json(json).unwrap_or_else(|error| panic!("{error}: {json}"))
+fn read(json: &str) -> DiffusersConfig {
+    DiffusersConfig::from_diffusers_json(json).unwrap_or_else(|error| panic!("{error}: {json}"))
 }
 
 fn map(json: &str) -> Map<String, Value> {
@@ -115,12 +115,12 @@ fn defaults_are_the_samplers_of_the_papers() {
     for config in classes {
         let by_t = matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
         let heun = matches!(config.sampler, Sampler::Heun(_));
-        let schedule = ScheduleConfig {
+        let schedule = NoiseScheduleConfig {
             beta_start: if heun { 0.00085 } else { 1e-4 },
             beta_end: if heun { 0.012 } else { 0.02 },
             clip_sample: by_t,
             timestep_spacing: if by_t { TimestepSpacing::Leading } else { TimestepSpacing::Linspace },
-            ..ScheduleConfig::ho2020()
+            ..NoiseScheduleConfig::ho2020()
         };
         assert_eq!(config.schedule, schedule);
         assert!(!config.use_karras_sigmas && config.final_sigma == FinalSigma::Zero);
@@ -265,14 +265,14 @@ fn the_file_of_stable_diffusion_xl_is_read_and_written_back_with_all_it_holds() 
         "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
         "timestep_spacing": "leading", "trained_betas": null, "use_karras_sigmas": false }"#;
     let config = read(text);
-    let schedule = ScheduleConfig {
+    let schedule = NoiseScheduleConfig {
         beta_start: 0.00085,
         beta_end: 0.012,
         beta_schedule: BetaSchedule::ScaledLinear,
         steps_offset: 1,
         timestep_spacing: TimestepSpacing::Leading,
         clip_sample: false,
-        ..ScheduleConfig::ho2020()
+        ..NoiseScheduleConfig::ho2020()
     };
     assert_eq!((&config.schedule, &config.sampler), (&schedule, &Sampler::Euler(Churn::NONE)));
     let written = map(&config.to_diffusers_json().unwrap());

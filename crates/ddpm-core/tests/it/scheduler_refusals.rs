@@ -2,7 +2,7 @@
 //! value; and so is what this crate has and diffusers does not.
 
 use ddpm_core::{
-    FinalSigma, NoiseMode, PredictionType, Sampler, ScheduleConfig, SchedulerConfig, VarianceType,
+    DiffusersConfig, FinalSigma, NoiseMode, NoiseScheduleConfig, PredictionType, Sampler, VarianceType,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -85,7 +85,7 @@ const REFUSED: [(&str, &str, &str); 62] = [
 fn an_option_or_value_that_is_not_implemented_is_refused_by_class_option_and_value() {
     for (class, option, value) in REFUSED {
         let text = format!(r#"{{ "_class_name": "{class}", "{option}": {value} }}"#);
-        let message = match SchedulerConfig::from_diffusers_json(&text) {
+        let message = match DiffusersConfig::from_diffusers_json(&text) {
             Ok(config) => panic!("{class} {option} {value}: {config:?}"),
             Err(error) => error.to_string(),
         };
@@ -107,7 +107,7 @@ fn what_would_be_supported_is_said() {
         (DDPM, "unheard_of", "1", "no such option"),
     ] {
         let text = format!(r#"{{ "_class_name": "{class}", "{option}": {value} }}"#);
-        let message = SchedulerConfig::from_diffusers_json(&text).unwrap_err().to_string();
+        let message = DiffusersConfig::from_diffusers_json(&text).unwrap_err().to_string();
         assert!(message.contains("supported: ") && message.contains(supported), "{message}");
     }
 }
@@ -120,12 +120,12 @@ fn a_file_without_a_known_class_or_without_json_is_refused() {
         (r#"{ "_class_name": "PNDMScheduler" }"#, r#""PNDMScheduler""#),
         (r#"{ "_class_name": "FlowMatchEulerDiscreteScheduler" }"#, "FlowMatch"),
     ] {
-        let message = SchedulerConfig::from_diffusers_json(text).unwrap_err().to_string();
+        let message = DiffusersConfig::from_diffusers_json(text).unwrap_err().to_string();
         assert!(message.contains("_class_name") && message.contains(found), "{message}");
         assert!(message.contains(UNI_PC) && message.contains(DDPM), "{message}");
     }
     for text in ["", "[]", "null", "{ \"_class_name\": ", "3"] {
-        let message = SchedulerConfig::from_diffusers_json(text).unwrap_err().to_string();
+        let message = DiffusersConfig::from_diffusers_json(text).unwrap_err().to_string();
         assert!(message.starts_with("scheduler configuration: "), "{message}");
     }
 }
@@ -133,19 +133,19 @@ fn a_file_without_a_known_class_or_without_json_is_refused() {
 /// A scheduler of diffusers would do something else.
 #[test]
 fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
-    let plain = || ScheduleConfig {
+    let plain = || NoiseScheduleConfig {
         clip_sample: false,
         prediction_type: PredictionType::VPrediction,
-        ..ScheduleConfig::ho2020()
+        ..NoiseScheduleConfig::ho2020()
     };
     let churn = Churn { s_churn: 1.0, ..Churn::NONE };
     let euler = || Sampler::Euler(Churn::NONE);
-    let new = |schedule: ScheduleConfig, sampler: Sampler| SchedulerConfig::new(schedule, sampler);
-    let clipped = || ScheduleConfig { clip_sample: true, ..plain() };
-    let thresholding = || ScheduleConfig { thresholding: true, ..plain() };
-    let learned = || ScheduleConfig { variance_type: VarianceType::LearnedRange, ..plain() };
-    let zero_snr = || ScheduleConfig { rescale_betas_zero_snr: true, ..plain() };
-    let changed = |sampler: Sampler, change: fn(&mut SchedulerConfig)| {
+    let new = |schedule: NoiseScheduleConfig, sampler: Sampler| DiffusersConfig::new(schedule, sampler);
+    let clipped = || NoiseScheduleConfig { clip_sample: true, ..plain() };
+    let thresholding = || NoiseScheduleConfig { thresholding: true, ..plain() };
+    let learned = || NoiseScheduleConfig { variance_type: VarianceType::LearnedRange, ..plain() };
+    let zero_snr = || NoiseScheduleConfig { rescale_betas_zero_snr: true, ..plain() };
+    let changed = |sampler: Sampler, change: fn(&mut DiffusersConfig)| {
         let mut config = new(plain(), sampler);
         change(&mut config);
         config
@@ -189,6 +189,6 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
         ending(euler()),
     ] {
         let text = config.to_diffusers_json().unwrap();
-        assert_eq!(SchedulerConfig::from_diffusers_json(&text).unwrap(), config, "{text}");
+        assert_eq!(DiffusersConfig::from_diffusers_json(&text).unwrap(), config, "{text}");
     }
 }

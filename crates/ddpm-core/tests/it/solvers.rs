@@ -48,13 +48,13 @@ fn error(
     let mut reached = Vec::new();
     let x = Tensor::from_slice(&POINTS, (POINTS.len(), 1), &Device::Cpu).unwrap();
     let no_noise = |_: &Tensor, draw: usize| panic!("noise was drawn at {draw}");
-    let observe = |step: ddpm_core::Step<'_>| {
+    let callback = |step: ddpm_core::StepInfo<'_>| {
         if step.index == at {
             reached = values(step.x_t);
         }
         Ok(())
     };
-    sampler.run(schedule, timesteps, x, data.network(schedule), no_noise, observe).unwrap();
+    sampler.run(schedule, timesteps, x, data.network(schedule), no_noise, callback).unwrap();
     let next = timesteps.as_slice().get(at + 1).map(|timestep| timestep.alpha_cumprod());
     let levels = [timesteps.first().alpha_cumprod(), next.unwrap_or(timesteps.last_alpha_cumprod())];
     let exact: Vec<f64> = POINTS.iter().map(|&x| flow(data, x, levels)).collect();

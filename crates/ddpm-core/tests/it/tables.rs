@@ -1,8 +1,8 @@
 //! The tables of every schedule, and what is refused or warned of.
 
 use ddpm_core::{
-    BetaSchedule, Compat, Error, NoiseSchedule, PredictionType, Sampler, ScheduleConfig, ScheduleWarning,
-    Scheduler, SchedulerConfig, TimestepSpacing, Timesteps,
+    BetaSchedule, Compat, DiffusersConfig, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType,
+    Sampler, ScheduleWarning, Scheduler, TimestepSpacing, Timesteps,
     sampler::{Churn, DpmSolver},
 };
 
@@ -17,14 +17,14 @@ fn every_schedule() -> impl Iterator<Item = NoiseSchedule> {
         lengths.into_iter().flat_map(move |total| {
             [false, true].map(|zero_snr| {
                 let scale = 1000.0 / total as f64;
-                let config = ScheduleConfig {
+                let config = NoiseScheduleConfig {
                     num_train_timesteps: total,
                     beta_schedule,
                     beta_start: (1e-4 * scale).min(0.5),
                     beta_end: (0.02 * scale).min(0.9),
                     rescale_betas_zero_snr: zero_snr,
                     prediction_type: PredictionType::VPrediction,
-                    ..ScheduleConfig::ho2020()
+                    ..NoiseScheduleConfig::ho2020()
                 };
                 NoiseSchedule::new(&config).unwrap()
             })
@@ -68,11 +68,11 @@ fn no_table_of_any_schedule_has_a_number_that_is_not_finite_or_out_of_range() {
 
 #[test]
 fn the_first_beta_and_the_shape_survive_rescaling_to_zero_terminal_snr() {
-    let plain = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
-    let config = ScheduleConfig {
+    let plain = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
+    let config = NoiseScheduleConfig {
         rescale_betas_zero_snr: true,
         prediction_type: PredictionType::VPrediction,
-        ..ScheduleConfig::ho2020()
+        ..NoiseScheduleConfig::ho2020()
     };
     let rescaled = NoiseSchedule::new(&config).unwrap();
     assert!((rescaled.betas()[0] - 1e-4).abs() < 1e-15);
@@ -89,14 +89,14 @@ fn the_first_beta_and_the_shape_survive_rescaling_to_zero_terminal_snr() {
 
 #[test]
 fn eps_cannot_be_predicted_at_zero_terminal_snr() {
-    let config = ScheduleConfig { rescale_betas_zero_snr: true, ..ScheduleConfig::ho2020() };
+    let config = NoiseScheduleConfig { rescale_betas_zero_snr: true, ..NoiseScheduleConfig::ho2020() };
     assert!(matches!(NoiseSchedule::new(&config), Err(Error::ZeroSnrEpsilon)));
 }
 
 /// Betas made for 1000 steps: scaled by 1000/T they reach 1, and as they are they leave most of the image.
 #[test]
 fn few_steps_with_the_betas_of_many_are_refused_or_warned_of() {
-    let mut config = ScheduleConfig::mnist20();
+    let mut config = NoiseScheduleConfig::mnist20();
     (config.beta_start, config.beta_end) = (1e-4 * 50.0, 0.02 * 50.0);
     assert_out_of_range(NoiseSchedule::new(&config), "beta_end", 1);
     let unscaled = schedule(|c| (c.beta_start, c.beta_end) = (1e-4, 0.02));
@@ -105,28 +105,30 @@ fn few_steps_with_the_betas_of_many_are_refused_or_warned_of() {
     };
     assert_eq!(alpha_cumprod, unscaled.alphas_cumprod()[19]);
     assert!(warning.to_string().contains("0.817"), "{warning}");
-    for config in [ScheduleConfig::mnist20(), ScheduleConfig::ho2020(), ScheduleConfig::cosine()] {
+    for config in
+        [NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::ho2020(), NoiseScheduleConfig::cosine()]
+    {
         assert_eq!(NoiseSchedule::new(&config).unwrap().warning(), None);
     }
 }
 
 #[test]
 fn a_step_over_others_has_the_beta_of_all_of_them() {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     for (t, prev) in [(999, 0), (700, 650), (10, 9), (1, 0)] {
         let kept: f64 = schedule.betas()[prev + 1..=t].iter().map(|beta| 1.0 - beta).product();
-        let step = schedule.posterior_step(t, Some(prev)).unwrap();
+        let step = schedule.posterior_coefs(t, Some(prev)).unwrap();
         assert!((step.beta - (1.0 - kept)).abs() < 1e-12, "{t} to {prev}");
     }
-    let to_x_start = schedule.posterior_step(500, None).unwrap();
+    let to_x_start = schedule.posterior_coefs(500, None).unwrap();
     assert!((to_x_start.beta - (1.0 - schedule.alphas_cumprod()[500])).abs() < 1e-15);
     assert_eq!((to_x_start.variance, to_x_start.x_t_coef), (0.0, 0.0));
     assert!((to_x_start.x_start_coef - 1.0).abs() < 1e-15);
     for prev in [500, 501, 999] {
-        let wrong = schedule.posterior_step(500, Some(prev)).unwrap_err().to_string();
+        let wrong = schedule.posterior_coefs(500, Some(prev)).unwrap_err().to_string();
         assert_eq!(wrong, format!("prev is {prev}, expected a timestep below t = 500"));
     }
-    let beyond = schedule.posterior_step(1000, None).unwrap_err().to_string();
+    let beyond = schedule.posterior_coefs(1000, None).unwrap_err().to_string();
     assert_eq!(beyond, "timestep is 1000, expected 0 to 999");
 }
 
@@ -143,7 +145,7 @@ fn the_log_of_the_posterior_variance_is_that_of_the_variance_but_for_the_first()
 /// σ at which ᾱ is 0 or 1 in f64 have no prediction.
 #[test]
 fn sigmas_must_fall_and_leave_both_signal_and_noise() {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     for (sigmas, position) in [
         (&[1.0, 1.0][..], 1),
         (&[1.0, 2.0], 1),
@@ -162,7 +164,7 @@ fn sigmas_must_fall_and_leave_both_signal_and_noise() {
 
 #[test]
 fn sigmas_of_timesteps_are_those_timesteps_and_others_lie_between() {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     let whole = Timesteps::explicit(&schedule, vec![999, 400, 1, 0]).unwrap();
     let sigmas: Vec<f64> = whole.as_slice().iter().map(|at| at.sigma()).collect();
     let found = Timesteps::from_sigmas(&schedule, &sigmas).unwrap();
@@ -178,7 +180,7 @@ fn sigmas_of_timesteps_are_those_timesteps_and_others_lie_between() {
 
 #[test]
 fn an_end_at_the_smallest_sigma_is_never_noisier_than_the_list() {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     let cleaner = Timesteps::from_sigmas(&schedule, &[1.0, 0.001]).unwrap();
     let last = cleaner.as_slice()[1].alpha_cumprod();
     assert_eq!(cleaner.ending_at_sigma_min(&schedule).last_alpha_cumprod(), last);
@@ -188,7 +190,7 @@ fn an_end_at_the_smallest_sigma_is_never_noisier_than_the_list() {
 
 #[test]
 fn karras_spacing_is_even_in_the_seventh_root_between_the_ends_of_the_schedule() {
-    let schedule = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     let ends = [999, 0].map(|t| schedule.timestep(t).unwrap().sigma());
     let karras = Timesteps::karras(&schedule, 11).unwrap();
     let roots: Vec<f64> = karras.as_slice().iter().map(|at| at.sigma().powf(1.0 / 7.0)).collect();
@@ -200,10 +202,10 @@ fn karras_spacing_is_even_in_the_seventh_root_between_the_ends_of_the_schedule()
     for n in [0, 1001] {
         assert_out_of_range(Timesteps::karras(&schedule, n), "num_inference_steps", n);
     }
-    let config = ScheduleConfig {
+    let config = NoiseScheduleConfig {
         rescale_betas_zero_snr: true,
         prediction_type: PredictionType::Sample,
-        ..ScheduleConfig::ho2020()
+        ..NoiseScheduleConfig::ho2020()
     };
     let endless = NoiseSchedule::new(&config).unwrap();
     assert_out_of_range(Timesteps::karras(&endless, 5), "the largest sigma", "inf");
@@ -228,7 +230,7 @@ fn a_huge_offset_of_a_file_is_refused_by_its_name() {
             let json = serde_json::json!({
                 "_class_name": class, "timestep_spacing": "leading", "steps_offset": offset,
             });
-            let config = SchedulerConfig::from_diffusers_json(&json.to_string()).unwrap();
+            let config = DiffusersConfig::from_diffusers_json(&json.to_string()).unwrap();
             let timesteps = Scheduler::new(&config).unwrap().timesteps(10);
             assert_out_of_range(timesteps, "steps_offset", offset);
         }
@@ -247,9 +249,12 @@ fn timesteps_of_every_class_fall_for_every_number_of_steps() {
     for sampler in samplers {
         for spacing in [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace] {
             for compat in [Compat::Exact, Compat::Diffusers] {
-                let schedule =
-                    ScheduleConfig { timestep_spacing: spacing, compat, ..ScheduleConfig::mnist20() };
-                let mut config = SchedulerConfig::new(schedule, sampler.clone());
+                let schedule = NoiseScheduleConfig {
+                    timestep_spacing: spacing,
+                    compat,
+                    ..NoiseScheduleConfig::mnist20()
+                };
+                let mut config = DiffusersConfig::new(schedule, sampler.clone());
                 for karras in [false, true] {
                     config.use_karras_sigmas = karras && !matches!(sampler, Sampler::Ddim(_));
                     let scheduler = Scheduler::new(&config).unwrap();

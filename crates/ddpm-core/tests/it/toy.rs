@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, Result, Sampler, ScheduleConfig,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Result, Sampler,
     Timestep, Timesteps,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
@@ -85,7 +85,7 @@ pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
 
 /// T = 1000, without clipping.
 pub(crate) fn fine_schedule(prediction_type: PredictionType) -> NoiseSchedule {
-    let config = ScheduleConfig { prediction_type, clip_sample: false, ..ScheduleConfig::ho2020() };
+    let config = NoiseScheduleConfig { prediction_type, clip_sample: false, ..NoiseScheduleConfig::ho2020() };
     NoiseSchedule::new(&config).unwrap()
 }
 
@@ -106,13 +106,13 @@ pub(crate) fn rows() -> Vec<u64> {
 
 /// Independent standard normal numbers, [`ROWS`, `COLUMNS`].
 pub(crate) fn start(seed: u64) -> Tensor {
-    let rng = AddressedRng::new(seed);
+    let rng = CounterRng::new(seed);
     rng.normal(Purpose::SAMPLE_START, &rows(), 0, &[COLUMNS], DType::F64, &Device::Cpu).unwrap()
 }
 
 /// The noise of a run over [`rows`].
 pub(crate) fn noise(seed: u64) -> impl Fn(&Tensor, usize) -> Result<Tensor> {
-    move |x, draw| AddressedRng::new(seed).normal_like(Purpose::SAMPLE_STEP, &rows(), draw, x)
+    move |x, noise_index| CounterRng::new(seed).normal_like(Purpose::SAMPLE_STEP, &rows(), noise_index, x)
 }
 
 /// Mean and standard deviation.

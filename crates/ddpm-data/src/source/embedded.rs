@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::corpus::Corpus;
-use crate::dataset::DataSet;
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::idx;
 use crate::known_digests::{KnownDigests, MNIST_TEST, MNIST_TRAIN};
+use crate::splits::Splits;
 
 macro_rules! asset {
     ($name:literal) => {
@@ -27,7 +27,7 @@ static TEST_LABELS: Asset = asset!("t10k-labels-idx1-ubyte.gz");
 /// The number of classes: the digits 0 to 9.
 const CLASSES: usize = 10;
 
-impl Corpus {
+impl Splits {
     /// The built-in MNIST: 60,000 training and 10,000 test images of 28×28 pixels,
     /// ten classes.
     ///
@@ -35,16 +35,16 @@ impl Corpus {
     /// [`Error::Checksum`](crate::Error::Checksum) or an error of the IDX reader if
     /// the compiled files are not MNIST.
     pub fn mnist() -> Result<Self> {
-        Self::new("MNIST", DataSet::mnist_train()?, Some(DataSet::mnist_test()?))
+        Self::new("MNIST", Dataset::mnist_train()?, Some(Dataset::mnist_test()?))
     }
 }
 
-impl DataSet {
+impl Dataset {
     /// The 60,000 training images of the built-in MNIST. The test images are not
     /// decompressed.
     ///
     /// # Errors
-    /// The same as [`Corpus::mnist`].
+    /// The same as [`Splits::mnist`].
     pub fn mnist_train() -> Result<Self> {
         load("MNIST/train", TRAIN_IMAGES, TRAIN_LABELS, &MNIST_TRAIN)
     }
@@ -53,16 +53,16 @@ impl DataSet {
     /// decompressed.
     ///
     /// # Errors
-    /// The same as [`Corpus::mnist`].
+    /// The same as [`Splits::mnist`].
     pub fn mnist_test() -> Result<Self> {
         load("MNIST/test", TEST_IMAGES, TEST_LABELS, &MNIST_TEST)
     }
 }
 
-fn load(name: &str, images: Asset, labels: Asset, digests: &KnownDigests) -> Result<DataSet> {
+fn load(name: &str, images: Asset, labels: Asset, digests: &KnownDigests) -> Result<Dataset> {
     let images = idx::parse_images(Path::new(images.0), images.1)?;
     let labels = idx::parse_labels(Path::new(labels.0), labels.1)?;
-    let set = DataSet::new(name, images, Some(labels))?.with_classes(CLASSES)?;
+    let set = Dataset::new(name, images, Some(labels))?.with_classes(CLASSES)?;
     // The data set keeps the digests, so later calls do not compute them again.
     digests.verify(&set)?;
     Ok(set)

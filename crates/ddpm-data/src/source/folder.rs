@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::names::{self, IdxName, Split};
-use crate::corpus::Corpus;
-use crate::dataset::DataSet;
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::idx::{self, IdxKind};
+use crate::splits::Splits;
 
-impl Corpus {
+impl Splits {
     /// Reads the IDX files of a folder. Their names are
     ///
     /// ```text
@@ -32,7 +32,7 @@ impl Corpus {
     /// [`Error::NoDataSet`] if the folder has no training images,
     /// [`Error::Ambiguous`] if it has several data sets, [`Error::Read`] if its
     /// files cannot be listed, and the errors of [`idx::read_images`],
-    /// [`DataSet::new`] and [`Corpus::new`].
+    /// [`Dataset::new`] and [`Splits::new`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let folder_files = Listing::read(folder)?;
         let prefix = folder_files.prefix()?;
@@ -46,7 +46,7 @@ impl Corpus {
             };
             let labels = folder_files.find(IdxName { prefix, split, kind: IdxKind::Labels })?;
             let labels = labels.map(|file| idx::read_labels(&file)).transpose()?;
-            DataSet::new(format!("{name}/{split_name}"), idx::read_images(&images)?, labels).map(Some)
+            Dataset::new(format!("{name}/{split_name}"), idx::read_images(&images)?, labels).map(Some)
         };
         let train = load(Split::Train, "train")?.ok_or_else(|| folder_files.no_data_set())?;
         Self::new(&name, train, load(Split::Test, "test")?)

@@ -18,8 +18,8 @@ pub use config::HubConfig;
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubFile};
 
-use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::splits::Splits;
 
 /// The location of a data set. On a command line it is written as:
 ///
@@ -33,8 +33,8 @@ use crate::error::{Error, Result};
 /// # #[cfg(feature = "mnist")] {
 /// use ddpm_data::{HubConfig, Source};
 ///
-/// let corpus = "mnist".parse::<Source>()?.load(&HubConfig::from_env())?;
-/// assert_eq!(corpus.train().len(), 60_000);
+/// let splits = "mnist".parse::<Source>()?.load(&HubConfig::from_env())?;
+/// assert_eq!(splits.train().len(), 60_000);
 /// # }
 /// # Ok::<(), ddpm_data::Error>(())
 /// ```
@@ -52,16 +52,16 @@ impl Source {
     /// Reads the data set. Only [`Source::Hub`] uses `hub`.
     ///
     /// # Errors
-    /// The errors of `Corpus::mnist`, [`Corpus::from_folder`] and `Hub::dataset`;
+    /// The errors of `Splits::mnist`, [`Splits::from_folder`] and `Hub::dataset`;
     /// [`Error::MnistFeature`] or [`Error::HubFeature`] if the crate was built
     /// without the feature that the source needs.
-    pub fn load(&self, hub: &HubConfig) -> Result<Corpus> {
+    pub fn load(&self, hub: &HubConfig) -> Result<Splits> {
         match self {
             #[cfg(feature = "mnist")]
-            Self::Mnist => Corpus::mnist(),
+            Self::Mnist => Splits::mnist(),
             #[cfg(not(feature = "mnist"))]
             Self::Mnist => Err(Error::MnistFeature),
-            Self::Folder(folder) => Corpus::from_folder(folder),
+            Self::Folder(folder) => Splits::from_folder(folder),
             Self::Hub(address) => load_from_hub(address, hub),
         }
     }
@@ -98,12 +98,12 @@ fn fetch_from_hub(address: &HubAddress, _files: &[&str], _config: &HubConfig) ->
 }
 
 #[cfg(feature = "hub")]
-fn load_from_hub(address: &HubAddress, config: &HubConfig) -> Result<Corpus> {
+fn load_from_hub(address: &HubAddress, config: &HubConfig) -> Result<Splits> {
     Hub::new(config.clone())?.dataset(address.owner(), address.name(), address.revision())
 }
 
 #[cfg(not(feature = "hub"))]
-fn load_from_hub(address: &HubAddress, _config: &HubConfig) -> Result<Corpus> {
+fn load_from_hub(address: &HubAddress, _config: &HubConfig) -> Result<Splits> {
     Err(Error::HubFeature { address: format!("hf://datasets/{address}") })
 }
 

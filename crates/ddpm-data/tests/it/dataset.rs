@@ -1,11 +1,11 @@
 //! Data sets and their splits.
 
-use ddpm_data::{Corpus, DataSet, Error, Images, Labels, to_model_scale};
+use ddpm_data::{Dataset, Error, Images, Labels, Splits, to_model_scale};
 
-fn set(pixels: &[u8], labels: Option<&[u8]>) -> DataSet {
+fn set(pixels: &[u8], labels: Option<&[u8]>) -> Dataset {
     let images = Images::new("images", 1, 2, pixels.to_vec()).unwrap();
     let labels = labels.map(|values| Labels { file: "labels".into(), values: values.to_vec() });
-    DataSet::new("set", images, labels).unwrap()
+    Dataset::new("set", images, labels).unwrap()
 }
 
 #[test]
@@ -55,37 +55,37 @@ fn unlabelled_data_sets_have_no_classes() {
     assert_eq!((set.labels(), set.classes(), set.labels_sha256()), (None, None, None));
     assert!(matches!(set.gather_labels(&[0], &mut Vec::new()), Err(Error::NoLabels { .. })));
     assert!(matches!(set.clone().with_classes(2), Err(Error::NoLabels { .. })));
-    let corpus = Corpus::new("corpus", set, None).unwrap();
-    assert_eq!(corpus.train().classes(), None);
-    assert!(matches!(corpus.with_classes(2), Err(Error::NoLabels { name }) if name == "corpus"));
+    let splits = Splits::new("splits", set, None).unwrap();
+    assert_eq!(splits.train().classes(), None);
+    assert!(matches!(splits.with_classes(2), Err(Error::NoLabels { name }) if name == "splits"));
 }
 
 #[test]
 fn classes_are_counted_over_both_splits() {
     let (few, many) = (set(&[0; 4], Some(&[0, 1])), set(&[0; 4], Some(&[2, 5])));
     for (train, test) in [(&few, &many), (&many, &few)] {
-        let corpus = Corpus::new("corpus", train.clone(), Some(test.clone())).unwrap();
-        assert_eq!(corpus.train().classes(), Some(6));
-        assert_eq!(corpus.test().unwrap().classes(), Some(6));
-        let corpus = corpus.with_classes(10).unwrap();
-        assert_eq!(corpus.test().unwrap().classes(), Some(10));
-        assert!(matches!(corpus.with_classes(5), Err(Error::LabelOutOfRange { label: 5, max: 4, .. })));
+        let splits = Splits::new("splits", train.clone(), Some(test.clone())).unwrap();
+        assert_eq!(splits.train().classes(), Some(6));
+        assert_eq!(splits.test().unwrap().classes(), Some(6));
+        let splits = splits.with_classes(10).unwrap();
+        assert_eq!(splits.test().unwrap().classes(), Some(10));
+        assert!(matches!(splits.with_classes(5), Err(Error::LabelOutOfRange { label: 5, max: 4, .. })));
     }
 }
 
 #[test]
 fn a_labelled_train_set_may_have_an_unlabelled_test_set() {
-    let corpus = Corpus::new("c", set(&[0; 4], Some(&[0, 1])), Some(set(&[0; 4], None))).unwrap();
-    let corpus = corpus.with_classes(3).unwrap();
-    assert_eq!(corpus.train().classes(), Some(3));
-    assert_eq!(corpus.test().unwrap().classes(), None);
+    let splits = Splits::new("c", set(&[0; 4], Some(&[0, 1])), Some(set(&[0; 4], None))).unwrap();
+    let splits = splits.with_classes(3).unwrap();
+    assert_eq!(splits.train().classes(), Some(3));
+    assert_eq!(splits.test().unwrap().classes(), None);
 }
 
 #[test]
 fn splits_of_different_sizes_are_refused() {
     let test = Images::new("other", 2, 1, vec![0, 1]).unwrap();
-    let test = DataSet::new("test", test, None).unwrap();
-    let error = Corpus::new("c", set(&[0, 1], None), Some(test)).unwrap_err();
+    let test = Dataset::new("test", test, None).unwrap();
+    let error = Splits::new("c", set(&[0, 1], None), Some(test)).unwrap_err();
     assert!(matches!(error, Error::SplitSize { rows: 2, cols: 1, expected_rows: 1, expected_cols: 2, .. }));
     assert!(error.to_string().starts_with("other: images of 2x1, expected 1x2"), "{error}");
 }
@@ -97,6 +97,6 @@ fn different_data_sets_have_different_digests() {
     assert_ne!(one.images_sha256(), set(&[0, 2], None).images_sha256());
     assert_ne!(one.labels_sha256(), set(&[0, 1], Some(&[2])).labels_sha256());
     // The same bytes in another shape.
-    let tall = DataSet::new("tall", Images::new("x", 2, 1, vec![0, 1]).unwrap(), None).unwrap();
+    let tall = Dataset::new("tall", Images::new("x", 2, 1, vec![0, 1]).unwrap(), None).unwrap();
     assert_ne!(one.images_sha256(), tall.images_sha256());
 }

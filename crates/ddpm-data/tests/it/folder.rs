@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ddpm_data::{Corpus, Error, HubConfig, Source, idx};
+use ddpm_data::{Error, HubConfig, Source, Splits, idx};
 use tempfile::TempDir;
 
 use crate::idx::gzip;
@@ -34,15 +34,15 @@ fn common_names_in_every_spelling() {
                 (&format!("{test}-images{dash}idx3-ubyte{end}"), 3),
                 (&format!("{test}-labels{dash}idx1-ubyte{end}"), 4),
             ]);
-            let corpus = Corpus::from_folder(folder.path()).unwrap();
-            assert_eq!(corpus.train().images(), [1, 1]);
-            assert_eq!(corpus.train().labels(), Some([0, 2].as_slice()));
-            assert_eq!(corpus.test().unwrap().images(), [3, 3]);
-            assert_eq!(corpus.test().unwrap().labels(), Some([0, 4].as_slice()));
-            assert_eq!(corpus.train().classes(), Some(5));
+            let splits = Splits::from_folder(folder.path()).unwrap();
+            assert_eq!(splits.train().images(), [1, 1]);
+            assert_eq!(splits.train().labels(), Some([0, 2].as_slice()));
+            assert_eq!(splits.test().unwrap().images(), [3, 3]);
+            assert_eq!(splits.test().unwrap().labels(), Some([0, 4].as_slice()));
+            assert_eq!(splits.train().classes(), Some(5));
             let name = folder.path().file_name().unwrap().to_str().unwrap();
-            assert_eq!(corpus.name(), name);
-            assert_eq!(corpus.train().name(), format!("{name}/train"));
+            assert_eq!(splits.name(), name);
+            assert_eq!(splits.train().name(), format!("{name}/train"));
         }
     }
 }
@@ -51,9 +51,9 @@ fn common_names_in_every_spelling() {
 fn labels_and_test_set_are_optional() {
     let folder = folder(&[("train-images-idx3-ubyte", 1), ("README", 0)]);
     let source: Source = folder.path().to_str().unwrap().parse().unwrap();
-    let corpus = source.load(&HubConfig::new("http://127.0.0.1:9", "unused")).unwrap();
-    assert!(corpus.test().is_none());
-    assert_eq!(corpus.train().classes(), None);
+    let splits = source.load(&HubConfig::new("http://127.0.0.1:9", "unused")).unwrap();
+    assert!(splits.test().is_none());
+    assert_eq!(splits.train().classes(), None);
 }
 
 #[test]
@@ -64,10 +64,10 @@ fn prefix_of_emnist() {
         ("emnist-balanced-test-images-idx3-ubyte.gz", 2),
         ("emnist-balanced-test-labels-idx1-ubyte.gz", 3),
     ]);
-    let corpus = Corpus::from_folder(folder.path()).unwrap();
-    assert_eq!(corpus.name(), "emnist-balanced");
-    assert_eq!(corpus.train().classes(), Some(47));
-    assert_eq!(corpus.test().unwrap().images(), [2, 2]);
+    let splits = Splits::from_folder(folder.path()).unwrap();
+    assert_eq!(splits.name(), "emnist-balanced");
+    assert_eq!(splits.train().classes(), Some(47));
+    assert_eq!(splits.test().unwrap().images(), [2, 2]);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn two_prefixes_are_ambiguous() {
         ("emnist-digits-train-images-idx3-ubyte", 1),
         ("emnist-letters-train-images-idx3-ubyte", 2),
     ]);
-    let error = Corpus::from_folder(folder.path()).unwrap_err();
+    let error = Splits::from_folder(folder.path()).unwrap_err();
     assert!(matches!(error, Error::Ambiguous { .. }));
     for part in ["emnist-digits", "emnist-letters", folder.path().to_str().unwrap()] {
         assert!(error.to_string().contains(part), "{error}");
@@ -86,13 +86,13 @@ fn two_prefixes_are_ambiguous() {
 #[test]
 fn files_without_a_prefix_take_precedence() {
     let folder = folder(&[("a-train-images-idx3-ubyte", 1), ("train-images-idx3-ubyte", 2)]);
-    assert_eq!(Corpus::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
+    assert_eq!(Splits::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
 }
 
 #[test]
 fn uncompressed_files_take_precedence_over_compressed_ones() {
     let folder = folder(&[("train-images-idx3-ubyte.gz", 1), ("train-images-idx3-ubyte", 2)]);
-    assert_eq!(Corpus::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
+    assert_eq!(Splits::from_folder(folder.path()).unwrap().train().images(), [2, 2]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn two_files_for_the_same_images_are_ambiguous() {
         ("t10k-images-idx3-ubyte", 1),
         ("test-images-idx3-ubyte.gz", 1),
     ]);
-    let error = Corpus::from_folder(folder.path()).unwrap_err();
+    let error = Splits::from_folder(folder.path()).unwrap_err();
     assert!(matches!(error, Error::Ambiguous { .. }));
     assert!(error.to_string().contains("t10k-images-idx3-ubyte, test-images-idx3-ubyte.gz"), "{error}");
 }
@@ -110,7 +110,7 @@ fn two_files_for_the_same_images_are_ambiguous() {
 #[test]
 fn without_a_data_set_the_error_names_the_expected_files() {
     let folder = folder(&[("t10k-images-idx3-ubyte", 1)]);
-    let error = Corpus::from_folder(folder.path()).unwrap_err();
+    let error = Splits::from_folder(folder.path()).unwrap_err();
     assert!(matches!(error, Error::NoDataSet { .. }));
     for part in [folder.path().to_str().unwrap(), "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", ".gz"]
     {
@@ -120,7 +120,7 @@ fn without_a_data_set_the_error_names_the_expected_files() {
 
 #[test]
 fn the_error_names_a_missing_folder() {
-    let error = Corpus::from_folder(Path::new("no/such/folder")).unwrap_err();
+    let error = Splits::from_folder(Path::new("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Read { .. }));
     assert_eq!(error.to_string(), "cannot read no/such/folder");
 }
@@ -130,7 +130,7 @@ fn the_error_names_a_malformed_file() {
     let folder = folder(&[("train-images-idx3-ubyte", 1), ("train-labels-idx1-ubyte", 1)]);
     let labels = folder.path().join("train-labels-idx1-ubyte");
     fs::write(&labels, [0, 0, 8, 1, 0, 0, 0, 9]).unwrap();
-    let error = Corpus::from_folder(folder.path()).unwrap_err();
+    let error = Splits::from_folder(folder.path()).unwrap_err();
     assert!(matches!(error, Error::Short { .. }));
     assert!(error.to_string().starts_with(labels.to_str().unwrap()), "{error}");
 }

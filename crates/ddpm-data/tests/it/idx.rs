@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ddpm_data::idx::{self, IdxKind, Images};
-use ddpm_data::{DataSet, Error, Labels};
+use ddpm_data::{Dataset, Error, Labels};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -226,7 +226,7 @@ fn gzip_bomb_is_not_unpacked() {
 fn empty_set() {
     let images = idx::parse_images(Path::new("none"), &header(&[0x803, 0, 28, 28])).unwrap();
     assert_eq!(images.count(), 0);
-    let error = DataSet::new("set", images, None).unwrap_err();
+    let error = Dataset::new("set", images, None).unwrap_err();
     assert!(matches!(error, Error::Empty { .. }));
     assert_eq!(error.to_string(), "none: holds no images, expected at least one");
 }
@@ -235,7 +235,7 @@ fn empty_set() {
 fn count_mismatch_between_images_and_labels() {
     let images = idx::parse_images(Path::new("the-images"), &valid()).unwrap();
     let labels = Labels { file: "the-labels".into(), values: vec![0, 1, 2] };
-    let error = DataSet::new("set", images, Some(labels)).unwrap_err();
+    let error = Dataset::new("set", images, Some(labels)).unwrap_err();
     assert!(matches!(error, Error::CountMismatch { images: 2, labels: 3, .. }));
     assert_eq!(
         error.to_string(),
@@ -247,7 +247,7 @@ fn count_mismatch_between_images_and_labels() {
 fn label_out_of_range() {
     let images = idx::parse_images(Path::new("the-images"), &valid()).unwrap();
     let labels = Labels { file: "the-labels".into(), values: vec![9, 10] };
-    let set = DataSet::new("set", images, Some(labels)).unwrap();
+    let set = Dataset::new("set", images, Some(labels)).unwrap();
     assert_eq!(set.classes(), Some(11));
     let error = set.with_classes(10).unwrap_err();
     assert!(matches!(error, Error::LabelOutOfRange { index: 1, label: 10, max: 9, .. }));

@@ -1,8 +1,8 @@
 //! The built-in MNIST, compared with published facts about it.
 
-use ddpm_data::{Corpus, DataSet, HubConfig, Source};
+use ddpm_data::{Dataset, HubConfig, Source, Splits};
 
-fn counts(set: &DataSet) -> [usize; 10] {
+fn counts(set: &Dataset) -> [usize; 10] {
     let mut counts = [0; 10];
     for &label in set.labels().unwrap() {
         counts[usize::from(label)] += 1;
@@ -12,16 +12,16 @@ fn counts(set: &DataSet) -> [usize; 10] {
 
 #[test]
 fn sizes_names_and_labels_match_the_published_ones() {
-    let corpus = Corpus::mnist().unwrap();
-    let (train, test) = (corpus.train(), corpus.test().unwrap());
+    let splits = Splits::mnist().unwrap();
+    let (train, test) = (splits.train(), splits.test().unwrap());
     assert_eq!((train.len(), test.len()), (60_000, 10_000));
     for set in [train, test] {
         assert_eq!((set.rows(), set.cols(), set.image_size()), (28, 28, 784));
         assert_eq!(set.classes(), Some(10));
         assert_eq!(set.images().len(), set.len() * 784);
     }
-    assert_eq!((corpus.name(), train.name(), test.name()), ("MNIST", "MNIST/train", "MNIST/test"));
-    assert_eq!(corpus.commit(), None);
+    assert_eq!((splits.name(), train.name(), test.name()), ("MNIST", "MNIST/train", "MNIST/test"));
+    assert_eq!(splits.commit(), None);
     assert_eq!(train.labels().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(test.labels().unwrap()[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
     assert_eq!(counts(train), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]);
@@ -30,7 +30,7 @@ fn sizes_names_and_labels_match_the_published_ones() {
 
 #[test]
 fn mean_and_standard_deviation_match_the_published_ones() {
-    let stats = DataSet::mnist_train().unwrap().stats();
+    let stats = Dataset::mnist_train().unwrap().stats();
     // 0.1307 and 0.3081 for pixels scaled to [0, 1].
     assert!((stats.mean - (2.0 * 0.1307 - 1.0)).abs() < 1e-4, "{stats:?}");
     assert!((stats.std - 2.0 * 0.3081).abs() < 1e-4, "{stats:?}");
@@ -38,7 +38,7 @@ fn mean_and_standard_deviation_match_the_published_ones() {
 
 #[test]
 fn digests_match_the_original_files() {
-    let test = DataSet::mnist_test().unwrap();
+    let test = Dataset::mnist_test().unwrap();
     assert_eq!(test.images_sha256(), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7");
     assert_eq!(
         test.labels_sha256(),
@@ -49,7 +49,7 @@ fn digests_match_the_original_files() {
 #[test]
 fn mnist_is_a_source() {
     let config = HubConfig::new("http://127.0.0.1:9", "unused");
-    let corpus = "mnist".parse::<Source>().unwrap().load(&config).unwrap();
-    assert_eq!(corpus.name(), "MNIST");
-    assert_eq!(corpus.train().len(), 60_000);
+    let splits = "mnist".parse::<Source>().unwrap().load(&config).unwrap();
+    assert_eq!(splits.name(), "MNIST");
+    assert_eq!(splits.train().len(), 60_000);
 }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use candle_core::Device;
-use ddpm_core::ScheduleConfig;
+use ddpm_core::NoiseScheduleConfig;
 
 use super::*;
 
@@ -13,7 +13,7 @@ const MEANS: [[f32; 3]; 2] = [[0.3, -0.2, 0.1], [-0.4, 0.1, 0.2]];
 const DEVIATION: f64 = 0.5;
 
 static SCHEDULE: LazyLock<NoiseSchedule> =
-    LazyLock::new(|| NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap());
+    LazyLock::new(|| NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap());
 
 fn schedule() -> &'static NoiseSchedule {
     &SCHEDULE
@@ -21,8 +21,8 @@ fn schedule() -> &'static NoiseSchedule {
 
 /// The factor of xₜ − √ᾱ m in the best prediction of x₀ ~ N(m, s²): s² √ᾱ / (s² ᾱ + 1 − ᾱ).
 fn gain(t: usize) -> f64 {
-    let (alpha_bar, variance) = (schedule().alphas_cumprod()[t], DEVIATION.powi(2));
-    variance * alpha_bar.sqrt() / (variance * alpha_bar + 1.0 - alpha_bar)
+    let (alpha_cumprod, variance) = (schedule().alphas_cumprod()[t], DEVIATION.powi(2));
+    variance * alpha_cumprod.sqrt() / (variance * alpha_cumprod + 1.0 - alpha_cumprod)
 }
 
 /// The best denoiser for two classes, each a normal distribution about one of the means.
@@ -41,7 +41,7 @@ fn best(x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Tensor> {
 fn images(count: usize) -> (Tensor, Vec<u64>) {
     let indices: Vec<u64> = (0..count as u64).collect();
     let normal =
-        AddressedRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &[3], DType::F32, &Device::Cpu);
+        CounterRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &[3], DType::F32, &Device::Cpu);
     let means: Vec<f32> = (0..count).flat_map(|image| MEANS[image % 2]).collect();
     let means = Tensor::from_vec(means, (count, 3), &Device::Cpu).unwrap();
     (((normal.unwrap() * DEVIATION).unwrap() + means).unwrap(), indices)
@@ -59,18 +59,18 @@ fn errors_are_those_of_the_closed_form_with_the_same_noise_for_each_class() {
     let errors = classifier.errors(&x_start, &indices, best).unwrap();
     assert_eq!(errors.errors.len(), 33 * 4 * 2);
     let mut found = errors.errors.iter();
-    for (draw, &t) in classifier.timesteps().iter().enumerate() {
-        let eps = AddressedRng::new(SEED).normal_like(Purpose::EVALUATION, &indices, draw, &x_start);
-        let (eps, alpha_bar) = (eps.unwrap().to_vec2::<f32>().unwrap(), schedule().alphas_cumprod()[t]);
+    for (noise_index, &t) in classifier.timesteps().iter().enumerate() {
+        let eps = CounterRng::new(SEED).normal_like(Purpose::EVALUATION, &indices, noise_index, &x_start);
+        let (eps, alpha_cumprod) = (eps.unwrap().to_vec2::<f32>().unwrap(), schedule().alphas_cumprod()[t]);
         for (image, eps) in x_start.to_vec2::<f32>().unwrap().iter().zip(&eps) {
             for mean in MEANS {
                 let residual = |i: usize| {
-                    (1.0 - gain(t) * alpha_bar.sqrt()) * f64::from(image[i] - mean[i])
-                        - gain(t) * (1.0 - alpha_bar).sqrt() * f64::from(eps[i])
+                    (1.0 - gain(t) * alpha_cumprod.sqrt()) * f64::from(image[i] - mean[i])
+                        - gain(t) * (1.0 - alpha_cumprod).sqrt() * f64::from(eps[i])
                 };
                 let expected: f64 = (0..3).map(|i| residual(i).powi(2)).sum();
                 let found = f64::from(*found.next().unwrap());
-                assert!((found - expected).abs() < 1e-5, "draw {draw}: {found} {expected}");
+                assert!((found - expected).abs() < 1e-5, "noise_index {noise_index}: {found} {expected}");
             }
         }
     }
@@ -131,7 +131,7 @@ fn draws_are_even_and_nested() {
     rest.sort_unstable();
     assert!(rest.into_iter().eq((0..20).step_by(2)), "half a round is every second timestep");
     assert_eq!(timesteps(schedule(), 20), fifty[..20]);
-    let long = NoiseSchedule::new(&ScheduleConfig::ho2020()).unwrap();
+    let long = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
     let mut few = timesteps(&long, 20);
     few.sort_unstable();
     few.push(1000);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use serde::{Deserialize, Serialize};
 
 /// The architecture of a feature net: convolutions, each followed by ReLU, then Linear ∘ ReLU, whose output
@@ -67,7 +67,7 @@ pub(super) struct Parameter {
 impl FeatureConfig {
     /// The net for a data set: classes are told apart if there are two at least, flips otherwise.
     #[must_use]
-    pub fn for_data(data: &DataSet) -> Self {
+    pub fn for_data(data: &Dataset) -> Self {
         let task = match data.classes() {
             Some(num_classes) if num_classes > 1 => Task::Classes { num_classes },
             _ => Task::Flips,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use candle_core::{D, DType, Device, Tensor};
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use rayon::prelude::*;
 
 use super::{
@@ -24,11 +24,11 @@ const DEVICE_CHUNK: usize = 1024;
 ///
 /// ```
 /// use candle_core::Device;
-/// use ddpm_data::DataSet;
+/// use ddpm_data::Dataset;
 /// use ddpm_eval::FeatureNet;
 ///
 /// let net = FeatureNet::builtin(&Device::Cpu)?;
-/// let test = DataSet::mnist_test()?;
+/// let test = Dataset::mnist_test()?;
 /// let ten = &test.images()[..10 * 784];
 /// assert_eq!(net.features(ten)?.dims(), [10, 128]);
 /// assert_eq!(net.classes(ten)?, [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
@@ -131,7 +131,7 @@ impl FeatureNet {
     /// # Errors
     ///
     /// If it has not; the error names both.
-    pub fn ensure_fits(&self, data: &DataSet) -> Result<()> {
+    pub fn ensure_fits(&self, data: &Dataset) -> Result<()> {
         let FeatureConfig { rows, cols, .. } = self.config;
         if (data.rows(), data.cols()) != (rows, cols) {
             return Err(Error::FeatureSize {
@@ -186,7 +186,7 @@ impl FeatureNet {
     ///
     /// If the data set does not fit the net, or has no labels and the net knows classes, or the tensor library
     /// fails.
-    pub fn accuracy(&self, data: &DataSet) -> Result<ClassAccuracy> {
+    pub fn accuracy(&self, data: &Dataset) -> Result<ClassAccuracy> {
         self.ensure_fits(data)?;
         let (flipped, flips);
         let (pixels, answers) = match self.config.task {

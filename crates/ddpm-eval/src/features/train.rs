@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
-use ddpm_core::{AddressedRng, Purpose};
-use ddpm_data::{DataSet, Epochs};
+use ddpm_core::{CounterRng, Purpose};
+use ddpm_data::{Dataset, ShuffledBatches};
 use rayon::prelude::*;
 
 use super::{
@@ -64,7 +64,7 @@ pub struct FeatureProgress {
 ///
 /// If the data set has images or classes outside of the range of [`FeatureConfig`], or the tensor library fails.
 pub fn train_features(
-    data: &DataSet,
+    data: &Dataset,
     training: &FeatureTraining,
     device: &Device,
     mut progress: impl FnMut(FeatureProgress),
@@ -74,10 +74,10 @@ pub fn train_features(
         let path = data.images_file().to_owned();
         return Err(Error::FeatureOption { path, option, found, expected });
     }
-    let mut epochs = Epochs::new(data.len(), training.batch_size.min(data.len()), training.seed)?;
+    let mut epochs = ShuffledBatches::new(data.len(), training.batch_size.min(data.len()), training.seed)?;
     let per_epoch = epochs.steps_per_epoch() as u64;
     let total = per_epoch * u64::from(training.epochs);
-    let rng = AddressedRng::new(training.seed);
+    let rng = CounterRng::new(training.seed);
     let vars = initial_weights(&config, rng, device)?;
     let net = Trainee::new(&config, &vars, device)?;
     let params = ParamsAdamW { weight_decay: training.weight_decay, ..ParamsAdamW::default() };
@@ -110,7 +110,7 @@ fn schedule(step: u64, total: u64) -> f64 {
 }
 
 /// Normal with variance 2/inputs, as suits ReLU (He et al. 2015, arXiv 1502.01852), and biases of zero.
-fn initial_weights(config: &FeatureConfig, rng: AddressedRng, device: &Device) -> Result<Vec<(String, Var)>> {
+fn initial_weights(config: &FeatureConfig, rng: CounterRng, device: &Device) -> Result<Vec<(String, Var)>> {
     let var = |(index, Parameter { name, shape }): (u64, Parameter)| {
         let tensor = match shape[..] {
             [_, inputs] => {
@@ -182,7 +182,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(data: &DataSet, config: &FeatureConfig, indices: &[u32], step: u64, rng: AddressedRng) -> Self {
+    fn new(data: &Dataset, config: &FeatureConfig, indices: &[u32], step: u64, rng: CounterRng) -> Self {
         let size = data.image_size();
         let mut batch =
             Self { pixels: vec![0.0; indices.len() * size], answers: Vec::with_capacity(indices.len()) };
@@ -233,7 +233,7 @@ fn place(image: &[u8], cols: usize, flip: u32, [down, right]: [i64; 2], out: &mu
 }
 
 /// Each image under each of the four flips, and which one it is.
-pub(super) fn all_flips(data: &DataSet) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn all_flips(data: &Dataset) -> (Vec<u8>, Vec<u8>) {
     let (mut pixels, mut answers) = (Vec::new(), Vec::new());
     for image in data.images().chunks(data.image_size()) {
         for answer in 0..4_u8 {

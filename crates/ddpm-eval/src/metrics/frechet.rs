@@ -9,12 +9,12 @@ use crate::{Error, Result};
 
 /// The mean and the covariance of a set of features.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moments {
+pub struct GaussianFit {
     mean: DVector<f64>,
     covariance: DMatrix<f64>,
 }
 
-impl Moments {
+impl GaussianFit {
     /// The moments of features [N, D]: the covariance is divided by N − 1, as `numpy.cov` and most implementations
     /// of the FID do. N may be less than D; the covariance is then singular.
     ///
@@ -71,7 +71,7 @@ impl Moments {
 /// # Errors
 ///
 /// If the two have another number of features.
-pub fn frechet_distance(a: &Moments, b: &Moments) -> Result<f64> {
+pub fn frechet_distance(a: &GaussianFit, b: &GaussianFit) -> Result<f64> {
     if a.width() != b.width() {
         return Err(Error::FeatureWidths { found: a.width(), expected: b.width() });
     }
@@ -136,11 +136,11 @@ pub struct FrechetPoint {
 ///
 /// # Errors
 ///
-/// As [`Moments::new`] and [`frechet_distance`], and if the subsets are fewer than two, or the smallest is not
+/// As [`GaussianFit::new`] and [`frechet_distance`], and if the subsets are fewer than two, or the smallest is not
 /// 2 to N − 1.
 pub fn frechet_limit(
     features: &Tensor,
-    reference: &Moments,
+    reference: &GaussianFit,
     subsets: &FrechetSubsets,
 ) -> Result<FrechetLimit> {
     let points = Points::features(features, 2)?;
@@ -154,7 +154,7 @@ pub fn frechet_limit(
     let sizes = (0..count).map(|i| smallest + ((points.len() - smallest) * i).div_euclid(count - 1));
     let found = sizes.enumerate().map(|(number, images)| {
         let rows = points.select(&subset(points.len(), images, seed, number)?)?;
-        Ok(FrechetPoint { images, distance: frechet_distance(&Moments::of(&rows)?, reference)? })
+        Ok(FrechetPoint { images, distance: frechet_distance(&GaussianFit::of(&rows)?, reference)? })
     });
     let points: Vec<FrechetPoint> = found.collect::<Result<_>>()?;
     let (distance, slope) = fit(&points);
@@ -176,15 +176,15 @@ fn fit(points: &[FrechetPoint]) -> (f64, f64) {
 mod tests {
     use super::*;
 
-    fn normal(mean: &[f64], variances: &[f64]) -> Moments {
+    fn normal(mean: &[f64], variances: &[f64]) -> GaussianFit {
         let covariance = DMatrix::from_diagonal(&DVector::from_row_slice(variances));
-        Moments { mean: DVector::from_row_slice(mean), covariance }
+        GaussianFit { mean: DVector::from_row_slice(mean), covariance }
     }
 
     /// A rotation of the plane of the two dimensions by an angle.
-    fn turned(moments: &Moments, angle: f64) -> Moments {
+    fn turned(moments: &GaussianFit, angle: f64) -> GaussianFit {
         let rotation = DMatrix::from_row_slice(2, 2, &[angle.cos(), -angle.sin(), angle.sin(), angle.cos()]);
-        Moments {
+        GaussianFit {
             mean: &rotation * &moments.mean,
             covariance: &rotation * &moments.covariance * rotation.transpose(),
         }
@@ -228,7 +228,7 @@ mod tests {
     fn fewer_images_than_features() {
         let features = |seed: f64| {
             let values: Vec<f64> = (0..20 * 48).map(|i| (f64::from(i) * seed).sin().max(-0.5)).collect();
-            Moments::new(&Tensor::from_vec(values, (20, 48), &candle_core::Device::Cpu).unwrap()).unwrap()
+            GaussianFit::new(&Tensor::from_vec(values, (20, 48), &candle_core::Device::Cpu).unwrap()).unwrap()
         };
         let (a, b) = (features(12.9898), features(78.233));
         let inner = root(&a.covariance) * &b.covariance * root(&a.covariance);

@@ -1,7 +1,7 @@
 //! Precision and recall, density and coverage.
 
 use candle_core::Tensor;
-use ddpm_core::likelihood::Estimate;
+use ddpm_core::likelihood::MeanAndError;
 use serde::Serialize;
 
 use super::{estimate, nearest::nearest, points::Points};
@@ -67,9 +67,9 @@ impl Manifold {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PrecisionRecall {
     /// The part of the generated images, 0 to 1, inside a ball of a real one: how realistic they are.
-    pub precision: Estimate,
+    pub precision: MeanAndError,
     /// The part of the real images, 0 to 1, inside a ball of a generated one: how much of the variety is there.
-    pub recall: Estimate,
+    pub recall: MeanAndError,
 }
 
 /// Improved precision and recall (Kynkäänniemi et al. 2019, eq. 2, who take k = 3). A point at the very distance of
@@ -81,7 +81,7 @@ pub struct PrecisionRecall {
 /// If `k` is 0 or more than either manifold was made for, the numbers of features differ, or the tensor library
 /// fails.
 pub fn precision_recall(real: &Manifold, generated: &Manifold, k: usize) -> Result<PrecisionRecall> {
-    let share = |manifold: &Manifold, points: &Points<'_>| -> Result<Estimate> {
+    let share = |manifold: &Manifold, points: &Points<'_>| -> Result<MeanAndError> {
         let counts = manifold.balls_around(&manifold.radii(k)?, points)?;
         Ok(estimate(&counts.iter().map(|count| count.min(1.0)).collect::<Vec<_>>()))
     };
@@ -96,9 +96,9 @@ pub fn precision_recall(real: &Manifold, generated: &Manifold, k: usize) -> Resu
 pub struct DensityCoverage {
     /// The balls of real images that a generated one is inside of, divided by k; about 1 for real images, and more
     /// where images crowd around the typical.
-    pub density: Estimate,
+    pub density: MeanAndError,
     /// The part of the real images, 0 to 1, with a generated one inside their ball.
-    pub coverage: Estimate,
+    pub coverage: MeanAndError,
 }
 
 /// Density and coverage (Naeem et al. 2020, eq. 5 and 6, who take k = 5), with balls around real images alone.

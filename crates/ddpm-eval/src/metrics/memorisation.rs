@@ -1,7 +1,7 @@
 //! Whether generated images are copies of training images.
 
 use candle_core::Device;
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use serde::Serialize;
 
 use super::{nearest::nearest, points::Points};
@@ -23,7 +23,7 @@ pub struct NearestImage {
 /// # Errors
 ///
 /// If the images are of another size, the reference set is empty, or the tensor library fails.
-pub fn nearest_images(reference: &DataSet, pixels: &[u8], device: &Device) -> Result<Vec<NearestImage>> {
+pub fn nearest_images(reference: &Dataset, pixels: &[u8], device: &Device) -> Result<Vec<NearestImage>> {
     let size = reference.image_size();
     if !pixels.len().is_multiple_of(size) {
         let data = reference.name().to_owned();
@@ -111,13 +111,13 @@ impl Memorisation {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_data::{Corpus, Images};
+    use ddpm_data::{Images, Splits};
 
     use super::*;
 
-    fn reference() -> DataSet {
+    fn reference() -> Dataset {
         let pixels = vec![0, 0, 255, 0, 0, 255, 255, 0];
-        DataSet::new("test", Images::new("test", 1, 2, pixels).unwrap(), None).unwrap()
+        Dataset::new("test", Images::new("test", 1, 2, pixels).unwrap(), None).unwrap()
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
     /// the first 300 test images (`fixtures/generate/nearest.py`).
     #[test]
     fn the_nearest_digits_are_those_of_scikit_learn() {
-        let (train, test) = Corpus::mnist().unwrap().into_splits();
+        let (train, test) = Splits::mnist().unwrap().into_splits();
         let test = test.unwrap();
         let found = nearest_images(&train, &test.images()[..300 * 784], &Device::Cpu).unwrap();
         let of_class = |(found, label): &(NearestImage, &u8)| train.labels().unwrap()[found.index] == **label;

@@ -21,18 +21,18 @@ mod points;
 mod subsets;
 
 pub use diversity::Diversity;
-pub use frechet::{FrechetLimit, FrechetPoint, FrechetSubsets, Moments, frechet_distance, frechet_limit};
+pub use frechet::{FrechetLimit, FrechetPoint, FrechetSubsets, GaussianFit, frechet_distance, frechet_limit};
 pub use kernel::{KernelDistance, KernelSubsets, kernel_distance, kernel_mmd2};
 pub use manifold::{DensityCoverage, Manifold, PrecisionRecall, density_coverage, precision_recall};
 pub use memorisation::{ClosePair, Memorisation, NearestImage, nearest_images};
 
-use ddpm_core::likelihood::Estimate;
+use ddpm_core::likelihood::MeanAndError;
 
 /// The mean of one or more numbers and its standard error.
-fn estimate(values: &[f64]) -> Estimate {
+fn estimate(values: &[f64]) -> MeanAndError {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     let standard_error = if n > 1.0 { (squares / (n - 1.0) / n).sqrt() } else { f64::INFINITY };
-    Estimate { mean, standard_error }
+    MeanAndError { mean, standard_error }
 }

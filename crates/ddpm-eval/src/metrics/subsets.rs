@@ -1,13 +1,13 @@
 //! Random rows of a set.
 
-use ddpm_data::Epochs;
+use ddpm_data::ShuffledBatches;
 
 use crate::Result;
 
 /// `size` of `rows` rows, none of them twice: the first ones of the shuffle that the seed and the number give.
 /// `size` is 1 to `rows`.
 pub(super) fn subset(rows: usize, size: usize, seed: u64, number: usize) -> Result<Vec<u32>> {
-    let mut shuffles = Epochs::new(rows, size, seed)?;
+    let mut shuffles = ShuffledBatches::new(rows, size, seed)?;
     let first = number * shuffles.steps_per_epoch();
     Ok(shuffles.batch(first as u64).to_vec())
 }

@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 
 use super::{
-    DENSITY_K, Evaluation, Frechet, GeneratedImages, ManifoldFigures, Measured, Metric, PAIRWISE,
+    DENSITY_K, Evaluation, Frechet, GeneratedImages, ManifoldMetrics, Measured, Metric, PAIRWISE,
     PRECISION_K, Report, View,
     select::{RealImages, draw},
 };
 use crate::{
-    ClassAccuracy, Description, Diversity, FrechetSubsets, KernelSubsets, Manifold, Moments, Result,
+    ClassAccuracy, Description, Diversity, FrechetSubsets, GaussianFit, KernelSubsets, Manifold, Result,
     density_coverage, frechet_distance, frechet_limit, kernel_distance, precision_recall,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn by_features(
     let subset_features = if wants(Metric::Frechet) {
         let all = net.features(&train.pixels())?;
         started("Fréchet distance");
-        let moments = Moments::new(&all)?;
+        let moments = GaussianFit::new(&all)?;
         report.frechet = both.measure(|set| frechet(set, &moments, seed).map(Some))?.map(|found| {
             let ratio = found.floor.as_ref().map(|floor| found.generated.distance / floor.distance);
             Measured { ratio: ratio.filter(|ratio| ratio.is_finite()), ..found }
@@ -53,8 +53,11 @@ pub(super) fn by_features(
     } else {
         net.features(&subset.pixels())?
     };
-    report.view =
-        Some(View::new(&subset_features, &Moments::new(&subset_features)?, &images.description.features)?);
+    report.view = Some(View::new(
+        &subset_features,
+        &GaussianFit::new(&subset_features)?,
+        &images.description.features,
+    )?);
     if wants(Metric::Kernel) {
         started("kernel distance");
         let least = [report.samples, subset.len()].into_iter().chain(report.test_images).min();
@@ -129,7 +132,7 @@ impl Both<'_> {
     }
 }
 
-fn frechet(set: &Judged, real: &Moments, seed: u64) -> Result<Frechet> {
+fn frechet(set: &Judged, real: &GaussianFit, seed: u64) -> Result<Frechet> {
     let features = &set.description.features;
     let images = features.dim(0)?;
     let subsets = FrechetSubsets::chong2020(seed);
@@ -139,15 +142,15 @@ fn frechet(set: &Judged, real: &Moments, seed: u64) -> Result<Frechet> {
     } else {
         None
     };
-    Ok(Frechet { images, distance: frechet_distance(&Moments::new(features)?, real)?, limit })
+    Ok(Frechet { images, distance: frechet_distance(&GaussianFit::new(features)?, real)?, limit })
 }
 
-fn manifold(set: &Judged, real: &Manifold) -> Result<ManifoldFigures> {
+fn manifold(set: &Judged, real: &Manifold) -> Result<ManifoldMetrics> {
     let features = set.few()?;
     let own = Manifold::new(&features, PRECISION_K)?;
     let near = precision_recall(real, &own, PRECISION_K)?;
     let dense = density_coverage(real, &features, DENSITY_K)?;
-    Ok(ManifoldFigures {
+    Ok(ManifoldMetrics {
         precision: near.precision,
         recall: near.recall,
         density: dense.density,

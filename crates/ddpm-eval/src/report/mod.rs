@@ -12,8 +12,8 @@ mod select;
 mod view;
 
 use candle_core::Device;
-use ddpm_core::likelihood::Estimate;
-use ddpm_data::DataSet;
+use ddpm_core::likelihood::MeanAndError;
+use ddpm_data::Dataset;
 use serde::Serialize;
 
 use crate::{
@@ -66,9 +66,9 @@ pub struct Evaluation<'a> {
     /// The ruler.
     pub net: &'a FeatureNet,
     /// The images to compare with.
-    pub train: &'a DataSet,
+    pub train: &'a Dataset,
     /// The images whose figures are the floor: what a perfect model would reach.
-    pub test: Option<&'a DataSet>,
+    pub test: Option<&'a Dataset>,
     /// Real images of other classes are left out; none leaves out no image.
     pub classes: Option<&'a [u8]>,
     /// What to measure.
@@ -107,7 +107,7 @@ pub struct Report {
     /// Distance to the subset.
     pub kernel: Option<Measured<KernelDistance>>,
     /// Comparison with the subset.
-    pub manifold: Option<Measured<ManifoldFigures>>,
+    pub manifold: Option<Measured<ManifoldMetrics>>,
     /// By the feature net.
     pub accuracy: Option<Measured<ClassAccuracy>>,
     /// In units of that of the subset; without classes, of all images together.
@@ -145,15 +145,15 @@ pub struct Frechet {
 
 /// How two sets lie in each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ManifoldFigures {
+pub struct ManifoldMetrics {
     /// The part near a real image.
-    pub precision: Estimate,
+    pub precision: MeanAndError,
     /// The part of real images near one of these.
-    pub recall: Estimate,
+    pub recall: MeanAndError,
     /// How many real images one of these is near to.
-    pub density: Estimate,
+    pub density: MeanAndError,
     /// The part of real images with one of these nearby.
-    pub coverage: Estimate,
+    pub coverage: MeanAndError,
 }
 
 /// How near images come to training images.

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use ddpm_data::{DataSet, Epochs};
+use ddpm_data::{Dataset, ShuffledBatches};
 
 use crate::Result;
 
 /// Some of the images of a data set, in its order.
 pub(super) struct RealImages<'a> {
-    data: &'a DataSet,
+    data: &'a Dataset,
     indices: Vec<u32>,
 }
 
 impl<'a> RealImages<'a> {
     /// The images of some classes, or of all; `limit` of them, drawn at random, if there are more.
-    pub(super) fn of(data: &'a DataSet, classes: Option<&[u8]>, limit: usize, seed: u64) -> Result<Self> {
+    pub(super) fn of(data: &'a Dataset, classes: Option<&[u8]>, limit: usize, seed: u64) -> Result<Self> {
         let of_class = |index: &u32| match (classes, data.labels()) {
             (Some(classes), Some(labels)) => classes.contains(&labels[*index as usize]),
             _ => true,
@@ -53,7 +53,7 @@ pub(super) fn draw(count: usize, limit: usize, seed: u64) -> Result<Vec<u32>> {
     if count <= limit {
         return Ok((0..).take(count).collect());
     }
-    let mut chosen = Epochs::new(count, limit, seed)?.batch(0).to_vec();
+    let mut chosen = ShuffledBatches::new(count, limit, seed)?.batch(0).to_vec();
     chosen.sort_unstable();
     Ok(chosen)
 }

@@ -17,13 +17,13 @@ fn bars(count: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     ((0..count * SIDE * SIDE).map(pixel).collect(), labels.collect())
 }
 
-fn data(count: usize, seed: u64, labelled: bool) -> DataSet {
+fn data(count: usize, seed: u64, labelled: bool) -> Dataset {
     let (pixels, values) = bars(count, seed);
     let labels = labelled.then(|| Labels { file: "labels".into(), values });
-    DataSet::new("bars", Images::new("bars", SIDE, SIDE, pixels).unwrap(), labels).unwrap()
+    Dataset::new("bars", Images::new("bars", SIDE, SIDE, pixels).unwrap(), labels).unwrap()
 }
 
-fn net(train: &DataSet) -> FeatureNet {
+fn net(train: &Dataset) -> FeatureNet {
     let training = FeatureTraining { epochs: 20, ..FeatureTraining::recipe(1) };
     train_features(train, &training, &Device::Cpu, |_| ()).unwrap()
 }

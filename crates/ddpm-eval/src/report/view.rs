@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
 
-use crate::{Moments, Result};
+use crate::{GaussianFit, Result};
 
 /// Points of a set, at most: more could not be told apart.
 const POINTS: usize = 1000;
@@ -22,7 +22,7 @@ pub struct View {
 impl View {
     /// The first two principal components of the features [N, D] of training images, of which `train` are the
     /// moments.
-    pub(super) fn new(train: &Tensor, moments: &Moments, generated: &Tensor) -> Result<Self> {
+    pub(super) fn new(train: &Tensor, moments: &GaussianFit, generated: &Tensor) -> Result<Self> {
         let width = moments.width();
         let covariance = DMatrix::from_row_slice(width, width, moments.covariance());
         let eigen = covariance.symmetric_eigen();
@@ -68,7 +68,7 @@ mod tests {
         let rows = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [3.0, 3.0, 1.0], [-1.0, -1.0, 1.0]];
         let train = Tensor::from_slice(rows.as_flattened(), (4, 3), &Device::Cpu).unwrap();
         let generated = Tensor::from_slice(&[1.0, 1.0, 9.0], (1, 3), &Device::Cpu).unwrap();
-        let moments = Moments::new(&train).unwrap();
+        let moments = GaussianFit::new(&train).unwrap();
         let view = View::new(&train, &moments, &generated).unwrap();
         let (long, short) = (8.0_f32.sqrt(), 2.0_f32.sqrt());
         let near = |found: f32, expected: f32| assert!((found - expected).abs() < 1e-6, "{found} {expected}");

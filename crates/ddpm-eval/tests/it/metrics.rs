@@ -1,9 +1,9 @@
 //! Every figure against those of published packages (`fixtures/README.md`).
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_data::{DataSet, Images};
+use ddpm_data::{Dataset, Images};
 use ddpm_eval::{
-    Diversity, KernelSubsets, Manifold, Moments, density_coverage, frechet_distance, kernel_distance,
+    Diversity, GaussianFit, KernelSubsets, Manifold, density_coverage, frechet_distance, kernel_distance,
     kernel_mmd2, nearest_images, precision_recall,
 };
 
@@ -50,7 +50,7 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
 #[test]
 fn moments_are_those_of_numpy() {
     for name in ["real", "generated", "flat", "flat_generated"] {
-        let moments = Moments::new(&features(name)).unwrap();
+        let moments = GaussianFit::new(&features(name)).unwrap();
         assert_close(name, moments.mean(), &values(&format!("mean/{name}")), 1e-12);
         assert_close(name, moments.covariance(), &values(&format!("covariance/{name}")), 1e-12);
     }
@@ -60,7 +60,7 @@ fn moments_are_those_of_numpy() {
 #[test]
 fn frechet_distances_are_those_of_torch_fidelity() {
     for (one, other) in PAIRS {
-        let (a, b) = (Moments::new(&features(one)).unwrap(), Moments::new(&features(other)).unwrap());
+        let (a, b) = (GaussianFit::new(&features(one)).unwrap(), GaussianFit::new(&features(other)).unwrap());
         let tolerance = if other.starts_with("flat") { 1e-6 } else { 1e-9 };
         let found = frechet_distance(&a, &b).unwrap();
         assert_close("distance", &[found], &[expected("frechet", (one, other))], tolerance);
@@ -128,7 +128,7 @@ fn distances_within_classes_are_those_of_scikit_learn() {
 #[test]
 fn nearest_images_are_those_of_scikit_learn() {
     let train = Images::new("train", 8, 8, bytes("images/train")).unwrap();
-    let train = DataSet::new("train", train, None).unwrap();
+    let train = Dataset::new("train", train, None).unwrap();
     let found = nearest_images(&train, &bytes("images/queries"), &Device::Cpu).unwrap();
     let distances: Vec<f64> = found.iter().map(|image| image.distance).collect();
     let indices: Vec<f64> = found.iter().map(|image| image.index as f64).collect();

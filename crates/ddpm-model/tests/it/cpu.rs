@@ -1,7 +1,7 @@
 //! The CPU kernels against the tensor path: outputs, and every gradient.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{NoiseSchedule, ScheduleConfig};
+use ddpm_core::{NoiseSchedule, NoiseScheduleConfig};
 use ddpm_kernels::{AdamwEma, Batch, StatePart, Training};
 use ddpm_model::{Denoiser, DenoiserConfig, Network};
 
@@ -59,7 +59,7 @@ fn training(config: &DenoiserConfig, weights: &[Vec<f32>], batch: usize) -> Trai
 }
 
 fn schedule() -> NoiseSchedule {
-    NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap()
+    NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap()
 }
 
 fn rounded(tensor: &Tensor) -> Vec<f32> {
@@ -81,7 +81,7 @@ fn output_loss_and_every_gradient_are_those_of_the_tensor_path() {
         let vars: Vec<(String, Var)> =
             initial.iter().map(|(name, w)| (name.clone(), Var::from_tensor(&exact(w)).unwrap())).collect();
         let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
+        let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), tensors).unwrap();
         let x_t = images(&config, batch as u64);
         let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
         let target = (x_t.cos().unwrap() * 2.0).unwrap();

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::ScheduleConfig;
+use ddpm_core::NoiseScheduleConfig;
 use ddpm_model::{Denoiser, Error, WeightType, read_model, write_model};
 
 use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain};
@@ -38,7 +38,7 @@ fn with_last_weight(value: f32) -> Denoiser {
     let mut bias: Vec<f32> = weights["output.bias"].to_vec1().unwrap();
     *bias.last_mut().unwrap() = value;
     weights.insert("output.bias".to_owned(), Tensor::new(bias, &Device::Cpu).unwrap());
-    Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap()
+    Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap()
 }
 
 /// Loss of a model: NaN, infinite weights and f16 overflow were written without an error.

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor, Var};
-use ddpm_core::ScheduleConfig;
+use ddpm_core::NoiseScheduleConfig;
 use ddpm_model::{Denoiser, DenoiserConfig};
 
 use crate::{images, small_mlp, small_patch_mlp, small_plain, weights};
 
 /// A loss that weighs each output differently, so that no gradient cancels.
 fn loss(config: &DenoiserConfig, weights: &HashMap<String, Tensor>) -> Tensor {
-    let denoiser = Denoiser::new(config, &ScheduleConfig::mnist20(), weights.clone()).unwrap();
+    let denoiser = Denoiser::new(config, &NoiseScheduleConfig::mnist20(), weights.clone()).unwrap();
     let x_t = images(config, 3).to_dtype(DType::F64).unwrap();
     // Class 5 is the null class.
     let output = denoiser.forward(&x_t, &[0, 7, 19], &[1, 5, 2]).unwrap();

@@ -15,7 +15,7 @@ mod prediction;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{AddressedRng, Purpose, ScheduleConfig};
+use ddpm_core::{CounterRng, NoiseScheduleConfig, Purpose};
 use ddpm_model::{Denoiser, DenoiserConfig, Network, initial_weights};
 
 /// A small network.
@@ -41,7 +41,7 @@ fn small_patch_mlp() -> DenoiserConfig {
 
 /// Weights as they would be after training: none is zero, or a test could not see its part.
 fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
-    let rng = AddressedRng::new(4);
+    let rng = CounterRng::new(4);
     let mut weights = initial_weights(config, 3, &Device::Cpu).unwrap();
     for (parameter, index) in std::iter::zip(config.parameters(), 0..) {
         let shape = parameter.shape.as_slice();
@@ -56,13 +56,13 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
 }
 
 fn denoiser(config: &DenoiserConfig) -> Denoiser {
-    Denoiser::new(config, &ScheduleConfig::mnist20(), weights(config, DType::F32)).unwrap()
+    Denoiser::new(config, &NoiseScheduleConfig::mnist20(), weights(config, DType::F32)).unwrap()
 }
 
 fn images(config: &DenoiserConfig, batch: u64) -> Tensor {
     let indices: Vec<u64> = (0..batch).collect();
     let shape = [config.pixels()];
-    AddressedRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
+    CounterRng::new(9).normal(Purpose::SAMPLE_START, &indices, 0, &shape, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {

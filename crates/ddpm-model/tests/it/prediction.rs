@@ -1,8 +1,8 @@
 //! Prediction: independence of the batch, conversion, guidance, and refusals.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{NoiseMode, PredictionType, Sampler, ScheduleConfig, sampler::Churn};
-use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, Steps, initial_weights};
+use ddpm_core::{NoiseMode, NoiseScheduleConfig, PredictionType, Sampler, sampler::Churn};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, TimestepSelection, initial_weights};
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
 
@@ -11,7 +11,7 @@ use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
 fn an_image_is_the_same_bits_alone_and_in_a_batch() {
     let config = DenoiserConfig::mlp(28, 28, 10);
     let weights = initial_weights(&config, 1, &candle_core::Device::Cpu).unwrap();
-    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
+    let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap();
     let batch = 117;
     let x_t = images(&config, batch as u64);
     let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
@@ -45,7 +45,7 @@ fn the_named_prediction_is_the_raw_output_converted() {
     let x_t = images(&small_mlp(), 4);
     let raw = denoiser(&small_mlp()).forward(&x_t, &[7; 4], &[0, 1, 2, 3]).unwrap();
     for to in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
-        let schedule = ScheduleConfig { prediction_type: to, ..ScheduleConfig::mnist20() };
+        let schedule = NoiseScheduleConfig { prediction_type: to, ..NoiseScheduleConfig::mnist20() };
         let weights = denoiser(&small_mlp()).weights().clone();
         let denoiser = Denoiser::new(&small_mlp(), &schedule, weights).unwrap();
         let named = denoiser.predict(&x_t, 7, &[0, 1, 2, 3], 1.0).unwrap();
@@ -150,7 +150,7 @@ fn a_denoiser_over_variables_predicts_with_their_present_values() {
         .map(|(name, weight)| (name, candle_core::Var::from_tensor(&weight).unwrap()))
         .collect();
     let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), tensors).unwrap();
+    let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), tensors).unwrap();
     let x_t = images(&config, 2);
     let predict = || bits(&denoiser.predict(&x_t, 3, &[1, 2], 1.0).unwrap());
     let before = predict();
@@ -169,7 +169,7 @@ fn weights_that_depend_on_a_variable_are_followed() {
         .into_iter()
         .map(|(name, weight)| (name, weight.broadcast_mul(&scale).unwrap()))
         .collect();
-    let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
+    let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap();
     let output = denoiser.forward(&images(&config, 2), &[3, 4], &[1, 2]).unwrap();
     let gradients = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = gradients.get(&scale).unwrap().to_scalar::<f32>().unwrap();
@@ -179,7 +179,7 @@ fn weights_that_depend_on_a_variable_are_followed() {
 #[test]
 fn weights_that_are_not_those_of_the_configuration_are_named() {
     let weights = crate::weights(&small_mlp(), candle_core::DType::F32);
-    let build = |weights| Denoiser::new(&small_mlp(), &ScheduleConfig::mnist20(), weights).unwrap_err();
+    let build = |weights| Denoiser::new(&small_mlp(), &NoiseScheduleConfig::mnist20(), weights).unwrap_err();
     let mut missing = weights.clone();
     missing.remove("input.bias");
     assert_eq!(build(missing).to_string(), "weight `input.bias` is missing, expected [16]");
@@ -209,8 +209,9 @@ fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
 fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     let config = small_mlp();
     let sample = |weights| {
-        let denoiser = Denoiser::new(&config, &ScheduleConfig::mnist20(), weights).unwrap();
-        let sampling = SampleConfig { steps: Steps::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
+        let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap();
+        let sampling =
+            SampleConfig { steps: TimestepSelection::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
         denoiser.sample(&sampling, &[7, 40, 9], &[1, 3, 3], |_| Ok(()))
     };
     sample(crate::weights(&config, candle_core::DType::F32)).unwrap();
@@ -242,7 +243,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
 fn samples_that_are_not_finite_are_refused() {
     let denoiser = denoiser(&small_mlp());
     let sampler = Sampler::Ddpm(NoiseMode::Variances(vec![0.1, 1e300]));
-    let steps = Steps::List(vec![19, 5]);
+    let steps = TimestepSelection::List(vec![19, 5]);
     let config = SampleConfig { sampler, steps, ..SampleConfig::ancestral(1, &denoiser) };
     let sampled = denoiser.sample(&config, &[0], &[0], |_| Ok(()));
     sampled.unwrap();

@@ -1,18 +1,18 @@
 //! The order of checkpoints, and of a checkpoint and the log.
 
-use ddpm_data::{DataSet, Images};
+use ddpm_data::{Dataset, Images};
 use ddpm_model::{DenoiserConfig, Network};
 use tempfile::tempdir;
 
 use super::*;
 use crate::Preset;
 
-fn data() -> DataSet {
+fn data() -> Dataset {
     let pixels = (0..8 * 16).collect();
-    DataSet::new("tiny", Images::new("images", 4, 4, pixels).unwrap(), None).unwrap()
+    Dataset::new("tiny", Images::new("images", 4, 4, pixels).unwrap(), None).unwrap()
 }
 
-fn config(data: &DataSet) -> TrainConfig {
+fn config(data: &Dataset) -> TrainConfig {
     let preset = TrainConfig::preset(Preset::Quick, data);
     let network = Network::Plain { width: 8, layers: 1, embedding: 8 };
     TrainConfig { batch_size: 4, denoiser: DenoiserConfig { network, ..preset.denoiser }, ..preset }

@@ -3,8 +3,8 @@
 use std::iter::zip;
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
-use ddpm_data::{DataSet, to_model_scale};
+use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_data::{Dataset, to_model_scale};
 use ddpm_kernels::{StatePart, Training};
 use ddpm_model::{Parameter, initial_weights};
 
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct CpuEngine {
     training: Training,
     parameters: Vec<Parameter>,
-    output_type: PredictionType,
+    parameterization: PredictionType,
     /// The noise of the batch, [B, pixels].
     eps: Vec<f32>,
 }
@@ -34,7 +34,7 @@ impl CpuEngine {
         Ok(Self {
             training: Training::new(config.cpu_network(schedule), &values, batch),
             parameters,
-            output_type: config.output_type,
+            parameterization: config.parameterization,
             eps: vec![0.0; batch * config.pixels()],
         })
     }
@@ -43,9 +43,9 @@ impl CpuEngine {
     pub(super) fn step(
         &mut self,
         batch: &Batch<'_>,
-        data: &DataSet,
+        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: AddressedRng,
+        rng: CounterRng,
         size: StepSize,
     ) -> Result<Tensor> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
@@ -54,13 +54,13 @@ impl CpuEngine {
             .zip(self.eps.chunks(pixels))
             .enumerate()
             .map(|(place, ((&index, &t), eps))| {
-                let alpha_bar = schedule.alphas_cumprod()[t];
-                let (signal, noise) = (alpha_bar.sqrt() as f32, (1.0 - alpha_bar).sqrt() as f32);
+                let alpha_cumprod = schedule.alphas_cumprod()[t];
+                let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
                 let image = match &batch.moved {
                     Some(moved) => &moved[place * pixels..][..pixels],
                     None => &data.images()[index as usize * pixels..][..pixels],
                 };
-                let target = match self.output_type {
+                let target = match self.parameterization {
                     PredictionType::Epsilon => [0.0, 1.0],
                     PredictionType::Sample => [1.0, 0.0],
                     PredictionType::VPrediction => [-noise, signal],

@@ -4,8 +4,8 @@ mod cpu;
 mod tensor;
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{AddressedRng, NoiseSchedule};
-use ddpm_data::DataSet;
+use ddpm_core::{CounterRng, NoiseSchedule};
+use ddpm_data::Dataset;
 use ddpm_kernels::StatePart;
 
 use crate::{Result, TrainConfig, optimizer::StepSize};
@@ -41,7 +41,7 @@ impl Engine {
     pub(crate) fn new(
         config: &TrainConfig,
         schedule: &NoiseSchedule,
-        data: &DataSet,
+        data: &Dataset,
         device: &Device,
     ) -> Result<Self> {
         if device.is_cpu() {
@@ -58,7 +58,7 @@ impl Engine {
     fn tensor(
         config: &TrainConfig,
         schedule: &NoiseSchedule,
-        data: &DataSet,
+        data: &Dataset,
         device: &Device,
     ) -> Result<Self> {
         Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?)))
@@ -68,9 +68,9 @@ impl Engine {
     pub(crate) fn step(
         &mut self,
         batch: &Batch<'_>,
-        data: &DataSet,
+        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: AddressedRng,
+        rng: CounterRng,
         size: StepSize,
     ) -> Result<Tensor> {
         match self {
@@ -98,7 +98,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{LossWeighting, PredictionType, ScheduleConfig};
+    use ddpm_core::{LossWeighting, NoiseScheduleConfig, PredictionType};
     use ddpm_data::{Images, Labels};
     use ddpm_model::{DenoiserConfig, Network};
 
@@ -112,9 +112,9 @@ mod tests {
         let pixels: Vec<u8> = (0..40 * 30_usize).map(|i| (i * 37 % 256) as u8).collect();
         let images = Images::new("test", 5, 6, pixels).unwrap();
         let labels = Labels { file: "test".into(), values: (0..40).map(|i| i % 3).collect() };
-        let data = DataSet::new("test", images, Some(labels)).unwrap();
-        let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20()).unwrap();
-        let rng = AddressedRng::new(5);
+        let data = Dataset::new("test", images, Some(labels)).unwrap();
+        let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap();
+        let rng = CounterRng::new(5);
         let outputs = [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
         let mlp = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
         // Patches that go past both edges.
@@ -128,9 +128,9 @@ mod tests {
             embedding: 8,
         };
         let cases = [mlp, patches].into_iter().flat_map(|n| outputs.map(|output| (n.clone(), output)));
-        for (network, output_type) in cases {
-            let config = DenoiserConfig { output_type, network, ..DenoiserConfig::mlp(5, 6, 3) };
-            let of_t = LossWeighting::VPrediction.weights(&schedule, output_type).unwrap();
+        for (network, parameterization) in cases {
+            let config = DenoiserConfig { parameterization, network, ..DenoiserConfig::mlp(5, 6, 3) };
+            let of_t = LossWeighting::VPrediction.weights(&schedule, parameterization).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
             let config = TrainConfig { batch_size: 16, denoiser: config, ..preset };
             let mut kernels = Engine::cpu(&config, &schedule).unwrap();
@@ -156,7 +156,7 @@ mod tests {
                 let (ours, theirs) = (loss(&mut kernels), loss(&mut tensors));
                 assert!(
                     (ours - theirs).abs() < 1e-4 * theirs,
-                    "{output_type:?} step {step}: {ours} {theirs}"
+                    "{parameterization:?} step {step}: {ours} {theirs}"
                 );
             }
             let state = |engine: &Engine| {
@@ -172,7 +172,7 @@ mod tests {
                 let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
                 let scale = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 let difference = difference.to_scalar::<f32>().unwrap();
-                assert!(difference <= 2e-3 * scale, "{output_type:?} {name}: {difference} of {scale}");
+                assert!(difference <= 2e-3 * scale, "{parameterization:?} {name}: {difference} of {scale}");
             }
             assert_eq!(kernels.len(), tensors.len());
         }

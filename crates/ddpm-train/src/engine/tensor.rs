@@ -1,8 +1,8 @@
 //! Steps by tensors and autograd, on any device.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{AddressedRng, NoiseSchedule, PredictionType, Purpose};
-use ddpm_data::DataSet;
+use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_data::Dataset;
 use ddpm_model::{Denoiser, Parameter, initial_weights};
 
 use super::Batch;
@@ -24,7 +24,7 @@ impl TensorEngine {
     pub(super) fn new(
         train: &TrainConfig,
         schedule: &NoiseSchedule,
-        data: &DataSet,
+        data: &Dataset,
         device: &Device,
     ) -> Result<Self> {
         let config = &train.denoiser;
@@ -40,7 +40,7 @@ impl TensorEngine {
         })
     }
 
-    pub(super) fn step(&mut self, batch: &Batch<'_>, rng: AddressedRng, size: StepSize) -> Result<Tensor> {
+    pub(super) fn step(&mut self, batch: &Batch<'_>, rng: CounterRng, size: StepSize) -> Result<Tensor> {
         let x_start = match &batch.moved {
             Some(moved) => {
                 let shape = (batch.indices.len(), self.images.dim(1)?);
@@ -58,7 +58,7 @@ impl TensorEngine {
 }
 
 /// A data set on a device, [N, pixels] as bytes.
-pub(crate) fn upload(data: &DataSet, device: &Device) -> Result<Tensor> {
+pub(crate) fn upload(data: &Dataset, device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_slice(data.images(), (data.len(), data.image_size()), device)?)
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn weighted_error(
     eps: &Tensor,
     t: &[usize],
 ) -> Result<Tensor> {
-    let target = match denoiser.config().output_type {
+    let target = match denoiser.config().parameterization {
         PredictionType::Epsilon => eps.clone(),
         PredictionType::Sample => x_start.clone(),
         PredictionType::VPrediction => denoiser.schedule().velocity(x_start, t, eps)?,

@@ -3,11 +3,11 @@
 use std::{fs, path::Path};
 
 use candle_core::Device;
-use ddpm_data::{Corpus, DataSet};
+use ddpm_data::{Dataset, Splits};
 use ddpm_train::{Error, Event, Result, Start, TrainConfig, run};
 use tempfile::{TempDir, tempdir};
 
-use crate::{bits, config, corpus, images, is_epoch, labelled, labels, names, train, train_until};
+use crate::{bits, config, images, is_epoch, labelled, labels, names, splits, train, train_until};
 
 const FILES: [&str; 3] = ["manifest.json", "state.json", "state.safetensors"];
 
@@ -32,7 +32,7 @@ fn flip_a_byte(path: &Path, at: usize) {
 /// further steps must be taken.
 fn resumed_after(folder: &Path) -> Result<(u64, usize)> {
     let (mut steps, mut found) = (Vec::new(), None);
-    run(&config(), corpus(), folder, Start::Resume, &Device::Cpu, |event| {
+    run(&config(), splits(), folder, Start::Resume, &Device::Cpu, |event| {
         match event {
             Event::Resumed { step, damaged } => assert!(found.replace((step, damaged)).is_none()),
             Event::Step { step, .. } => steps.push(step),
@@ -188,10 +188,10 @@ fn a_checkpoint_of_another_configuration_is_refused_by_the_name_of_the_option() 
     assert!(text.contains("17") && text.contains("16"), "{text}");
 }
 
-fn resume_with(train: DataSet) -> Result<()> {
+fn resume_with(train: Dataset) -> Result<()> {
     let folder = stopped();
-    let corpus = Corpus::new("tiny", train, None).unwrap();
-    run(&config(), &corpus, folder.path(), Start::Resume, &Device::Cpu, |_| Ok(())).map(|_| ())
+    let splits = Splits::new("tiny", train, None).unwrap();
+    run(&config(), &splits, folder.path(), Start::Resume, &Device::Cpu, |_| Ok(())).map(|_| ())
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_checkpoint_of_other_images_is_refused() {
 fn a_checkpoint_of_other_labels_is_refused() {
     let mut labels = labels(200);
     labels.values.swap(0, 1);
-    let error = resume_with(DataSet::new("tiny", images(200, 0), Some(labels)).unwrap());
+    let error = resume_with(Dataset::new("tiny", images(200, 0), Some(labels)).unwrap());
     let error = error.expect_err("the labels are not those that the run began with");
     assert!(matches!(&error, Error::OtherConfig { key, .. } if key.contains("label")), "{error}");
 }

@@ -2,13 +2,13 @@
 
 use candle_core::Device;
 use ddpm_core::{LossWeighting, PredictionType};
-use ddpm_data::{DataSet, Images};
-use ddpm_train::{AdamWConfig, Error, Preset, TrainConfig, Trainer, held_out_loss};
+use ddpm_data::{Dataset, Images};
+use ddpm_train::{AdamWConfig, Error, Preset, TrainConfig, Trainer, evaluate_loss};
 
-use crate::{config, corpus, labelled, unlabelled};
+use crate::{config, labelled, splits, unlabelled};
 
-fn with_warmup(warmup: f64) -> TrainConfig {
-    TrainConfig { learning_rate: 0.004, warmup, ..config() }
+fn with_warmup(warmup_fraction: f64) -> TrainConfig {
+    TrainConfig { learning_rate: 0.004, warmup_fraction, ..config() }
 }
 
 fn assert_close(found: f64, expected: f64) {
@@ -31,7 +31,7 @@ fn the_learning_rate_falls_along_half_a_cosine_to_one_percent() {
         [(60, 0.5 + 0.125_f64.sqrt()), (110, 0.5), (160, 0.5 - 0.125_f64.sqrt()), (210, 0.0)]
     {
         let total = 210;
-        let config = TrainConfig { warmup: 10.0 / 210.0, ..config.clone() };
+        let config = TrainConfig { warmup_fraction: 10.0 / 210.0, ..config.clone() };
         assert_close(config.learning_rate_at(step, total), 0.004 * (0.01 + 0.99 * cosine));
     }
     let rates: Vec<f64> = (10..200).map(|step| config.learning_rate_at(step, 200)).collect();
@@ -68,7 +68,7 @@ fn presets_are_for_the_data_and_valid() {
             assert_eq!(config.denoiser.num_classes, data.classes().unwrap_or(0));
             let loss =
                 if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
-            assert_eq!((config.loss, config.denoiser.output_type), (loss, PredictionType::Sample));
+            assert_eq!((config.loss, config.denoiser.parameterization), (loss, PredictionType::Sample));
         }
     }
 }
@@ -86,12 +86,12 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`learning_rate` is -1", |c| c.learning_rate = -1.0),
         ("`learning_rate` is 1.5", |c| c.learning_rate = 1.5),
         ("`learning_rate` is NaN", |c| c.learning_rate = f64::NAN),
-        ("`warmup` is 1", |c| c.warmup = 1.0),
-        ("`warmup` is NaN", |c| c.warmup = f64::NAN),
+        ("`warmup` is 1", |c| c.warmup_fraction = 1.0),
+        ("`warmup` is NaN", |c| c.warmup_fraction = f64::NAN),
         ("`ema_decay` is 1", |c| c.ema_decay = 1.0),
-        ("`class_dropout` is 1.1", |c| c.class_dropout = 1.1),
-        ("`class_dropout` is -0.1", |c| c.class_dropout = -0.1),
-        ("`shift` is 65", |c| c.shift = 65),
+        ("`cond_drop_prob` is 1.1", |c| c.cond_drop_prob = 1.1),
+        ("`cond_drop_prob` is -0.1", |c| c.cond_drop_prob = -0.1),
+        ("`shift` is 65", |c| c.random_shift = 65),
         ("`beta1` is 1", |c| adamw(c, |a| a.beta1 = 1.0)),
         ("`beta2` is -0.5", |c| adamw(c, |a| a.beta2 = -0.5)),
         ("`eps` is 0", |c| adamw(c, |a| a.eps = 0.0)),
@@ -103,7 +103,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
     for (message, spoil) in cases {
         let mut config = config();
         spoil(&mut config);
-        let error = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap_err().to_string();
+        let error = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains(message) && error.contains("expected"), "{error}");
     }
 }
@@ -112,14 +112,14 @@ fn options_out_of_range_are_named_with_the_value_found() {
 fn a_schedule_that_is_not_one_is_refused() {
     let mut config = config();
     config.schedule.beta_end = 1.0;
-    let error = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap_err();
+    let error = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("beta_end is 1"), "{error}");
 }
 
 #[test]
 fn data_that_does_not_fit_the_network_is_refused() {
     let turned = Images::new("turned", 5, 6, vec![0; 30 * 40]).unwrap();
-    let turned = DataSet::new("turned", turned, None).unwrap();
+    let turned = Dataset::new("turned", turned, None).unwrap();
     let four = labelled(40, 0).with_classes(4).unwrap();
     for (data, message) in [
         (turned, "the images of turned are 5×6, but the network is for 6×5"),
@@ -129,8 +129,8 @@ fn data_that_does_not_fit_the_network_is_refused() {
         let error = Trainer::new(&config(), &data, &Device::Cpu).unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(matches!(error, Error::ImageSize { .. } | Error::Classes { .. }));
-        let trainer = Trainer::new(&config(), corpus().train(), &Device::Cpu).unwrap();
-        let error = held_out_loss(&trainer.ema_denoiser().unwrap(), &config(), &data, 10).unwrap_err();
+        let trainer = Trainer::new(&config(), splits().train(), &Device::Cpu).unwrap();
+        let error = evaluate_loss(&trainer.ema_denoiser().unwrap(), &config(), &data, 10).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }

@@ -3,12 +3,12 @@
 use std::fs;
 
 use candle_core::Device;
-use ddpm_data::Corpus;
+use ddpm_data::Splits;
 use ddpm_train::{Error, Event, Start, TrainConfig, run};
 use tempfile::tempdir;
 
 use crate::{
-    Observed, bits, config, corpus, is_step, labelled, names, records, train, train_until, unlabelled,
+    Observed, bits, config, is_step, labelled, names, records, splits, train, train_until, unlabelled,
 };
 
 #[test]
@@ -114,7 +114,7 @@ fn two_runs_cannot_share_a_folder() {
         }
         Ok(())
     };
-    let outcome = run(&config(), corpus(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
+    let outcome = run(&config(), splits(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
     let expected = train(&config(), alone.path(), Start::Fresh).unwrap();
     assert_eq!(bits(outcome.denoiser.weights()), bits(expected.denoiser.weights()));
     // The lock ends with the run.
@@ -135,9 +135,9 @@ fn a_run_is_refused_at_its_start_if_only_one_part_of_the_data_has_labels() {
         [(labelled(200, 0), unlabelled(40, 1), 0), (unlabelled(200, 0), labelled(40, 1), 3)]
     {
         let (folder, config) = (tempdir().unwrap(), crate::config_for(&train));
-        let corpus = Corpus::new("tiny", train, Some(test)).unwrap();
+        let splits = Splits::new("tiny", train, Some(test)).unwrap();
         let mut events = 0;
-        let error = run(&config, &corpus, folder.path(), Start::Fresh, &Device::Cpu, |_| {
+        let error = run(&config, &splits, folder.path(), Start::Fresh, &Device::Cpu, |_| {
             events += 1;
             Ok(())
         });

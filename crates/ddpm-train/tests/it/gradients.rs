@@ -7,7 +7,7 @@ use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_model::{DenoiserConfig, Network};
 use ddpm_train::{Error, TrainConfig, Trainer};
 
-use crate::{config, corpus, small_mlp, small_plain, values};
+use crate::{config, small_mlp, small_plain, splits, values};
 
 type Weights = BTreeMap<String, Vec<f32>>;
 
@@ -44,11 +44,11 @@ fn moved(weights: &Weights, name: &str, direction: &[f64], length: f64) -> Weigh
     moved
 }
 
-fn check(network: Network, loss: LossWeighting, output_type: PredictionType) {
-    let config = TrainConfig { loss, class_dropout: 0.3, batch_size: 50, ..config() };
+fn check(network: Network, loss: LossWeighting, parameterization: PredictionType) {
+    let config = TrainConfig { loss, cond_drop_prob: 0.3, batch_size: 50, ..config() };
     let config =
-        TrainConfig { denoiser: DenoiserConfig { network, output_type, ..config.denoiser }, ..config };
-    let mut trainer = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap();
+        TrainConfig { denoiser: DenoiserConfig { network, parameterization, ..config.denoiser }, ..config };
+    let mut trainer = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap();
     // Away from the start, where some weights are zero and hide others.
     for _ in 0..8 {
         trainer.train_step().unwrap();

@@ -5,19 +5,19 @@ use ddpm_core::{
     LossWeighting,
     PredictionType::{self, Epsilon, Sample, VPrediction},
 };
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{AdamWConfig, Error, Start, TrainConfig, Trainer, held_out_loss};
+use ddpm_train::{AdamWConfig, Error, Start, TrainConfig, Trainer, evaluate_loss};
 use tempfile::tempdir;
 
-use crate::{config, config_for, corpus, names, small_plain, train, unlabelled};
+use crate::{config, config_for, names, small_plain, splits, train, unlabelled};
 
 /// By what factor the held-out loss of the averaged weights falls in training.
-fn improvement(config: &TrainConfig, train: &DataSet, test: &DataSet) -> f64 {
+fn improvement(config: &TrainConfig, train: &Dataset, test: &Dataset) -> f64 {
     let config = TrainConfig { epochs: 40, learning_rate: 1e-2, ..config.clone() };
     let mut trainer = Trainer::new(&config, train, &Device::Cpu).unwrap();
     let loss = |trainer: &Trainer<'_>| {
-        held_out_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
+        evaluate_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
     };
     let before = loss(&trainer);
     while trainer.step() < trainer.total_steps() {
@@ -38,13 +38,13 @@ fn expected_improvement(output: PredictionType) -> f64 {
 
 #[test]
 fn every_loss_falls_for_every_output() {
-    let (train, test) = (corpus().train(), corpus().test().unwrap());
+    let (train, test) = (splits().train(), splits().test().unwrap());
     for loss in
         [LossWeighting::Epsilon, LossWeighting::Sample, LossWeighting::VPrediction, LossWeighting::MinSnr]
     {
         for output in [Epsilon, Sample, VPrediction] {
             let mut config = TrainConfig { loss, ..config() };
-            config.denoiser.output_type = output;
+            config.denoiser.parameterization = output;
             let factor = improvement(&config, train, test);
             assert!(factor > expected_improvement(output), "{loss:?} of {output:?} falls {factor} times");
         }
@@ -53,11 +53,11 @@ fn every_loss_falls_for_every_output() {
 
 #[test]
 fn the_plain_network_learns() {
-    let (train, test) = (corpus().train(), corpus().test().unwrap());
+    let (train, test) = (splits().train(), splits().test().unwrap());
     for (loss, output) in [(LossWeighting::Epsilon, Epsilon), (LossWeighting::Sample, Sample)] {
         let mut config = TrainConfig { loss, ..config() };
         config.denoiser =
-            DenoiserConfig { network: small_plain(), output_type: output, ..config.denoiser.clone() };
+            DenoiserConfig { network: small_plain(), parameterization: output, ..config.denoiser.clone() };
         let factor = improvement(&config, train, test);
         assert!(factor > expected_improvement(output), "{loss:?} of {output:?} falls {factor} times");
     }
@@ -75,14 +75,14 @@ fn images_without_classes_are_learnt() {
 /// Without the class the network must guess which bar is there under strong noise.
 #[test]
 fn knowing_the_class_lowers_the_loss() {
-    let (train, test) = (corpus().train(), corpus().test().unwrap());
-    let with = |class_dropout| {
-        let config = TrainConfig { class_dropout, epochs: 10, ..config() };
+    let (train, test) = (splits().train(), splits().test().unwrap());
+    let with = |cond_drop_prob| {
+        let config = TrainConfig { cond_drop_prob, epochs: 10, ..config() };
         let mut trainer = Trainer::new(&config, train, &Device::Cpu).unwrap();
         while trainer.step() < trainer.total_steps() {
             trainer.train_step().unwrap();
         }
-        held_out_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
+        evaluate_loss(&trainer.ema_denoiser().unwrap(), &config, test, usize::MAX).unwrap()
     };
     let (known, unknown) = (with(0.0), with(1.0));
     assert!(known < 0.7 * unknown, "with the class {known}, without {unknown}");
@@ -95,7 +95,7 @@ fn a_run_whose_loss_is_no_number_ends_and_keeps_no_checkpoint_of_it() {
     let network = Network::Plain { width: 16, layers: 24, embedding: 8 };
     let config = TrainConfig {
         learning_rate: 1.0,
-        warmup: 0.0,
+        warmup_fraction: 0.0,
         adamw: AdamWConfig { eps: 1e-20, ..AdamWConfig::default() },
         denoiser: DenoiserConfig { network, ..config().denoiser },
         ..config()

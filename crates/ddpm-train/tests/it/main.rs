@@ -15,7 +15,7 @@ mod resume;
 use std::{fs, path::Path, sync::LazyLock};
 
 use candle_core::{Device, Tensor};
-use ddpm_data::{Corpus, DataSet, Images, Labels};
+use ddpm_data::{Dataset, Images, Labels, Splits};
 use ddpm_model::{DenoiserConfig, Network};
 use ddpm_train::{AdamWConfig, Event, Outcome, Preset, Record, Result, Start, TrainConfig, run};
 
@@ -41,18 +41,18 @@ fn labels(count: usize) -> Labels {
     Labels { file: "labels".into(), values: (0..count).map(class).collect() }
 }
 
-fn labelled(count: usize, salt: usize) -> DataSet {
-    DataSet::new("tiny", images(count, salt), Some(labels(count))).unwrap()
+fn labelled(count: usize, salt: usize) -> Dataset {
+    Dataset::new("tiny", images(count, salt), Some(labels(count))).unwrap()
 }
 
-fn unlabelled(count: usize, salt: usize) -> DataSet {
-    DataSet::new("plain", images(count, salt), None).unwrap()
+fn unlabelled(count: usize, salt: usize) -> Dataset {
+    Dataset::new("plain", images(count, salt), None).unwrap()
 }
 
 /// 200 images to train on and 40 to test on.
-fn corpus() -> &'static Corpus {
-    static CORPUS: LazyLock<Corpus> =
-        LazyLock::new(|| Corpus::new("tiny", labelled(200, 0), Some(labelled(40, 7_000_000))).unwrap());
+fn splits() -> &'static Splits {
+    static CORPUS: LazyLock<Splits> =
+        LazyLock::new(|| Splits::new("tiny", labelled(200, 0), Some(labelled(40, 7_000_000))).unwrap());
     &CORPUS
 }
 
@@ -65,13 +65,13 @@ fn small_plain() -> Network {
 }
 
 /// Three epochs of ten steps, with every part of the optimiser at work.
-fn config_for(data: &DataSet) -> TrainConfig {
+fn config_for(data: &Dataset) -> TrainConfig {
     let preset = TrainConfig::preset(Preset::Quick, data);
     TrainConfig {
         epochs: 3,
         batch_size: 20,
         learning_rate: 5e-3,
-        warmup: 0.1,
+        warmup_fraction: 0.1,
         adamw: AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() },
         ema_decay: 0.9,
         denoiser: DenoiserConfig { network: small_mlp(), ..preset.denoiser },
@@ -80,19 +80,19 @@ fn config_for(data: &DataSet) -> TrainConfig {
 }
 
 fn config() -> TrainConfig {
-    config_for(corpus().train())
+    config_for(splits().train())
 }
 
-/// A run of `config` on the tiny corpus, without an observer.
+/// A run of `config` on the tiny splits, without an observer.
 fn train(config: &TrainConfig, folder: &Path, start: Start) -> Result<Outcome> {
-    run(config, corpus(), folder, start, &Device::Cpu, |_| Ok(()))
+    run(config, splits(), folder, start, &Device::Cpu, |_| Ok(()))
 }
 
 /// A run that its observer ends as soon as `stop` says so.
 fn train_until(config: &TrainConfig, folder: &Path, start: Start, stop: impl Fn(&Event<'_>) -> bool) {
     let observe =
         |event: Event<'_>| -> Observed { if stop(&event) { Err("stopped".into()) } else { Ok(()) } };
-    let error = run(config, corpus(), folder, start, &Device::Cpu, observe).unwrap_err();
+    let error = run(config, splits(), folder, start, &Device::Cpu, observe).unwrap_err();
     assert_eq!(error.to_string(), "stopped");
 }
 

@@ -3,12 +3,12 @@
 use std::{fs, io::Write};
 
 use candle_core::Device;
-use ddpm_data::Corpus;
-use ddpm_train::{Event, Record, Start, TrainConfig, Trainer, held_out_loss, run};
+use ddpm_data::Splits;
+use ddpm_train::{Event, Record, Start, TrainConfig, Trainer, evaluate_loss, run};
 use tempfile::tempdir;
 
 use crate::{
-    Observed, config, config_for, corpus, is_epoch, is_step, labelled, records, train, train_until,
+    Observed, config, config_for, is_epoch, is_step, labelled, records, splits, train, train_until,
     unlabelled,
 };
 
@@ -58,7 +58,7 @@ fn each_line_says_how_far_the_run_is() {
 fn losses_are_means_over_the_steps() {
     let (folder, config) = (tempdir().unwrap(), small_batches());
     train(&config, folder.path(), Start::Fresh).unwrap();
-    let mut trainer = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap();
     let mut step = || f64::from(trainer.train_step().unwrap().to_scalar::<f32>().unwrap());
     let losses: Vec<f64> = (0..132).map(|_| step()).collect();
     let mean = |range: std::ops::Range<usize>| losses[range.clone()].iter().sum::<f64>() / range.len() as f64;
@@ -102,8 +102,8 @@ fn the_outcome_is_that_of_the_last_epoch() {
     assert_near(outcome.images_per_second, 600.0 / seconds);
     let found = (outcome.epochs, outcome.steps, outcome.batch_size, outcome.images);
     assert_eq!(found, (3, 30, 20, 600));
-    let test = corpus().test().unwrap();
-    assert_near(test_loss.unwrap(), held_out_loss(&outcome.denoiser, &config, test, 40).unwrap());
+    let test = splits().test().unwrap();
+    assert_near(test_loss.unwrap(), evaluate_loss(&outcome.denoiser, &config, test, 40).unwrap());
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn an_observer_hears_of_every_step_and_epoch_with_what_the_log_says() {
         }
         Ok(())
     };
-    run(&small_batches(), corpus(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
+    run(&small_batches(), splits(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
     assert!(steps.iter().copied().eq(1..=132));
     assert_eq!(losses[0], losses[1], "the loss of the last line");
     let logged = records(folder.path()).into_iter().filter(|record| matches!(record, Record::Epoch { .. }));
@@ -137,8 +137,8 @@ fn an_observer_hears_of_every_step_and_epoch_with_what_the_log_says() {
 fn without_a_test_set_there_is_no_held_out_loss() {
     for data in [labelled(200, 0), unlabelled(200, 0)] {
         let (folder, config) = (tempdir().unwrap(), config_for(&data));
-        let corpus = Corpus::new("alone", data, None).unwrap();
-        let outcome = run(&config, &corpus, folder.path(), Start::Fresh, &Device::Cpu, |_| Ok(())).unwrap();
+        let splits = Splits::new("alone", data, None).unwrap();
+        let outcome = run(&config, &splits, folder.path(), Start::Fresh, &Device::Cpu, |_| Ok(())).unwrap();
         assert!(outcome.test_loss.is_none() && outcome.train_loss.is_some());
         let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.matches("\"test_loss\":null").count(), 3, "{text}");

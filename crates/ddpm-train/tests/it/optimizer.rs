@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Device;
 use ddpm_train::{AdamWConfig, TrainConfig, Trainer};
 
-use crate::{config, corpus, values};
+use crate::{config, splits, values};
 
 type State = BTreeMap<String, Vec<f32>>;
 
@@ -51,7 +51,7 @@ fn check_step(config: &TrainConfig, before: &State, after: &State, step: u64, to
 fn every_step_is_adamw_with_a_moving_average() {
     let adamw = AdamWConfig { beta1: 0.8, beta2: 0.95, eps: 1e-6, weight_decay: 0.3 };
     let config = TrainConfig { adamw, ema_decay: 0.4, ..config() };
-    let mut trainer = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap();
     let (parameters, total) = (config.denoiser.parameters(), trainer.total_steps());
     let mut before = state(&trainer);
     for step in 0..12 {
@@ -66,7 +66,7 @@ fn every_step_is_adamw_with_a_moving_average() {
 
 #[test]
 fn the_average_starts_at_the_weights_and_the_moments_at_zero() {
-    let trainer = Trainer::new(&config(), corpus().train(), &Device::Cpu).unwrap();
+    let trainer = Trainer::new(&config(), splits().train(), &Device::Cpu).unwrap();
     let state = state(&trainer);
     for parameter in config().denoiser.parameters() {
         let part = |part: &str| &state[&format!("{part}/{}", parameter.name)];

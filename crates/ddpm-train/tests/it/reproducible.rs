@@ -3,15 +3,15 @@
 use candle_core::{Device, Tensor};
 use ddpm_core::LossWeighting;
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{TrainConfig, Trainer, held_out_loss};
+use ddpm_train::{TrainConfig, Trainer, evaluate_loss};
 
-use crate::{bits, config, corpus, small_plain};
+use crate::{bits, config, small_plain, splits};
 
 type State = Vec<(String, Vec<u32>)>;
 
 /// The bits of weights, moments and average after `steps` steps, and those of the losses on the way.
 fn trained(config: &TrainConfig, steps: u64) -> (State, Vec<u32>) {
-    let mut trainer = Trainer::new(config, corpus().train(), &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(config, splits().train(), &Device::Cpu).unwrap();
     let loss = |loss: Tensor| loss.to_scalar::<f32>().unwrap().to_bits();
     let losses = (0..steps).map(|_| loss(trainer.train_step().unwrap())).collect();
     let state = trainer.state().unwrap();
@@ -60,10 +60,10 @@ fn each_option_changes_the_weights() {
     type Change = fn(&mut TrainConfig);
     let changes: [(&str, Change); 10] = [
         ("learning_rate", |c| c.learning_rate *= 2.0),
-        ("warmup", |c| c.warmup = 0.0),
+        ("warmup_fraction", |c| c.warmup_fraction = 0.0),
         ("epochs", |c| c.epochs = 30),
         ("batch_size", |c| c.batch_size = 19),
-        ("class_dropout", |c| c.class_dropout = 1.0),
+        ("cond_drop_prob", |c| c.cond_drop_prob = 1.0),
         ("loss", |c| c.loss = LossWeighting::MinSnr),
         ("beta1", |c| c.adamw.beta1 = 0.5),
         ("beta2", |c| c.adamw.beta2 = 0.9),
@@ -107,13 +107,13 @@ fn the_number_of_threads_does_not_matter() {
 
 #[test]
 fn the_held_out_loss_is_the_same_each_time_and_training_does_not_notice_it() {
-    let test = corpus().test().unwrap();
+    let test = splits().test().unwrap();
     let mut config = config();
     config.denoiser.network = small_plain();
-    let mut trainer = Trainer::new(&config, corpus().train(), &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap();
     for _ in 0..15 {
         let denoiser = trainer.ema_denoiser().unwrap();
-        let loss = || held_out_loss(&denoiser, &config, test, 40).unwrap().to_bits();
+        let loss = || evaluate_loss(&denoiser, &config, test, 40).unwrap().to_bits();
         assert_eq!(loss(), loss());
         trainer.train_step().unwrap();
     }
@@ -124,10 +124,10 @@ fn the_held_out_loss_is_the_same_each_time_and_training_does_not_notice_it() {
 
 #[test]
 fn the_held_out_loss_takes_no_more_images_than_it_is_told() {
-    let test = corpus().test().unwrap();
-    let trainer = Trainer::new(&config(), corpus().train(), &Device::Cpu).unwrap();
+    let test = splits().test().unwrap();
+    let trainer = Trainer::new(&config(), splits().train(), &Device::Cpu).unwrap();
     let denoiser = trainer.ema_denoiser().unwrap();
-    let loss = |limit| held_out_loss(&denoiser, &config(), test, limit).unwrap();
+    let loss = |limit| evaluate_loss(&denoiser, &config(), test, limit).unwrap();
     assert_eq!(loss(40), loss(usize::MAX));
     assert_ne!(loss(20), loss(40));
     // The second half alone follows from both means; it must be a loss like the first.

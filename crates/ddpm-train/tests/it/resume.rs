@@ -7,7 +7,7 @@ use ddpm_train::{AdamWConfig, Event, Outcome, Start, TrainConfig, run};
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::{Observed, bits, config, corpus, is_epoch, is_step, names, records, train, train_until};
+use crate::{Observed, bits, config, is_epoch, is_step, names, records, splits, train, train_until};
 
 fn without_times(json: &[u8]) -> Value {
     let mut value: Value = serde_json::from_slice(json).unwrap();
@@ -107,7 +107,7 @@ fn a_resumed_run_goes_on_from_the_last_epoch_that_was_finished() {
         }
         Ok(())
     };
-    run(&config(), corpus(), folder.path(), Start::Resume, &Device::Cpu, observe).unwrap();
+    run(&config(), splits(), folder.path(), Start::Resume, &Device::Cpu, observe).unwrap();
     assert!(seen.iter().copied().eq(11..=30), "{seen:?}");
 }
 
@@ -119,7 +119,7 @@ fn a_finished_run_is_not_trained_again() {
     let observe = |event: Event<'_>| -> Observed {
         if matches!(event, Event::Resumed { step: 30, damaged: 0 }) { Ok(()) } else { Err("trained".into()) }
     };
-    let again = run(&config(), corpus(), folder.path(), Start::Resume, &Device::Cpu, observe).unwrap();
+    let again = run(&config(), splits(), folder.path(), Start::Resume, &Device::Cpu, observe).unwrap();
     assert_eq!(bits(again.denoiser.weights()), bits(first.denoiser.weights()));
     assert_eq!((again.train_loss, again.test_loss), (first.train_loss, first.test_loss));
     assert_eq!((again.steps, again.epochs, again.images), (30, 3, 600));

@@ -9,10 +9,10 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use clap::ValueEnum;
-use ddpm_data::{Corpus, DataSet, HubConfig, Source};
+use ddpm_data::{Dataset, HubConfig, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
-use ddpm_model::{Denoiser, SampleConfig, Steps};
+use ddpm_model::{Denoiser, SampleConfig, TimestepSelection};
 use serde_json::{Value, json};
 
 use super::job::Job;
@@ -33,13 +33,13 @@ struct Evaluated<'a> {
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
-    let corpus = options.data.load(&HubConfig::from_env())?;
-    let train = corpus.train();
+    let splits = options.data.load(&HubConfig::from_env())?;
+    let train = splits.train();
     ensure_fits(&denoiser, train)?;
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let classes = options.sampling.classes(&denoiser)?;
-    let net = net(options, &corpus, &device)?;
-    for data in [train].into_iter().chain(corpus.test()) {
+    let net = net(options, &splits, &device)?;
+    for data in [train].into_iter().chain(splits.test()) {
         net.ensure_fits(data)?;
     }
     let metrics = metrics(options, &denoiser, &net)?;
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let evaluation = Evaluation {
         net: &net,
         train,
-        test: corpus.test(),
+        test: splits.test(),
         // Only where classes were left out is there anything to leave out.
         classes: labels.as_deref().filter(|_| options.sampling.classes.is_some()),
         metrics: &metrics,
@@ -85,25 +85,25 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
 }
 
 /// The feature net asked for, or that of MNIST if the data is MNIST.
-fn net(options: &Eval, corpus: &Corpus, device: &Device) -> Result<FeatureNet> {
+fn net(options: &Eval, splits: &Splits, device: &Device) -> Result<FeatureNet> {
     match &options.features {
         Some(folder) => Ok(FeatureNet::load(folder, device)?),
-        None if is_mnist(&options.data, corpus.train())? => Ok(FeatureNet::builtin(device)?),
+        None if is_mnist(&options.data, splits.train())? => Ok(FeatureNet::builtin(device)?),
         None => bail!(
             "{} is not MNIST, for which a feature net is built in; train one by `ddpm-cli features --data {} -o \
              features` and pass --features features",
-            corpus.name(),
+            splits.name(),
             options.data
         ),
     }
 }
 
-fn is_mnist(source: &Source, train: &DataSet) -> Result<bool> {
+fn is_mnist(source: &Source, train: &Dataset) -> Result<bool> {
     let is_like = *source == Source::Mnist || (train.len(), train.rows(), train.cols()) == (60_000, 28, 28);
     if !is_like {
         return Ok(false);
     }
-    let mnist = DataSet::mnist_train()?;
+    let mnist = Dataset::mnist_train()?;
     Ok((train.images_sha256(), train.labels_sha256()) == (mnist.images_sha256(), mnist.labels_sha256()))
 }
 
@@ -158,9 +158,9 @@ impl Evaluated<'_> {
             value().map(|value| value.get_name().to_owned())
         };
         let timesteps = match &self.config.steps {
-            Steps::All => denoiser.schedule().num_train_timesteps(),
-            Steps::Spaced(steps) => *steps,
-            Steps::List(list) => list.len(),
+            TimestepSelection::All => denoiser.schedule().num_train_timesteps(),
+            TimestepSelection::Spaced(steps) => *steps,
+            TimestepSelection::List(list) => list.len(),
         };
         let accuracy = report.accuracy.as_ref();
         let settings = json!({

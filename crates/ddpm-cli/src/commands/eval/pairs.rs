@@ -1,14 +1,14 @@
 //! The picture of generated images above the training images that they resemble most.
 
 use anyhow::{Context, Result};
-use ddpm_data::DataSet;
+use ddpm_data::Dataset;
 use ddpm_eval::ClosePair;
 
 use crate::picture::{self, Column};
 
 /// Pairs from the nearest to the farthest: the generated image above the training image, under their distance in
 /// grey levels.
-pub(super) fn png(pairs: &[ClosePair], generated: &[u8], train: &DataSet) -> Result<Vec<u8>> {
+pub(super) fn png(pairs: &[ClosePair], generated: &[u8], train: &Dataset) -> Result<Vec<u8>> {
     let (rows, cols) = (train.rows(), train.cols());
     let image = |number: usize| generated.chunks(train.image_size()).nth(number);
     let column = |pair: &ClosePair| {
@@ -29,7 +29,7 @@ mod tests {
     #[test]
     fn the_generated_image_stands_above_its_training_image() {
         let images = Images::new("train", 2, 2, vec![10, 11, 12, 13, 20, 21, 22, 23]).unwrap();
-        let train = DataSet::new("train", images, None).unwrap();
+        let train = Dataset::new("train", images, None).unwrap();
         let generated = [1, 2, 3, 4, 5, 6, 7, 8];
         let pairs = [
             ClosePair { generated: 1, train: 0, distance: 1.0 },

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use ddpm_core::likelihood::Estimate;
+use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{Measured, Report};
 
 use super::Evaluated;
@@ -95,7 +95,7 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         rows.push(row(name, kernel, |found| cell(found.mean, found.standard_error)));
     }
     if let Some(manifold) = &report.manifold {
-        let cell = |Estimate { mean, standard_error }| Some(format!("{mean:.3} ± {standard_error:.3}"));
+        let cell = |MeanAndError { mean, standard_error }| Some(format!("{mean:.3} ± {standard_error:.3}"));
         rows.push(row("precision, k = 3".to_owned(), manifold, |found| cell(found.precision)));
         rows.push(row("recall, k = 3".to_owned(), manifold, |found| cell(found.recall)));
         rows.push(row("density, k = 5".to_owned(), manifold, |found| cell(found.density)));

@@ -9,8 +9,8 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::likelihood::{BoundEstimator, optimal_variances};
 use ddpm_core::{
-    AddressedRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, ScheduleConfig, StepCosts, Timestep,
-    Timesteps,
+    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timestep,
+    TimestepCosts, Timesteps,
 };
 
 use super::statistics;
@@ -36,9 +36,9 @@ impl NormalData {
     #[allow(clippy::unused_self, reason = "reads as the data's own")]
     pub(crate) fn network(&self) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + use<> {
         |x_t, timestep| {
-            let alpha_bar = timestep.alpha_cumprod();
-            let gain = alpha_bar.sqrt() * DEVIATION.powi(2) / variance(alpha_bar);
-            ((x_t - alpha_bar.sqrt() * MEAN)? * gain)? + MEAN
+            let alpha_cumprod = timestep.alpha_cumprod();
+            let gain = alpha_cumprod.sqrt() * DEVIATION.powi(2) / variance(alpha_cumprod);
+            ((x_t - alpha_cumprod.sqrt() * MEAN)? * gain)? + MEAN
         }
     }
 
@@ -47,7 +47,7 @@ impl NormalData {
     #[allow(clippy::unused_self, reason = "reads as the data's own")]
     pub(crate) fn images(&self, images: Range<u64>, dimensions: usize) -> (Tensor, Vec<f64>) {
         let numbers: Vec<u64> = images.collect();
-        let rng = AddressedRng::new(21);
+        let rng = CounterRng::new(21);
         let normal =
             rng.normal(Purpose::SAMPLE_START, &numbers, 0, &[dimensions], DType::F64, &Device::Cpu).unwrap();
         let levels: Vec<f64> = values(&normal)
@@ -70,20 +70,20 @@ impl NormalData {
 }
 
 /// That of q(xₜ).
-fn variance(alpha_bar: f64) -> f64 {
-    alpha_bar * DEVIATION.powi(2) + 1.0 - alpha_bar
+fn variance(alpha_cumprod: f64) -> f64 {
+    alpha_cumprod * DEVIATION.powi(2) + 1.0 - alpha_cumprod
 }
 
 /// That of q(x₀ given xₜ), which is the squared error of the best network.
-fn mse(alpha_bar: f64) -> f64 {
-    DEVIATION.powi(2) * (1.0 - alpha_bar) / variance(alpha_bar)
+fn mse(alpha_cumprod: f64) -> f64 {
+    DEVIATION.powi(2) * (1.0 - alpha_cumprod) / variance(alpha_cumprod)
 }
 
 /// E log₂ q(x_first) − log₂ N(x_first; 0, 1) over q(x_first given x₀), given the means of x₀ and x₀².
-fn start_excess(alpha_bar: f64, mean: f64, mean_square: f64) -> f64 {
-    let v = variance(alpha_bar);
-    let around = alpha_bar * (mean_square - 2.0 * mean * MEAN + MEAN * MEAN) + 1.0 - alpha_bar;
-    0.5 * (alpha_bar * mean_square + 1.0 - alpha_bar - around / v - v.ln()) / LN_2
+fn start_excess(alpha_cumprod: f64, mean: f64, mean_square: f64) -> f64 {
+    let v = variance(alpha_cumprod);
+    let around = alpha_cumprod * (mean_square - 2.0 * mean * MEAN + MEAN * MEAN) + 1.0 - alpha_cumprod;
+    0.5 * (alpha_cumprod * mean_square + 1.0 - alpha_cumprod - around / v - v.ln()) / LN_2
 }
 
 fn lists(schedule: &NoiseSchedule) -> Vec<Timesteps> {
@@ -114,8 +114,8 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
             let excess = exact.iter().enumerate().map(|(image, exact)| {
                 let mut estimator = BoundEstimator::new(&data.schedule, &timesteps, mode).unwrap();
                 let x_start = images.narrow(0, image, 1).unwrap();
-                let noise = |x: &Tensor, draw: usize| {
-                    AddressedRng::new(22).normal_like(Purpose::EVALUATION, &[image as u64], draw, x)
+                let noise = |x: &Tensor, noise_index: usize| {
+                    CounterRng::new(22).normal_like(Purpose::EVALUATION, &[image as u64], noise_index, x)
                 };
                 estimator.add(&x_start, data.network(), noise).unwrap();
                 let x = values(&x_start);
@@ -143,13 +143,14 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
 /// the mismatch at the start, which is smallest at the noisiest level.
 #[test]
 fn the_best_list_of_any_length_costs_the_entropy() {
-    for config in [ScheduleConfig::mnist20(), ScheduleConfig::ho2020()] {
+    for config in [NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::ho2020()] {
         let schedule = NoiseSchedule::new(&config).unwrap();
-        let errors: Vec<f64> = schedule.alphas_cumprod().iter().map(|&alpha_bar| mse(alpha_bar)).collect();
+        let errors: Vec<f64> =
+            schedule.alphas_cumprod().iter().map(|&alpha_cumprod| mse(alpha_cumprod)).collect();
         let entropy = |variance: f64| 0.5 * (2.0 * PI * E * variance).log2();
         let decoder = errors.iter().map(|&mse| entropy(mse)).collect();
         let mean_square = MEAN.powi(2) + DEVIATION.powi(2);
-        let costs = StepCosts::new(errors, decoder, mean_square).unwrap();
+        let costs = TimestepCosts::new(errors, decoder, mean_square).unwrap();
         let last = schedule.alphas_cumprod()[schedule.num_train_timesteps() - 1];
         let exact = entropy(DEVIATION.powi(2)) + start_excess(last, MEAN, mean_square);
         for n in [1, 2, 5, 20] {
@@ -168,9 +169,10 @@ fn optimal_variances_are_those_of_the_score() {
         let levels: Vec<f64> = timesteps.as_slice().iter().map(|level| level.alpha_cumprod()).collect();
         let errors: Vec<f64> = levels.iter().map(|&level| mse(level)).collect();
         let found = optimal_variances(&timesteps, &errors).unwrap();
-        for (i, (&found, &alpha_bar)) in std::iter::zip(&found, &levels).enumerate() {
+        for (i, (&found, &alpha_cumprod)) in std::iter::zip(&found, &levels).enumerate() {
             let prev = levels.get(i + 1).copied().unwrap_or(1.0);
-            let (alpha, noise, gamma) = (alpha_bar / prev, 1.0 - alpha_bar, 1.0 / variance(alpha_bar));
+            let (alpha, noise, gamma) =
+                (alpha_cumprod / prev, 1.0 - alpha_cumprod, 1.0 / variance(alpha_cumprod));
             let posterior = (1.0 - prev) / noise * (1.0 - alpha);
             let factor = (noise / alpha).sqrt() - (1.0 - prev - posterior).sqrt();
             let by_score = posterior + factor.powi(2) * (1.0 - noise * gamma);
@@ -193,8 +195,8 @@ fn intervals_cover_the_value() {
     for part in 0..100_u64 {
         let numbers: Vec<u64> = (200 * part..200 * (part + 1)).collect();
         let (images, _) = data.images(numbers[0]..numbers[0] + 200, 4);
-        let noise = |x: &Tensor, draw: usize| {
-            AddressedRng::new(23).normal_like(Purpose::EVALUATION, &numbers, draw, x)
+        let noise = |x: &Tensor, noise_index: usize| {
+            CounterRng::new(23).normal_like(Purpose::EVALUATION, &numbers, noise_index, x)
         };
         let mut few = estimator();
         few.add(&images, data.network(), noise).unwrap();

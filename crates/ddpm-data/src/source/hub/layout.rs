@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::fetch::Repository;
 use super::{HubAddress, Split, parquet};
-use crate::dataset::DataSet;
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::idx::{self, IdxKind, Images, Labels};
 use crate::source::names::candidates;
@@ -42,7 +42,7 @@ fn split_name(split: Split) -> &'static str {
 pub(super) fn read(
     repository: &mut Repository<'_>,
     address: &HubAddress,
-) -> Result<(DataSet, Option<DataSet>)> {
+) -> Result<(Dataset, Option<Dataset>)> {
     let layouts = [Layout::Parquet, Layout::Idx];
     let Some((layout, train)) = read_split(repository, address, &layouts, Split::Train)? else {
         let expected = layouts.iter().flat_map(|layout| layout.images(address.name(), Split::Train));
@@ -61,7 +61,7 @@ fn read_split(
     address: &HubAddress,
     layouts: &[Layout],
     split: Split,
-) -> Result<Option<(Layout, DataSet)>> {
+) -> Result<Option<(Layout, Dataset)>> {
     let files: Vec<_> = layouts.iter().flat_map(|layout| layout.images(address.name(), split)).collect();
     let Some((layout, images, mut labels)) = repository.first(&files, read_images)? else {
         return Ok(None);
@@ -70,7 +70,7 @@ fn read_split(
         labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
     }
     let name = format!("{}/{}/{}", address.owner(), address.name(), split_name(split));
-    Ok(Some((layout, DataSet::new(name, images, labels)?)))
+    Ok(Some((layout, Dataset::new(name, images, labels)?)))
 }
 
 fn read_images(file: &Path) -> Result<(Layout, Images, Option<Labels>)> {

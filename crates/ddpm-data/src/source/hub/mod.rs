@@ -13,9 +13,9 @@ use self::fetch::Repository;
 use super::address::{HubAddress, is_safe_path};
 use super::config::HubConfig;
 use super::names::Split;
-use crate::corpus::Corpus;
 use crate::error::{Cause, Error, Result};
 use crate::known_digests::{MNIST_TEST, MNIST_TRAIN};
+use crate::splits::Splits;
 
 /// A client of the Hub, or of a server with the same protocol.
 ///
@@ -86,10 +86,10 @@ impl Hub {
     ///   column `image` is a struct whose field `bytes` is a PNG. Colours are
     ///   converted to grey, and transparency is ignored. The optional column `label`
     ///   is a 64-bit integer.
-    /// - The IDX files that [`Corpus::from_folder`] reads, without a prefix.
+    /// - The IDX files that [`Splits::from_folder`] reads, without a prefix.
     ///
     /// A `revision` of `None` means the branch `main`. All files are read from one
-    /// commit, [`Corpus::commit`]. The images and labels of `ylecun/mnist` must be
+    /// commit, [`Splits::commit`]. The images and labels of `ylecun/mnist` must be
     /// exactly MNIST.
     ///
     /// # Errors
@@ -97,8 +97,8 @@ impl Hub {
     /// [`Error::HubAccess`] and [`Error::HubRequest`] if no file can be read;
     /// [`Error::Checksum`] and [`Error::DownloadSize`] for a corrupt
     /// download; the errors of the file format, of
-    /// [`DataSet::new`](crate::DataSet::new) and of [`Corpus::new`].
-    pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Corpus> {
+    /// [`Dataset::new`](crate::Dataset::new) and of [`Splits::new`].
+    pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Splits> {
         let address = HubAddress::new(owner, name, revision)?;
         let mut repository = Repository::new(self, RepoTypeAny::Dataset, &address);
         let (train, test) = layout::read(&mut repository, &address)?;
@@ -111,8 +111,8 @@ impl Hub {
         }
         // Has the same images as the built-in data set, so it gets the same name.
         let title = if is_mnist { "MNIST".to_owned() } else { format!("{owner}/{name}") };
-        let corpus = Corpus::new(title, train, test)?;
-        Ok(corpus.at_commit(repository.revision().to_owned()))
+        let splits = Splits::new(title, train, test)?;
+        Ok(splits.at_commit(repository.revision().to_owned()))
     }
 
     /// Downloads one file of a model, such as `denoiser/config.json`, unless it is

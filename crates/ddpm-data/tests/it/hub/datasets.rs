@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ddpm_data::{Corpus, DataSet, Error, Hub, HubAddress, HubConfig, Source, fetch_model, idx};
+use ddpm_data::{Dataset, Error, Hub, HubAddress, HubConfig, Source, Splits, fetch_model, idx};
 
 use super::parquet_file::{Row, file, grey, grey_as_rgb};
 use super::server::{COMMIT, MockHub};
@@ -24,17 +24,17 @@ fn serve_idx(server: &MockHub) {
     server.serve("datasets/some/digits/t10k-labels-idx1-ubyte", idx::encode_labels(&[2]).unwrap());
 }
 
-fn check_idx(corpus: &Corpus) {
-    assert_eq!(corpus.name(), "some/digits");
-    assert_eq!(corpus.commit(), Some(COMMIT));
-    assert_eq!(corpus.train().images(), [10; 12]);
-    assert_eq!(corpus.train().labels(), Some([0, 6, 1].as_slice()));
-    assert_eq!(corpus.test().unwrap().images(), [20; 4]);
-    assert_eq!(corpus.test().unwrap().name(), "some/digits/test");
-    assert_eq!(corpus.test().unwrap().classes(), Some(7));
+fn check_idx(splits: &Splits) {
+    assert_eq!(splits.name(), "some/digits");
+    assert_eq!(splits.commit(), Some(COMMIT));
+    assert_eq!(splits.train().images(), [10; 12]);
+    assert_eq!(splits.train().labels(), Some([0, 6, 1].as_slice()));
+    assert_eq!(splits.test().unwrap().images(), [20; 4]);
+    assert_eq!(splits.test().unwrap().name(), "some/digits/test");
+    assert_eq!(splits.test().unwrap().classes(), Some(7));
 }
 
-fn load(config: &HubConfig, source: &str) -> Result<Corpus, Error> {
+fn load(config: &HubConfig, source: &str) -> Result<Splits, Error> {
     source.parse::<Source>()?.load(config)
 }
 
@@ -59,15 +59,15 @@ fn parquet_files_are_downloaded_once() {
         let test: [Row; 2] = [(Some(grey_as_rgb(1, 3, &[5, 6, 7])), Some(3)), row(8, 1)];
         server.serve(&format!("datasets/some/letters/{folder}/test-00000-of-00001.parquet"), file(&test));
         for gets in [2, 0] {
-            let corpus = load(&server.config(), "hf://datasets/some/letters").unwrap();
+            let splits = load(&server.config(), "hf://datasets/some/letters").unwrap();
             assert_eq!(server.take_gets(), gets);
-            let (train, test) = (corpus.train(), corpus.test().unwrap());
+            let (train, test) = (splits.train(), splits.test().unwrap());
             assert_eq!((train.len(), train.rows(), train.cols()), (3, 1, 3));
             assert_eq!(train.images(), [1, 0, 255, 2, 0, 255, 3, 0, 255]);
             assert_eq!(train.labels(), Some([4, 0, 9].as_slice()));
             assert_eq!(test.images(), [5, 6, 7, 8, 0, 255]);
             assert_eq!((train.classes(), test.classes()), (Some(10), Some(10)));
-            assert_eq!(corpus.commit(), Some(COMMIT));
+            assert_eq!(splits.commit(), Some(COMMIT));
         }
     }
 }
@@ -78,9 +78,9 @@ fn labels_and_test_set_are_optional() {
     server.serve("datasets/some/digits/train-images.idx3-ubyte", images(1, 2));
     for offline in [false, true] {
         let config = HubConfig { offline, ..server.config() };
-        let corpus = load(&config, "hf://datasets/some/digits").unwrap();
-        assert_eq!((corpus.train().classes(), corpus.train().len()), (None, 2));
-        assert!(corpus.test().is_none());
+        let splits = load(&config, "hf://datasets/some/digits").unwrap();
+        assert_eq!((splits.train().classes(), splits.train().len()), (None, 2));
+        assert!(splits.test().is_none());
     }
 }
 
@@ -254,7 +254,7 @@ fn no_cache_folder_and_bad_endpoints_are_errors() {
     check_causes(&error);
 }
 
-fn as_parquet(set: &DataSet) -> Vec<u8> {
+fn as_parquet(set: &Dataset) -> Vec<u8> {
     let images = set.images().chunks_exact(set.image_size());
     let rows = images
         .zip(set.labels().unwrap())
@@ -265,19 +265,19 @@ fn as_parquet(set: &DataSet) -> Vec<u8> {
 #[test]
 fn mnist_of_the_hub_equals_the_built_in_one() {
     let server = MockHub::start();
-    let mnist = Corpus::mnist().unwrap();
+    let mnist = Splits::mnist().unwrap();
     let (train, test) = (as_parquet(mnist.train()), as_parquet(mnist.test().unwrap()));
     server.serve("datasets/ylecun/mnist/mnist/train-00000-of-00001.parquet", train);
     server.serve("datasets/ylecun/mnist/mnist/test-00000-of-00001.parquet", test);
-    let corpus = load(&server.config(), "hf://datasets/ylecun/mnist").unwrap();
-    assert_eq!(corpus.train().images_sha256(), mnist.train().images_sha256());
-    assert_eq!(corpus.test().unwrap().labels(), mnist.test().unwrap().labels());
+    let splits = load(&server.config(), "hf://datasets/ylecun/mnist").unwrap();
+    assert_eq!(splits.train().images_sha256(), mnist.train().images_sha256());
+    assert_eq!(splits.test().unwrap().labels(), mnist.test().unwrap().labels());
 }
 
 #[test]
 fn other_content_in_the_repository_of_mnist_is_refused() {
     let server = MockHub::start();
-    let mnist = DataSet::mnist_test().unwrap();
+    let mnist = Dataset::mnist_test().unwrap();
     // MNIST's test set in the place of its training set.
     let test = as_parquet(&mnist);
     server.serve("datasets/ylecun/mnist/mnist/train-00000-of-00001.parquet", test.clone());

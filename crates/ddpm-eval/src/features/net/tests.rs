@@ -26,10 +26,10 @@ fn pixels(count: usize) -> Vec<u8> {
     (0..count as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]).collect()
 }
 
-fn data(rows: usize, cols: usize, count: usize, labels: Option<Vec<u8>>) -> DataSet {
+fn data(rows: usize, cols: usize, count: usize, labels: Option<Vec<u8>>) -> Dataset {
     let images = Images::new("images", rows, cols, pixels(rows * cols * count)).unwrap();
     let labels = labels.map(|values| Labels { file: "labels".into(), values });
-    DataSet::new("set", images, labels).unwrap()
+    Dataset::new("set", images, labels).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -79,7 +79,7 @@ fn features_and_logits_are_those_of_pytorch() {
 #[test]
 fn the_builtin_net_is_right_for_994_of_1000_test_images() {
     let net = FeatureNet::builtin(&Device::Cpu).unwrap();
-    let accuracy = net.accuracy(&DataSet::mnist_test().unwrap()).unwrap();
+    let accuracy = net.accuracy(&Dataset::mnist_test().unwrap()).unwrap();
     assert!(accuracy.overall >= 0.994, "{}", accuracy.overall);
     assert!(accuracy.by_class.iter().all(|part| part.is_some_and(|part| part > 0.985)), "{accuracy:?}");
     let card = include_str!("../../../../../assets/models/mnist-features/README.md");

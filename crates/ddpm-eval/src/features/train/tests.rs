@@ -7,7 +7,7 @@ use super::*;
 const SIDE: usize = 8;
 
 /// A bright bar at one of three heights under a little grey, and dots beside it that tell its flips apart.
-fn bars(count: usize, labelled: bool) -> DataSet {
+fn bars(count: usize, labelled: bool) -> Dataset {
     let pixel = |i: usize| {
         let (image, at) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE));
         let (row, col) = (at.div_euclid(SIDE), at % SIDE);
@@ -18,14 +18,14 @@ fn bars(count: usize, labelled: bool) -> DataSet {
     let images = Images::new("bars", SIDE, SIDE, (0..count * SIDE * SIDE).map(pixel).collect()).unwrap();
     let labels = (0..count).map(|image| u8::try_from(image % 3).unwrap()).collect();
     let labels = labelled.then(|| Labels { file: "labels".into(), values: labels });
-    DataSet::new("bars", images, labels).unwrap()
+    Dataset::new("bars", images, labels).unwrap()
 }
 
 fn training(epochs: u32) -> FeatureTraining {
     FeatureTraining { epochs, batch_size: 24, ..FeatureTraining::recipe(1) }
 }
 
-fn train(data: &DataSet, training: &FeatureTraining) -> FeatureNet {
+fn train(data: &Dataset, training: &FeatureTraining) -> FeatureNet {
     train_features(data, training, &Device::Cpu, |_| ()).unwrap()
 }
 
@@ -78,7 +78,7 @@ fn a_seed_gives_one_net_on_any_number_of_threads() {
 fn parts_of_a_batch_add_up() {
     let data = bars(40, true);
     let config = FeatureConfig::for_data(&data);
-    let rng = AddressedRng::new(3);
+    let rng = CounterRng::new(3);
     let vars = initial_weights(&config, rng, &Device::Cpu).unwrap();
     let net = Trainee::new(&config, &vars, &Device::Cpu).unwrap();
     let indices: Vec<u32> = (0..40).collect();
@@ -115,7 +115,7 @@ fn any_size_from_one_pixel_to_64_by_64_is_taken() {
             file: "labels".into(),
             values: (0..count).map(|i| u8::try_from(i % classes).unwrap()).collect(),
         });
-        let data = DataSet::new("set", images, labels).unwrap();
+        let data = Dataset::new("set", images, labels).unwrap();
         let net = train(&data, &FeatureTraining { batch_size: 1000, ..training(1) });
         assert_eq!(net.num_classes(), (classes > 1).then_some(classes));
         assert_eq!(net.features(data.images()).unwrap().dims(), [count, 128]);
@@ -128,7 +128,7 @@ fn data_that_no_net_takes_is_refused() {
     let data = |rows, cols, label| {
         let images = Images::new("images", rows, cols, vec![0; rows * cols]).unwrap();
         let labels = Labels { file: "labels".into(), values: vec![label] };
-        DataSet::new("set", images, Some(labels)).unwrap()
+        Dataset::new("set", images, Some(labels)).unwrap()
     };
     for (data, expected) in [
         (data(65, 4, 1), "images: rows is 65, expected 1 to 64"),
@@ -175,10 +175,10 @@ fn shifts_go_up_to_two_pixels_of_28_and_both_ways() {
         pixels[14 * 28 + 14] = 255;
         pixels
     });
-    let data = DataSet::new("dot", images.unwrap(), None).unwrap();
+    let data = Dataset::new("dot", images.unwrap(), None).unwrap();
     let config = FeatureConfig { task: Task::Classes { num_classes: 2 }, ..FeatureConfig::for_data(&data) };
     for step in 0..500 {
-        let batch = Batch::new(&data, &config, &[0], step, AddressedRng::new(1));
+        let batch = Batch::new(&data, &config, &[0], step, CounterRng::new(1));
         let at = batch.pixels.iter().position(|&x| x == 1.0).unwrap();
         seen.insert((at.div_euclid(28), at % 28));
     }

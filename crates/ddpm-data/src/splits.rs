@@ -1,24 +1,24 @@
 //! A data set with its training and test split.
 
-use crate::dataset::DataSet;
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
 /// A training set and an optional test set. Both have the same image size and, if
 /// labelled, the same number of classes.
 #[derive(Debug, Clone)]
-pub struct Corpus {
+pub struct Splits {
     name: String,
-    train: DataSet,
-    test: Option<DataSet>,
+    train: Dataset,
+    test: Option<Dataset>,
     commit: Option<String>,
 }
 
-impl Corpus {
+impl Splits {
     /// Combines two splits. Both get the larger of their numbers of classes.
     ///
     /// # Errors
     /// [`Error::SplitSize`] if the image sizes differ.
-    pub fn new(name: impl Into<String>, train: DataSet, test: Option<DataSet>) -> Result<Self> {
+    pub fn new(name: impl Into<String>, train: Dataset, test: Option<Dataset>) -> Result<Self> {
         if let Some(test) = &test
             && (test.rows(), test.cols()) != (train.rows(), train.cols())
         {
@@ -30,11 +30,11 @@ impl Corpus {
                 expected_cols: train.cols(),
             });
         }
-        let classes = train.classes().max(test.as_ref().and_then(DataSet::classes));
-        let corpus = Self { name: name.into(), train, test, commit: None };
+        let classes = train.classes().max(test.as_ref().and_then(Dataset::classes));
+        let splits = Self { name: name.into(), train, test, commit: None };
         match classes {
-            Some(classes) => corpus.with_classes(classes),
-            None => Ok(corpus),
+            Some(classes) => splits.with_classes(classes),
+            None => Ok(splits),
         }
     }
 
@@ -49,7 +49,7 @@ impl Corpus {
         if train.classes().is_none() && test.as_ref().is_none_or(|test| test.classes().is_none()) {
             return Err(Error::NoLabels { name });
         }
-        let set = |set: DataSet| if set.classes().is_some() { set.with_classes(classes) } else { Ok(set) };
+        let set = |set: Dataset| if set.classes().is_some() { set.with_classes(classes) } else { Ok(set) };
         Ok(Self { name, train: set(train)?, test: test.map(set).transpose()?, commit })
     }
 
@@ -62,19 +62,19 @@ impl Corpus {
 
     /// The training set.
     #[must_use]
-    pub fn train(&self) -> &DataSet {
+    pub fn train(&self) -> &Dataset {
         &self.train
     }
 
     /// The test set, or `None` if the source has only a training set.
     #[must_use]
-    pub fn test(&self) -> Option<&DataSet> {
+    pub fn test(&self) -> Option<&Dataset> {
         self.test.as_ref()
     }
 
     /// The training set and the test set, by value.
     #[must_use]
-    pub fn into_splits(self) -> (DataSet, Option<DataSet>) {
+    pub fn into_splits(self) -> (Dataset, Option<Dataset>) {
         (self.train, self.test)
     }
 

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use ddpm_core::likelihood::BoundEstimator;
 use ddpm_core::{
-    AddressedRng, Error, NoiseMode, NoiseSchedule, Purpose, StepCostEstimator, StepCosts, Timesteps,
+    CounterRng, Error, NoiseMode, NoiseSchedule, Purpose, TimestepCostEstimator, TimestepCosts, Timesteps,
     VarianceType,
 };
 
@@ -11,11 +11,11 @@ use crate::likelihood::{fixture_schedule, images, list, noise, tensor};
 use crate::network_of;
 use crate::{assert_out_of_range, largest_difference, schedule, values};
 
-fn fixture_costs(schedule: &NoiseSchedule, dtype: DType) -> StepCosts {
+fn fixture_costs(schedule: &NoiseSchedule, dtype: DType) -> TimestepCosts {
     let timesteps = Timesteps::all(schedule);
     let mut bound = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Posterior).unwrap();
     bound.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
-    let mut costs = StepCostEstimator::new(schedule, &bound.finish().unwrap()).unwrap();
+    let mut costs = TimestepCostEstimator::new(schedule, &bound.finish().unwrap()).unwrap();
     assert!(matches!(costs.finish(), Err(Error::NoImages)));
     for image in [0, 2] {
         let two = images(dtype).narrow(0, image, 2).unwrap();
@@ -67,21 +67,21 @@ fn a_list_costs_what_its_variances_say_on_random_tables() {
     const T: usize = 9;
     let schedule = schedule(|config| config.num_train_timesteps = T);
     let alphas_cumprod = schedule.alphas_cumprod();
-    let rng = AddressedRng::new(31);
+    let rng = CounterRng::new(31);
     let mut lengths = 0;
     for table in 0..20 {
         let random =
             |step| (0..T as u64).map(move |t| rng.uniform(Purpose::EVALUATION, 100 * table + t, step));
         let mse: Vec<f64> = random(0).map(|x| (12.0 * x - 9.0).exp()).collect();
         let decoder: Vec<f64> = random(1).map(|x| 6.0 * x).collect();
-        let costs = StepCosts::new(mse.clone(), decoder.clone(), 0.7).unwrap();
+        let costs = TimestepCosts::new(mse.clone(), decoder.clone(), 0.7).unwrap();
         // KL(N(√ᾱ x₀, 1−ᾱ) ‖ N(0, 1)), and ½ log₂ σ*²/β̃.
         let prior = |t: usize| {
             let (mean_square, variance) = (0.7 * alphas_cumprod[t], 1.0 - alphas_cumprod[t]);
             0.5 * (mean_square + variance - 1.0 - variance.ln()) / std::f64::consts::LN_2
         };
         let between = |t: usize, s: usize| {
-            let step = schedule.posterior_step(t, Some(s)).unwrap();
+            let step = schedule.posterior_coefs(t, Some(s)).unwrap();
             0.5 * (1.0 + step.x_start_coef.powi(2) * mse[t] / step.variance).log2()
         };
         let cost = |list: &[usize]| {
@@ -106,9 +106,9 @@ fn a_list_costs_what_its_variances_say_on_random_tables() {
 #[test]
 fn costs_are_saved_and_costs_that_do_not_fit_are_refused() {
     let small = schedule(|config| config.num_train_timesteps = 3);
-    let costs = StepCosts::new(vec![0.1, 0.2, 1.0 / 3.0], vec![1.0, 2.0, 3.0], 0.9).unwrap();
+    let costs = TimestepCosts::new(vec![0.1, 0.2, 1.0 / 3.0], vec![1.0, 2.0, 3.0], 0.9).unwrap();
     let json = serde_json::to_string(&costs).unwrap();
-    assert_eq!(serde_json::from_str::<StepCosts>(&json).unwrap(), costs);
+    assert_eq!(serde_json::from_str::<TimestepCosts>(&json).unwrap(), costs);
 
     let large = schedule(|_| {});
     assert!(matches!(costs.best(&large, 2), Err(Error::TableLength { found: 3, expected: 20, .. })));
@@ -120,14 +120,14 @@ fn costs_are_saved_and_costs_that_do_not_fit_are_refused() {
     }
     let cut = json.replace("[1.0,2.0,3.0]", "[1.0,2.0]");
     assert_ne!(cut, json);
-    let cut: StepCosts = serde_json::from_str(&cut).unwrap();
+    let cut: TimestepCosts = serde_json::from_str(&cut).unwrap();
     assert!(matches!(cut.best(&small, 2), Err(Error::TableLength { found: 2, expected: 3, .. })));
     for (name, found, (mse, decoder, mean_square)) in [
         ("mse[1]", "-0.1", (-0.1, 1.0, 0.9)),
         ("decoder_bits_per_dim[1]", "NaN", (0.1, f64::NAN, 0.9)),
         ("mean_square", "-0.9", (0.1, 1.0, -0.9)),
     ] {
-        let refused = StepCosts::new(vec![0.1, mse], vec![1.0, decoder], mean_square);
+        let refused = TimestepCosts::new(vec![0.1, mse], vec![1.0, decoder], mean_square);
         assert_out_of_range(refused, name, found);
     }
 }
@@ -135,9 +135,9 @@ fn costs_are_saved_and_costs_that_do_not_fit_are_refused() {
 /// Quadratic output and memory: every length up to T was searched and reported.
 #[test]
 fn a_long_schedule_has_few_best_lists() {
-    let long = schedule(|config| *config = ddpm_core::ScheduleConfig::ho2020());
+    let long = schedule(|config| *config = ddpm_core::NoiseScheduleConfig::ho2020());
     let mse: Vec<f64> = long.alphas_cumprod().iter().map(|alpha| 0.1 * (1.0 - alpha)).collect();
-    let costs = StepCosts::new(mse, vec![5.0; 1000], 0.9).unwrap();
+    let costs = TimestepCosts::new(mse, vec![5.0; 1000], 0.9).unwrap();
     let lists = costs.best_lists(&long).unwrap();
     let lengths: Vec<usize> = lists.iter().map(|(list, _)| list.len()).collect();
     assert_eq!(lengths, (1..=20).chain([32, 64, 128, 256]).collect::<Vec<_>>());
@@ -153,7 +153,7 @@ fn a_bound_over_other_timesteps_makes_no_costs() {
     let some = Timesteps::spaced(&schedule, 5).unwrap();
     let mut bound = BoundEstimator::new(&schedule, &some, &NoiseMode::Beta).unwrap();
     bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
-    let refused = StepCostEstimator::new(&schedule, &bound.finish().unwrap());
+    let refused = TimestepCostEstimator::new(&schedule, &bound.finish().unwrap());
     let text = "the number of timesteps of the bound is 5, expected all 20 of the schedule";
     assert_eq!(refused.unwrap_err().to_string(), text);
 }

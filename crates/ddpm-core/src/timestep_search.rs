@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, NoiseSchedule, Result, Timestep, Timesteps,
     likelihood::{
-        Bound, Levels, Moments, check_mse, floored, host, optimal_variances, predict_noised, prior_bits,
+        Bound, Levels, RunningMean, check_mse, floored, host, optimal_variances, predict_noised, prior_bits,
     },
     timesteps::check_count,
 };
@@ -27,16 +27,16 @@ use crate::{
 /// The cost is that of the optimal variance, ½ log₂(σ*²/β̃): the factor c²/β̃ of the squared error in it is the
 /// difference of the two signal-to-noise ratios (Kingma et al. 2021, arXiv 2107.00630).
 ///
-/// It belongs to one network and one schedule, and is made once, by a [`StepCostEstimator`]; serde saves it.
+/// It belongs to one network and one schedule, and is made once, by a [`TimestepCostEstimator`]; serde saves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StepCosts {
+pub struct TimestepCosts {
     mse: Vec<f64>,
     decoder_bits_per_dim: Vec<f64>,
     mean_square: f64,
 }
 
-impl StepCosts {
+impl TimestepCosts {
     /// From numbers: the mean of (x₀ − x̂₀)² at each t = 0 … T − 1, the bits per dimension of a step from t to
     /// x₀ with that variance, and the mean of x₀², all over images and dimensions.
     ///
@@ -84,12 +84,12 @@ impl StepCosts {
         self.best_of(schedule, n, std::iter::once(n))?.pop().ok_or(Error::NoTimesteps)
     }
 
-    /// [`StepCosts::best`] for 1 to 20, 32, 64, 128 and 256 timesteps, without lengths above T. All share the work for
+    /// [`TimestepCosts::best`] for 1 to 20, 32, 64, 128 and 256 timesteps, without lengths above T. All share the work for
     /// the longest list, so memory is at most 256 T numbers, and the lists have at most 690 timesteps together.
     ///
     /// # Errors
     ///
-    /// As [`StepCosts::best`].
+    /// As [`TimestepCosts::best`].
     pub fn best_lists(&self, schedule: &NoiseSchedule) -> Result<Vec<(Timesteps, f64)>> {
         let total = schedule.num_train_timesteps();
         let lengths = || (1..=20).chain([32, 64, 128, 256]).filter(|&length| length <= total);
@@ -106,7 +106,8 @@ impl StepCosts {
         check_count(schedule, n)?;
         self.check(schedule.num_train_timesteps())?;
         let alphas_cumprod = schedule.alphas_cumprod();
-        let snr: Vec<f64> = alphas_cumprod.iter().map(|&alpha_bar| alpha_bar / (1.0 - alpha_bar)).collect();
+        let snr: Vec<f64> =
+            alphas_cumprod.iter().map(|&alpha_cumprod| alpha_cumprod / (1.0 - alpha_cumprod)).collect();
         let step = |t: usize, s: usize| 0.5 * (self.mse[t] * (snr[s] - snr[t])).ln_1p() / LN_2;
         let first = |t: usize| prior_bits(alphas_cumprod[t], self.mean_square);
         let ways = Ways::new(n, &self.decoder_bits_per_dim, step, first);
@@ -117,7 +118,7 @@ impl StepCosts {
         lengths.map(best).collect()
     }
 
-    /// The [`optimal_variances`] for a list, with which its bound is what [`StepCosts::best`] says. Between whole
+    /// The [`optimal_variances`] for a list, with which its bound is what [`TimestepCosts::best`] says. Between whole
     /// timesteps the error is taken to be that of the nearest.
     ///
     /// # Errors
@@ -135,23 +136,27 @@ impl StepCosts {
 impl Timesteps {
     /// The best `num_inference_steps` of the schedule's steps for the network that `costs` was made with: one more
     /// spacing, for any sampler. Made for [`sampler::ddpm`](crate::sampler::ddpm) with
-    /// [`StepCosts::optimal_variances`].
+    /// [`TimestepCosts::optimal_variances`].
     ///
     /// ```
-    /// # use ddpm_core::{NoiseSchedule, ScheduleConfig, StepCosts, Timesteps};
-    /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, TimestepCosts, Timesteps};
+    /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
     /// // A network whose error is a tenth of the noise: the image is known best from the least noisy step.
     /// let mse: Vec<f64> = schedule.alphas_cumprod().iter().map(|alpha| 0.1 * (1.0 - alpha)).collect();
     /// let decoder = mse.iter().map(|mse| 9.0 + 0.5 * mse.log2()).collect();
-    /// let costs = StepCosts::new(mse, decoder, 0.9)?;
+    /// let costs = TimestepCosts::new(mse, decoder, 0.9)?;
     /// assert_eq!(Timesteps::searched(&schedule, &costs, 3)?.len(), 3);
     /// # Ok::<(), ddpm_core::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`StepCosts::best`].
-    pub fn searched(schedule: &NoiseSchedule, costs: &StepCosts, num_inference_steps: usize) -> Result<Self> {
+    /// As [`TimestepCosts::best`].
+    pub fn searched(
+        schedule: &NoiseSchedule,
+        costs: &TimestepCosts,
+        num_inference_steps: usize,
+    ) -> Result<Self> {
         Ok(costs.best(schedule, num_inference_steps)?.0)
     }
 }
@@ -202,17 +207,17 @@ impl<S: Fn(usize, usize) -> f64, F: Fn(usize) -> f64> Ways<S, F> {
     }
 }
 
-/// Makes the [`StepCosts`] of a network: a second pass over images, after a [`Bound`] over all timesteps, whose
+/// Makes the [`TimestepCosts`] of a network: a second pass over images, after a [`Bound`] over all timesteps, whose
 /// squared errors are the variances of this one.
 #[derive(Clone, Debug)]
-pub struct StepCostEstimator {
+pub struct TimestepCostEstimator {
     schedule: NoiseSchedule,
     mse: Vec<f64>,
-    decoder: Vec<Moments>,
-    mean_square: Moments,
+    decoder: Vec<RunningMean>,
+    mean_square: RunningMean,
 }
 
-impl StepCostEstimator {
+impl TimestepCostEstimator {
     /// From a bound over [`Timesteps::all`], with any variances.
     ///
     /// # Errors
@@ -226,8 +231,8 @@ impl StepCostEstimator {
             return Err(Error::out_of_range("the number of timesteps of the bound", found, expected));
         }
         let mse: Vec<f64> = bound.steps.iter().rev().map(|step| step.mse).collect();
-        let decoder = vec![Moments::default(); mse.len()];
-        Ok(Self { schedule: schedule.clone(), mse, decoder, mean_square: Moments::default() })
+        let decoder = vec![RunningMean::default(); mse.len()];
+        Ok(Self { schedule: schedule.clone(), mse, decoder, mean_square: RunningMean::default() })
     }
 
     /// Adds a batch of images; arguments and errors as [`BoundEstimator::add`](crate::likelihood::BoundEstimator::add).
@@ -259,25 +264,25 @@ impl StepCostEstimator {
     /// # Errors
     ///
     /// If there were none, or the network put out numbers that are not finite.
-    pub fn finish(&self) -> Result<StepCosts> {
+    pub fn finish(&self) -> Result<TimestepCosts> {
         if self.mean_square.count() == 0 {
             return Err(Error::NoImages);
         }
-        let decoder = self.decoder.iter().map(Moments::mean).collect();
-        StepCosts::new(self.mse.clone(), decoder, self.mean_square.mean())
+        let decoder = self.decoder.iter().map(RunningMean::mean).collect();
+        TimestepCosts::new(self.mse.clone(), decoder, self.mean_square.mean())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AddressedRng, Purpose};
+    use crate::{CounterRng, Purpose};
 
     /// Small whole numbers, so that many lists cost the same and sums are exact.
     #[test]
     fn dynamic_programming_finds_the_first_of_the_cheapest_lists() {
         const T: usize = 8;
-        let rng = AddressedRng::new(3);
+        let rng = CounterRng::new(3);
         let mut ties = 0;
         for table in 0..50 {
             let random = |t: usize, s: usize| {

@@ -1,7 +1,7 @@
 //! What a step varies about an image besides its noise: which timestep it is shown at, and where it lies.
 
-use ddpm_core::{AddressedRng, Purpose};
-use ddpm_data::DataSet;
+use ddpm_core::{CounterRng, Purpose};
+use ddpm_data::Dataset;
 use serde::{Deserialize, Serialize};
 
 /// How timesteps are drawn. The expected loss is the same for each.
@@ -32,7 +32,7 @@ impl TimestepSampler {
     }
 
     /// The timestep of the image at a place in the stream of training images, and its weight.
-    pub(crate) fn draw(&self, rng: AddressedRng, at: u64) -> (usize, f64) {
+    pub(crate) fn draw(&self, rng: CounterRng, at: u64) -> (usize, f64) {
         match self.sampling {
             TimestepSampling::Uniform => {
                 let timesteps = u32::try_from(self.weights.len()).unwrap_or(u32::MAX);
@@ -56,11 +56,11 @@ impl TimestepSampler {
 /// Images of a batch, [B, pixels], each moved by up to `most` pixels down or up and across, as often by each distance;
 /// the darkest level comes in from beyond the edge.
 pub(crate) fn moved(
-    data: &DataSet,
+    data: &Dataset,
     indices: &[u32],
     positions: &[u64],
     most: usize,
-    rng: AddressedRng,
+    rng: CounterRng,
 ) -> Vec<u8> {
     let distances = u32::try_from(2 * most + 1).unwrap_or(u32::MAX);
     let (cols, pixels) = (data.cols(), data.image_size());
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_timestep_comes_as_often_as_it_weighs() {
-        let (rng, weights) = (AddressedRng::new(1), vec![1.0, 5.0, 0.0, 2.0]);
+        let (rng, weights) = (CounterRng::new(1), vec![1.0, 5.0, 0.0, 2.0]);
         for (sampling, expected) in [
             (TimestepSampling::Uniform, [0.25; 4]),
             (TimestepSampling::LossWeight, [0.125, 0.625, 0.0, 0.25]),
@@ -116,9 +116,9 @@ mod tests {
     fn images_move_by_each_distance_and_nothing_comes_around() {
         let mut pixels = vec![0; 5 * 4];
         pixels[2 * 4 + 1] = 9;
-        let data = DataSet::new("test", Images::new("test", 5, 4, pixels).unwrap(), None).unwrap();
+        let data = Dataset::new("test", Images::new("test", 5, 4, pixels).unwrap(), None).unwrap();
         let positions: Vec<u64> = (0..900).collect();
-        let batch = moved(&data, &[0; 900], &positions, 1, AddressedRng::new(2));
+        let batch = moved(&data, &[0; 900], &positions, 1, CounterRng::new(2));
         let mut places = [0; 20];
         for image in batch.chunks(20) {
             assert_eq!(image.iter().filter(|&&pixel| pixel > 0).count(), 1);
@@ -130,8 +130,8 @@ mod tests {
         }
         // One that lies at the edge may leave.
         let images = Images::new("test", 1, 1, vec![9]).unwrap();
-        let data = DataSet::new("test", images, None).unwrap();
-        let batch = moved(&data, &[0; 900], &positions, 1, AddressedRng::new(2));
+        let data = Dataset::new("test", images, None).unwrap();
+        let batch = moved(&data, &[0; 900], &positions, 1, CounterRng::new(2));
         assert!((60..140).contains(&batch.iter().filter(|&&pixel| pixel == 9).count()));
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, NoiseSchedule, PosteriorStep, Result, linear::weighted_sum};
+use crate::{Error, NoiseSchedule, PosteriorCoefs, Result, weighted_sum::weighted_sum};
 
 /// q(xₜ₋₁ given xₜ, x₀), a normal distribution with one variance for each image.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ impl NoiseSchedule {
     ///
     /// ```
     /// # use candle_core::{Device, Tensor};
-    /// # use ddpm_core::{NoiseSchedule, ScheduleConfig};
-    /// let schedule = NoiseSchedule::new(&ScheduleConfig::mnist20())?;
+    /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig};
+    /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
     /// let x_start = Tensor::ones((2, 784), candle_core::DType::F32, &Device::Cpu)?;
     /// let x_t = schedule.q_sample(&x_start, &[0, 19], &x_start.zeros_like()?)?;
     /// let signal: Vec<f32> = x_t.narrow(1, 0, 1)?.flatten_all()?.to_vec1()?;
@@ -39,7 +39,9 @@ impl NoiseSchedule {
     ///
     /// If a timestep is out of range, their number does not fit, or the shapes differ.
     pub fn q_sample(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        combine(self, t, x_start, eps, |alpha_bar, _| (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()))
+        combine(self, t, x_start, eps, |alpha_cumprod, _| {
+            (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt())
+        })
     }
 
     /// v = √ᾱₜ ε − √(1−ᾱₜ) x₀ (Salimans & Ho 2022), shapes as in [`NoiseSchedule::q_sample`].
@@ -48,7 +50,9 @@ impl NoiseSchedule {
     ///
     /// As [`NoiseSchedule::q_sample`].
     pub fn velocity(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        combine(self, t, x_start, eps, |alpha_bar, _| (-(1.0 - alpha_bar).sqrt(), alpha_bar.sqrt()))
+        combine(self, t, x_start, eps, |alpha_cumprod, _| {
+            (-(1.0 - alpha_cumprod).sqrt(), alpha_cumprod.sqrt())
+        })
     }
 
     /// The posterior of a step (Ho et al. 2020, eq. 6 and 7):
@@ -78,7 +82,7 @@ pub(crate) fn combine(
     t: &[usize],
     a: &Tensor,
     b: &Tensor,
-    coefficients: impl Fn(f64, PosteriorStep) -> (f64, f64),
+    coefficients: impl Fn(f64, PosteriorCoefs) -> (f64, f64),
 ) -> Result<Tensor> {
     if a.dims() != b.dims() {
         return Err(Error::Shapes { first: a.dims().to_vec(), second: b.dims().to_vec() });
@@ -91,8 +95,8 @@ pub(crate) fn combine(
     let pairs = t
         .iter()
         .map(|&t| {
-            let step = schedule.posterior_step(t, t.checked_sub(1))?;
-            Ok(coefficients(schedule.alpha_bar(t)?, step))
+            let step = schedule.posterior_coefs(t, t.checked_sub(1))?;
+            Ok(coefficients(schedule.alpha_cumprod(t)?, step))
         })
         .collect::<Result<Vec<_>>>()?;
     if let [(ca, cb)] = pairs[..] {
