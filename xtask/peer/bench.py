@@ -130,11 +130,11 @@ def memory(cli: list, trained: tuple[dict, float | None], folder: Path) -> str:
     lines = [
         "## Memory\n\nThe most memory of a process. "
         f"`ddpm-cli train --preset original` ({trained[0]['parameters']:,} parameters): {shown(trained[1])}. "
-        "`ddpm-cli sample --format idx --guidance 1` with the built-in model, median and highest of "
+        "`ddpm-cli sample --format idx --guidance-scale 1` with the built-in model, median and highest of "
         f"{REPEATS} runs:\n\n| images | images/s | memory |\n| ---: | ---: | ---: |"
     ]
     for count in SCALING:
-        options = ["-n", count, "--guidance", 1, "--format", "idx", "--json", "--out", folder / "scaling"]
+        options = ["-n", count, "--guidance-scale", 1, "--format", "idx", "--json", "--out", folder / "scaling"]
         runs = [with_memory([*cli, "sample", *options]) for _ in range(REPEATS)]
         speed = statistics.median(count / report["seconds"] for report, _ in runs)
         most = max((peak for _, peak in runs if peak is not None), default=None)

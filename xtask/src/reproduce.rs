@@ -72,9 +72,10 @@ struct Sampling {
     arguments: &'static str,
 }
 
-const DEFAULT: Sampling = Sampling { name: "default", arguments: "--noise posterior" };
+const DEFAULT: Sampling = Sampling { name: "default", arguments: "--variance fixed_small" };
 /// Without guidance, which hides what a model has learnt.
-const NO_GUIDANCE: Sampling = Sampling { name: "no_guidance", arguments: "--noise posterior --guidance 1" };
+const NO_GUIDANCE: Sampling =
+    Sampling { name: "no_guidance", arguments: "--variance fixed_small --guidance-scale 1" };
 const NO_NOISE: Sampling = Sampling { name: "no_noise", arguments: "--noise none" };
 /// A solver of second order: more varied images.
 const VARIED: Sampling = Sampling { name: "varied", arguments: "--sampler dpmpp-2m" };
@@ -170,7 +171,7 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
         let Sampling { name, arguments } = sampling;
         let out = folder.join("quality").join(name);
         let to = ddpm.path(&out);
-        let line = format!("{eval} {features} --samples {} {arguments} -o {to}", counts.generated);
+        let line = format!("{eval} {features} --num-images {} {arguments} -o {to}", counts.generated);
         quality.push((sampling, phases.run(&format!("measure, {name}"), || ddpm.call(&line, &from_source))?));
         for (file, ending, what) in QUALITY {
             let description = format!("{what}, sampled with {arguments}");
@@ -181,7 +182,8 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     let mut evaluation = Vec::new();
     for sampling in if is_labelled { &[NO_GUIDANCE, NO_NOISE][..] } else { &[] } {
         let Sampling { name, arguments } = sampling;
-        let line = format!("{eval} {features} --samples {} --metrics accuracy {arguments}", counts.accuracy);
+        let line =
+            format!("{eval} {features} --num-images {} --metrics accuracy {arguments}", counts.accuracy);
         evaluation
             .push((sampling, phases.run(&format!("evaluate, {name}"), || ddpm.call(&line, &from_source))?));
     }

@@ -3,7 +3,7 @@
 use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ddpm_core::{LossWeighting, NoiseMode, PredictionType};
+use ddpm_core::{LossWeighting, PredictionType, ReverseVariance};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeight, Metric};
 use ddpm_model::{DeviceChoice, SamplerName, WeightType};
@@ -83,26 +83,24 @@ pub(crate) struct Sampling {
     /// The number of steps [default: all of the model's schedule]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
-    /// The timesteps themselves, falling, such as 19,14,9,4 (`eval --likelihood` finds the best ones)
+    /// The timesteps themselves, falling, such as 19,14,9,4 (`likelihood` prints the best ones)
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "steps")]
     pub(crate) timesteps: Option<Vec<usize>>,
-    /// The noise that ddpm adds at each step [default: as the model's schedule says]
-    ///
-    /// `none` gives the cleanest images and far less variety.
-    #[arg(long, value_enum)]
-    pub(crate) noise: Option<NoiseName>,
-    /// The variance that ddpm adds at each of its steps, instead of --noise: a number for each timestep, in their
-    /// order (`eval --likelihood` finds the optimal ones)
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "noise")]
-    pub(crate) variances: Option<Vec<f64>>,
-    /// η of ddim: 0 is deterministic, 1 is ddpm with posterior noise [default: 0]
+    /// The variance of the steps of ddpm: fixed_small, fixed_large, zero, or a number for each timestep in their
+    /// order (`likelihood` prints the optimal ones) [default: variance_type of the model's schedule]
+    #[arg(long, value_name = "NAME|LIST")]
+    pub(crate) variance: Option<Variance>,
+    /// Another way to write --variance zero: the cleanest images, and far less variety
+    #[arg(long, value_enum, conflicts_with = "variance")]
+    pub(crate) noise: Option<Noise>,
+    /// η of ddim: 0 is deterministic, 1 is ddpm with variance fixed_small [default: 0]
     #[arg(long)]
     pub(crate) eta: Option<f64>,
-    /// Guidance scale: 1 is none, more is truer to the class and less varied
+    /// The scale of classifier-free guidance: 1 is no guidance, larger is truer to the class and less varied
     /// [default: 1.5 if the model has classes]
     #[arg(long, value_name = "W")]
-    pub(crate) guidance: Option<f64>,
-    /// The timesteps at which there is guidance; the network is asked twice there
+    pub(crate) guidance_scale: Option<f64>,
+    /// The timesteps with guidance, where the network runs twice
     /// [default: the middle, which is 8-15 of 20]
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) guidance_interval: Option<Interval>,
@@ -113,11 +111,11 @@ pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// Images of each class
-    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "number")]
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "num_images")]
     pub(crate) per_class: usize,
-    /// Images in all, going round the classes, instead of --per-class; 20 million at most
+    /// The number of images, whose classes take turns, instead of --per-class; at most 20 million
     #[arg(short, long, value_name = "N")]
-    pub(crate) number: Option<usize>,
+    pub(crate) num_images: Option<usize>,
     /// Only the I-th of K equal parts of the job; image 17 is the same picture in any part
     #[arg(long, value_name = "I/K")]
     pub(crate) shard: Option<Shard>,
@@ -137,11 +135,11 @@ pub(crate) struct Train {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// A set of options, which those below change
-    #[arg(long, value_enum, default_value_t = Preset::Reproduce)]
+    #[arg(long, value_enum, default_value_t = Preset::Standard)]
     pub(crate) preset: Preset,
     /// The folder for model, log, loss curve (loss.svg), checkpoints and previews
     #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
-    pub(crate) out: PathBuf,
+    pub(crate) out_dir: PathBuf,
     /// Go on from the newest checkpoint in the folder
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
@@ -160,19 +158,16 @@ pub(crate) struct Train {
     /// The highest learning rate
     #[arg(long, value_name = "X")]
     pub(crate) learning_rate: Option<f64>,
-    /// The network: patch-mlp is that of the built-in model, mlp reads and puts out the image as a whole, both
-    /// residual with raw output x0; plain is the original recipe with raw output ε
+    /// The architecture: patch-mlp is the built-in model's; mlp is residual and reads and emits the image as a
+    /// whole; plain is the network of the original recipe
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkName>,
-    /// The space of the squared error
+    /// The space in which the squared error is measured, or a weighting by signal-to-noise ratio
     #[arg(long, value_enum)]
     pub(crate) loss: Option<LossWeighting>,
-    /// What the network puts out, before it is converted to the prediction
+    /// What the network emits: x0 (sample), ε (epsilon) or v (v_prediction)
     #[arg(long, value_enum)]
-    pub(crate) output: Option<PredictionType>,
-    /// What the model's prediction is named
-    #[arg(long, value_enum)]
-    pub(crate) prediction: Option<PredictionType>,
+    pub(crate) parameterization: Option<PredictionType>,
     /// Any other option by its name in the configuration, for example ema_decay=0.9999 or
     /// denoiser.network.blocks=3; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
@@ -186,21 +181,21 @@ pub(crate) struct Eval {
     /// The data to compare with: mnist, a folder, or hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
-    /// Images to draw, going round the classes; compare figures only of the same number
-    #[arg(long, value_name = "N", default_value_t = 10_000,
+    /// The number of images to generate, whose classes take turns; metrics of different numbers do not compare
+    #[arg(short, long, value_name = "N", default_value_t = 10_000,
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
-    pub(crate) samples: usize,
+    pub(crate) num_images: usize,
     /// What to measure [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub(crate) metrics: Option<Vec<Metric>>,
-    /// The feature net to measure by, written by `features` [default: the built-in one if the data is MNIST]
+    /// The feature net to measure by, written by `train-features` [default: the built-in one if the data is MNIST]
     #[arg(long, value_name = "DIR")]
     pub(crate) features: Option<PathBuf>,
     /// A folder for the table, quality.md, and two pictures: closest-pairs.png, generated images of each
     /// class above the training images most like them, and quality.svg, accuracy by class and features in two
     /// dimensions
     #[arg(short, long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -247,7 +242,7 @@ pub(crate) struct TrainFeatures {
     pub(crate) data: Source,
     /// The folder to write; replaces a feature net that is there
     #[arg(short, long, value_name = "DIR", default_value = "features")]
-    pub(crate) out: PathBuf,
+    pub(crate) out_dir: PathBuf,
     /// Passes over the training images [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) epochs: Option<u32>,
@@ -292,14 +287,31 @@ pub(crate) struct Bench {
     pub(crate) peak: bool,
 }
 
+/// The only value of --noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NoiseName {
-    /// Variance β̃, the posterior's
-    Posterior,
-    /// Variance β
-    Beta,
-    /// Left out
+pub(crate) enum Noise {
     None,
+}
+
+/// The value of --variance.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Variance(pub(crate) ReverseVariance);
+
+impl FromStr for Variance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let list = || text.split(',').map(|number| number.trim().parse().ok()).collect::<Option<_>>();
+        Ok(Self(match text {
+            "fixed_small" => ReverseVariance::FixedSmall,
+            "fixed_large" => ReverseVariance::FixedLarge,
+            "zero" => ReverseVariance::Zero,
+            _ => {
+                let expected = "expected fixed_small, fixed_large, zero or a number for each timestep";
+                ReverseVariance::PerStep(list().ok_or(expected)?)
+            }
+        }))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -315,16 +327,6 @@ pub(crate) enum NetworkName {
     PatchMlp,
     Mlp,
     Plain,
-}
-
-impl From<NoiseName> for NoiseMode {
-    fn from(name: NoiseName) -> Self {
-        match name {
-            NoiseName::Posterior => Self::Posterior,
-            NoiseName::Beta => Self::Beta,
-            NoiseName::None => Self::None,
-        }
-    }
 }
 
 fn threads(text: &str) -> Result<usize, String> {

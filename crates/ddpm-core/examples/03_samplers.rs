@@ -13,7 +13,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Purpose, Sampler, Timestep, Timesteps,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, Purpose, ReverseVariance, Sampler, Timestep, Timesteps,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -107,9 +107,9 @@ fn random(schedule: &NoiseSchedule) -> Result<()> {
     let rng = CounterRng::new(2);
     let x_t = rng.normal(Purpose::SAMPLE_START, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
     for (name, sampler) in [
-        ("DDPM, posterior variance", Sampler::Ddpm(NoiseMode::Posterior)),
-        ("DDPM, variance beta", Sampler::Ddpm(NoiseMode::Beta)),
-        ("DDPM, no noise", Sampler::Ddpm(NoiseMode::None)),
+        ("DDPM, posterior variance", Sampler::Ddpm(ReverseVariance::FixedSmall)),
+        ("DDPM, variance beta", Sampler::Ddpm(ReverseVariance::FixedLarge)),
+        ("DDPM, no noise", Sampler::Ddpm(ReverseVariance::Zero)),
         ("DDIM, eta 1", Sampler::Ddim(1.0)),
         ("Heun with churn", Sampler::Heun(Churn { s_churn: 5.0, ..Churn::NONE })),
         ("SDE-DPM-Solver++ 2M", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),

@@ -16,7 +16,7 @@ use std::f64::consts::PI;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timestep,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Timestep,
     TimestepCostEstimator, Timesteps,
     likelihood::{Bound, BoundEstimator, optimal_variances},
 };
@@ -89,7 +89,7 @@ fn schedule(config: NoiseScheduleConfig) -> Result<NoiseSchedule> {
 fn bound(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
-    mode: &NoiseMode,
+    mode: &ReverseVariance,
     images: &Tensor,
 ) -> Result<Bound> {
     let mut estimator = BoundEstimator::new(schedule, timesteps, mode)?;
@@ -100,9 +100,9 @@ fn bound(
 fn term_by_term(images: &Tensor) -> Result<()> {
     let schedule = schedule(NoiseScheduleConfig::mnist20())?;
     let timesteps = Timesteps::all(&schedule);
-    let posterior = bound(&schedule, &timesteps, &NoiseMode::Posterior, images)?;
-    let beta = bound(&schedule, &timesteps, &NoiseMode::Beta, images)?;
-    let optimal = NoiseMode::Variances(optimal_variances(&timesteps, &posterior.mse())?);
+    let posterior = bound(&schedule, &timesteps, &ReverseVariance::FixedSmall, images)?;
+    let beta = bound(&schedule, &timesteps, &ReverseVariance::FixedLarge, images)?;
+    let optimal = ReverseVariance::PerStep(optimal_variances(&timesteps, &posterior.mse())?);
     let optimal = bound(&schedule, &timesteps, &optimal, images)?;
     let bounds = [&posterior, &beta, &optimal];
     let line = |name: &str, bits: [f64; 3], rest: &str| {
@@ -127,7 +127,7 @@ fn term_by_term(images: &Tensor) -> Result<()> {
 fn timestep_search(images: &Tensor) -> Result<()> {
     let schedule =
         schedule(NoiseScheduleConfig { num_train_timesteps: 100, ..NoiseScheduleConfig::cosine() })?;
-    let all = bound(&schedule, &Timesteps::all(&schedule), &NoiseMode::Posterior, images)?;
+    let all = bound(&schedule, &Timesteps::all(&schedule), &ReverseVariance::FixedSmall, images)?;
     let mut estimator = TimestepCostEstimator::new(&schedule, &all)?;
     estimator.add(images, network, noise)?;
     let costs = estimator.finish()?;
@@ -135,7 +135,7 @@ fn timestep_search(images: &Tensor) -> Result<()> {
     println!("   n   evenly   searched   the list found");
     for n in [3, 5, 10, 20, 50, 100] {
         let evenly = Timesteps::spaced(&schedule, n)?;
-        let mode = NoiseMode::Variances(costs.optimal_variances(&evenly)?);
+        let mode = ReverseVariance::PerStep(costs.optimal_variances(&evenly)?);
         let evenly = bound(&schedule, &evenly, &mode, images)?.total_bits_per_dim.mean;
         let (searched, bits) = costs.best(&schedule, n)?;
         let list = if n > 10 { "…".to_owned() } else { format!("{:?}", searched.indices()) };

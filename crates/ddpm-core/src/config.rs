@@ -21,22 +21,29 @@ pub enum BetaSchedule {
     Sigmoid,
 }
 
-/// The variance of a reverse step (Ho et al. 2020, section 3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The variance σ² of a reverse step (Ho et al. 2020, section 3.2).
+///
+/// `fixed_small_log` and `fixed_large_log` of diffusers are names of code that computes the same variances as
+/// exp(ln σ²); they are read as [`FixedSmall`](Self::FixedSmall) and [`FixedLarge`](Self::FixedLarge).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum VarianceType {
+pub enum ReverseVariance {
     /// β̃ₜ, the posterior's variance: right if the data is a single point.
+    #[serde(alias = "fixed_small_log")]
     FixedSmall,
-    /// The same, named for code that computes it as exp(ln β̃ₜ).
-    FixedSmallLog,
     /// βₜ: right if the data is standard normal.
+    #[serde(alias = "fixed_large_log")]
     FixedLarge,
-    /// The same, named for code that computes it as exp(ln βₜ).
-    FixedLargeLog,
-    /// Between β̃ₜ and βₜ, as the network says for each number of the image, with a second output beside
-    /// its prediction (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15).
+    /// Between β̃ₜ and βₜ for each number of the image, from a second output v of the network in [−1, 1] (Nichol &
+    /// Dhariwal 2021, arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule
+    /// whose `variance_type` it is.
     LearnedRange,
+    /// A variance for each timestep of the list, in its order; see
+    /// [`optimal_variances`](crate::likelihood::optimal_variances).
+    PerStep(Vec<f64>),
+    /// 0: each step goes to the mean. The samples are sharper and much less varied than the learned distribution.
+    Zero,
 }
 
 /// Whether known defects of diffusers are reproduced.
@@ -81,7 +88,7 @@ pub struct NoiseScheduleConfig {
     /// What the network's prediction means.
     pub prediction_type: PredictionType,
     /// The variance of a reverse step.
-    pub variance_type: VarianceType,
+    pub variance_type: ReverseVariance,
     /// Whether the predicted x₀ is clipped to ±`clip_sample_range` at each step.
     pub clip_sample: bool,
     /// The largest magnitude in x₀; 1 for images in [−1, 1].
@@ -135,7 +142,7 @@ impl NoiseScheduleConfig {
             trained_betas: None,
             rescale_betas_zero_snr: false,
             prediction_type: PredictionType::Epsilon,
-            variance_type: VarianceType::FixedSmall,
+            variance_type: ReverseVariance::FixedSmall,
             clip_sample: true,
             clip_sample_range: 1.0,
             thresholding: false,

@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use candle_core::{Device, DType};
-//! use ddpm_core::{sampler, CounterRng, NoiseMode, NoiseSchedule, Purpose, NoiseScheduleConfig, Timesteps};
+//! use ddpm_core::{sampler, CounterRng, ReverseVariance, NoiseSchedule, Purpose, NoiseScheduleConfig, Timesteps};
 //!
 //! let schedule = NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::mnist20() })?;
 //! let timesteps = Timesteps::all(&schedule);
@@ -35,7 +35,7 @@
 //! let x_start = sampler::ddpm(
 //!     &schedule,
 //!     &timesteps,
-//!     &NoiseMode::Posterior,
+//!     &ReverseVariance::FixedSmall,
 //!     x_t,
 //!     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(),
 //!     |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
@@ -61,13 +61,13 @@ mod timestep_search;
 mod timesteps;
 mod weighted_sum;
 
-pub use config::{BetaSchedule, Compat, NoiseScheduleConfig, VarianceType};
+pub use config::{BetaSchedule, Compat, NoiseScheduleConfig, ReverseVariance};
 pub use error::{Error, Result};
 pub use forward::Posterior;
 pub use loss_weights::LossWeighting;
 pub use prediction::PredictionType;
 pub use random::{CounterRng, Purpose};
-pub use sampler::{NoiseMode, StepInfo};
+pub use sampler::StepInfo;
 pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
 pub use scheduler::{DiffusersConfig, FinalSigma, Sampler, Scheduler};
 pub use timestep::Timestep;

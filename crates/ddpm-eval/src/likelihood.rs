@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, Purpose, Timestep, TimestepCostEstimator, Timesteps,
+    CounterRng, Purpose, ReverseVariance, Timestep, TimestepCostEstimator, Timesteps,
     likelihood::{Bound, BoundEstimator, RateDistortion},
 };
 use ddpm_data::{Dataset, Splits};
@@ -89,17 +89,20 @@ pub fn likelihood(
         progress(processed, total);
     };
 
-    let estimator = |mode: &NoiseMode| BoundEstimator::new(schedule, &timesteps, mode);
-    let mut fitted = [estimator(&NoiseMode::Posterior)?];
+    let estimator = |mode: &ReverseVariance| BoundEstimator::new(schedule, &timesteps, mode);
+    let mut fitted = [estimator(&ReverseVariance::FixedSmall)?];
     training.add_to(&mut fitted, &mut advance)?;
     let mut costs = TimestepCostEstimator::new(schedule, &fitted[0].finish()?)?;
     training.each_batch(&mut advance, |x_start, network, noise| Ok(costs.add(x_start, network, noise)?))?;
     let costs = costs.finish()?;
     let variances = costs.optimal_variances(&timesteps)?;
 
-    let optimal = NoiseMode::Variances(variances.clone());
-    let mut estimators =
-        [estimator(&NoiseMode::Posterior)?, estimator(&NoiseMode::Beta)?, estimator(&optimal)?];
+    let optimal = ReverseVariance::PerStep(variances.clone());
+    let mut estimators = [
+        estimator(&ReverseVariance::FixedSmall)?,
+        estimator(&ReverseVariance::FixedLarge)?,
+        estimator(&optimal)?,
+    ];
     test.add_to(&mut estimators, &mut advance)?;
     let [fixed_small, fixed_large, optimal] = estimators.map(|estimator| estimator.finish());
     let bound = BoundByVariance { fixed_small: fixed_small?, fixed_large: fixed_large?, optimal: optimal? };

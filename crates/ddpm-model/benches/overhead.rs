@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, Purpose, Sampler, Timesteps,
+    CounterRng, Purpose, ReverseVariance, Sampler, Timesteps,
     sampler::{Churn, DpmSolver, UniPc},
 };
 use ddpm_model::{SampleConfig, read_model};
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
 
     let samplers = [
-        ("ddpm", Sampler::Ddpm(NoiseMode::Posterior)),
+        ("ddpm", Sampler::Ddpm(ReverseVariance::FixedSmall)),
         ("ddim", Sampler::Ddim(0.0)),
         ("dpmpp-2m", Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m())),
         ("dpmpp-2m-sde", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{DiffusersConfig, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Sampler, VarianceType};
+use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler};
 use ddpm_files::{AtomicDir, write_atomic};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -125,7 +125,7 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
     });
     write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
     let schedule = denoiser.schedule().config().clone();
-    let sampler = Sampler::Ddpm(NoiseMode::from(schedule.variance_type));
+    let sampler = Sampler::Ddpm(schedule.variance_type.clone());
     let scheduler = DiffusersConfig::new(schedule, sampler).to_diffusers_json()?;
     write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
     write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
@@ -145,7 +145,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
     if !matches!(config.sampler, Sampler::Ddpm(_)) {
         return refuse("_class_name", config.sampler.diffusers_class(), "\"DDPMScheduler\"");
     }
-    if config.schedule.variance_type == VarianceType::LearnedRange {
+    if config.schedule.variance_type == ReverseVariance::LearnedRange {
         let expected = "a fixed one: these networks put out no share between two variances";
         return refuse("variance_type", "learned_range", expected);
     }

@@ -45,11 +45,11 @@ impl SampleConfig {
     /// Ancestral sampling as the model's schedule has it: all steps, and with classes [`DEFAULT_GUIDANCE_SCALE`] in the middle.
     #[must_use]
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
-        let mode = denoiser.schedule().config().variance_type.into();
+        let variance = denoiser.schedule().config().variance_type.clone();
         let guidance = if denoiser.config().num_classes > 0 { DEFAULT_GUIDANCE_SCALE } else { 1.0 };
         Self {
             seed,
-            sampler: Sampler::Ddpm(mode),
+            sampler: Sampler::Ddpm(variance),
             steps: TimestepSelection::All,
             guidance: Self::in_the_middle(guidance, denoiser),
         }

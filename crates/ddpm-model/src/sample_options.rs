@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use ddpm_core::{
-    NoiseMode, Sampler,
+    ReverseVariance, Sampler,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -39,14 +39,14 @@ pub enum SamplerName {
 pub struct SampleOptions {
     /// The sampler.
     pub sampler: SamplerName,
-    /// The noise of `ddpm`; by default the variance type of the model's schedule.
-    pub noise: Option<NoiseMode>,
+    /// The variance of the steps of `ddpm`; by default `variance_type` of the model's schedule.
+    pub variance: Option<ReverseVariance>,
     /// η of `ddim`, 0 to 1; 0 by default.
     pub eta: Option<f64>,
     /// The timesteps.
     pub steps: TimestepSelection,
     /// The guidance scale; by default [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
-    pub guidance: Option<f64>,
+    pub guidance_scale: Option<f64>,
     /// The timesteps with guidance; by default those of [`SampleConfig::in_the_middle`].
     pub guidance_interval: Option<RangeInclusive<f64>>,
 }
@@ -60,7 +60,7 @@ impl SampleOptions {
     pub fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let default = SampleConfig::ancestral(seed, denoiser);
         let sampler = self.sampler(default.sampler)?;
-        let scale = self.guidance.unwrap_or(default.guidance.scale());
+        let scale = self.guidance_scale.unwrap_or(default.guidance.scale());
         let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
         if let Some(interval) = &self.guidance_interval {
             guidance = guidance.within(interval.clone());
@@ -71,7 +71,7 @@ impl SampleOptions {
 
     fn sampler(&self, ancestral: Sampler) -> Result<Sampler> {
         let sampler = match self.sampler {
-            SamplerName::Ddpm => self.noise.clone().map_or(ancestral, Sampler::Ddpm),
+            SamplerName::Ddpm => self.variance.clone().map_or(ancestral, Sampler::Ddpm),
             SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
             SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
             SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
@@ -81,11 +81,8 @@ impl SampleOptions {
             SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
         };
         let of_other = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
-        match (&self.noise, self.eta) {
-            (Some(NoiseMode::Variances(_)), _) if self.sampler != SamplerName::Ddpm => {
-                of_other("variances", "ddpm")
-            }
-            (Some(_), _) if self.sampler != SamplerName::Ddpm => of_other("noise", "ddpm"),
+        match (&self.variance, self.eta) {
+            (Some(_), _) if self.sampler != SamplerName::Ddpm => of_other("variance", "ddpm"),
             (_, Some(_)) if self.sampler != SamplerName::Ddim => of_other("eta", "ddim"),
             _ => Ok(sampler),
         }
@@ -115,7 +112,7 @@ mod tests {
             sampler: SamplerName::Ddim,
             eta: Some(0.5),
             steps: TimestepSelection::Spaced(4),
-            guidance: Some(2.0),
+            guidance_scale: Some(2.0),
             guidance_interval: Some(3.0..=5.0),
             ..SampleOptions::default()
         };
@@ -131,12 +128,12 @@ mod tests {
         let ddim = SampleOptions { sampler: SamplerName::Ddim, ..SampleOptions::default() };
         for (options, message) in [
             (
-                SampleOptions { noise: Some(NoiseMode::None), ..ddim.clone() },
-                "noise is an option of the sampler ddpm",
+                SampleOptions { variance: Some(ReverseVariance::Zero), ..ddim.clone() },
+                "variance is an option of the sampler ddpm",
             ),
             (
-                SampleOptions { noise: Some(NoiseMode::Variances(vec![0.1])), ..ddim },
-                "variances is an option of the sampler ddpm",
+                SampleOptions { variance: Some(ReverseVariance::PerStep(vec![0.1])), ..ddim },
+                "variance is an option of the sampler ddpm",
             ),
             (
                 SampleOptions { eta: Some(0.0), ..SampleOptions::default() },

@@ -13,8 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut group = criterion.benchmark_group("training step");
     group.sample_size(20).measurement_time(Duration::from_secs(4));
     for batch_size in [128, 512] {
-        let config =
-            TrainConfig { batch_size, epochs: 1000, ..TrainConfig::preset(Preset::Reproduce, &data) };
+        let config = TrainConfig { batch_size, epochs: 1000, ..TrainConfig::preset(Preset::Standard, &data) };
         let mut trainer = Trainer::new(&config, &data, &Device::Cpu)?;
         // A step that fails would look fast.
         trainer.train_step()?;

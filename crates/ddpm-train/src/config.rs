@@ -48,8 +48,8 @@ pub enum Preset {
     /// The built-in model: trained longer.
     Best,
     /// Nearly as good images, within ten minutes on two cores.
-    Reproduce,
-    /// The plain network of the original recipe, with raw output x₀, trained as long as `Reproduce`. Its raw
+    Standard,
+    /// The plain network of the original recipe, with raw output x₀, trained as long as `Standard`. Its raw
     /// output ε, to the letter, learns nothing.
     Original,
     /// A first look.
@@ -63,7 +63,7 @@ impl TrainConfig {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
             Preset::Best => (60, 0.9995),
-            Preset::Reproduce => (12, 0.999),
+            Preset::Standard => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
         };

@@ -31,7 +31,7 @@ text = "How to read it."
 data = "data"
 measure = [
   { name = "likelihood", command = "likelihood --num-images 4", optional = true },
-  { name = "eval", command = "eval --features net --samples 10 --metrics accuracy" },
+  { name = "eval", command = "eval --features net --num-images 10 --metrics accuracy" },
 ]
 columns = [
   { heading = "epochs", pointer = "/train/epochs", digits = 0 },
@@ -41,7 +41,7 @@ columns = [
 rows = [
   { name = "two", train = "--preset quick --epochs 2" },
   { name = "built-in", eval = "--steps 5" },
-  { name = "optimal", likelihood = "", eval = "--variances {likelihood:/optimal_variances}" },
+  { name = "optimal", likelihood = "", eval = "--variance {likelihood:/optimal_variances}" },
 ]
 "#;
 
@@ -75,11 +75,11 @@ fn runs(root: &Path, name: &str, text: &str) {
         ("minutes = 1.0\n", ""),
         ("rounds = 5\n", ""),
         ("--epochs 4", "--epochs 1"),
-        ("--preset reproduce", "--preset reproduce --epochs 1"),
+        ("--preset standard", "--preset standard --epochs 1"),
         ("--preset original", "--preset original --epochs 1"),
         ("--images 1000", "--images 4"),
-        ("--samples 10000", "--samples 10 --features net"),
-        ("--samples 500", "--samples 10 --features net"),
+        ("--num-images 10000", "--num-images 10 --features net"),
+        ("--num-images 500", "--num-images 10 --features net"),
         ("-n 1000", "-n 2"),
     ] {
         small = small.replace(from, to);
@@ -125,7 +125,7 @@ fn a_table_has_a_cell_for_each_row_and_column() {
         format!("| `two` | `train --preset quick --epochs 2` | 2 | {:.1} % | – |", accuracy(0)),
         format!("| `built-in` | `eval --steps 5` | – | {:.1} % | – |", accuracy(1)),
         format!(
-            "| `optimal` | `eval --variances {{likelihood:/optimal_variances}}`, `likelihood` | – | {:.1} % | {mean:.2} ± {error:.2} |",
+            "| `optimal` | `eval --variance {{likelihood:/optimal_variances}}`, `likelihood` | – | {:.1} % | {mean:.2} ± {error:.2} |",
             accuracy(2)
         ),
         format!("| real test images |  |  | {real:.1} % |  |"),
@@ -137,12 +137,12 @@ fn a_table_has_a_cell_for_each_row_and_column() {
     let command = |name: &str, row: usize| outputs(row)[name]["command"].as_str().unwrap();
     assert_eq!(
         command("eval", 0),
-        "ddpm-cli eval --features net --samples 10 --metrics accuracy --model \
+        "ddpm-cli eval --features net --num-images 10 --metrics accuracy --model \
          runs/experiments/tiny/models/two/model --data data --seed 3 --json"
     );
     let variances = outputs(2)["likelihood"]["output"]["optimal_variances"].as_array().unwrap();
     let variances: Vec<_> = variances.iter().map(Value::to_string).collect();
-    assert!(command("eval", 2).contains(&format!(" --variances {} ", variances.join(","))));
+    assert!(command("eval", 2).contains(&format!(" --variance {} ", variances.join(","))));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn rounds_run_in_turn_and_medians_are_shown() {
 title = "Time"
 text = ""
 rounds = 3
-measure = [{ name = "sample", command = "sample -n 1 --steps 2 --guidance 1 -o runs/picture.png" }]
+measure = [{ name = "sample", command = "sample -n 1 --steps 2 --guidance-scale 1 -o runs/picture.png" }]
 columns = [{ heading = "ms", pointer = "/sample/seconds", divide_by = 0.001, digits = 3 }]
 rows = [{ name = "a" }, { name = "b", sample = "--sampler ddim" }]
 "#;

@@ -65,7 +65,7 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     let number = |pointer: &str| quality.pointer(pointer).unwrap().as_f64().unwrap();
     for part in [
         format!(
-            "20 images with --noise posterior, by the feature net {}: Fréchet distance {:.2} ({:.2} times that of real \
+            "20 images with --variance fixed_small, by the feature net {}: Fréchet distance {:.2} ({:.2} times that of real \
              test images), precision {:.3}, recall {:.3}, class accuracy {:.1} % (real test images: {:.1} %).",
             &quality["features_sha256"].as_str().unwrap()[..12],
             number("/frechet/distance"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use ddpm_core::{NoiseMode, Sampler, sampler::Guidance};
+use ddpm_core::{ReverseVariance, Sampler, sampler::Guidance};
 use ddpm_data::{Dataset, Images, Labels};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, TimestepSelection};
 use ddpm_train::{Preset, TrainConfig, Trainer};
@@ -125,7 +125,7 @@ impl<'a> Job<'a> {
             }
             Work::Sample(count) => {
                 // Guidance would call the network twice at some timesteps.
-                let sampler = Sampler::Ddpm(NoiseMode::Posterior);
+                let sampler = Sampler::Ddpm(ReverseVariance::FixedSmall);
                 let config = SampleConfig {
                     seed,
                     sampler,

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_core::NoiseMode;
+use ddpm_core::ReverseVariance;
 use ddpm_data::to_pixel;
 use ddpm_model::{Denoiser, SampleConfig, SampleOptions, TimestepSelection};
 use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, Interval, Sampling, Shard},
+    args::{Common, Interval, Noise, Sampling, Shard, Variance},
     output,
     picture::{self, Column},
 };
@@ -177,19 +177,27 @@ impl Sampling {
             (None, Some(list)) => TimestepSelection::List(list.clone()),
             (None, None) => TimestepSelection::All,
         };
-        let variances = self.variances.clone().map(NoiseMode::Variances);
         let options = SampleOptions {
             sampler: self.sampler,
-            noise: variances.or(self.noise.map(NoiseMode::from)),
+            variance: self.variance(),
             eta: self.eta,
             steps,
-            guidance: self.guidance,
+            guidance_scale: self.guidance_scale,
             guidance_interval: self.guidance_interval.map(|Interval(a, b)| a.into()..=b.into()),
         };
         Ok(options.config(seed, denoiser)?)
     }
 
-    /// The classes asked for, or all of the model.
+    /// The variance of the steps, if an option names it.
+    pub(crate) fn variance(&self) -> Option<ReverseVariance> {
+        match (&self.variance, self.noise) {
+            (Some(Variance(variance)), _) => Some(variance.clone()),
+            (None, Some(Noise::None)) => Some(ReverseVariance::Zero),
+            (None, None) => None,
+        }
+    }
+
+    /// The classes of --classes, or all of the model.
     pub(crate) fn classes(&self, denoiser: &Denoiser) -> Result<Vec<u32>> {
         let count = denoiser.config().num_classes;
         let Some(list) = &self.classes else { return Ok((0..).take(count).collect()) };
@@ -204,13 +212,13 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{NoiseMode, Sampler, sampler::Guidance};
+    use ddpm_core::{ReverseVariance, Sampler, sampler::Guidance};
     use ddpm_model::{SampleConfig, TimestepSelection};
 
     use super::{Job, LIMIT, PART};
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
-        let (sampler, guidance) = (Sampler::Ddpm(NoiseMode::None), Guidance::new(1.0));
+        let (sampler, guidance) = (Sampler::Ddpm(ReverseVariance::Zero), Guidance::new(1.0));
         Job::new(
             SampleConfig { seed: 1, sampler, steps: TimestepSelection::All, guidance },
             classes,

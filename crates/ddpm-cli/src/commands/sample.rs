@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
 fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
-    let job = match options.number {
+    let job = match options.num_images {
         Some(number) => Job::in_turn(config, denoiser, &classes, number)?,
         None => Job::per_class(config, denoiser, &classes, options.per_class)?,
     };

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ddpm_core::LossWeighting;
 use ddpm_data::{HubConfig, Splits};
 use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
@@ -26,7 +25,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };
-    let (previews, folder) = (options.out.join("previews"), options.out.join("model"));
+    let (previews, folder) = (options.out_dir.join("previews"), options.out_dir.join("model"));
     if start != Start::Overwrite {
         // Rather now than after hours of training.
         check_writable(&folder)?;
@@ -36,7 +35,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
     let bar = output::progress(common, 0, template)?;
     let mut seen_first_step = false;
-    let outcome = ddpm_train::run(&config, &splits, &options.out, start, &device, |event| {
+    let outcome = ddpm_train::run(&config, &splits, &options.out_dir, start, &device, |event| {
         match event {
             Event::Resumed { step, damaged } => {
                 output::verbose(common, &format!("resumed after step {step}"));
@@ -44,7 +43,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     output::warning(&format!("{damaged} newer checkpoints are damaged and were passed over"));
                 }
             }
-            Event::StepInfo { step, total, loss } => {
+            Event::Step { step, total, loss } => {
                 if !seen_first_step {
                     // A resumed run starts its clock here, not at zero images.
                     bar.set_length(total * images_per_step);
@@ -63,7 +62,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     let path = previews.join(format!("epoch-{epoch:03}.png"));
                     write_atomic(&path, &preview(denoiser, common.seed)?)?;
                 }
-                loss_plot::write(&options.out, &title)?;
+                loss_plot::write(&options.out_dir, &title)?;
             }
         }
         Ok(())
@@ -71,7 +70,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     .map_err(with_advice)?;
     bar.finish_and_clear();
     // Also for a finished run that was resumed and had no epoch left.
-    loss_plot::write(&options.out, &title)?;
+    loss_plot::write(&options.out_dir, &title)?;
     write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
     finish(options, common, &config, &outcome, &folder)
 }
@@ -79,7 +78,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
 /// Names the flags that help.
 fn with_advice(error: Error) -> anyhow::Error {
     let advice = match error {
-        Error::Occupied { .. } => "give --resume to go on, --overwrite to begin again, or another --out",
+        Error::Occupied { .. } => "give --resume to go on, --overwrite to begin again, or another --out-dir",
         Error::NoCheckpoint { .. } => "begin without --resume, with --overwrite if there is a run",
         _ => return error.into(),
     };
@@ -93,24 +92,18 @@ fn configure(options: &Train, common: &Common, splits: &Splits) -> Result<TrainC
     config.batch_size = options.batch_size.unwrap_or(config.batch_size);
     config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
     let classes = data.classes().unwrap_or(0);
-    match options.network {
-        Some(NetworkName::PatchMlp) => {
-            config.denoiser = DenoiserConfig::patch_mlp(data.rows(), data.cols(), classes);
-        }
-        Some(NetworkName::Mlp) => config.denoiser = DenoiserConfig::mlp(data.rows(), data.cols(), classes),
-        Some(NetworkName::Plain) => {
-            config.denoiser = DenoiserConfig::plain(data.rows(), data.cols(), classes);
-            config.loss = LossWeighting::Epsilon;
-        }
-        None => {}
+    let (rows, cols) = (data.rows(), data.cols());
+    let architecture = options.network.map(|network| match network {
+        NetworkName::PatchMlp => DenoiserConfig::patch_mlp(rows, cols, classes),
+        NetworkName::Mlp => DenoiserConfig::mlp(rows, cols, classes),
+        NetworkName::Plain => DenoiserConfig::plain(rows, cols, classes),
+    });
+    // The parameterization and the loss stay the preset's.
+    if let Some(DenoiserConfig { network, .. }) = architecture {
+        config.denoiser.network = network;
     }
     config.loss = options.loss.unwrap_or(config.loss);
-    if let Some(output) = options.output {
-        config.denoiser.parameterization = output;
-    }
-    if let Some(prediction) = options.prediction {
-        config.schedule.prediction_type = prediction;
-    }
+    config.denoiser.parameterization = options.parameterization.unwrap_or(config.denoiser.parameterization);
     options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let splits = options.data.load(&HubConfig::from_env())?;
     // Rather now than after training.
-    FeatureNet::check_writable(&options.out)?;
+    FeatureNet::check_writable(&options.out_dir)?;
     let mut training = FeatureTraining::recipe(common.seed);
     training.epochs = options.epochs.unwrap_or(training.epochs);
     output::verbose(common, &format!("{training:#?}"));
@@ -39,9 +39,9 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
         "ddpm-cli train-features --data {} --epochs {} --seed {}",
         options.data, training.epochs, training.seed
     );
-    net.save(&options.out, &card(&net, splits.name(), split, &accuracy, &command))?;
+    net.save(&options.out_dir, &card(&net, splits.name(), split, &accuracy, &command))?;
     let json = json!({
-        "features": options.out.display().to_string(),
+        "features": options.out_dir.display().to_string(),
         "sha256": net.digest(),
         "data": splits.name(),
         "classes": net.num_classes(),
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     });
     let mut text = format!(
         "{}: accuracy {:.4} on {} {split} images after {seconds:.0} s, SHA-256 {}",
-        options.out.display(),
+        options.out_dir.display(),
         accuracy.overall,
         test.len(),
         net.digest()

@@ -31,7 +31,7 @@ fn info_describes_it() {
 #[test]
 fn its_images_are_of_the_class_that_was_asked_for() {
     let folder = tempdir().unwrap();
-    let result = json(folder.path(), &["eval", "--samples", "100", "--metrics", "accuracy"]);
+    let result = json(folder.path(), &["eval", "--num-images", "100", "--metrics", "accuracy"]);
     let accuracy = |key: &str| result[key].as_f64().unwrap();
     assert!(accuracy("class_accuracy") > 0.85, "{result}");
     assert!(accuracy("real_accuracy") > 0.95, "{result}");

@@ -10,7 +10,7 @@ use crate::{
 };
 
 const EVAL: [&str; 9] =
-    ["eval", "--model", "model", "--data", "data", "--features", "net", "--samples", "18"];
+    ["eval", "--model", "model", "--data", "data", "--features", "net", "--num-images", "18"];
 
 #[test]
 fn eval_has_the_documented_keys_and_each_figure_its_floor() {
@@ -147,7 +147,7 @@ fn the_table_says_the_same() {
     assert!(text.contains(&row), "{row} {text}");
     let accuracy = format!("\n| class accuracy | {:.4} ± ", number(&result["class_accuracy"]));
     assert!(text.contains(&accuracy) && text.contains(" | 1.0000 ± 0.0000 | "), "{text}");
-    let command = "`ddpm-cli eval --model model --data data --samples 18 --features net --sampler ddpm --guidance 1.5 \
+    let command = "`ddpm-cli eval --model model --data data --num-images 18 --features net --sampler ddpm --guidance-scale 1.5 \
                    --seed 1`";
     assert!(text.starts_with(command), "{text}");
     assert!(text.contains(result["features_sha256"].as_str().unwrap()));
@@ -191,7 +191,7 @@ fn other_data_than_mnist_needs_a_feature_net_of_its_own() {
     assert!(error.contains("`ddpm-cli features --data data -o features`"), "{error}");
     let (labelled, unlabelled) = (with_model(), with_unlabelled_model());
     let net = unlabelled.path().join("net").display().to_string();
-    let args = [&EVAL[..5], &["--features", &net, "--samples", "18"]].concat();
+    let args = [&EVAL[..5], &["--features", &net, "--num-images", "18"]].concat();
     let result = json(labelled.path(), &args);
     assert!(result["accuracy"].is_null() && result["kernel"]["mean"].is_number(), "{result}");
     let error = fail(labelled.path(), 1, &[&args[..], &["--metrics", "accuracy"]].concat());
@@ -252,7 +252,7 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
     let variances = result["optimal_variances"].as_array().unwrap();
     assert_eq!(variances.len(), 20);
     let variances = variances.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
-    run(folder.path(), &["sample", "--model", "model", "--variances", &variances, "-n", "2"]);
+    run(folder.path(), &["sample", "--model", "model", "--variance", &variances, "-n", "2"]);
     // The same images again, whatever the number of threads.
     let one = json(folder.path(), &[&LIKELIHOOD[..], &["--threads", "1"]].concat());
     assert_eq!(one, result);

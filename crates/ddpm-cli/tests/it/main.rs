@@ -140,7 +140,7 @@ impl Trained {
         write_data(folder.path(), labelled);
         let assert = run(
             folder.path(),
-            &["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "run", "--json"],
+            &["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out-dir", "run", "--json"],
         );
         run(folder.path(), &["train-features", "--data", "data", "--epochs", "40", "-o", "net", "-q"]);
         let (mut files, mut net) = (BTreeMap::new(), BTreeMap::new());

@@ -31,11 +31,11 @@ fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
     let at = format!("{rows}x{cols}, {classes} classes, {preset}");
     run(folder.path(), &["train-features", "--data", "data", "--epochs", "1", "-o", "net", "-q"]);
     let train = ["train", "--data", "data", "--preset", preset, "--epochs", "1", "--batch-size", "16"];
-    run(folder.path(), &[&train[..], &["--out", "run", "-q"]].concat());
+    run(folder.path(), &[&train[..], &["--out-dir", "run", "-q"]].concat());
     let model = ["--model", "run/model"];
     let drawn = json(folder.path(), &[&["sample", "-n", "3", "-o", "grid.png"], &model[..]].concat());
     assert_eq!(drawn["images"], 3, "{at}");
-    let eval = ["eval", "--data", "data", "--features", "net", "--samples", "70"];
+    let eval = ["eval", "--data", "data", "--features", "net", "--num-images", "70"];
     let measured = json(folder.path(), &[&eval[..], &model].concat());
     for figure in ["frechet", "kernel", "manifold", "memorisation"] {
         assert!(measured[figure].is_object(), "{at}: {figure} in {measured}");
@@ -62,7 +62,7 @@ fn the_most_classes() {
 
 #[test]
 fn one_class_and_few_pixels() {
-    check(28, 28, 1, "reproduce");
+    check(28, 28, 1, "standard");
     check(1, 1, 2, "best");
     check(3, 1, 0, "quick");
 }

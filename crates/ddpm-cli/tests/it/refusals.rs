@@ -48,9 +48,13 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
     }
     usage(&["sample", "--format", "bmp"], &["bmp", "png", "gif", "idx", "safetensors"]);
     usage(&["sample", "--sampler", "plms"], &["plms", "ddpm", "ddim"]);
-    usage(&["sample", "--noise", "none", "--variances", "0.1"], &["--noise", "--variances"]);
-    usage(&["sample", "--noise", "pink"], &["pink", "posterior", "beta", "none"]);
-    usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--number"]);
+    usage(&["sample", "--noise", "none", "--variance", "0.1"], &["--noise", "--variance"]);
+    usage(&["sample", "--noise", "posterior"], &["posterior", "none"]);
+    for variance in ["pink", "0.1,x", ""] {
+        let expected = "expected fixed_small, fixed_large, zero or a number for each timestep";
+        usage(&["sample", "--variance", variance], &[variance, expected]);
+    }
+    usage(&["sample", "--per-class", "2", "-n", "3"], &["--per-class", "--num-images"]);
     usage(&["sample", "-v", "-q"], &["--verbose", "--quiet"]);
     usage(&["sample", "--seed", "x"], &["--seed"]);
     usage(
@@ -241,7 +245,7 @@ fn numbers_that_do_not_work_are_named_with_their_range() {
 fn guidance_that_is_no_number_is_refused() {
     let folder = with_model();
     for guidance in ["nan", "inf"] {
-        let args = ["sample", "--model", "model", "-n", "1", "--guidance", guidance];
+        let args = ["sample", "--model", "model", "-n", "1", "--guidance-scale", guidance];
         refused(folder.path(), &args, &["guidance"]);
     }
 }
@@ -284,7 +288,7 @@ fn a_number_of_images_beyond_all_memory_is_refused() {
         refused(folder.path(), &[&job[..], &["--model", "model", "--format", "idx"]].concat(), &["images"]);
     }
     for samples in ["9", "1000001", "6148914691236517206"] {
-        usage(&["eval", "--samples", samples], &[samples, "10..=1000000"]);
+        usage(&["eval", "--num-images", samples], &[samples, "10..=1000000"]);
     }
 }
 
@@ -296,20 +300,21 @@ fn options_of_another_sampler_are_refused() {
     for command in [&sample[..], &eval] {
         for options in [
             ["--sampler", "ddim", "--noise", "none"],
-            ["--sampler", "ddim", "--variances", "0.1"],
+            ["--sampler", "ddim", "--variance", "0.1"],
             ["--sampler", "ddpm", "--eta", "0.5"],
         ] {
-            let message = format!("{} is an option of the sampler", &options[2][2..]);
+            let name = options[2][2..].replace("noise", "variance");
+            let message = format!("{name} is an option of the sampler");
             refused(folder.path(), &[command, &options].concat(), &[&message]);
         }
         refused(
             folder.path(),
-            &[command, &["--variances", "0.1,0.2"]].concat(),
+            &[command, &["--variance", "0.1,0.2"]].concat(),
             &["2 values of variances", "20"],
         );
         refused(
             folder.path(),
-            &[command, &["--steps", "2", "--variances=0.1,-0.2"]].concat(),
+            &[command, &["--steps", "2", "--variance=0.1,-0.2"]].concat(),
             &["variance", "-0.2", "0 or more"],
         );
     }
@@ -328,23 +333,17 @@ fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
 
 #[test]
 fn likelihood_takes_no_options_of_sampling_and_needs_test_images() {
-    for option in [
-        ["--steps", "5"],
-        ["--guidance", "1"],
-        ["--samples", "30"],
-        ["--sampler", "ddim"],
-        ["--variances", "0.1"],
-    ] {
-        usage(&[&["eval", "--likelihood"][..], &option].concat(), &["--likelihood", option[0]]);
+    for option in [["--steps", "5"], ["--guidance-scale", "1"], ["--sampler", "ddim"], ["--variance", "0.1"]]
+    {
+        usage(&[&["likelihood"][..], &option].concat(), &["unexpected argument", option[0]]);
     }
-    usage(&["eval", "--images", "9"], &["--likelihood"]);
-    usage(&["eval", "--likelihood", "--images", "1"], &["1", "2.."]);
+    usage(&["likelihood", "--num-images", "1"], &["1", "2.."]);
     let folder = with_model();
     for file in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
         fs::remove_file(folder.path().join("data").join(file)).unwrap();
     }
-    let eval = ["eval", "--model", "model", "--data", "data", "--likelihood"];
-    refused(folder.path(), &eval, &["no test images"]);
+    let likelihood = ["likelihood", "--model", "model", "--data", "data"];
+    refused(folder.path(), &likelihood, &["no test images"]);
 }
 
 #[test]
@@ -358,7 +357,7 @@ fn training_options_that_do_not_work_are_named() {
         ("--learning-rate", "0", ["`learning_rate` is 0", "above 0"]),
         ("--learning-rate", "nan", ["`learning_rate` is NaN", "above 0"]),
     ] {
-        refused(folder.path(), &["train", "--data", "data", "--out", "run", option, value], &parts);
+        refused(folder.path(), &["train", "--data", "data", "--out-dir", "run", option, value], &parts);
     }
 }
 
@@ -366,7 +365,7 @@ fn training_options_that_do_not_work_are_named() {
 fn a_number_of_epochs_that_cannot_be_counted_is_refused() {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
-    let args = ["train", "--data", "data", "--out", "run", "--epochs", "18446744073709551615"];
+    let args = ["train", "--data", "data", "--out-dir", "run", "--epochs", "18446744073709551615"];
     refused(folder.path(), &args, &["epochs"]);
 }
 
@@ -384,7 +383,7 @@ fn a_file_that_cannot_be_written_is_named_and_leaves_nothing() {
     let sample = ["sample", "--model", "model", "-n", "1", "--format", "idx", "-o", "file/out"];
     refused(folder.path(), &sample, &["file/out-images-idx3-ubyte", "cannot write"]);
     refused(folder.path(), &["data", "--data", "data", "-o", "file/data.png"], &["file/data.png"]);
-    let train = ["train", "--data", "data", "--batch-size", "16", "--out", "file/run"];
+    let train = ["train", "--data", "data", "--batch-size", "16", "--out-dir", "file/run"];
     refused(folder.path(), &train, &["file/run"]);
     assert!(names(&folder.path().join("taken")).is_empty());
 }
@@ -450,7 +449,7 @@ fn what_cannot_be_set_is_refused_before_a_run_begins() {
         ("shift=65", &["`shift` is 65", "expected 0 to 64"]),
         ("denoiser.rows=65", &["`rows` is 65", "expected 1 to 64"]),
     ] {
-        refused(folder.path(), &["train", "--data", "data", "--out", "run", "--set", set], parts);
+        refused(folder.path(), &["train", "--data", "data", "--out-dir", "run", "--set", set], parts);
     }
     usage(&["train", "--set"], &["--set"]);
 }

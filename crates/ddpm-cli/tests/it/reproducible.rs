@@ -32,7 +32,9 @@ fn the_same_command_gives_the_same_file() {
 fn the_number_of_threads_does_not_matter() {
     let folder = with_model();
     // More images than the network sees at a time.
-    for options in [&["-n", "130"][..], &["-n", "7", "--guidance", "2"], &["-n", "7", "--sampler", "ddim"]] {
+    for options in
+        [&["-n", "130"][..], &["-n", "7", "--guidance-scale", "2"], &["-n", "7", "--sampler", "ddim"]]
+    {
         let with = |threads| pixels(folder.path(), &[options, &["--threads", threads]].concat());
         let one = with("1");
         assert!(one == with("2") && one == with("3"), "{options:?}");
@@ -111,10 +113,10 @@ fn every_option_of_sampling_has_an_effect() {
     for options in [
         &["--seed", "2"][..],
         &["--noise", "none"],
-        &["--noise", "beta"],
-        &["--steps", "2", "--variances", "0.2,0"],
+        &["--variance", "fixed_large"],
+        &["--steps", "2", "--variance", "0.2,0"],
         &["--steps", "10"],
-        &["--guidance", "3"],
+        &["--guidance-scale", "3"],
         &["--timesteps", "19,12,3"],
         &["--guidance-interval", "5-15"],
         &["--sampler", "ddim"],
@@ -126,11 +128,14 @@ fn every_option_of_sampling_has_an_effect() {
     ] {
         assert!(pixels(folder.path(), &[&job[..], options].concat()) != base, "{options:?}");
     }
-    assert!(pixels(folder.path(), &[&job[..], &["--noise", "posterior"]].concat()) == base, "the default");
+    assert!(
+        pixels(folder.path(), &[&job[..], &["--variance", "fixed_small"]].concat()) == base,
+        "the default"
+    );
     assert!(pixels(folder.path(), &[&job[..], &["--seed", "1"]].concat()) == base, "the default");
     let none = ["0"; 20].join(",");
     assert!(
-        pixels(folder.path(), &[&job[..], &["--variances", &none]].concat())
+        pixels(folder.path(), &[&job[..], &["--variance", &none]].concat())
             == pixels(folder.path(), &[&job[..], &["--noise", "none"]].concat()),
         "no variance is no noise"
     );

@@ -7,7 +7,8 @@ use tempfile::tempdir;
 
 use crate::{LABELLED, WEIGHTS, fail, json, names, run, with_model, write_data};
 
-const TRAIN: [&str; 9] = ["train", "--data", "data", "--batch-size", "16", "--epochs", "6", "--out", "run"];
+const TRAIN: [&str; 9] =
+    ["train", "--data", "data", "--batch-size", "16", "--epochs", "6", "--out-dir", "run"];
 
 fn weights(run: &Path) -> Vec<u8> {
     fs::read(run.join("model").join(WEIGHTS)).unwrap()
@@ -18,7 +19,8 @@ fn weights(run: &Path) -> Vec<u8> {
 fn the_same_command_gives_the_same_model() {
     for threads in ["1", "2"] {
         let folder = with_model();
-        let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out", "again", "-q"];
+        let args =
+            ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--out-dir", "again", "-q"];
         run(folder.path(), &[&args[..], &["--threads", threads]].concat());
         let same = weights(&folder.path().join("again")) == LABELLED.files[&Path::new("model").join(WEIGHTS)];
         assert!(same, "with {threads} threads");
@@ -33,7 +35,7 @@ fn the_same_command_gives_the_same_model() {
 fn another_seed_gives_another_model() {
     let folder = with_model();
     let args = ["train", "--data", "data", "--epochs", "2", "--batch-size", "16", "--seed", "2", "-q"];
-    run(folder.path(), &[&args[..], &["--out", "other"]].concat());
+    run(folder.path(), &[&args[..], &["--out-dir", "other"]].concat());
     assert!(weights(&folder.path().join("other")) != LABELLED.files[&Path::new("model").join(WEIGHTS)]);
 }
 
@@ -85,7 +87,8 @@ fn a_run_that_was_killed_is_resumed_to_the_same_model() {
 fn finished() -> (tempfile::TempDir, Vec<&'static str>) {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
-    let args = vec!["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--out", "run", "-q"];
+    let args =
+        vec!["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--out-dir", "run", "-q"];
     run(folder.path(), &args);
     (folder, args)
 }
@@ -150,7 +153,7 @@ fn resuming_where_there_is_nothing_makes_no_folder() {
 fn a_damaged_checkpoint_is_told_and_the_older_one_is_used() {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
-    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out", "run", "-q"];
+    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out-dir", "run", "-q"];
     run(folder.path(), &args);
     let before = weights(&folder.path().join("run"));
     let manifest = folder.path().join("run/checkpoints/step-00000002/manifest.json");

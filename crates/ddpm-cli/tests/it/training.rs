@@ -167,19 +167,20 @@ fn configured(options: &[&str]) -> String {
     let folder = with_model();
     // A folder that is occupied: the options are told before.
     fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
-    fail(folder.path(), 1, &[&["train", "--data", "data", "--out", "run", "-v"], options].concat())
+    fail(folder.path(), 1, &[&["train", "--data", "data", "--out-dir", "run", "-v"], options].concat())
 }
 
 #[test]
 fn options_of_train_change_the_preset() {
     let options = ["--preset", "quick", "--epochs", "7", "--batch-size", "9", "--learning-rate", "0.25"];
-    let text = configured(&[&options[..], &["--loss", "min_snr", "--prediction", "v_prediction"]].concat());
+    let text =
+        configured(&[&options[..], &["--loss", "min_snr", "--parameterization", "v_prediction"]].concat());
     for expected in
-        ["epochs: 7", "batch_size: 9", "learning_rate: 0.25", "loss: MinSnr", "prediction_type: VPrediction"]
+        ["epochs: 7", "batch_size: 9", "learning_rate: 0.25", "loss: MinSnr", "parameterization: VPrediction"]
     {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    let epochs = ["reproduce", "quick", "best"].map(|preset| {
+    let epochs = ["standard", "quick", "best"].map(|preset| {
         let text = configured(&["--preset", preset]);
         text.lines().find(|line| line.contains("epochs:")).unwrap().to_owned()
     });
@@ -187,21 +188,37 @@ fn options_of_train_change_the_preset() {
 }
 
 #[test]
-fn the_plain_network_is_the_original_recipe() {
-    let text = configured(&["--network", "plain"]);
-    assert!(text.contains("Plain {") && text.contains("loss: Epsilon"), "{text}");
-    assert!(text.contains("parameterization: Epsilon"), "{text}");
-    let text = configured(&["--network", "plain", "--loss", "sample"]);
-    assert!(text.contains("loss: Sample"), "{text}");
-    assert!(configured(&["--network", "mlp"]).contains("parameterization: Sample"));
-    assert!(configured(&["--output", "v_prediction"]).contains("parameterization: VPrediction"));
+fn a_network_changes_only_the_architecture_of_a_preset() {
+    for preset in ["standard", "best", "original", "quick"] {
+        let of_preset = configured(&["--preset", preset]);
+        let choices = |text: &str| -> Vec<String> {
+            let kept = ["parameterization:", "loss:", "epochs:", "ema_decay:", "learning_rate:"];
+            let is_kept = |line: &&str| kept.iter().any(|name| line.trim().starts_with(name));
+            text.lines().filter(is_kept).map(str::to_owned).collect()
+        };
+        assert_eq!(choices(&of_preset).len(), 5, "{of_preset}");
+        for (network, name) in [("plain", "Plain {"), ("mlp", "Mlp {"), ("patch-mlp", "PatchMlp {")] {
+            let text = configured(&["--preset", preset, "--network", network]);
+            assert!(text.contains(name), "{text}");
+            assert_eq!(choices(&text), choices(&of_preset), "{preset} {network}");
+        }
+    }
+}
+
+/// To the letter: the plain network, ε as its output, and the error of ε.
+#[test]
+fn the_original_recipe_can_be_trained() {
+    let text = configured(&["--preset", "original", "--parameterization", "epsilon", "--loss", "epsilon"]);
+    for expected in ["Plain {", "loss: Epsilon", "parameterization: Epsilon"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
 }
 
 #[test]
 fn sixteen_bit_weights_are_half_the_size() {
     let folder = with_model();
     let args = ["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--dtype", "f16", "-q"];
-    run(folder.path(), &[&args[..], &["--out", "half"]].concat());
+    run(folder.path(), &[&args[..], &["--out-dir", "half"]].concat());
     let size = |model: &str| fs::metadata(folder.path().join(model).join(crate::WEIGHTS)).unwrap().len();
     let (full, half) = (size("model"), size("half/model"));
     assert!(half * 2 < full + full.div_euclid(100), "{half} and {full}");

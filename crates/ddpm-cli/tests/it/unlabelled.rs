@@ -63,7 +63,7 @@ fn its_files_have_no_labels() {
 #[test]
 fn guidance_needs_classes() {
     let folder = with_unlabelled_model();
-    let error = fail(folder.path(), 1, &["sample", "--model", "model", "--guidance", "2"]);
+    let error = fail(folder.path(), 1, &["sample", "--model", "model", "--guidance-scale", "2"]);
     assert!(error.contains("guidance 2") && error.contains("no classes"), "{error}");
 }
 
@@ -78,7 +78,7 @@ fn classes_cannot_be_asked_of_a_model_without_them() {
 #[test]
 fn a_run_without_labels_is_not_resumed_with_labels() {
     let (folder, labelled) = (with_unlabelled_model(), with_model());
-    let args = ["train", "--epochs", "1", "--batch-size", "96", "--out", "run", "-q"];
+    let args = ["train", "--epochs", "1", "--batch-size", "96", "--out-dir", "run", "-q"];
     run(folder.path(), &[&args[..], &["--data", "data"]].concat());
     let other = labelled.path().join("data").display().to_string();
     let error = fail(folder.path(), 1, &[&args[..], &["--resume", "--data", &other]].concat());

@@ -17,8 +17,8 @@ use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Module, Optimizer};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Sampler, Timesteps,
-    sampler::DpmSolver,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Sampler,
+    Timesteps, sampler::DpmSolver,
 };
 
 const TRAINING_STEPS: u64 = 3000;
@@ -35,8 +35,8 @@ fn main() -> Result<()> {
     let network = train(&schedule)?;
     let mut panels = vec![("the data".to_owned(), moons(0..SAMPLES)?)];
     for (name, sampler, steps) in [
-        ("DDPM", Sampler::Ddpm(NoiseMode::Posterior), 100),
-        ("DDPM without noise", Sampler::Ddpm(NoiseMode::None), 100),
+        ("DDPM", Sampler::Ddpm(ReverseVariance::FixedSmall), 100),
+        ("DDPM without noise", Sampler::Ddpm(ReverseVariance::Zero), 100),
         ("DDIM", Sampler::Ddim(0.0), 50),
         ("DPM-Solver++ 2M", Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()), 20),
     ] {

@@ -16,7 +16,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use ddpm_core::{
-    CounterRng, DiffusersConfig, NoiseMode, Purpose, Sampler, Scheduler, Timestep,
+    CounterRng, DiffusersConfig, Purpose, ReverseVariance, Sampler, Scheduler, Timestep,
     sampler::{self, Churn, Guidance, RePaint, UniPc},
 };
 use network::{CLASS_MEANS, DEVIATION, SIDE, SpectralNet, measure};
@@ -90,7 +90,7 @@ fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
     println!("Samplers, for the bright class          mean   deviation   neighbours   calls");
     for (name, sampler) in [
         ("as in the file", config.sampler.clone()),
-        ("DDPM", Sampler::Ddpm(NoiseMode::Posterior)),
+        ("DDPM", Sampler::Ddpm(ReverseVariance::FixedSmall)),
         ("DDIM", Sampler::Ddim(0.0)),
         ("Euler", Sampler::Euler(Churn::NONE)),
         ("Heun", Sampler::Heun(Churn::NONE)),

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Bound, BoundTerm, Levels, RunningMean, check_ends_at_x_start, host, predict_noised, prior_bits};
 use crate::{
-    Error, NoiseMode, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps,
+    Error, NoiseSchedule, PosteriorCoefs, Result, ReverseVariance, Timestep, Timesteps,
     sampler::{Prediction, learned_log_variance},
     timesteps::Transition,
     weighted_sum::at_least_f32,
@@ -41,14 +41,14 @@ enum Variance {
 
 impl BoundEstimator {
     /// A bound for the reverse chain over `timesteps` with the variances of `mode`. The last step, which samples
-    /// without noise, has a variance here: that of [`NoiseMode::Posterior`], which would be 0, is the one of the
+    /// without noise, has a variance here: that of [`ReverseVariance::FixedSmall`], which would be 0, is the one of the
     /// step before (as Ho et al. clip its logarithm), or β if there is none.
     ///
     /// # Errors
     ///
-    /// If the mode does not fit or has a variance of 0, for which the bound is infinite, as [`NoiseMode::None`]
+    /// If the mode does not fit or has a variance of 0, for which the bound is infinite, as [`ReverseVariance::Zero`]
     /// has, or the list does not end at x₀.
-    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &NoiseMode) -> Result<Self> {
+    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &ReverseVariance) -> Result<Self> {
         mode.check(schedule, timesteps)?;
         check_ends_at_x_start(timesteps)?;
         let mut before = None;
@@ -58,11 +58,11 @@ impl BoundEstimator {
             let small = if step.is_last { before.unwrap_or(large) } else { posterior.variance };
             before = Some(small);
             let variance = match mode {
-                NoiseMode::Posterior => Variance::Same(small),
-                NoiseMode::Beta => Variance::Same(large),
-                NoiseMode::None => Variance::Same(0.0),
-                NoiseMode::LearnedRange => Variance::LearnedRange { small, large },
-                NoiseMode::Variances(list) => Variance::Same(list[step.index]),
+                ReverseVariance::FixedSmall => Variance::Same(small),
+                ReverseVariance::FixedLarge => Variance::Same(large),
+                ReverseVariance::Zero => Variance::Same(0.0),
+                ReverseVariance::LearnedRange => Variance::LearnedRange { small, large },
+                ReverseVariance::PerStep(list) => Variance::Same(list[step.index]),
             };
             match variance {
                 Variance::Same(0.0) => Err(Error::NoVariance { position: step.index }),

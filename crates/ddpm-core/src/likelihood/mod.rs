@@ -2,7 +2,7 @@
 //!
 //! The model is the chain of [`sampler::ddpm`](crate::sampler::ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²), over
 //! any list of timesteps, with the mean of the posterior q for the network's x̂₀ and the variance of a
-//! [`NoiseMode`](crate::NoiseMode). An image costs at most (Ho et al. 2020, eq. 5)
+//! [`ReverseVariance`](crate::ReverseVariance). An image costs at most (Ho et al. 2020, eq. 5)
 //!
 //! ```text
 //! −log p(x₀) ≤   KL(q(x_first given x₀) ‖ N(0, I))                           the prior term
@@ -31,13 +31,13 @@
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use ddpm_core::likelihood::{BoundEstimator, optimal_variances};
-//! use ddpm_core::{CounterRng, NoiseMode, NoiseSchedule, PredictionType, Purpose, NoiseScheduleConfig, Timesteps};
+//! use ddpm_core::{CounterRng, ReverseVariance, NoiseSchedule, PredictionType, Purpose, NoiseScheduleConfig, Timesteps};
 //!
 //! let config = NoiseScheduleConfig { prediction_type: PredictionType::Sample, ..NoiseScheduleConfig::mnist20() };
 //! let schedule = NoiseSchedule::new(&config)?;
 //! let timesteps = Timesteps::all(&schedule);
 //! let images = Tensor::new(&[[-1.0_f32, 1.0, -1.0, -1.0], [1.0, 1.0, -1.0, 1.0]], &Device::Cpu)?;
-//! let bound = |mode: &NoiseMode| {
+//! let bound = |mode: &ReverseVariance| {
 //!     let mut estimator = BoundEstimator::new(&schedule, &timesteps, mode)?;
 //!     estimator.add(
 //!         &images,
@@ -46,8 +46,8 @@
 //!     )?;
 //!     estimator.finish()
 //! };
-//! let fixed = bound(&NoiseMode::Posterior)?;
-//! let best = bound(&NoiseMode::Variances(optimal_variances(&timesteps, &fixed.mse())?))?;
+//! let fixed = bound(&ReverseVariance::FixedSmall)?;
+//! let best = bound(&ReverseVariance::PerStep(optimal_variances(&timesteps, &fixed.mse())?))?;
 //! assert!(best.total_bits_per_dim.mean < 1.1); // a coin's toss is one bit
 //! assert!(best.total_bits_per_dim.mean < fixed.total_bits_per_dim.mean);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

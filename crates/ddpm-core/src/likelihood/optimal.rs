@@ -28,7 +28,7 @@ const SMALLEST: f64 = 1e-20;
 /// that does not even beat a uniform grey breaks the upper one.
 ///
 /// `mse` is [`Bound::mse`](super::Bound::mse); the result goes into
-/// [`NoiseMode::Variances`](crate::NoiseMode::Variances).
+/// [`ReverseVariance::PerStep`](crate::ReverseVariance::PerStep).
 ///
 /// # Errors
 ///

@@ -4,50 +4,21 @@ use candle_core::Tensor;
 
 use super::{Prediction, StepInfo, predict};
 use crate::{
-    Compat, Error, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps, VarianceType,
+    Compat, Error, NoiseSchedule, PosteriorCoefs, Result, ReverseVariance, Timestep, Timesteps,
     timesteps::Transition, weighted_sum::weighted_sum,
 };
 
-/// The noise that an ancestral step adds to the posterior's mean.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum NoiseMode {
-    /// Variance β̃ₜ, the posterior's ("fixed small").
-    Posterior,
-    /// Variance βₜ ("fixed large").
-    Beta,
-    /// None: each step goes to the mean. Sharper, and much less varied, than the distribution learnt.
-    None,
-    /// As the network says, with a second output v in [−1, 1] beside its prediction (Nichol & Dhariwal 2021,
-    /// arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule whose
-    /// `variance_type` is `LearnedRange`.
-    LearnedRange,
-    /// A variance for each timestep of the list, in its order; see
-    /// [`optimal_variances`](crate::likelihood::optimal_variances).
-    Variances(Vec<f64>),
-}
-
-impl From<VarianceType> for NoiseMode {
-    fn from(variance: VarianceType) -> Self {
-        match variance {
-            VarianceType::FixedSmall | VarianceType::FixedSmallLog => Self::Posterior,
-            VarianceType::FixedLarge | VarianceType::FixedLargeLog => Self::Beta,
-            VarianceType::LearnedRange => Self::LearnedRange,
-        }
-    }
-}
-
-impl NoiseMode {
-    /// Whether the mode fits the schedule and the list.
+impl ReverseVariance {
+    /// Checks that the variance fits the schedule and the list.
     pub(crate) fn check(&self, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Result<()> {
         match self {
-            Self::LearnedRange if schedule.config().variance_type != VarianceType::LearnedRange => {
+            Self::LearnedRange if schedule.config().variance_type != ReverseVariance::LearnedRange => {
                 Err(Error::NoLearnedVariance)
             }
-            Self::Variances(list) if list.len() != timesteps.len() => {
+            Self::PerStep(list) if list.len() != timesteps.len() => {
                 Err(Error::TableLength { table: "variances", found: list.len(), expected: timesteps.len() })
             }
-            Self::Variances(list) => match list.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
+            Self::PerStep(list) => match list.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
                 Some(found) => Err(Error::out_of_range("a variance", found, "0 or more")),
                 None => Ok(()),
             },
@@ -67,18 +38,18 @@ impl NoiseMode {
 ///
 /// # Errors
 ///
-/// If the mode does not fit, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the variance does not fit, the network, the noise source or the observer fails, or the shapes do not fit.
 pub fn ddpm(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
-    mode: &NoiseMode,
+    variance: &ReverseVariance,
     x_t: Tensor,
     model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    mode.check(schedule, timesteps)?;
-    walk(schedule, timesteps, mode, schedule.config().compat, x_t, model, noise, callback)
+    variance.check(schedule, timesteps)?;
+    walk(schedule, timesteps, variance, schedule.config().compat, x_t, model, noise, callback)
 }
 
 /// [`ddpm`] with or without diffusers' deviations.
@@ -86,7 +57,7 @@ pub fn ddpm(
 pub(super) fn walk(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
-    mode: &NoiseMode,
+    variance: &ReverseVariance,
     compat: Compat,
     mut x_t: Tensor,
     mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
@@ -96,7 +67,7 @@ pub(super) fn walk(
     for step in timesteps.transitions() {
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
         let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
-        let added = match deviation(mode, step, &posterior, &prediction, compat)? {
+        let added = match deviation(variance, step, &posterior, &prediction, compat)? {
             Deviation::None => None,
             Deviation::Same(sigma) => Some((sigma, noise(&x_t, step.noise_index)?)),
             Deviation::Each(sigma) => Some((1.0, (noise(&x_t, step.noise_index)? * sigma)?)),
@@ -123,7 +94,7 @@ enum Deviation {
 
 /// σ of a step.
 fn deviation(
-    mode: &NoiseMode,
+    variance: &ReverseVariance,
     step: Transition,
     posterior: &PosteriorCoefs,
     prediction: &Prediction,
@@ -139,13 +110,13 @@ fn deviation(
         Compat::Exact => posterior.variance,
         Compat::Diffusers => posterior.variance.max(1e-20),
     };
-    let variance = match mode {
+    let variance = match variance {
         _ if silent => 0.0,
-        NoiseMode::None => 0.0,
-        NoiseMode::Posterior => small,
-        NoiseMode::Beta => posterior.beta,
-        NoiseMode::Variances(list) => list[step.index],
-        NoiseMode::LearnedRange => {
+        ReverseVariance::Zero => 0.0,
+        ReverseVariance::FixedSmall => small,
+        ReverseVariance::FixedLarge => posterior.beta,
+        ReverseVariance::PerStep(list) => list[step.index],
+        ReverseVariance::LearnedRange => {
             let Some(v) = &prediction.variance else { return Err(Error::NoLearnedVariance) };
             return Ok(Deviation::Each((learned_log_variance(v, small, posterior.beta)? * 0.5)?.exp()?));
         }

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::{NoiseMode, StepInfo, ddpm, predict_x_start};
+use super::{ReverseVariance, StepInfo, ddpm, predict_x_start};
 use crate::{
     Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, Timesteps, timestep::sigma,
     timesteps::Transition, weighted_sum::weighted_sum,
@@ -126,5 +126,5 @@ pub fn euler_ancestral(
     callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
     // Its class in diffusers does not have the deviations of DDPM's.
-    ddpm::walk(schedule, timesteps, &NoiseMode::Posterior, Compat::Exact, x_t, model, noise, callback)
+    ddpm::walk(schedule, timesteps, &ReverseVariance::FixedSmall, Compat::Exact, x_t, model, noise, callback)
 }

@@ -39,8 +39,8 @@ mod uni_pc;
 use candle_core::{D, Tensor};
 
 pub use ddim::{ddim, ddim_inverse};
+pub use ddpm::ddpm;
 pub(crate) use ddpm::learned_log_variance;
-pub use ddpm::{NoiseMode, ddpm};
 pub use dpm_solver::{DpmSolver, SolverType, dpm_solver_multistep};
 pub use euler::{Churn, euler, euler_ancestral};
 pub use guidance::{Guidance, guided};
@@ -50,7 +50,8 @@ pub use repaint::{RePaint, repaint};
 pub use uni_pc::{Bh, UniPc, uni_pc};
 
 use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, Timestep, VarianceType, weighted_sum::at_least_f32,
+    Compat, Error, NoiseSchedule, PredictionType, Result, ReverseVariance, Timestep,
+    weighted_sum::at_least_f32,
 };
 
 /// What an observer sees after a step.
@@ -87,7 +88,7 @@ pub(crate) fn predict(
     let config = schedule.config();
     let output = model(x_t, timestep)?;
     let (prediction, variance) = match config.variance_type {
-        VarianceType::LearnedRange => split(&output, x_t)?,
+        ReverseVariance::LearnedRange => split(&output, x_t)?,
         _ => (output, None),
     };
     if prediction.dims() != x_t.dims() {

@@ -1,9 +1,9 @@
 //! The options of a scheduler file, in either direction.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, NoiseScheduleConfig, Result};
+use crate::{Error, NoiseScheduleConfig, Result, ReverseVariance};
 
 /// Takes options out of a map, or puts them in.
 pub(super) struct Codec {
@@ -59,6 +59,24 @@ impl Codec {
         if let Some(value) = from.remove(option) {
             to.insert(option.to_owned(), value);
         }
+    }
+
+    /// The reverse variance. The name that a file has for it is kept in `other` if it is one of two.
+    pub(super) fn variance_type(
+        &mut self,
+        schedule: &mut NoiseScheduleConfig,
+        other: &mut Map<String, Value>,
+    ) -> Result<()> {
+        const OPTION: &str = "variance_type";
+        let kept = if self.reading { self.map.get(OPTION) } else { other.get(OPTION) }.cloned();
+        self.field(OPTION, &mut schedule.variance_type)?;
+        let Some(kept) = kept else { return Ok(()) };
+        let is_same = ReverseVariance::deserialize(&kept).is_ok_and(|kept| kept == schedule.variance_type);
+        if is_same && kept != serde_json::to_value(&schedule.variance_type)? {
+            let map = if self.reading { other } else { &mut self.map };
+            map.insert(OPTION.to_owned(), kept);
+        }
+        Ok(())
     }
 
     pub(super) fn order(&mut self, order: &mut usize) -> Result<()> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::codec::Codec;
 use super::{DiffusersConfig, FinalSigma, Sampler};
 use crate::{
-    Error, NoiseMode, NoiseScheduleConfig, Result, TimestepSpacing, VarianceType,
+    Error, NoiseScheduleConfig, Result, ReverseVariance, TimestepSpacing,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -70,7 +70,7 @@ impl DiffusersConfig {
             Err(Error::scheduler_option(class, option, found, expected))
         };
         match &self.sampler {
-            Sampler::Ddpm(mode) if *mode != NoiseMode::from(self.schedule.variance_type) => {
+            Sampler::Ddpm(mode) if *mode != self.schedule.variance_type.clone() => {
                 return refuse("noise mode", format!("{mode:?}"), "that of variance_type");
             }
             Sampler::Euler(churn) | Sampler::Heun(churn) if *churn != Churn::NONE => {
@@ -82,8 +82,9 @@ impl DiffusersConfig {
         codec.map.insert("_class_name".to_owned(), class.into());
         describe(&mut codec, &mut self.clone())?;
         // What the class has no option for.
-        let NoiseScheduleConfig { clip_sample, thresholding, rescale_betas_zero_snr, variance_type, .. } =
-            self.schedule;
+        let NoiseScheduleConfig {
+            clip_sample, thresholding, rescale_betas_zero_snr, ref variance_type, ..
+        } = self.schedule;
         let written = |option: &str, value: Value| codec.map.get(option) == Some(&value);
         for (option, is_set) in [
             ("clip_sample", clip_sample),
@@ -95,7 +96,9 @@ impl DiffusersConfig {
                 return refuse(option, "true".to_owned(), "false");
             }
         }
-        if variance_type == VarianceType::LearnedRange && !written("variance_type", "learned_range".into()) {
+        if *variance_type == ReverseVariance::LearnedRange
+            && !written("variance_type", "learned_range".into())
+        {
             return refuse("variance_type", "learned_range".to_owned(), "a fixed one");
         }
         let is_ddim = matches!(self.sampler, Sampler::Ddim(_));
@@ -131,7 +134,7 @@ fn quote_bare_words(json: &str) -> String {
 /// One sampler of each class, with the class's defaults.
 fn samplers() -> [Sampler; 7] {
     [
-        Sampler::Ddpm(NoiseMode::Posterior),
+        Sampler::Ddpm(ReverseVariance::FixedSmall),
         Sampler::Ddim(0.0),
         Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
         Sampler::Euler(Churn::NONE),
@@ -170,11 +173,11 @@ fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
         codec.field("rescale_betas_zero_snr", &mut schedule.rescale_betas_zero_snr)?;
     }
     match sampler {
-        Sampler::Ddpm(mode) => {
+        Sampler::Ddpm(variance) => {
             codec.clipping(schedule)?;
             codec.thresholding(schedule)?;
-            codec.field("variance_type", &mut schedule.variance_type)?;
-            *mode = schedule.variance_type.into();
+            codec.variance_type(schedule, other)?;
+            *variance = schedule.variance_type.clone();
         }
         Sampler::Ddim(_) => {
             codec.clipping(schedule)?;
@@ -199,7 +202,7 @@ fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
             // Without a learnt variance it means nothing to this class, and is null unless it was left there.
             let learned = match codec.map.get("variance_type") {
                 Some(found) => *found == "learned_range" || *found == "learned",
-                None => schedule.variance_type == VarianceType::LearnedRange,
+                None => schedule.variance_type == ReverseVariance::LearnedRange,
             };
             if learned {
                 codec.field("variance_type", &mut schedule.variance_type)?;

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Compat, NoiseMode, NoiseSchedule, NoiseScheduleConfig, Result, StepInfo, Timestep, Timesteps,
+    Compat, NoiseSchedule, NoiseScheduleConfig, Result, ReverseVariance, StepInfo, Timestep, Timesteps,
     sampler::{self, Churn, DpmSolver, UniPc},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Sampler {
     /// [`sampler::ddpm`], `DDPMScheduler`.
-    Ddpm(NoiseMode),
+    Ddpm(ReverseVariance),
     /// [`sampler::ddim`] with this η, `DDIMScheduler`.
     Ddim(f64),
     /// [`sampler::dpm_solver_multistep`], `DPMSolverMultistepScheduler`.

@@ -155,7 +155,7 @@ fn an_error_of_the_network_the_noise_or_the_observer_ends_the_run_at_once() {
 #[test]
 fn an_option_outside_its_range_is_refused_by_name() {
     use ddpm_core::{
-        NoiseMode,
+        ReverseVariance,
         sampler::{Churn, UniPc},
     };
     let schedule = schedule(|_| {});
@@ -165,7 +165,7 @@ fn an_option_outside_its_range_is_refused_by_name() {
         change(&mut churn);
         churn
     };
-    let variances = |value: f64| Sampler::Ddpm(NoiseMode::Variances(vec![value; 20]));
+    let variances = |value: f64| Sampler::Ddpm(ReverseVariance::PerStep(vec![value; 20]));
     for (sampler, expected) in [
         (Sampler::Ddim(-0.1), "eta is -0.1"),
         (Sampler::Ddim(1.5), "eta is 1.5"),
@@ -182,8 +182,8 @@ fn an_option_outside_its_range_is_refused_by_name() {
         (Sampler::UniPc(UniPc { solver_order: 0, ..UniPc::order_2() }), "solver_order is 0"),
         (variances(-1.0), "a variance is -1"),
         (variances(f64::NAN), "a variance is NaN"),
-        (Sampler::Ddpm(NoiseMode::Variances(vec![0.1; 19])), "19 values of variances, expected 20"),
-        (Sampler::Ddpm(NoiseMode::LearnedRange), "learned_range"),
+        (Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1; 19])), "19 values of variances, expected 20"),
+        (Sampler::Ddpm(ReverseVariance::LearnedRange), "learned_range"),
     ] {
         let x = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
         let refused = sampler.run(

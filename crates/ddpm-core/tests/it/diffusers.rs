@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, TimestepSpacing, Timesteps, sampler,
+    NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, TimestepSpacing, Timesteps, sampler,
 };
 
 use crate::{largest_difference, network, schedule, tensor_of, values};
@@ -33,7 +33,7 @@ fn tables_agree_with_numpy() {
 }
 
 enum Sampler {
-    Ddpm(NoiseMode),
+    Ddpm(ReverseVariance),
     Ddim(f64),
 }
 
@@ -79,7 +79,8 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
 #[test]
 fn every_intermediate_image_agrees_with_diffusers() {
     use TimestepSpacing::{Leading, Trailing};
-    let (small, large) = (Sampler::Ddpm(NoiseMode::Posterior), Sampler::Ddpm(NoiseMode::Beta));
+    let (small, large) =
+        (Sampler::Ddpm(ReverseVariance::FixedSmall), Sampler::Ddpm(ReverseVariance::FixedLarge));
     for (name, sampler, clip, spacing) in [
         ("ddpm/fixed_small_clip_20", &small, true, Trailing),
         ("ddpm/fixed_large_clip_20", &large, true, Trailing),

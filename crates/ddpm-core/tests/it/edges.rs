@@ -3,7 +3,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Sampler, Timesteps,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Sampler,
+    Timesteps,
 };
 
 use crate::{
@@ -144,7 +145,7 @@ fn ddpm_and_ddim_with_eta_1_agree_where_a_run_ends_before_x_start() {
     let timesteps = Timesteps::explicit(&schedule, vec![19, 9, 4]).unwrap().ending_at_sigma_min(&schedule);
     let x = normal(&[2, 3], DType::F64);
     let ddim = values(&run(&Sampler::Ddim(1.0), &schedule, &timesteps, &x));
-    for sampler in [Sampler::Ddpm(NoiseMode::Posterior), Sampler::EulerAncestral] {
+    for sampler in [Sampler::Ddpm(ReverseVariance::FixedSmall), Sampler::EulerAncestral] {
         let difference = largest_difference(&values(&run(&sampler, &schedule, &timesteps, &x)), &ddim);
         assert!(difference < 1e-12, "{sampler:?}: {difference}");
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, Sampler, Timestep, Timesteps,
+    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timestep, Timesteps,
     sampler::{self, Guidance, UniPc, guided},
 };
 
@@ -173,7 +173,7 @@ fn guided_samples_follow_the_tilted_distribution_of_shifted_classes() {
     let schedule = fine_schedule(PredictionType::Epsilon);
     let guidance = Guidance::new(3.0);
     let expected = (-0.1 + 3.0 * (0.4 - -0.1), 0.3);
-    for sampler in [Sampler::UniPc(UniPc::order_2()), Sampler::Ddpm(NoiseMode::Posterior)] {
+    for sampler in [Sampler::UniPc(UniPc::order_2()), Sampler::Ddpm(ReverseVariance::FixedSmall)] {
         let n = if matches!(sampler, Sampler::UniPc(_)) { 40 } else { 150 };
         let timesteps = log_uniform(&schedule, [157.0, 0.01], n);
         let model = guided(&guidance, CONDITIONAL.network(&schedule), OTHER.network(&schedule));

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, Error, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timesteps,
-    sampler,
+    CounterRng, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance,
+    Timesteps, sampler,
 };
 
 use crate::{largest_difference, network, schedule, values};
@@ -154,7 +154,7 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
             let ancestral = sampler::ddpm(
                 &schedule,
                 &timesteps,
-                &NoiseMode::Posterior,
+                &ReverseVariance::FixedSmall,
                 x.clone(),
                 network,
                 noise,
@@ -171,7 +171,7 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
 fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
     let schedule = schedule(|c| c.prediction_type = PredictionType::Sample);
     let timesteps = Timesteps::explicit(&schedule, vec![19, 5]).unwrap();
-    for mode in [NoiseMode::Posterior, NoiseMode::Beta, NoiseMode::None] {
+    for mode in [ReverseVariance::FixedSmall, ReverseVariance::FixedLarge, ReverseVariance::Zero] {
         let mut drawn = Vec::new();
         let mut seen = Vec::new();
         let x = sampler::ddpm(
@@ -190,7 +190,7 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
                 Ok(())
             },
         );
-        let noisy_steps: &[usize] = if mode == NoiseMode::None { &[] } else { &[19] };
+        let noisy_steps: &[usize] = if mode == ReverseVariance::Zero { &[] } else { &[19] };
         assert_eq!(drawn, noisy_steps, "{mode:?}");
         assert_eq!(seen, [(0, 2, 19), (1, 2, 5)]);
         assert!(values(&x.unwrap()).iter().all(|x| x.abs() <= 1.0));

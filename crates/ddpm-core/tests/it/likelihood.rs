@@ -6,7 +6,7 @@ mod normal_data;
 use candle_core::{DType, Tensor};
 use ddpm_core::likelihood::{Bound, BoundEstimator, optimal_variances, progressive_decoding};
 use ddpm_core::{
-    CounterRng, Error, NoiseMode, NoiseSchedule, PredictionType, Purpose, Timestep, Timesteps, VarianceType,
+    CounterRng, Error, NoiseSchedule, PredictionType, Purpose, ReverseVariance, Timestep, Timesteps,
 };
 
 use crate::{largest_difference, network_of, schedule, tensor_of, values};
@@ -24,7 +24,7 @@ pub(crate) fn list(schedule: &NoiseSchedule, name: &str) -> Timesteps {
 }
 
 /// The fixture's schedule, with its name of a prediction.
-pub(crate) fn fixture_schedule(prediction: &str, variance_type: VarianceType) -> NoiseSchedule {
+pub(crate) fn fixture_schedule(prediction: &str, variance_type: ReverseVariance) -> NoiseSchedule {
     schedule(|config| {
         config.clip_sample = prediction == "epsilon_clip";
         config.variance_type = variance_type;
@@ -47,7 +47,7 @@ pub(crate) fn noise(first: usize) -> impl Fn(&Tensor, usize) -> ddpm_core::Resul
     move |x, noise_index| Ok(noise.get(noise_index)?.narrow(0, first, x.dim(0)?)?.to_dtype(x.dtype())?)
 }
 
-fn bound(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &NoiseMode, dtype: DType) -> Bound {
+fn bound(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &ReverseVariance, dtype: DType) -> Bound {
     let mut estimator = BoundEstimator::new(schedule, timesteps, mode).unwrap();
     estimator.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
     estimator.finish().unwrap()
@@ -60,7 +60,7 @@ fn means(bound: &Bound) -> Vec<f64> {
 
 /// The terms of each image, [N + 1][B], by a bound of its own, against the fixture; then their means and standard
 /// errors. `mode` is that of the fixture's name of a variance, given the squared errors.
-fn compare(schedule: &NoiseSchedule, name: &str, mode: &NoiseMode, dtype: DType, tolerance: f64) {
+fn compare(schedule: &NoiseSchedule, name: &str, mode: &ReverseVariance, dtype: DType, tolerance: f64) {
     let list_name = name.split('/').next().unwrap();
     let timesteps = list(schedule, &format!("timesteps/{list_name}"));
     let expected = tensor(&format!("terms/{name}"));
@@ -99,11 +99,11 @@ fn statistics(values: &[f64]) -> [f64; 2] {
 fn every_term_of_every_image_is_that_of_numpy() {
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-5)] {
         for prediction in ["epsilon", "epsilon_clip", "sample", "v_prediction"] {
-            let schedule = fixture_schedule(prediction, VarianceType::FixedSmall);
-            let learned = fixture_schedule(prediction, VarianceType::LearnedRange);
+            let schedule = fixture_schedule(prediction, ReverseVariance::FixedSmall);
+            let learned = fixture_schedule(prediction, ReverseVariance::LearnedRange);
             for name in ["all", "five", "one"] {
                 let timesteps = list(&schedule, &format!("timesteps/{name}"));
-                let mse = bound(&schedule, &timesteps, &NoiseMode::Beta, dtype).mse();
+                let mse = bound(&schedule, &timesteps, &ReverseVariance::FixedLarge, dtype).mse();
                 let all_mse = values(&tensor(&format!("mse/{prediction}")));
                 let expected: Vec<f64> = timesteps.indices().into_iter().map(|t| all_mse[t]).collect();
                 assert!(largest_difference(&mse, &expected) < tolerance, "{name} {prediction} {dtype:?}");
@@ -111,10 +111,10 @@ fn every_term_of_every_image_is_that_of_numpy() {
                 let expected = values(&tensor(&format!("optimal/{name}/{prediction}")));
                 assert!(largest_difference(&optimal, &expected) < tolerance, "{name} {prediction} {dtype:?}");
                 for (variance, mode, schedule) in [
-                    ("fixed_small", NoiseMode::Posterior, &schedule),
-                    ("fixed_large", NoiseMode::Beta, &schedule),
-                    ("learned_range", NoiseMode::LearnedRange, &learned),
-                    ("optimal", NoiseMode::Variances(optimal), &schedule),
+                    ("fixed_small", ReverseVariance::FixedSmall, &schedule),
+                    ("fixed_large", ReverseVariance::FixedLarge, &schedule),
+                    ("learned_range", ReverseVariance::LearnedRange, &learned),
+                    ("optimal", ReverseVariance::PerStep(optimal), &schedule),
                 ] {
                     compare(schedule, &format!("{name}/{prediction}/{variance}"), &mode, dtype, tolerance);
                 }
@@ -125,9 +125,9 @@ fn every_term_of_every_image_is_that_of_numpy() {
 
 #[test]
 fn the_rate_distortion_curve_is_that_of_numpy() {
-    let schedule = fixture_schedule("epsilon_clip", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("epsilon_clip", ReverseVariance::FixedSmall);
     let timesteps = Timesteps::all(&schedule);
-    let curve = bound(&schedule, &timesteps, &NoiseMode::Posterior, DType::F64).rate_distortion();
+    let curve = bound(&schedule, &timesteps, &ReverseVariance::FixedSmall, DType::F64).rate_distortion();
     let rate: Vec<f64> = curve.iter().map(|point| point.rate_bits_per_dim).collect();
     let distortion: Vec<f64> = curve.iter().map(|point| point.distortion_rmse).collect();
     assert!(largest_difference(&rate, &values(&tensor("rate_distortion/rate"))) < 1e-9);
@@ -137,10 +137,10 @@ fn the_rate_distortion_curve_is_that_of_numpy() {
 
 #[test]
 fn batches_may_be_of_any_size_and_shape() {
-    let schedule = fixture_schedule("epsilon", VarianceType::LearnedRange);
+    let schedule = fixture_schedule("epsilon", ReverseVariance::LearnedRange);
     let timesteps = Timesteps::all(&schedule);
-    let whole = bound(&schedule, &timesteps, &NoiseMode::LearnedRange, DType::F64);
-    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &NoiseMode::LearnedRange).unwrap();
+    let whole = bound(&schedule, &timesteps, &ReverseVariance::LearnedRange, DType::F64);
+    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &ReverseVariance::LearnedRange).unwrap();
     for (first, count) in [(0, 3), (3, 1)] {
         let part = images(DType::F64).narrow(0, first, count).unwrap().reshape((count, 2, 3, 2)).unwrap();
         let noise = noise(first);
@@ -156,9 +156,9 @@ fn batches_may_be_of_any_size_and_shape() {
 
 #[test]
 fn a_batch_that_fails_leaves_no_trace() {
-    let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     let timesteps = Timesteps::all(&schedule);
-    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &NoiseMode::Beta).unwrap();
+    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &ReverseVariance::FixedLarge).unwrap();
     assert!(matches!(estimator.finish(), Err(Error::NoImages)));
     let network = network_of(&schedule);
     let breaks = |x: &Tensor, timestep: Timestep| match timestep.index() {
@@ -168,7 +168,10 @@ fn a_batch_that_fails_leaves_no_trace() {
     assert!(matches!(estimator.add(&images(DType::F64), breaks, noise(0)), Err(Error::Tensor(_))));
     assert!(matches!(estimator.finish(), Err(Error::NoImages)));
     estimator.add(&images(DType::F64), &network, noise(0)).unwrap();
-    assert_eq!(estimator.finish().unwrap(), bound(&schedule, &timesteps, &NoiseMode::Beta, DType::F64));
+    assert_eq!(
+        estimator.finish().unwrap(),
+        bound(&schedule, &timesteps, &ReverseVariance::FixedLarge, DType::F64)
+    );
 }
 
 #[test]
@@ -176,15 +179,15 @@ fn what_has_no_finite_bound_is_refused() {
     let schedule = schedule(|_| {});
     let timesteps = Timesteps::explicit(&schedule, vec![19, 7]).unwrap();
     let refused = |timesteps: &Timesteps, mode| BoundEstimator::new(&schedule, timesteps, &mode).unwrap_err();
-    assert!(matches!(refused(&timesteps, NoiseMode::None), Error::NoVariance { position: 0 }));
-    let zero = NoiseMode::Variances(vec![0.1, 0.0]);
+    assert!(matches!(refused(&timesteps, ReverseVariance::Zero), Error::NoVariance { position: 0 }));
+    let zero = ReverseVariance::PerStep(vec![0.1, 0.0]);
     assert!(matches!(refused(&timesteps, zero), Error::NoVariance { position: 1 }));
-    let few = NoiseMode::Variances(vec![0.1]);
+    let few = ReverseVariance::PerStep(vec![0.1]);
     assert!(matches!(refused(&timesteps, few), Error::TableLength { found: 1, expected: 2, .. }));
-    assert!(matches!(refused(&timesteps, NoiseMode::LearnedRange), Error::NoLearnedVariance));
+    assert!(matches!(refused(&timesteps, ReverseVariance::LearnedRange), Error::NoLearnedVariance));
     let noisy = timesteps.clone().ending_at_sigma_min(&schedule);
-    assert!(matches!(refused(&noisy, NoiseMode::Beta), Error::EndsBeforeXStart { .. }));
-    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &NoiseMode::Beta).unwrap();
+    assert!(matches!(refused(&noisy, ReverseVariance::FixedLarge), Error::EndsBeforeXStart { .. }));
+    let mut estimator = BoundEstimator::new(&schedule, &timesteps, &ReverseVariance::FixedLarge).unwrap();
     let between = (images(DType::F64) * 0.99).unwrap();
     assert!(matches!(estimator.add(&between, network_of(&schedule), noise(0)), Err(Error::Level { .. })));
 }
@@ -192,9 +195,9 @@ fn what_has_no_finite_bound_is_refused() {
 /// The report is printed as JSON, so its names are part of the interface.
 #[test]
 fn the_report_names_its_units() {
-    let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     let timesteps = Timesteps::explicit(&schedule, vec![19, 7]).unwrap();
-    let bound = bound(&schedule, &timesteps, &NoiseMode::Beta, DType::F64);
+    let bound = bound(&schedule, &timesteps, &ReverseVariance::FixedLarge, DType::F64);
     let json = serde_json::to_value(&bound).unwrap();
     assert_eq!(json["images"], 4);
     assert_eq!(json["total_bits_per_dim"]["mean"], bound.total_bits_per_dim.mean);
@@ -215,7 +218,7 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     let noise = |x: &Tensor, noise_index: usize| {
         CounterRng::new(4).normal_like(Purpose::SAMPLE_STEP, &(0..8).collect::<Vec<_>>(), noise_index, x)
     };
-    let mut estimator = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Beta).unwrap();
+    let mut estimator = BoundEstimator::new(schedule, &timesteps, &ReverseVariance::FixedLarge).unwrap();
     estimator.add(&images, data.network(), noise).unwrap();
     let mse = estimator.finish().unwrap().mse();
     let (mut steps, mut last) = (0, None);

@@ -30,7 +30,7 @@ mod timestep_search;
 mod toy;
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{Error, NoiseSchedule, NoiseScheduleConfig, Timestep, VarianceType};
+use ddpm_core::{Error, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Timestep};
 
 fn schedule(change: impl FnOnce(&mut NoiseScheduleConfig)) -> NoiseSchedule {
     let mut config = NoiseScheduleConfig::mnist20();
@@ -45,7 +45,7 @@ fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
 
 /// [`network`], with a second output if the variance is learnt.
 fn network_of(schedule: &NoiseSchedule) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + use<> {
-    let learned = schedule.config().variance_type == VarianceType::LearnedRange;
+    let learned = schedule.config().variance_type == ReverseVariance::LearnedRange;
     move |x, timestep| {
         let output = network(x, timestep)?;
         if !learned {

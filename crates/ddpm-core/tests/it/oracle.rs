@@ -6,7 +6,8 @@
 
 use candle_core::Tensor;
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, Sampler, Timesteps, likelihood::optimal_variances, sampler,
+    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timesteps, likelihood::optimal_variances,
+    sampler,
 };
 
 use crate::{
@@ -92,7 +93,7 @@ fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_st
         let mse: Vec<f64> =
             timesteps.as_slice().iter().map(|timestep| left(timestep.alpha_cumprod())).collect();
         let variances = optimal_variances(&timesteps, &mse).unwrap();
-        let mode = NoiseMode::Variances(variances);
+        let mode = ReverseVariance::PerStep(variances);
         let network = NORMAL.network(&schedule);
         let sampled = sampler::ddpm(&schedule, &timesteps, &mode, start(1), network, noise(2), |_| Ok(()));
         let expected = (last * deviation.powi(2) + 1.0 - last).sqrt();
@@ -103,7 +104,7 @@ fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_st
 /// Leaving the noise out must *lose* variance: the option has a price.
 #[test]
 fn ancestral_sampling_without_noise_collapses() {
-    let (_, deviation) = moments(&sample(&Sampler::Ddpm(NoiseMode::None), &NORMAL));
+    let (_, deviation) = moments(&sample(&Sampler::Ddpm(ReverseVariance::Zero), &NORMAL));
     assert!(deviation < 0.2 * NORMAL.0[0].2, "{deviation}");
 }
 

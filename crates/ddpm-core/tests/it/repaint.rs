@@ -198,7 +198,7 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     let ancestral = ddpm_core::sampler::ddpm(
         &schedule,
         &timesteps,
-        &ddpm_core::NoiseMode::Posterior,
+        &ddpm_core::ReverseVariance::FixedSmall,
         images(1),
         network,
         |x, t| {

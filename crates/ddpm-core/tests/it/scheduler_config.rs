@@ -1,8 +1,8 @@
 //! `scheduler_config.json`: what is read, kept, written and refused.
 
 use ddpm_core::{
-    BetaSchedule, DiffusersConfig, FinalSigma, NoiseMode, NoiseScheduleConfig, PredictionType, Sampler,
-    Scheduler, TimestepSpacing, VarianceType,
+    BetaSchedule, DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler,
+    Scheduler, TimestepSpacing,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 use serde_json::{Map, Value};
@@ -103,7 +103,7 @@ fn defaults_are_the_samplers_of_the_papers() {
     let classes = DEFAULTS.map(|(class, _)| read(&format!(r#"{{ "_class_name": "{class}" }}"#)));
     let samplers = classes.each_ref().map(|config| config.sampler.clone());
     let expected = [
-        Sampler::Ddpm(NoiseMode::Posterior),
+        Sampler::Ddpm(ReverseVariance::FixedSmall),
         Sampler::Ddim(0.0),
         Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
         Sampler::Euler(Churn::NONE),
@@ -238,16 +238,24 @@ fn every_name_of_a_value_is_that_of_diffusers() {
     ] {
         assert_eq!(schedule("timestep_spacing", name).timestep_spacing, value);
     }
-    for (name, value, mode) in [
-        ("fixed_small", VarianceType::FixedSmall, NoiseMode::Posterior),
-        ("fixed_small_log", VarianceType::FixedSmallLog, NoiseMode::Posterior),
-        ("fixed_large", VarianceType::FixedLarge, NoiseMode::Beta),
-        ("fixed_large_log", VarianceType::FixedLargeLog, NoiseMode::Beta),
-        ("learned_range", VarianceType::LearnedRange, NoiseMode::LearnedRange),
+    for (name, value) in [
+        ("fixed_small", ReverseVariance::FixedSmall),
+        ("fixed_small_log", ReverseVariance::FixedSmall),
+        ("fixed_large", ReverseVariance::FixedLarge),
+        ("fixed_large_log", ReverseVariance::FixedLarge),
+        ("learned_range", ReverseVariance::LearnedRange),
     ] {
         let config = read(&format!(r#"{{ "_class_name": "DDPMScheduler", "variance_type": "{name}" }}"#));
-        assert_eq!((config.schedule.variance_type, config.sampler), (value, Sampler::Ddpm(mode)));
+        assert_eq!(config.schedule.variance_type, value);
+        assert_eq!(config.sampler, Sampler::Ddpm(value));
+        let written = config.to_diffusers_json().unwrap();
+        assert!(written.contains(&format!(r#""variance_type": "{name}""#)), "as found: {written}");
     }
+    // A name that was found does not outlive a change of the variance.
+    let mut config = read(r#"{ "_class_name": "DDPMScheduler", "variance_type": "fixed_small_log" }"#);
+    config.schedule.variance_type = ReverseVariance::FixedLarge;
+    config.sampler = Sampler::Ddpm(ReverseVariance::FixedLarge);
+    assert!(config.to_diffusers_json().unwrap().contains(r#""variance_type": "fixed_large""#));
     let solver = |class: &str, value: &str| {
         read(&format!(r#"{{ "_class_name": "{class}", "solver_type": "{value}" }}"#)).sampler
     };
@@ -317,7 +325,7 @@ fn a_fixed_variance_of_dpm_solver_is_kept_and_a_learnt_one_is_read() {
         format!(r#"{{ "_class_name": "DPMSolverMultistepScheduler", "variance_type": "{variance}" }}"#)
     };
     for (variance, read_as) in
-        [("fixed_small", VarianceType::FixedSmall), ("learned_range", VarianceType::LearnedRange)]
+        [("fixed_small", ReverseVariance::FixedSmall), ("learned_range", ReverseVariance::LearnedRange)]
     {
         let config = read(&text(variance));
         assert_eq!(config.schedule.variance_type, read_as);

@@ -2,7 +2,7 @@
 //! value; and so is what this crate has and diffusers does not.
 
 use ddpm_core::{
-    DiffusersConfig, FinalSigma, NoiseMode, NoiseScheduleConfig, PredictionType, Sampler, VarianceType,
+    DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -143,7 +143,7 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     let new = |schedule: NoiseScheduleConfig, sampler: Sampler| DiffusersConfig::new(schedule, sampler);
     let clipped = || NoiseScheduleConfig { clip_sample: true, ..plain() };
     let thresholding = || NoiseScheduleConfig { thresholding: true, ..plain() };
-    let learned = || NoiseScheduleConfig { variance_type: VarianceType::LearnedRange, ..plain() };
+    let learned = || NoiseScheduleConfig { variance_type: ReverseVariance::LearnedRange, ..plain() };
     let zero_snr = || NoiseScheduleConfig { rescale_betas_zero_snr: true, ..plain() };
     let changed = |sampler: Sampler, change: fn(&mut DiffusersConfig)| {
         let mut config = new(plain(), sampler);
@@ -153,9 +153,9 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     let karras = |sampler| changed(sampler, |config| config.use_karras_sigmas = true);
     let ending = |sampler| changed(sampler, |config| config.final_sigma = FinalSigma::SigmaMin);
     for (config, option) in [
-        (new(plain(), Sampler::Ddpm(NoiseMode::None)), "noise mode"),
-        (new(plain(), Sampler::Ddpm(NoiseMode::Beta)), "noise mode"),
-        (new(plain(), Sampler::Ddpm(NoiseMode::Variances(vec![0.1]))), "noise mode"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::Zero)), "noise mode"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::FixedLarge)), "noise mode"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1]))), "noise mode"),
         (new(plain(), Sampler::Euler(churn)), "churn"),
         (new(plain(), Sampler::Heun(churn)), "churn"),
         (new(clipped(), euler()), "clip_sample"),
@@ -169,7 +169,7 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
         (karras(Sampler::Ddim(0.0)), "use_karras_sigmas"),
         (karras(Sampler::EulerAncestral), "use_karras_sigmas"),
         (ending(Sampler::Heun(Churn::NONE)), "final_sigmas_type"),
-        (ending(Sampler::Ddpm(NoiseMode::Posterior)), "final_sigmas_type"),
+        (ending(Sampler::Ddpm(ReverseVariance::FixedSmall)), "final_sigmas_type"),
     ] {
         let message = match config.to_diffusers_json() {
             Ok(text) => panic!("{option}: {text}"),
@@ -181,7 +181,7 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     for config in [
         new(clipped(), Sampler::Heun(Churn::NONE)),
         new(thresholding(), Sampler::Ddim(0.0)),
-        new(learned(), Sampler::Ddpm(NoiseMode::LearnedRange)),
+        new(learned(), Sampler::Ddpm(ReverseVariance::LearnedRange)),
         new(learned(), Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
         new(zero_snr(), Sampler::EulerAncestral),
         karras(Sampler::UniPc(UniPc::order_2())),

@@ -5,7 +5,7 @@
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    NoiseMode, NoiseSchedule, PredictionType, Sampler, Timesteps,
+    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timesteps,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 
@@ -177,7 +177,7 @@ fn first_order_dpm_solver_is_ddim_and_its_sde_is_ddpm_and_euler_is_ddim() {
     let first = |options| Sampler::DpmSolverMultistep(DpmSolver { solver_order: 1, ..options });
     for (one, other) in [
         (first(DpmSolver::plus_plus_2m()), Sampler::Ddim(0.0)),
-        (first(DpmSolver::sde_2m()), Sampler::Ddpm(NoiseMode::Posterior)),
+        (first(DpmSolver::sde_2m()), Sampler::Ddpm(ReverseVariance::FixedSmall)),
         (Sampler::Euler(Churn::NONE), Sampler::Ddim(0.0)),
         (Sampler::EulerAncestral, Sampler::Ddim(1.0)),
         (Sampler::Heun(Churn { s_tmin: 1e9, s_churn: 9.0, ..Churn::NONE }), Sampler::Heun(Churn::NONE)),

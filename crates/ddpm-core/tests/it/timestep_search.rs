@@ -3,8 +3,8 @@
 use candle_core::DType;
 use ddpm_core::likelihood::BoundEstimator;
 use ddpm_core::{
-    CounterRng, Error, NoiseMode, NoiseSchedule, Purpose, TimestepCostEstimator, TimestepCosts, Timesteps,
-    VarianceType,
+    CounterRng, Error, NoiseSchedule, Purpose, ReverseVariance, TimestepCostEstimator, TimestepCosts,
+    Timesteps,
 };
 
 use crate::likelihood::{fixture_schedule, images, list, noise, tensor};
@@ -13,7 +13,7 @@ use crate::{assert_out_of_range, largest_difference, schedule, values};
 
 fn fixture_costs(schedule: &NoiseSchedule, dtype: DType) -> TimestepCosts {
     let timesteps = Timesteps::all(schedule);
-    let mut bound = BoundEstimator::new(schedule, &timesteps, &NoiseMode::Posterior).unwrap();
+    let mut bound = BoundEstimator::new(schedule, &timesteps, &ReverseVariance::FixedSmall).unwrap();
     bound.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
     let mut costs = TimestepCostEstimator::new(schedule, &bound.finish().unwrap()).unwrap();
     assert!(matches!(costs.finish(), Err(Error::NoImages)));
@@ -26,7 +26,7 @@ fn fixture_costs(schedule: &NoiseSchedule, dtype: DType) -> TimestepCosts {
 
 #[test]
 fn the_best_lists_are_those_of_all_subsets_in_the_fixture() {
-    let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-5)] {
         let costs = fixture_costs(&schedule, dtype);
         let json = serde_json::to_value(&costs).unwrap();
@@ -50,11 +50,11 @@ fn the_best_lists_are_those_of_all_subsets_in_the_fixture() {
 /// The promise of the search: with the list and its variances the bound is the sum that was found.
 #[test]
 fn the_bound_of_the_list_is_what_the_search_says() {
-    let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     let costs = fixture_costs(&schedule, DType::F64);
     for n in [1, 4, 20] {
         let (timesteps, bits) = costs.best(&schedule, n).unwrap();
-        let mode = NoiseMode::Variances(costs.optimal_variances(&timesteps).unwrap());
+        let mode = ReverseVariance::PerStep(costs.optimal_variances(&timesteps).unwrap());
         let mut bound = BoundEstimator::new(&schedule, &timesteps, &mode).unwrap();
         bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
         let total = bound.finish().unwrap().total_bits_per_dim.mean;
@@ -149,9 +149,9 @@ fn a_long_schedule_has_few_best_lists() {
 
 #[test]
 fn a_bound_over_other_timesteps_makes_no_costs() {
-    let schedule = fixture_schedule("sample", VarianceType::FixedSmall);
+    let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     let some = Timesteps::spaced(&schedule, 5).unwrap();
-    let mut bound = BoundEstimator::new(&schedule, &some, &NoiseMode::Beta).unwrap();
+    let mut bound = BoundEstimator::new(&schedule, &some, &ReverseVariance::FixedLarge).unwrap();
     bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
     let refused = TimestepCostEstimator::new(&schedule, &bound.finish().unwrap());
     let text = "the number of timesteps of the bound is 5, expected all 20 of the schedule";

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Result, Sampler,
-    Timestep, Timesteps,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Result, ReverseVariance,
+    Sampler, Timestep, Timesteps,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 
@@ -64,8 +64,8 @@ pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
     let churn = Churn { s_churn: 20.0, s_tmin: 0.02, s_tmax: 50.0, s_noise: 1.0 };
     let heun = |options| DpmSolver { solver_type: SolverType::Heun, ..options };
     vec![
-        ("ddpm posterior", Sampler::Ddpm(NoiseMode::Posterior)),
-        ("ddpm beta", Sampler::Ddpm(NoiseMode::Beta)),
+        ("ddpm posterior", Sampler::Ddpm(ReverseVariance::FixedSmall)),
+        ("ddpm beta", Sampler::Ddpm(ReverseVariance::FixedLarge)),
         ("ddim 0", Sampler::Ddim(0.0)),
         ("ddim 0.5", Sampler::Ddim(0.5)),
         ("ddim 1", Sampler::Ddim(1.0)),

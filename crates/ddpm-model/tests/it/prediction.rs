@@ -1,7 +1,7 @@
 //! Prediction: independence of the batch, conversion, guidance, and refusals.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{NoiseMode, NoiseScheduleConfig, PredictionType, Sampler, sampler::Churn};
+use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, sampler::Churn};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, TimestepSelection, initial_weights};
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
@@ -242,12 +242,12 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
 #[test]
 fn samples_that_are_not_finite_are_refused() {
     let denoiser = denoiser(&small_mlp());
-    let sampler = Sampler::Ddpm(NoiseMode::Variances(vec![0.1, 1e300]));
+    let sampler = Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1, 1e300]));
     let steps = TimestepSelection::List(vec![19, 5]);
     let config = SampleConfig { sampler, steps, ..SampleConfig::ancestral(1, &denoiser) };
     let sampled = denoiser.sample(&config, &[0], &[0], |_| Ok(()));
     sampled.unwrap();
-    let sampler = Sampler::Ddpm(NoiseMode::Variances(vec![1e300, 0.1]));
+    let sampler = Sampler::Ddpm(ReverseVariance::PerStep(vec![1e300, 0.1]));
     let config = SampleConfig { sampler, ..config };
     let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err();
     assert!(matches!(error, Error::NotFinite { image: 0, timestep: 5.0, .. }), "{error}");

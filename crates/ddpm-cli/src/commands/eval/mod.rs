@@ -43,12 +43,12 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         net.ensure_fits(data)?;
     }
     let metrics = metrics(options, &denoiser, &net)?;
-    if let Some(folder) = &options.out {
+    if let Some(folder) = &options.out_dir {
         // Rather now than after sampling.
         create_dir_all(folder)?;
     }
 
-    let job = Job::in_turn(sampling, &denoiser, &classes, options.samples)?;
+    let job = Job::in_turn(sampling, &denoiser, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
     let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
     clock.next(Some("sampling"));
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
 
-    if let Some(folder) = &options.out {
+    if let Some(folder) = &options.out_dir {
         if let Some(memorisation) = &report.memorisation {
             let picture = pairs::png(&memorisation.generated.closest, &pixels, train)?;
             write_atomic(&folder.join("closest-pairs.png"), &picture)?;
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
     let table = table::markdown(&evaluated)?;
-    if let Some(folder) = &options.out {
+    if let Some(folder) = &options.out_dir {
         write_atomic(&folder.join("quality.md"), table.as_bytes())?;
     }
     output::result(common, &evaluated.json(&denoiser)?, &table)
@@ -168,12 +168,11 @@ impl Evaluated<'_> {
             "data": options.data.to_string(),
             "seed": self.common.seed,
             "sampler": name(&|| sampling.sampler.to_possible_value()),
-            "noise": sampling.noise.and_then(|noise| name(&|| noise.to_possible_value())),
-            "variances": sampling.variances,
+            "variance": sampling.variance(),
             "eta": sampling.eta,
             "steps": timesteps,
             "timesteps": sampling.timesteps,
-            "guidance": self.config.guidance.scale(),
+            "guidance_scale": self.config.guidance.scale(),
             "guidance_interval": sampling.guidance_interval.map(|interval| [interval.0, interval.1]),
             "classes": sampling.classes.as_ref().map(|list| &list.0),
             "ruler": self.ruler(),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use ddpm_core::ReverseVariance;
 use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{Measured, Report};
 
@@ -46,8 +47,8 @@ fn command(evaluated: &Evaluated<'_>) -> String {
     let options = evaluated.options;
     let sampling = &options.sampling;
     let mut command = format!(
-        "ddpm-cli eval --model {} --data {} --samples {}",
-        sampling.model, options.data, options.samples
+        "ddpm-cli eval --model {} --data {} --num-images {}",
+        sampling.model, options.data, options.num_images
     );
     let mut add = |option: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -64,14 +65,23 @@ fn command(evaluated: &Evaluated<'_>) -> String {
     );
     add("classes", sampling.classes.as_ref().map(|ClassList(classes)| output::list(classes)));
     add("sampler", name(sampling.sampler.to_possible_value()));
-    add("noise", sampling.noise.and_then(|noise| name(noise.to_possible_value())));
-    add("variances", sampling.variances.as_ref().map(output::list));
+    add("variance", sampling.variance().map(|variance| variance_name(&variance)));
     add("eta", sampling.eta.map(|eta| eta.to_string()));
     add("steps", sampling.steps.map(|steps| steps.to_string()));
     add("timesteps", sampling.timesteps.as_ref().map(output::list));
-    add("guidance", Some(evaluated.config.guidance.scale().to_string()));
+    add("guidance-scale", Some(evaluated.config.guidance.scale().to_string()));
     add("guidance-interval", sampling.guidance_interval.map(|Interval(a, b)| format!("{a}-{b}")));
     command
+}
+
+/// A variance as --variance takes it.
+fn variance_name(variance: &ReverseVariance) -> String {
+    match variance {
+        ReverseVariance::FixedSmall => "fixed_small".to_owned(),
+        ReverseVariance::FixedLarge => "fixed_large".to_owned(),
+        ReverseVariance::PerStep(list) => output::list(list),
+        _ => "zero".to_owned(),
+    }
 }
 
 /// Name, generated, floor and ratio of each figure.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::likelihood::{BoundEstimator, optimal_variances};
 use ddpm_core::{
-    CounterRng, NoiseMode, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Timestep,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Timestep,
     TimestepCosts, Timesteps,
 };
 
@@ -108,9 +108,9 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
     for timesteps in lists(&data.schedule) {
         let levels = timesteps.as_slice();
         let mse: Vec<f64> = levels.iter().map(|level| mse(level.alpha_cumprod())).collect();
-        let optimal = NoiseMode::Variances(optimal_variances(&timesteps, &mse).unwrap());
+        let optimal = ReverseVariance::PerStep(optimal_variances(&timesteps, &mse).unwrap());
         // What the bound of each image exceeds its exact cost by, with the mean and error over images.
-        let excess = |mode: &NoiseMode| {
+        let excess = |mode: &ReverseVariance| {
             let excess = exact.iter().enumerate().map(|(image, exact)| {
                 let mut estimator = BoundEstimator::new(&data.schedule, &timesteps, mode).unwrap();
                 let x_start = images.narrow(0, image, 1).unwrap();
@@ -131,7 +131,7 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
             "{mean} ± {error}, {:?}",
             timesteps.indices()
         );
-        for mode in [NoiseMode::Beta, NoiseMode::Posterior] {
+        for mode in [ReverseVariance::FixedLarge, ReverseVariance::FixedSmall] {
             let [fixed, error] = excess(&mode);
             // Over a single step to noise both fixed variances are 1 − ᾱ; over any list they cost more.
             assert!(fixed > mean + 4.0 * error, "{mode:?}: {fixed} ± {error}, {mean}");
@@ -190,7 +190,7 @@ fn optimal_variances_are_those_of_the_score() {
 fn intervals_cover_the_value() {
     let data = NormalData::new();
     let timesteps = Timesteps::spaced(&data.schedule, 5).unwrap();
-    let estimator = || BoundEstimator::new(&data.schedule, &timesteps, &NoiseMode::Beta).unwrap();
+    let estimator = || BoundEstimator::new(&data.schedule, &timesteps, &ReverseVariance::FixedLarge).unwrap();
     let (mut all, mut intervals, mut widths) = (estimator(), Vec::new(), 0.0);
     for part in 0..100_u64 {
         let numbers: Vec<u64> = (200 * part..200 * (part + 1)).collect();
