@@ -61,7 +61,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
         &["train", "--loss", "mse"],
         &["mse", "epsilon", "sample", "v_prediction", "min_snr", "clamped_snr"],
     );
-    usage(&["train", "--preset", "slow"], &["slow", "reproduce", "quick", "best"]);
+    usage(&["train", "--preset", "slow"], &["slow", "standard", "quick", "best"]);
     usage(&["train", "--data", "hf://a/b"], &["hf://a/b", "expected hf://datasets/OWNER/NAME"]);
     usage(&["data", "--data", "hf://datasets/mnist"], &["hf://datasets/mnist", "hf://datasets/OWNER/NAME"]);
 }

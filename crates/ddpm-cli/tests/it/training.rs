@@ -80,7 +80,7 @@ fn train_tells_its_result_as_one_json_object() {
         (&result["epochs"], &result["steps"], &result["images"]),
         (&2.into(), &12.into(), &192.into())
     );
-    assert_eq!((&result["seed"], &result["preset"]), (&1.into(), &"reproduce".into()));
+    assert_eq!((&result["seed"], &result["preset"]), (&1.into(), &"standard".into()));
     assert_eq!(Path::new(result["model"].as_str().unwrap()), Path::new("run").join("model"));
     assert!(result["train_loss"].as_f64().unwrap() > 0.0 && result["test_loss"].as_f64().unwrap() > 0.0);
     assert!(LABELLED.stderr.is_empty(), "no progress where there is no terminal: {}", LABELLED.stderr);
