@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::{LossWeighting, NoiseMode, PredictionType};
 use ddpm_data::Source;
-use ddpm_eval::{ErrorWeight, Metric};
+use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::DeviceChoice;
 
 /// Sample, train and inspect small denoising diffusion models.
@@ -430,15 +430,15 @@ impl From<MetricName> for Metric {
     }
 }
 
-impl From<ErrorWeightName> for ErrorWeight {
+impl From<ErrorWeightName> for ErrorWeighting {
     fn from(name: ErrorWeightName) -> Self {
         match name {
             ErrorWeightName::Bound => Self::Bound,
-            ErrorWeightName::Epsilon => Self::Space(LossWeighting::Epsilon),
-            ErrorWeightName::Sample => Self::Space(LossWeighting::Sample),
-            ErrorWeightName::VPrediction => Self::Space(LossWeighting::VPrediction),
-            ErrorWeightName::MinSnr => Self::Space(LossWeighting::MinSnr),
-            ErrorWeightName::ClampedSnr => Self::Space(LossWeighting::ClampedSnr),
+            ErrorWeightName::Epsilon => Self::Loss(LossWeighting::Epsilon),
+            ErrorWeightName::Sample => Self::Loss(LossWeighting::Sample),
+            ErrorWeightName::VPrediction => Self::Loss(LossWeighting::VPrediction),
+            ErrorWeightName::MinSnr => Self::Loss(LossWeighting::MinSnr),
+            ErrorWeightName::ClampedSnr => Self::Loss(LossWeighting::ClampedSnr),
         }
     }
 }
