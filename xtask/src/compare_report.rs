@@ -67,10 +67,10 @@ fn reading(comparison: &Comparison<'_>) -> String {
     };
     let evaluation = &best.evaluation;
     let mut sentences = vec![format!(
-        "*Class accuracy* is the share of {} generated images that the ruler ({}) puts into the class that was \
-         asked for, sampled with guidance {}; the same ruler is right about {} of the real images held out.",
+        "*Class accuracy* is the share of {} generated images that {} puts into the class that was \
+         asked for, sampled with guidance {}; it is right about {} of the real images held out.",
         evaluation.samples,
-        evaluation.ruler,
+        evaluation.feature_net,
         evaluation.guidance,
         percent(evaluation.real_accuracy)
     )];

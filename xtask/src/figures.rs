@@ -18,12 +18,13 @@ pub(crate) struct Evaluation {
     pub(crate) samples: u64,
     pub(crate) class_accuracy: Option<f64>,
     pub(crate) class_accuracy_by_class: Option<Vec<Option<f64>>>,
-    /// The accuracy of the same ruler on real images that it has not seen.
+    /// The accuracy of the same feature net on real images that it has not seen.
     pub(crate) real_accuracy: Option<f64>,
     /// The guidance scale of sampling.
     pub(crate) guidance: f64,
-    /// How the class of an image is told.
-    pub(crate) ruler: String,
+    /// The name of the feature net.
+    #[serde(alias = "ruler")]
+    pub(crate) feature_net: String,
     pub(crate) frechet: Option<Distance>,
     pub(crate) manifold: Option<Manifold>,
     /// The mean distance to the nearest training image.

@@ -269,7 +269,7 @@ fn in_a_line(way: Way, figures: &Evaluation) -> String {
         "{} images with {}, by {}: {}.",
         figures.samples,
         way.arguments().join(" "),
-        figures.ruler,
+        figures.feature_net,
         parts.join(", ")
     )
 }
