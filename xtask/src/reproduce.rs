@@ -283,7 +283,7 @@ fn metrics_in_a_line(sampling: &Sampling, eval: &Printed) -> Result<String> {
         "{} images with {}, by {}: {}.",
         eval.argument("/samples")?,
         sampling.arguments,
-        eval.argument("/ruler")?,
+        eval.argument("/feature_net")?,
         parts.join(", ")
     ))
 }

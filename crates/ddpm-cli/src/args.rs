@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ddpm_core::{LossWeighting, PredictionType, ReverseVariance};
 use ddpm_data::Source;
-use ddpm_eval::{ErrorWeight, Metric};
+use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, SamplerName, WeightType};
 use ddpm_train::Preset;
 
@@ -229,8 +229,8 @@ pub(crate) struct Classify {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub(crate) num_noise: Vec<usize>,
     /// How much the error at each timestep counts: as in the variational bound or in a loss
-    #[arg(long, value_enum, default_value_t = ErrorWeight::BEST)]
-    pub(crate) weighting: ErrorWeight,
+    #[arg(long, value_enum, default_value_t = ErrorWeighting::BEST)]
+    pub(crate) weighting: ErrorWeighting,
 }
 
 #[derive(Debug, ClapArgs)]

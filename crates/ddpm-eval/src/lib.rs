@@ -1,7 +1,9 @@
-//! Figures of merit for generated images.
+//! Evaluation of diffusion models: metrics of generated images, the likelihood of test images, and the model as a
+//! classifier.
 //!
-//! The ruler is a [`FeatureNet`], and every figure stands beside its floor: the same figure of real images that
-//! were not trained on. Both depend on the net, so figures of two nets cannot be compared.
+//! The metrics compare features of generated images with features of training images; a [`FeatureNet`] computes
+//! them. Each metric comes with its floor: the same metric of real test images. Metrics depend on the feature net,
+//! so compare only values of the same net.
 //!
 //! ```no_run
 //! use candle_core::Device;
@@ -20,9 +22,9 @@
 //!     device: &Device::Cpu,
 //! };
 //! let generated = GeneratedImages { pixels: &pixels, labels: Some(&labels) };
-//! let report = evaluation.measure(&generated, |part| println!("{part} …"))?;
+//! let report = evaluation.measure(&generated, |stage| println!("{stage} …"))?;
 //! if let Some(frechet) = report.frechet {
-//!     println!("{} times the distance of real images", frechet.ratio.unwrap_or(f64::NAN));
+//!     println!("{} times the distance of test images", frechet.ratio.unwrap_or(f64::NAN));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -37,11 +39,11 @@ mod report;
 
 pub use accuracy::ClassAccuracy;
 pub use diffusion_classifier::{
-    ClassErrors, Classification, ClassifyConfig, DiffusionClassifier, ErrorWeight, classify,
+    ClassErrors, Classification, ClassifyConfig, DiffusionClassifier, ErrorWeighting, classify,
 };
 pub use error::{Error, Result};
 pub use features::{
-    Convolution, Description, FeatureConfig, FeatureNet, FeatureProgress, FeatureTraining, Task,
+    Convolution, FeatureConfig, FeatureNet, FeatureOutput, FeatureProgress, FeatureTraining, Task,
     train_features,
 };
 pub use likelihood::{BestTimesteps, BoundByVariance, LikelihoodConfig, LikelihoodReport, likelihood};
@@ -51,17 +53,19 @@ pub use metrics::{
     frechet_distance, frechet_limit, kernel_distance, kernel_mmd2, nearest_images, precision_recall,
 };
 pub use report::{
-    Evaluation, Frechet, GeneratedImages, ManifoldMetrics, Measured, Metric, Nearest, Report, View,
+    Evaluation, FrechetDistance, GeneratedImages, ManifoldMetrics, Metric, MetricResult, NearestTraining,
+    PcaProjection, Report,
 };
 
 use ddpm_data::Dataset;
 use ddpm_model::Denoiser;
 
-/// Checks that `data` has the image size and the classes of the model. A model without classes takes any.
+/// Checks that a data set has the image size and the number of classes of the model. An unconditional model fits
+/// any number of classes.
 ///
 /// # Errors
 ///
-/// If it does not.
+/// If they differ.
 pub fn ensure_fits(denoiser: &Denoiser, data: &Dataset) -> Result<()> {
     let config = denoiser.config();
     let model = [config.rows, config.cols, config.num_classes];

@@ -85,8 +85,8 @@ fn card(net: &FeatureNet, data: &str, split: &str, accuracy: &ClassAccuracy, com
     let mut card = format!(
         "# Feature net of {data}\n\n\
          A small convolutional network of {rows}×{cols} images, trained on the training images of {data} to tell \
-         {task} apart, and then frozen. Its {features} features and its answers are the ruler by which `ddpm-cli eval` \
-         measures images; figures can be compared only if the digest is the same.\n\n\
+         {task} apart, and then frozen. Its {features} features and its predicted classes are the basis of the metrics \
+         of `ddpm-cli eval`; metrics can be compared only if the digest is the same.\n\n\
          | | |\n| --- | --- |\n\
          | SHA-256 of `features.safetensors` | `{digest}` |\n\
          | accuracy on the {split} images | {overall:.4} |\n",

@@ -24,6 +24,7 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
         "data",
         "diversity",
         "eta",
+        "feature_net",
         "features_sha256",
         "frechet",
         "guidance",
@@ -34,7 +35,6 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
         "model",
         "noise",
         "real_accuracy",
-        "ruler",
         "sampler",
         "samples",
         "seed",
@@ -51,7 +51,7 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
     assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"ddpm".into()));
     assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
-    assert_eq!(result["ruler"], format!("the feature net {}", &digest[..12]));
+    assert_eq!(result["feature_net"], format!("the feature net {}", &digest[..12]));
     let figures = [
         ("frechet", "distance"),
         ("kernel", "mean"),

@@ -1,12 +1,14 @@
-//! What describes a feature net.
+//! The architecture of a feature net.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, path::Path};
 
 use ddpm_data::Dataset;
 use serde::{Deserialize, Serialize};
 
-/// The architecture of a feature net: convolutions, each followed by ReLU, then Linear ∘ ReLU, whose output
-/// are the features, then Linear to the logits.
+use crate::{Error, Result};
+
+/// The architecture of a feature net: convolutions, each followed by ReLU; a linear layer and ReLU, whose output are the
+/// features; a linear layer to the logits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureConfig {
@@ -14,58 +16,49 @@ pub struct FeatureConfig {
     pub rows: usize,
     /// Columns of an image in pixels, 1 to 64.
     pub cols: usize,
-    /// What the net was trained to tell apart.
+    /// The classification task that the net is trained on.
     pub task: Task,
-    /// The convolutions, in their order.
+    /// The convolutions from input to output, 1 to 8.
     pub convolutions: Vec<Convolution>,
-    /// The number of features of an image.
+    /// The number of features of an image, 1 to 4096.
     pub features: usize,
 }
 
-/// What a feature net is trained to tell apart.
+/// The classification task that a feature net is trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Task {
-    /// The classes of the images.
+    /// Predict the class of an image.
     Classes {
-        /// Their number, 2 to 62.
+        /// The number of classes, 2 to 62.
         num_classes: usize,
     },
-    /// Whether an image was flipped: not at all, from left to right, from top to bottom, or both. It needs no
-    /// labels, and must look at the shape of things as well.
+    /// Predict how an image was flipped: not at all, left to right, top to bottom, or both. This needs no labels, and
+    /// features that depend on shape.
     Flips,
 }
 
-/// A convolution of zero-padded images: an output pixel for each `stride` input pixels, rounded up, along
-/// rows and columns.
+/// A convolution with zero padding. The output has ⌈rows/stride⌉ × ⌈cols/stride⌉ pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Convolution {
-    /// The number of outputs at a pixel.
+    /// The number of output channels, 1 to 1024.
     pub channels: usize,
-    /// The side of the square that an output looks at; odd.
+    /// The side of the square kernel in pixels, an odd number from 1 to 15.
     pub kernel: usize,
-    /// The distance of the squares of neighbouring outputs.
+    /// The stride in pixels, 1 to 8.
     pub stride: usize,
 }
 
-/// A number outside of its range.
-#[derive(Debug)]
-pub(super) struct OutOfRange {
-    pub(super) option: &'static str,
-    pub(super) found: usize,
-    pub(super) expected: &'static str,
-}
-
-/// A weight of the net.
+/// The name and shape of a weight tensor.
 pub(super) struct Parameter {
     pub(super) name: String,
-    /// [out, in] of a matrix, [out] of a bias.
+    /// [out, in] for a matrix, [out] for a bias.
     pub(super) shape: Vec<usize>,
 }
 
 impl FeatureConfig {
-    /// The net for a data set: classes are told apart if there are two at least, flips otherwise.
+    /// The architecture for a data set. The task is classes if the data set has at least two, flips otherwise.
     #[must_use]
     pub fn for_data(data: &Dataset) -> Self {
         let task = match data.classes() {
@@ -93,9 +86,13 @@ impl FeatureConfig {
         self.rows * self.cols
     }
 
-    pub(super) fn validate(&self) -> Result<(), OutOfRange> {
-        let check = |option, found: usize, range: RangeInclusive<usize>, expected| {
-            if range.contains(&found) { Ok(()) } else { Err(OutOfRange { option, found, expected }) }
+    /// Checks all ranges. `path` is the file that an error names.
+    pub(super) fn validate(&self, path: &Path) -> Result<()> {
+        let check = |option, found: usize, range: RangeInclusive<usize>, expected: &'static str| {
+            if range.contains(&found) {
+                return Ok(());
+            }
+            Err(Error::out_of_range(format!("{}: {option}", path.display()), found, expected))
         };
         check("rows", self.rows, 1..=64, "1 to 64")?;
         check("cols", self.cols, 1..=64, "1 to 64")?;
@@ -112,10 +109,10 @@ impl FeatureConfig {
         check("features", self.features, 1..=4096, "1 to 4096")
     }
 
-    /// Every weight, a matrix and a bias for each layer, in the order of the layers.
+    /// The weight tensors of all layers from input to output: a matrix and a bias for each.
     ///
-    /// The columns of a convolution's matrix go over the rows of its square, then the columns, then the input's
-    /// channels; those of the first linear layer over rows, columns and channels.
+    /// The matrix of a convolution is [output channels, kernel rows · kernel columns · input channels]. The first linear
+    /// layer has inputs in the order [rows, columns, channels].
     pub(super) fn parameters(&self) -> Vec<Parameter> {
         let (mut rows, mut cols, mut channels) = (self.rows, self.cols, 1);
         let mut parameters = Vec::new();
@@ -129,15 +126,15 @@ impl FeatureConfig {
             channels = convolution.channels;
         }
         layer("features".to_owned(), self.features, rows * cols * channels);
-        layer("logits".to_owned(), self.task.answers(), self.features);
+        layer("logits".to_owned(), self.task.num_outputs(), self.features);
         parameters
     }
 }
 
 impl Task {
-    /// The number of answers among which the net chooses.
+    /// The number of logits: the number of classes, or 4 for flips.
     #[must_use]
-    pub fn answers(self) -> usize {
+    pub fn num_outputs(self) -> usize {
         match self {
             Self::Classes { num_classes } => num_classes,
             Self::Flips => 4,
@@ -169,8 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_outside_of_their_range_are_named() {
-        assert!(config().validate().is_ok());
+    fn errors_name_the_value_out_of_range() {
+        assert!(config().validate(Path::new("f")).is_ok());
         let convolution = |channels, kernel, stride| vec![Convolution { channels, kernel, stride }];
         for (option, found, wrong) in [
             ("rows", 0, FeatureConfig { rows: 0, ..config() }),
@@ -183,8 +180,8 @@ mod tests {
             ("stride", 0, FeatureConfig { convolutions: convolution(1, 3, 0), ..config() }),
             ("features", 0, FeatureConfig { features: 0, ..config() }),
         ] {
-            let error = wrong.validate().unwrap_err();
-            assert_eq!((error.option, error.found), (option, found));
+            let error = wrong.validate(Path::new("f")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("f: {option} is {found}, expected ")), "{error}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! A feature net as a folder.
+//! The folder of a feature net.
 //!
 //! ```text
-//! config.json            the architecture, and the SHA-256 of the weights
-//! features.safetensors   the weights, in f16
-//! README.md              where they came from
+//! config.json            the architecture, and the SHA-256 of features.safetensors
+//! features.safetensors   the weights in f16
+//! README.md              the model card: training data, accuracy and command
 //! ```
 
 use std::{collections::HashMap, fs, path::Path};
@@ -13,7 +13,7 @@ use ddpm_files::{AtomicDir, sha256_hex, write_atomic};
 use ddpm_model::{Error as ModelError, decode_weights, encode_json};
 use serde::{Deserialize, Serialize};
 
-use super::config::{FeatureConfig, OutOfRange, Parameter};
+use super::config::{FeatureConfig, Parameter};
 use crate::{Error, FeatureNet, Result};
 
 const CONFIG: &str = "config.json";
@@ -29,7 +29,7 @@ macro_rules! builtin {
 static BUILTIN_CONFIG: &[u8] = builtin!("config.json");
 static BUILTIN_WEIGHTS: &[u8] = builtin!("features.safetensors");
 
-/// `config.json`.
+/// The content of `config.json`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -49,36 +49,34 @@ pub(super) fn read(folder: &Path, device: &Device) -> Result<FeatureNet> {
     build(folder, &read(CONFIG)?, read(WEIGHTS)?, device)
 }
 
-/// The net of two files' content. `folder` is for messages.
+/// The net from the contents of its two files. `folder` is for error messages.
 fn build(folder: &Path, config: &[u8], weights: Vec<u8>, device: &Device) -> Result<FeatureNet> {
     let path = folder.join(CONFIG);
     let Config { feature_net: config, weights_sha256 } =
         serde_json::from_slice(config).map_err(|source| ModelError::Json { path: path.clone(), source })?;
-    if let Err(OutOfRange { option, found, expected }) = config.validate() {
-        return Err(Error::FeatureOption { path, option, found, expected });
-    }
+    config.validate(&path)?;
     let (path, found) = (folder.join(WEIGHTS), sha256_hex(&weights));
     if found != weights_sha256 {
-        return Err(Error::FeatureDigest { path, found, expected: weights_sha256 });
+        return Err(Error::out_of_range(format!("{}: SHA-256", path.display()), found, weights_sha256));
     }
     let map = decode(&path, &weights, &config, device)?;
     FeatureNet::new(config, &map, weights, found, device)
 }
 
-/// A net of trained weights. It has the weights that its file will have, rounded to f16.
+/// A frozen net with trained weights, rounded to f16 as in its file.
 pub(super) fn freeze(
     config: &FeatureConfig,
     weights: &HashMap<String, Tensor>,
     device: &Device,
 ) -> Result<FeatureNet> {
     let path = Path::new(WEIGHTS);
-    let halved = config
+    let rounded = config
         .parameters()
         .into_iter()
         .filter_map(|Parameter { name, .. }| weights.get(&name).map(|tensor| (name, tensor)))
         .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?.to_device(&Device::Cpu)?)))
         .collect::<candle_core::Result<Vec<_>>>()?;
-    let file = safetensors::serialize(halved, None)
+    let file = safetensors::serialize(rounded, None)
         .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
     let map = decode(path, &file, config, device)?;
     let digest = sha256_hex(&file);
@@ -109,7 +107,7 @@ pub(super) fn write(
     Ok(new.commit()?)
 }
 
-/// The weights of `config`, which a file holds as f16, as f32.
+/// Decodes a file of f16 weights with the names and shapes of `config` to f32 tensors.
 fn decode(
     path: &Path,
     bytes: &[u8],

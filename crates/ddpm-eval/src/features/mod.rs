@@ -1,16 +1,15 @@
-//! The feature net: a small convolutional network, trained once and then frozen, by which images are measured.
+//! The feature net: a small convolutional network, trained once and then frozen, that computes image features.
 //!
-//! Its penultimate layer gives the features of which a Fréchet distance is taken, and its last layer the
-//! class. Figures can be compared only if they were taken with the same weights, so a net is known by the
-//! [digest](FeatureNet::digest) of its weights.
+//! The penultimate layer gives the features for the metrics, the last layer the class. Metrics are comparable only if
+//! they were computed with the same weights. The [digest](FeatureNet::digest) of the weights identifies a net.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `config.rs` | what describes a net: the size of its images, its task and its layers |
-//! | `layers.rs` | convolution, and the pass from pixels to features and logits |
+//! | `config.rs` | the architecture: image size, task and layers |
+//! | `layers.rs` | the forward pass, from pixels to features and logits |
 //! | `net.rs` | the frozen net |
-//! | `folder.rs` | its files |
-//! | `train.rs` | how it came about |
+//! | `folder.rs` | reading and writing the folder of a net |
+//! | `train.rs` | training |
 
 mod config;
 mod folder;
@@ -19,5 +18,5 @@ mod net;
 mod train;
 
 pub use config::{Convolution, FeatureConfig, Task};
-pub use net::{Description, FeatureNet};
+pub use net::{FeatureNet, FeatureOutput};
 pub use train::{FeatureProgress, FeatureTraining, train_features};

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{ClassAccuracy, Error, Result};
 
-/// Images of one pass on a CPU, where passes go to the threads. So few that the tensor library does not give
-/// their layers to threads of its own, for which the passes would have to wait.
+/// Images of one forward pass on a CPU. The passes run in parallel, so each is too small for candle to start threads
+/// within a layer.
 const CPU_CHUNK: usize = 4;
-/// Images of one pass on another device.
+/// Images of one forward pass on another device.
 const DEVICE_CHUNK: usize = 1024;
 
 /// A frozen feature net on a device.
@@ -40,60 +40,59 @@ pub struct FeatureNet {
     layers: Layers,
     weights: Weights,
     device: Device,
-    /// The file of weights.
+    /// The content of the weights file.
     file: Vec<u8>,
     digest: String,
 }
 
-/// What the net says of N images, in one pass.
+/// Features and logits of N images.
 #[derive(Clone, Debug)]
-pub struct Description {
-    /// [N, features], not negative.
+pub struct FeatureOutput {
+    /// [N, features], each at least 0.
     pub features: Tensor,
-    /// [N, classes], unnormalised logarithms of probabilities; none if the net does not know classes.
+    /// [N, classes], unnormalised log-probabilities; `None` if the net was trained without labels.
     pub logits: Option<Tensor>,
 }
 
 impl FeatureNet {
-    /// The net of MNIST that is part of the program.
+    /// The built-in feature net of MNIST, compiled into the program.
     ///
     /// # Errors
     ///
-    /// If the files that were compiled in are not what they should be, or the tensor library fails.
+    /// If the embedded files are invalid, or the tensor library fails.
     pub fn builtin(device: &Device) -> Result<Self> {
         folder::read_builtin(device)
     }
 
-    /// Reads the folder of a net.
+    /// Reads a net from a folder.
     ///
     /// # Errors
     ///
-    /// If a file is missing or not what it should be; the error names the file, what was found and what was
-    /// expected.
+    /// If a file is missing or invalid. The error names the file, the value found and the value expected.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         folder::read(folder, device)
     }
 
-    /// Writes the folder of a net: `config.json`, `features.safetensors` (f16) and `README.md` with the text
-    /// `card`. A net that stands there is replaced; a folder that holds something else is refused.
+    /// Writes the net to a folder: `config.json`, `features.safetensors` (f16) and `README.md` with the text `card`. A
+    /// net already in the folder is replaced.
     ///
     /// # Errors
     ///
-    /// If the folder exists and holds no net, or cannot be written; what stood there is then as it was.
+    /// If the folder has other content, or cannot be written. Its content is then unchanged.
     pub fn save(&self, folder: &Path, card: &str) -> Result<()> {
         folder::write(folder, &self.config, (&self.file, &self.digest), card)
     }
 
-    /// Checks that [`FeatureNet::save`] would not refuse a folder for what it holds.
+    /// Checks that [`FeatureNet::save`] may write to a folder: it does not exist, is empty, or holds a feature net.
     ///
     /// # Errors
     ///
-    /// If the folder exists, is not empty, and holds no net.
+    /// If the folder has other content.
     pub fn check_writable(folder: &Path) -> Result<()> {
         folder::check_writable(folder)
     }
 
-    /// A net with these weights, which are those of `file`, whose digest is `digest`.
+    /// A net with the given weights. `file` is the content of the weights file, `digest` its SHA-256.
     pub(super) fn new(
         config: FeatureConfig,
         weights: &HashMap<String, Tensor>,
@@ -111,13 +110,13 @@ impl FeatureNet {
         &self.config
     }
 
-    /// SHA-256 of the file of weights, in hexadecimal: the name of this ruler.
+    /// The SHA-256 of the weights file in hexadecimal, which identifies the net.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// The number of classes that the net tells apart; none if it was trained without labels.
+    /// The number of classes; `None` if the net was trained without labels.
     #[must_use]
     pub fn num_classes(&self) -> Option<usize> {
         match self.config.task {
@@ -126,70 +125,68 @@ impl FeatureNet {
         }
     }
 
-    /// Checks that a data set has images of the net's size and, if both have classes, as many of them.
+    /// Checks that a data set has the image size of the net and, if both have classes, the same number of classes.
     ///
     /// # Errors
     ///
-    /// If it has not; the error names both.
+    /// If they differ.
     pub fn ensure_fits(&self, data: &Dataset) -> Result<()> {
         let FeatureConfig { rows, cols, .. } = self.config;
         if (data.rows(), data.cols()) != (rows, cols) {
-            return Err(Error::FeatureSize {
-                data: data.name().to_owned(),
-                found: [data.rows(), data.cols()],
-                expected: [rows, cols],
-            });
+            let found = format!("{}×{}", data.rows(), data.cols());
+            let expected = format!("{rows}×{cols} as in the feature net");
+            return Err(Error::out_of_range(format!("image size of {}", data.name()), found, expected));
         }
         match (data.classes(), self.num_classes()) {
             (Some(found), Some(expected)) if found != expected => {
-                Err(Error::FeatureClasses { data: data.name().to_owned(), found, expected })
+                let name = format!("number of classes of {}", data.name());
+                Err(Error::out_of_range(name, found, format!("{expected} as in the feature net")))
             }
             _ => Ok(()),
         }
     }
 
-    /// Features and logits of the images in `pixels`, grey levels that lie one image after another.
+    /// Features and logits of images. `pixels` holds the grey levels of consecutive images.
     ///
-    /// An image's figures do not depend on those beside it, nor on the number of threads.
+    /// The result for an image does not depend on the other images or on the number of threads.
     ///
     /// # Errors
     ///
-    /// If the pixels are not whole images of the net's size, or the tensor library fails.
-    pub fn describe(&self, pixels: &[u8]) -> Result<Description> {
+    /// If `pixels` does not hold complete images of the size of the net, or the tensor library fails.
+    pub fn forward(&self, pixels: &[u8]) -> Result<FeatureOutput> {
         let (features, logits) = self.run(pixels)?;
-        Ok(Description { features, logits: self.num_classes().map(|_| logits) })
+        Ok(FeatureOutput { features, logits: self.num_classes().map(|_| logits) })
     }
 
-    /// The features of the images in `pixels`, [N, features].
+    /// The features of images, [N, features]. `pixels` holds the grey levels of consecutive images.
     ///
     /// # Errors
     ///
-    /// As [`FeatureNet::describe`].
+    /// As [`FeatureNet::forward`].
     pub fn features(&self, pixels: &[u8]) -> Result<Tensor> {
         Ok(self.run(pixels)?.0)
     }
 
-    /// The most likely class of each of the images in `pixels`.
+    /// The most likely class of each image. `pixels` holds the grey levels of consecutive images.
     ///
     /// # Errors
     ///
-    /// If the net was trained without labels, and as [`FeatureNet::describe`].
+    /// If the net was trained without labels, and as [`FeatureNet::forward`].
     pub fn classes(&self, pixels: &[u8]) -> Result<Vec<u8>> {
-        let description = self.describe(pixels)?;
-        description.classes()?.ok_or_else(|| Error::NoClassifier { digest: self.digest.clone() })
+        self.forward(pixels)?.classes()?.ok_or_else(|| Error::NoClassifier { digest: self.digest.clone() })
     }
 
-    /// How often the net gives the right answer for a data set: the class, or, without labels, the flip of
-    /// each image under each of the four flips.
+    /// The accuracy of the net on a data set: of the class, or, for a net trained without labels, of the flip of each
+    /// image under each of the four flips.
     ///
     /// # Errors
     ///
-    /// If the data set does not fit the net, or has no labels and the net knows classes, or the tensor library
+    /// If the data set does not fit the net, or has no labels although the net predicts classes, or the tensor library
     /// fails.
     pub fn accuracy(&self, data: &Dataset) -> Result<ClassAccuracy> {
         self.ensure_fits(data)?;
         let (flipped, flips);
-        let (pixels, answers) = match self.config.task {
+        let (pixels, labels) = match self.config.task {
             Task::Classes { .. } => {
                 let unlabelled = || Error::Unlabelled { data: data.name().to_owned() };
                 (data.images(), data.labels().ok_or_else(unlabelled)?)
@@ -199,26 +196,25 @@ impl FeatureNet {
                 (flipped.as_slice(), flips.as_slice())
             }
         };
-        ClassAccuracy::new(answers, &argmax(&self.run(pixels)?.1)?, self.config.task.answers())
+        ClassAccuracy::new(labels, &argmax(&self.run(pixels)?.1)?, self.config.task.num_outputs())
     }
 
     fn run(&self, pixels: &[u8]) -> Result<(Tensor, Tensor)> {
         let size = self.config.pixels();
         if !pixels.len().is_multiple_of(size) {
-            let data = "the feature net".to_owned();
-            return Err(Error::ImageSize { found: pixels.len(), pixels: size, data });
+            return Err(Error::pixel_count(pixels.len(), size, "the feature net"));
         }
         let images = pixels.len().checked_div(size).unwrap_or(0);
         if images == 0 {
             let empty = |width| Tensor::zeros((0, width), DType::F32, &self.device);
-            return Ok((empty(self.config.features)?, empty(self.config.task.answers())?));
+            return Ok((empty(self.config.features)?, empty(self.config.task.num_outputs())?));
         }
         let chunk = if self.device.is_cpu() { CPU_CHUNK } else { DEVICE_CHUNK };
         let forward = |pixels: &[u8]| {
-            // Always as many, for a product of another size may round otherwise.
-            let mut full = pixels.to_vec();
-            full.resize(chunk * size, 0);
-            let images = Tensor::from_vec(full, (chunk, size), &self.device)?.to_dtype(DType::F32)?;
+            // Padded to a full chunk: a matrix product of another size may round differently.
+            let mut padded = pixels.to_vec();
+            padded.resize(chunk * size, 0);
+            let images = Tensor::from_vec(padded, (chunk, size), &self.device)?.to_dtype(DType::F32)?;
             self.layers.forward(&(images / 255.0)?, &self.weights)
         };
         let parts: Vec<_> = if self.device.is_cpu() {
@@ -227,13 +223,13 @@ impl FeatureNet {
             pixels.chunks(chunk * size).map(forward).collect::<candle_core::Result<_>>()?
         };
         let (features, logits): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let whole = |parts: Vec<Tensor>| Tensor::cat(&parts, 0)?.narrow(0, 0, images)?.contiguous();
-        Ok((whole(features)?, whole(logits)?))
+        let concatenate = |parts: Vec<Tensor>| Tensor::cat(&parts, 0)?.narrow(0, 0, images)?.contiguous();
+        Ok((concatenate(features)?, concatenate(logits)?))
     }
 }
 
-impl Description {
-    /// The most likely class of each image; none if the net does not know classes.
+impl FeatureOutput {
+    /// The most likely class of each image; `None` if the net was trained without labels.
     ///
     /// # Errors
     ///
@@ -243,12 +239,12 @@ impl Description {
     }
 }
 
-/// The place of the largest number of each row.
+/// The column of the largest value in each row.
 fn argmax(logits: &Tensor) -> Result<Vec<u8>> {
     if logits.dim(0)? == 0 {
         return Ok(Vec::new());
     }
-    // There are 62 classes at most.
+    // At most 62 classes.
     Ok(logits.argmax(D::Minus1)?.to_dtype(DType::U8)?.to_vec1()?)
 }
 

@@ -1,4 +1,4 @@
-//! The Fréchet distance of two sets of features.
+//! The Fréchet distance between two sets of features.
 
 use candle_core::Tensor;
 use nalgebra::{DMatrix, DVector};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{points::Points, subsets::subset};
 use crate::{Error, Result};
 
-/// The mean and the covariance of a set of features.
+/// A normal distribution fitted to features: their mean and covariance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GaussianFit {
     mean: DVector<f64>,
@@ -15,12 +15,12 @@ pub struct GaussianFit {
 }
 
 impl GaussianFit {
-    /// The moments of features [N, D]: the covariance is divided by N − 1, as `numpy.cov` and most implementations
-    /// of the FID do. N may be less than D; the covariance is then singular.
+    /// Fits features [N, D], N ≥ 2. The covariance is divided by N − 1, as in `numpy.cov` and most implementations of
+    /// the FID. It is singular if N ≤ D.
     ///
     /// # Errors
     ///
-    /// If the tensor is no matrix, has fewer than two rows or a number that is not finite, or the tensor library
+    /// If the tensor is not a matrix, has fewer than two rows or a value that is infinite or NaN, or the tensor library
     /// fails.
     pub fn new(features: &Tensor) -> Result<Self> {
         Self::of(&Points::features(features, 2)?)
@@ -32,13 +32,13 @@ impl GaussianFit {
         self.mean.len()
     }
 
-    /// The mean, of shape \[D\].
+    /// The mean, \[D\].
     #[must_use]
     pub fn mean(&self) -> &[f64] {
         self.mean.as_slice()
     }
 
-    /// The covariance, of shape [D, D], row by row.
+    /// The covariance, [D, D], row by row.
     #[must_use]
     pub fn covariance(&self) -> &[f64] {
         self.covariance.as_slice()
@@ -57,87 +57,88 @@ impl GaussianFit {
     }
 }
 
-/// The Fréchet distance of two normal distributions (Dowson & Landau 1982), which for the features of two sets of
-/// images is the FID of Heusel et al. 2017, eq. 6:
+/// The squared Fréchet distance between two normal distributions (Dowson & Landau 1982). For fits to the features of
+/// two sets of images it is the FID (Heusel et al. 2017, eq. 6):
 ///
 /// ```text
 /// |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)
 /// ```
 ///
-/// It is the *square* of a distance, as in the literature, and in units of squared features. Covariances may
-/// be singular. The trace of the last root is the sum of the singular values of Σ₁^½ Σ₂^½, which rounding changes
-/// far less than the root of an eigenvalue near 0.
+/// Like the FID in the literature, it is the *square* of a distance, in units of squared features. Covariances may be
+/// singular. The trace of the last root is computed as the sum of the singular values of Σ₁^½ Σ₂^½: rounding changes
+/// them far less than the root of an eigenvalue near 0.
 ///
 /// # Errors
 ///
-/// If the two have another number of features.
+/// If the numbers of features differ.
 pub fn frechet_distance(a: &GaussianFit, b: &GaussianFit) -> Result<f64> {
     if a.width() != b.width() {
-        return Err(Error::FeatureWidths { found: a.width(), expected: b.width() });
+        return Err(Error::feature_count(a.width(), b.width()));
     }
     let product = root(&a.covariance) * root(&b.covariance);
     let trace = a.covariance.trace() + b.covariance.trace() - 2.0 * product.singular_values().sum();
     Ok((&a.mean - &b.mean).norm_squared() + trace.max(0.0))
 }
 
-/// The symmetric root of a covariance. Eigenvalues that are 0 but for rounding count as 0.
+/// The symmetric square root of a covariance. Eigenvalues within rounding of 0 count as 0.
 fn root(covariance: &DMatrix<f64>) -> DMatrix<f64> {
     let eigen = covariance.clone().symmetric_eigen();
-    let least = eigen.eigenvalues.amax() * covariance.nrows() as f64 * f64::EPSILON;
-    let roots = eigen.eigenvalues.map(|value| if value > least { value.sqrt() } else { 0.0 });
+    let threshold = eigen.eigenvalues.amax() * covariance.nrows() as f64 * f64::EPSILON;
+    let roots = eigen.eigenvalues.map(|value| if value > threshold { value.sqrt() } else { 0.0 });
     &eigen.eigenvectors * DMatrix::from_diagonal(&roots) * eigen.eigenvectors.transpose()
 }
 
-/// The subsets from which [`frechet_limit`] extrapolates.
+/// The subsets that [`frechet_limit`] fits a line to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrechetSubsets {
-    /// The images in the smallest subset, at least 2; many times the number of features, for a line to fit.
+    /// The number of images in the smallest subset, at least 2. A line fits only if it is many times the number of
+    /// features.
     pub smallest: usize,
-    /// The number of subsets, at least 2; their sizes go in equal steps from the smallest one to all images.
+    /// The number of subsets, at least 2. Their sizes are evenly spaced from `smallest` to all images.
     pub count: usize,
     /// The seed of the subsets.
     pub seed: u64,
 }
 
 impl FrechetSubsets {
-    /// 15 subsets, the smallest of 5000 images, as Chong & Forsyth 2020.
+    /// 15 subsets, the smallest with 5000 images, as in Chong & Forsyth 2020.
     #[must_use]
     pub fn chong2020(seed: u64) -> Self {
         Self { smallest: 5000, count: 15, seed }
     }
 }
 
-/// A Fréchet distance without the bias of a finite number of images.
+/// A Fréchet distance extrapolated to infinitely many images, which removes the bias of a finite number.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FrechetLimit {
-    /// The distance where the line meets 1/n = 0.
+    /// The intercept of the line: the distance at 1/n = 0.
     pub distance: f64,
-    /// The slope of the line: the bias of n images is `slope`/n.
+    /// The slope of the line. The bias for n images is `slope`/n.
     pub slope: f64,
-    /// What the line was fitted to, the smallest subset first.
+    /// The points of the fit, smallest subset first.
     pub points: Vec<FrechetPoint>,
 }
 
 /// The Fréchet distance of a subset.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct FrechetPoint {
-    /// The number of images in it.
+    /// The number of images.
     pub images: usize,
-    /// Its distance.
+    /// The distance from the reference.
     pub distance: f64,
 }
 
-/// The Fréchet distance of features [N, D] from a reference, extrapolated to infinitely many images: the FID∞ of
-/// Chong & Forsyth 2020, "Effectively unbiased FID and Inception Score". The distance of n images is biased by
-/// about c/n, with a c that depends on the model; so a line is fitted by least squares to the distances of
-/// subsets of several sizes against 1/n.
+/// The Fréchet distance of features [N, D] from a reference, extrapolated to infinitely many images: FID∞ (Chong &
+/// Forsyth 2020, "Effectively unbiased FID and Inception Score"). The distance of n images has a bias of about c/n,
+/// where c depends on the model. A least-squares line through the distances of subsets of several sizes against 1/n
+/// removes it.
 ///
-/// The bias that comes from the number of *reference* images stays, so use the same ones for all models.
+/// The bias from the number of *reference* images remains, so use the same reference for all models.
 ///
 /// # Errors
 ///
-/// As [`GaussianFit::new`] and [`frechet_distance`], and if the subsets are fewer than two, or the smallest is not
-/// 2 to N − 1.
+/// As [`GaussianFit::new`] and [`frechet_distance`], and if the number of subsets is below 2, or the smallest subset
+/// does not have 2 to N − 1 images.
 pub fn frechet_limit(
     features: &Tensor,
     reference: &GaussianFit,
@@ -146,29 +147,32 @@ pub fn frechet_limit(
     let points = Points::features(features, 2)?;
     let &FrechetSubsets { smallest, count, seed } = subsets;
     if count < 2 {
-        return Err(Error::SubsetCount { found: count });
+        return Err(Error::out_of_range("number of subsets", count, "at least 2"));
     }
     if smallest < 2 || smallest >= points.len() {
-        return Err(Error::SubsetSize { found: smallest, largest: points.len() - 1 });
+        return Err(Error::out_of_range("subset size", smallest, format!("2 to {}", points.len() - 1)));
     }
     let sizes = (0..count).map(|i| smallest + ((points.len() - smallest) * i).div_euclid(count - 1));
-    let found = sizes.enumerate().map(|(number, images)| {
-        let rows = points.select(&subset(points.len(), images, seed, number)?)?;
+    let points = sizes.enumerate().map(|(index, images)| {
+        let rows = points.select(&subset(points.len(), images, seed, index)?)?;
         Ok(FrechetPoint { images, distance: frechet_distance(&GaussianFit::of(&rows)?, reference)? })
     });
-    let points: Vec<FrechetPoint> = found.collect::<Result<_>>()?;
+    let points: Vec<FrechetPoint> = points.collect::<Result<_>>()?;
     let (distance, slope) = fit(&points);
     Ok(FrechetLimit { distance, slope, points })
 }
 
-/// Intercept and slope of the distances against 1/n.
+/// Intercept and slope of the least-squares line of the distances against 1/n.
 fn fit(points: &[FrechetPoint]) -> (f64, f64) {
     let n = points.len() as f64;
-    let x = |point: &FrechetPoint| 1.0 / point.images as f64;
-    let (mean_x, mean_y) =
-        (points.iter().map(x).sum::<f64>() / n, points.iter().map(|point| point.distance).sum::<f64>() / n);
-    let products = points.iter().map(|point| (x(point) - mean_x) * (point.distance - mean_y)).sum::<f64>();
-    let slope = products / points.iter().map(|point| (x(point) - mean_x).powi(2)).sum::<f64>();
+    let inverse = |point: &FrechetPoint| 1.0 / point.images as f64;
+    let (mean_x, mean_y) = (
+        points.iter().map(inverse).sum::<f64>() / n,
+        points.iter().map(|point| point.distance).sum::<f64>() / n,
+    );
+    let products =
+        points.iter().map(|point| (inverse(point) - mean_x) * (point.distance - mean_y)).sum::<f64>();
+    let slope = products / points.iter().map(|point| (inverse(point) - mean_x).powi(2)).sum::<f64>();
     (mean_y - slope * mean_x, slope)
 }
 
@@ -181,12 +185,12 @@ mod tests {
         GaussianFit { mean: DVector::from_row_slice(mean), covariance }
     }
 
-    /// A rotation of the plane of the two dimensions by an angle.
-    fn turned(moments: &GaussianFit, angle: f64) -> GaussianFit {
+    /// A two-dimensional distribution rotated by an angle.
+    fn rotated(fit: &GaussianFit, angle: f64) -> GaussianFit {
         let rotation = DMatrix::from_row_slice(2, 2, &[angle.cos(), -angle.sin(), angle.sin(), angle.cos()]);
         GaussianFit {
-            mean: &rotation * &moments.mean,
-            covariance: &rotation * &moments.covariance * rotation.transpose(),
+            mean: &rotation * &fit.mean,
+            covariance: &rotation * &fit.covariance * rotation.transpose(),
         }
     }
 
@@ -196,14 +200,14 @@ mod tests {
         let (a, b) = (normal(&[1.0, 2.0], &[4.0, 9.0]), normal(&[0.0, 4.0], &[1.0, 25.0]));
         let expected = 1.0 + 4.0 + 1.0 + 4.0;
         assert!((frechet_distance(&a, &b).unwrap() - expected).abs() < 1e-12);
-        let found = frechet_distance(&turned(&b, 0.7), &turned(&a, 0.7)).unwrap();
+        let found = frechet_distance(&rotated(&b, 0.7), &rotated(&a, 0.7)).unwrap();
         assert!((found - expected).abs() < 1e-12, "{found}");
     }
 
-    /// tr (A B)^½ of 2×2 matrices is √(tr AB + 2 √det AB), by Cayley and Hamilton.
+    /// For 2×2 matrices, tr (A B)^½ = √(tr AB + 2 √det AB) by the Cayley–Hamilton theorem.
     #[test]
     fn covariances_that_do_not_commute() {
-        let (a, b) = (normal(&[0.0; 2], &[4.0, 1.0]), turned(&normal(&[0.0; 2], &[9.0, 1.0]), 0.5));
+        let (a, b) = (normal(&[0.0; 2], &[4.0, 1.0]), rotated(&normal(&[0.0; 2], &[9.0, 1.0]), 0.5));
         let product = &a.covariance * &b.covariance;
         let expected = 15.0 - 2.0 * (product.trace() + 2.0 * product.determinant().sqrt()).sqrt();
         let found = frechet_distance(&a, &b).unwrap();
@@ -211,19 +215,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_span_the_plane() {
+    fn singular_covariances() {
         let line = normal(&[0.0, 0.0], &[4.0, 0.0]);
         assert_eq!(frechet_distance(&line, &line).unwrap(), 0.0);
-        // Orthogonal lines have nothing in common: both variances count in full.
+        // For orthogonal lines the mixed term is 0, so the distance is the sum of the variances.
         let found = frechet_distance(&line, &normal(&[0.0, 0.0], &[0.0, 9.0])).unwrap();
         assert!((found - 13.0).abs() < 1e-12, "{found}");
         let point = normal(&[0.0, 0.0], &[0.0, 0.0]);
         assert_eq!(frechet_distance(&line, &point).unwrap(), 4.0);
-        let failed = frechet_distance(&line, &normal(&[0.0], &[1.0]));
-        assert!(matches!(failed, Err(Error::FeatureWidths { found: 2, expected: 1 })));
+        let error = frechet_distance(&line, &normal(&[0.0], &[1.0])).unwrap_err().to_string();
+        assert_eq!(error, "number of features is 2, expected 1, as in the other set");
     }
 
-    /// Against the roots of eigenvalues, the direct way, of covariances of fewer images than features.
+    /// Covariances of fewer images than features, against the direct computation from eigenvalues.
     #[test]
     fn fewer_images_than_features() {
         let features = |seed: f64| {
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_of_c_over_n_is_taken_away() {
+    fn a_bias_of_c_over_n_is_removed() {
         let points = [100, 150, 400].map(|n| FrechetPoint { images: n, distance: 7.0 + 60.0 / n as f64 });
         let (distance, slope) = fit(&points);
         assert!((distance - 7.0).abs() < 1e-12 && (slope - 60.0).abs() < 1e-9, "{distance} {slope}");

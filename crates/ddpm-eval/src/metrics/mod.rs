@@ -1,15 +1,15 @@
-//! Distances between sets of images, of their features or of their pixels.
+//! Metrics of sets of images, computed from features or pixels.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `points.rs` | rows of numbers, and the products and distances between them block by block |
+//! | `points.rs` | points, and products and distances between them, block by block |
 //! | `nearest.rs` | the nearest neighbour |
-//! | `subsets.rs` | random rows of a set |
-//! | `frechet.rs` | Fréchet distance, and its limit for infinitely many images |
+//! | `subsets.rs` | random subsets |
+//! | `frechet.rs` | Fréchet distance, and its extrapolation to infinitely many images |
 //! | `kernel.rs` | kernel distance |
 //! | `manifold.rs` | precision and recall, density and coverage |
 //! | `diversity.rs` | distances within a class |
-//! | `memorisation.rs` | distances to the training images |
+//! | `memorisation.rs` | distances to training images |
 
 mod diversity;
 mod frechet;
@@ -28,7 +28,7 @@ pub use memorisation::{ClosePair, Memorisation, NearestImage, nearest_images};
 
 use ddpm_core::likelihood::MeanAndError;
 
-/// The mean of one or more numbers and its standard error.
+/// The mean of one or more values, and the standard error of the mean.
 fn estimate(values: &[f64]) -> MeanAndError {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

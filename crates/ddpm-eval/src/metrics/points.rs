@@ -1,7 +1,7 @@
-//! Sets of points, and the products and distances between them.
+//! Sets of points, with products and distances between them.
 //!
-//! A table of all distances would not fit in memory, so it is computed block by block, as a product of two
-//! matrices, and each row of a block is folded into what is kept of it.
+//! The matrix of all distances may not fit in memory. It is computed block by block, as a matrix product, and each row of
+//! a block is folded into the state of its point.
 
 use std::ops::Range;
 
@@ -10,43 +10,41 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// Points on the left of a block of products: 512 × 4096 of them take 16 MB.
+/// Rows of a block. A block of 512 × 4096 f64 products takes 16 MiB.
 const QUERIES: usize = 512;
-/// Points on the right.
+/// Columns of a block.
 const REFERENCES: usize = 4096;
 
-/// Squared distances below this part of the squared norms are rounding alone, so the points are the same: the
-/// sums of a product are exact to some 1e-15.
+/// A squared distance below this fraction of |x|² + |y|² is a rounding error, and counts as 0. The relative error of a
+/// product is about 1e-15.
 const ROUNDING: f64 = 1e-13;
 
-/// Points of the same number of dimensions.
+/// Points with the same number of dimensions.
 #[derive(Clone, Debug)]
 pub(super) struct Points<'a> {
     rows: Rows<'a>,
-    /// |x|² of each.
+    /// |x|² of each point.
     squares: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
 enum Rows<'a> {
-    /// f64 [N, D], on the CPU: the difference of two large norms is a small distance.
+    /// f64 [N, D] on the CPU. f64, because a small distance is the difference of large norms.
     Features(Tensor),
-    /// Grey levels of images one after another, taken less 128: then f32 holds every product of images of up to
-    /// 1024 pixels, a whole number below 2²⁴, without rounding.
+    /// Grey levels of consecutive images, from which 128 is subtracted. A product of two images of up to 1024 pixels is
+    /// then an integer of at most 2²⁴, which f32 holds without rounding.
     Images { pixels: &'a [u8], size: usize, device: &'a Device },
 }
 
 impl Points<'static> {
-    /// Features [N, D], of at least `least` rows.
-    pub(super) fn features(features: &Tensor, least: usize) -> Result<Self> {
-        let &[found, width] = features.dims() else {
-            return Err(Error::FeatureShape { found: features.dims().to_vec() });
+    /// Features [N, D] with at least `min_rows` rows.
+    pub(super) fn features(features: &Tensor, min_rows: usize) -> Result<Self> {
+        let &[found, 1..=usize::MAX] = features.dims() else {
+            let shape = format!("{:?}", features.dims());
+            return Err(Error::out_of_range("shape of the features", shape, "[images, features]"));
         };
-        if width == 0 {
-            return Err(Error::FeatureShape { found: features.dims().to_vec() });
-        }
-        if found < least {
-            return Err(Error::TooFewRows { found, least });
+        if found < min_rows {
+            return Err(Error::too_few_images(found, min_rows));
         }
         let rows = features.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
         let squares = rows.sqr()?.sum(1)?.to_vec1::<f64>()?;
@@ -58,7 +56,7 @@ impl Points<'static> {
 }
 
 impl<'a> Points<'a> {
-    /// Images of `size` pixels each, compared on `device`.
+    /// Consecutive images of `size` pixels each. `device` computes their products.
     pub(super) fn images(pixels: &'a [u8], size: usize, device: &'a Device) -> Self {
         let square = |level: &u8| (f64::from(*level) - 128.0).powi(2);
         let squares = pixels.chunks_exact(size).map(|image| image.iter().map(square).sum()).collect();
@@ -82,7 +80,7 @@ impl<'a> Points<'a> {
         Ok(self.block(0..self.len())?)
     }
 
-    /// Some of the points, in the order of the indices.
+    /// The points with these indices, in this order.
     pub(super) fn select(&self, indices: &[u32]) -> Result<Points<'static>> {
         let at = Tensor::from_slice(indices, indices.len(), &Device::Cpu)?;
         let rows = self.to_tensor()?.index_select(&at, 0)?;
@@ -92,8 +90,8 @@ impl<'a> Points<'a> {
         })
     }
 
-    /// Folds x·y for each of these points x and all `others` y into a state of each x. `fold` gets the number of
-    /// x, its state, the number of the first y, and some products.
+    /// For each point x of `self`, folds the products x·y with all points y of `others` into the state of x.
+    /// `fold(index of x, state of x, index of the first y, products)` is called for blocks of consecutive y.
     pub(super) fn fold_products<S: Send>(
         &self,
         others: &Points<'_>,
@@ -101,7 +99,7 @@ impl<'a> Points<'a> {
         fold: impl Fn(usize, &mut S, usize, &mut [f64]) + Sync,
     ) -> Result<()> {
         if self.width() != others.width() {
-            return Err(Error::FeatureWidths { found: self.width(), expected: others.width() });
+            return Err(Error::feature_count(self.width(), others.width()));
         }
         for first in (0..self.len()).step_by(QUERIES) {
             let queries = first..self.len().min(first + QUERIES);
@@ -119,7 +117,7 @@ impl<'a> Points<'a> {
         Ok(())
     }
 
-    /// As [`Points::fold_products`], with |x − y|² = |x|² + |y|² − 2 x·y.
+    /// Like [`Points::fold_products`], with the squared distances |x − y|² = |x|² + |y|² − 2 x·y.
     pub(super) fn fold_distances<S: Send>(
         &self,
         others: &Points<'_>,
@@ -172,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Far from the origin most of the digits of the products cancel.
+    /// Far from the origin, most digits of |x|² + |y|² and 2 x·y cancel.
     #[test]
     fn the_same_point_is_at_distance_zero() {
         let features: Vec<f32> = (0..4 * 64).map(|i| 100.0 + (i % 64) as f32 * 0.37).collect();
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn images_keep_every_digit() {
+    fn distances_of_images_are_exact() {
         let (black, white) = ([0_u8; 784], [255_u8; 784]);
         let mut grey = [255_u8; 784];
         grey[5] = 254;
@@ -200,18 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_matrix_of_features_is_refused() {
+    fn invalid_features_are_refused() {
         let tensor =
             |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
-        let failed = Points::features(&tensor(&[0.0; 4], &[4]), 1);
-        assert!(matches!(failed, Err(Error::FeatureShape { found }) if found == [4]));
-        let failed = Points::features(&tensor(&[0.0; 4], &[2, 2]), 3);
-        assert!(matches!(failed, Err(Error::TooFewRows { found: 2, least: 3 })));
+        let error = |tensor: Tensor, min_rows| Points::features(&tensor, min_rows).unwrap_err().to_string();
+        let found = error(tensor(&[0.0; 4], &[4]), 1);
+        assert_eq!(found, "shape of the features is [4], expected [images, features]");
+        let found = error(tensor(&[], &[3, 0]), 1);
+        assert_eq!(found, "shape of the features is [3, 0], expected [images, features]");
+        let found = error(tensor(&[0.0; 4], &[2, 2]), 3);
+        assert_eq!(found, "number of images is 2, expected at least 3");
         let failed = Points::features(&tensor(&[0.0, 1.0, f32::NAN, 1.0], &[2, 2]), 1);
         assert!(matches!(failed, Err(Error::NotFinite { row: 1 })));
         let (narrow, wide) = (tensor(&[0.0; 4], &[4, 1]), tensor(&[0.0; 4], &[2, 2]));
         let (narrow, wide) = (Points::features(&narrow, 1).unwrap(), Points::features(&wide, 1).unwrap());
-        let failed = narrow.fold_distances(&wide, &mut [(); 4], |_, (), _, _| ());
-        assert!(matches!(failed, Err(Error::FeatureWidths { found: 1, expected: 2 })));
+        let error = narrow.fold_distances(&wide, &mut [(); 4], |_, (), _, _| ()).unwrap_err().to_string();
+        assert_eq!(error, "number of features is 1, expected 2, as in the other set");
     }
 }

@@ -1,14 +1,14 @@
-//! Random rows of a set.
+//! Random subsets of rows.
 
 use ddpm_data::ShuffledBatches;
 
 use crate::Result;
 
-/// `size` of `rows` rows, none of them twice: the first ones of the shuffle that the seed and the number give.
-/// `size` is 1 to `rows`.
-pub(super) fn subset(rows: usize, size: usize, seed: u64, number: usize) -> Result<Vec<u32>> {
+/// `size` different row indices below `rows`: the start of the shuffle that `seed` and `index` select. `size` is 1 to
+/// `rows`.
+pub(super) fn subset(rows: usize, size: usize, seed: u64, index: usize) -> Result<Vec<u32>> {
     let mut shuffles = ShuffledBatches::new(rows, size, seed)?;
-    let first = number * shuffles.steps_per_epoch();
+    let first = index * shuffles.steps_per_epoch();
     Ok(shuffles.batch(first as u64).to_vec())
 }
 
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subsets_are_addressed_and_do_not_repeat_rows() {
+    fn a_subset_depends_on_seed_and_index_and_repeats_no_row() {
         let seventh = subset(30, 10, 1, 7).unwrap();
         assert_eq!(seventh, subset(30, 10, 1, 7).unwrap());
         assert_ne!(seventh, subset(30, 10, 1, 8).unwrap());

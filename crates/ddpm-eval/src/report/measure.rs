@@ -1,19 +1,20 @@
-//! The figures that are taken of features.
+//! The metrics computed from features.
 
 use candle_core::Tensor;
 
 use super::{
-    DENSITY_K, Evaluation, Frechet, GeneratedImages, ManifoldMetrics, Measured, Metric, PAIRWISE,
-    PRECISION_K, Report, View,
-    select::{RealImages, draw},
+    DENSITY_K, Evaluation, FrechetDistance, GeneratedImages, MAX_PAIRWISE_IMAGES, ManifoldMetrics, Metric,
+    MetricResult, PRECISION_K, PcaProjection, Report,
+    select::{RealImages, random_subset},
 };
 use crate::{
-    ClassAccuracy, Description, Diversity, FrechetSubsets, GaussianFit, KernelSubsets, Manifold, Result,
-    density_coverage, frechet_distance, frechet_limit, kernel_distance, precision_recall,
+    ClassAccuracy, DensityCoverage, Diversity, FeatureOutput, FrechetSubsets, GaussianFit, KernelSubsets,
+    Manifold, PrecisionRecall, Result, density_coverage, frechet_distance, frechet_limit, kernel_distance,
+    precision_recall,
 };
 
-/// Fills in all but memorisation.
-pub(super) fn by_features(
+/// Computes all requested metrics but memorisation, and writes them to `report`.
+pub(super) fn feature_metrics(
     evaluation: &Evaluation<'_>,
     generated: &GeneratedImages<'_>,
     (train, test): (&RealImages<'_>, Option<&RealImages<'_>>),
@@ -21,144 +22,148 @@ pub(super) fn by_features(
     report: &mut Report,
 ) -> Result<()> {
     let &Evaluation { net, seed, .. } = evaluation;
-    let wants = |metric| evaluation.metrics.contains(&metric);
+    let requested = |metric| evaluation.metrics.contains(&metric);
     started("features of generated images");
-    let images =
-        Judged { description: net.describe(generated.pixels)?, labels: generated.labels.map(<[u8]>::to_vec) };
-    started("features of test images");
-    let judge = |test: &RealImages<'_>| -> Result<_> {
-        Ok(Judged { description: net.describe(&test.pixels())?, labels: test.labels() })
+    let images = EvaluatedImages {
+        output: net.forward(generated.pixels)?,
+        labels: generated.labels.map(<[u8]>::to_vec),
     };
-    let test = test.map(judge).transpose()?;
-    let both = Both { generated: &images, test: test.as_ref() };
+    started("features of test images");
+    let forward = |test: &RealImages<'_>| -> Result<_> {
+        Ok(EvaluatedImages { output: net.forward(&test.pixels())?, labels: test.labels() })
+    };
+    let test = test.map(forward).transpose()?;
+    let sets = ImageSets { generated: &images, test: test.as_ref() };
 
-    if wants(Metric::Accuracy) && images.labels.is_some() {
-        report.accuracy = both.measure(|set| set.accuracy())?;
+    if requested(Metric::Accuracy) && images.labels.is_some() {
+        report.accuracy = sets.measure(|set| set.accuracy())?;
     }
     if evaluation.metrics.iter().all(|metric| matches!(metric, Metric::Accuracy | Metric::Memorisation)) {
         return Ok(());
     }
-    let places = draw(train.len(), PAIRWISE, seed)?;
-    let subset = train.at(&places);
+    let positions = random_subset(train.len(), MAX_PAIRWISE_IMAGES, seed)?;
+    let subset = train.at(&positions);
     started("features of training images");
-    let subset_features = if wants(Metric::Frechet) {
+    let subset_features = if requested(Metric::Frechet) {
         let all = net.features(&train.pixels())?;
         started("Fréchet distance");
-        let moments = GaussianFit::new(&all)?;
-        report.frechet = both.measure(|set| frechet(set, &moments, seed).map(Some))?.map(|found| {
+        let reference = GaussianFit::new(&all)?;
+        report.frechet = sets.measure(|set| frechet(set, &reference, seed).map(Some))?.map(|found| {
             let ratio = found.floor.as_ref().map(|floor| found.generated.distance / floor.distance);
-            Measured { ratio: ratio.filter(|ratio| ratio.is_finite()), ..found }
+            MetricResult { ratio: ratio.filter(|ratio| ratio.is_finite()), ..found }
         });
-        all.index_select(&Tensor::new(places, all.device())?, 0)?
+        all.index_select(&Tensor::new(positions, all.device())?, 0)?
     } else {
         net.features(&subset.pixels())?
     };
-    report.view = Some(View::new(
-        &subset_features,
-        &GaussianFit::new(&subset_features)?,
-        &images.description.features,
-    )?);
-    if wants(Metric::Kernel) {
+    let fit = GaussianFit::new(&subset_features)?;
+    report.projection = Some(PcaProjection::new(&subset_features, &fit, &images.output.features)?);
+    if requested(Metric::Kernel) {
         started("kernel distance");
-        let least = [report.samples, subset.len()].into_iter().chain(report.test_images).min();
+        let smallest = [report.samples, subset.len()].into_iter().chain(report.test_images).min();
         let standard = KernelSubsets::standard(seed);
-        // Subsets that have all images would be all the same.
-        let size = standard.size.min(least.unwrap_or(0).div_euclid(2));
-        let distance = |set: &Judged| {
-            kernel_distance(&set.description.features, &subset_features, &KernelSubsets { size, ..standard })
+        // At most half of the images, so that the subsets differ.
+        let size = standard.size.min(smallest.unwrap_or(0).div_euclid(2));
+        let distance = |set: &EvaluatedImages| {
+            kernel_distance(&set.output.features, &subset_features, &KernelSubsets { size, ..standard })
         };
-        report.kernel = both.measure(|set| distance(set).map(Some))?;
+        report.kernel = sets.measure(|set| distance(set).map(Some))?;
     }
-    if wants(Metric::Manifold) {
+    if requested(Metric::Manifold) {
         started("precision and recall");
         let real = Manifold::new(&subset_features, PRECISION_K.max(DENSITY_K))?;
-        report.manifold = both.measure(|set| manifold(set, &real).map(Some))?;
+        report.manifold = sets.measure(|set| manifold(set, &real).map(Some))?;
     }
-    if wants(Metric::Diversity) {
+    if requested(Metric::Diversity) {
         started("diversity");
-        // Without labels all images are of one class.
+        // Without labels, all images count as one class.
         let classes = evaluation.train.classes().filter(|_| images.labels.is_some());
         let labels = subset.labels();
         let reference = diversity(&subset_features, labels.as_deref(), classes)?;
-        let relative = |set: &Judged| -> Result<_> {
-            let found = diversity(&set.few()?, set.labels.as_deref(), classes)?;
-            let mut relative = found.zip(reference.as_ref()).map(|(own, of)| own.relative_to(of));
+        let relative = |set: &EvaluatedImages| -> Result<_> {
+            let found = diversity(&set.pairwise_features()?, set.labels.as_deref(), classes)?;
+            let mut relative =
+                found.zip(reference.as_ref()).map(|(found, reference)| found.relative_to(reference));
             if let (None, Some(relative)) = (classes, &mut relative) {
                 relative.by_class.clear();
             }
             Ok(relative)
         };
-        report.diversity = both.measure(relative)?;
+        report.diversity = sets.measure(relative)?;
     }
     Ok(())
 }
 
-/// Images and what the net says of them.
-struct Judged {
-    description: Description,
+/// Images after the forward pass of the feature net.
+struct EvaluatedImages {
+    output: FeatureOutput,
     labels: Option<Vec<u8>>,
 }
 
-impl Judged {
-    /// The features of the first images.
-    fn few(&self) -> Result<Tensor> {
-        let features = &self.description.features;
-        Ok(features.narrow(0, 0, features.dim(0)?.min(PAIRWISE))?)
+impl EvaluatedImages {
+    /// The features of the first [`MAX_PAIRWISE_IMAGES`] images.
+    fn pairwise_features(&self) -> Result<Tensor> {
+        let features = &self.output.features;
+        Ok(features.narrow(0, 0, features.dim(0)?.min(MAX_PAIRWISE_IMAGES))?)
     }
 
     fn accuracy(&self) -> Result<Option<ClassAccuracy>> {
-        let (Some(labels), Some(found)) = (&self.labels, self.description.classes()?) else {
+        let (Some(labels), Some(predicted)) = (&self.labels, self.output.classes()?) else {
             return Ok(None);
         };
-        let classes = match &self.description.logits {
+        let classes = match &self.output.logits {
             Some(logits) => logits.dim(1)?,
             None => 0,
         };
-        ClassAccuracy::new(labels, &found, classes).map(Some)
+        ClassAccuracy::new(labels, &predicted, classes).map(Some)
     }
 }
 
-/// The images to measure, and those of the floor.
-struct Both<'a> {
-    generated: &'a Judged,
-    test: Option<&'a Judged>,
+/// The generated images, and the test images of the floor.
+struct ImageSets<'a> {
+    generated: &'a EvaluatedImages,
+    test: Option<&'a EvaluatedImages>,
 }
 
-impl Both<'_> {
-    fn measure<T>(&self, figure: impl Fn(&Judged) -> Result<Option<T>>) -> Result<Option<Measured<T>>> {
-        let Some(generated) = figure(self.generated)? else { return Ok(None) };
-        let floor = self.test.map(figure).transpose()?.flatten();
-        Ok(Some(Measured { generated, ratio: None, floor }))
+impl ImageSets<'_> {
+    /// Computes a metric of both sets. The result is `None` if the metric of the generated images is.
+    fn measure<T>(
+        &self,
+        metric: impl Fn(&EvaluatedImages) -> Result<Option<T>>,
+    ) -> Result<Option<MetricResult<T>>> {
+        let Some(generated) = metric(self.generated)? else { return Ok(None) };
+        let floor = self.test.map(metric).transpose()?.flatten();
+        Ok(Some(MetricResult { generated, ratio: None, floor }))
     }
 }
 
-fn frechet(set: &Judged, real: &GaussianFit, seed: u64) -> Result<Frechet> {
-    let features = &set.description.features;
+fn frechet(set: &EvaluatedImages, reference: &GaussianFit, seed: u64) -> Result<FrechetDistance> {
+    let features = &set.output.features;
     let images = features.dim(0)?;
     let subsets = FrechetSubsets::chong2020(seed);
     let smallest = subsets.smallest.min(images.div_euclid(2));
-    let limit = if smallest >= 2 * real.width() {
-        Some(frechet_limit(features, real, &FrechetSubsets { smallest, ..subsets })?)
+    let limit = if smallest >= 2 * reference.width() {
+        Some(frechet_limit(features, reference, &FrechetSubsets { smallest, ..subsets })?)
     } else {
         None
     };
-    Ok(Frechet { images, distance: frechet_distance(&GaussianFit::new(features)?, real)?, limit })
-}
-
-fn manifold(set: &Judged, real: &Manifold) -> Result<ManifoldMetrics> {
-    let features = set.few()?;
-    let own = Manifold::new(&features, PRECISION_K)?;
-    let near = precision_recall(real, &own, PRECISION_K)?;
-    let dense = density_coverage(real, &features, DENSITY_K)?;
-    Ok(ManifoldMetrics {
-        precision: near.precision,
-        recall: near.recall,
-        density: dense.density,
-        coverage: dense.coverage,
+    Ok(FrechetDistance {
+        images,
+        distance: frechet_distance(&GaussianFit::new(features)?, reference)?,
+        limit,
     })
 }
 
-/// Within classes, or of all images; none of images without the labels that would be needed.
+fn manifold(set: &EvaluatedImages, real: &Manifold) -> Result<ManifoldMetrics> {
+    let features = set.pairwise_features()?;
+    let evaluated = Manifold::new(&features, PRECISION_K)?;
+    let PrecisionRecall { precision, recall } = precision_recall(real, &evaluated, PRECISION_K)?;
+    let DensityCoverage { density, coverage } = density_coverage(real, &features, DENSITY_K)?;
+    Ok(ManifoldMetrics { precision, recall, density, coverage })
+}
+
+/// The diversity within `classes` classes; over all images if `classes` is `None`. The result is `None` if there are
+/// classes but no labels.
 fn diversity(features: &Tensor, labels: Option<&[u8]>, classes: Option<usize>) -> Result<Option<Diversity>> {
     let rows = features.dim(0)?;
     match (classes, labels) {

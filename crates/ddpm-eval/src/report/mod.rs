@@ -1,15 +1,15 @@
-//! All figures of a set of generated images, each beside the same figure of real ones.
+//! All metrics of a set of generated images, each with the same metric of real test images.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `mod.rs` | what is measured, and what comes out |
-//! | `measure.rs` | the figures that are taken of features |
-//! | `select.rs` | which real images they are compared with |
-//! | `view.rs` | features in two dimensions, to be looked at |
+//! | `mod.rs` | the configuration of an evaluation, and its report |
+//! | `measure.rs` | the metrics computed from features |
+//! | `select.rs` | the choice of real images to compare with |
+//! | `projection.rs` | features in two dimensions, for a plot |
 
 mod measure;
+mod projection;
 mod select;
-mod view;
 
 use candle_core::Device;
 use ddpm_core::likelihood::MeanAndError;
@@ -20,159 +20,163 @@ use crate::{
     ClassAccuracy, ClosePair, Diversity, Error, FeatureNet, FrechetLimit, KernelDistance, Memorisation,
     Result, nearest_images,
 };
+pub use projection::PcaProjection;
 use select::RealImages;
-pub use view::View;
 
-/// Fewer images than this have no figures.
-const LEAST: usize = 10;
-/// Training images of which moments are taken, at most: features are kept in memory.
-const TRAINING: usize = 100_000;
-/// Images of a set, at most, where time grows with the square of their number.
-const PAIRWISE: usize = 10_000;
-/// Neighbours of precision and recall (Kynkäänniemi et al. 2019).
+/// The smallest number of images with metrics.
+const MIN_IMAGES: usize = 10;
+/// The largest number of training images for the Fréchet distance. Their features are kept in memory.
+const MAX_TRAIN_IMAGES: usize = 100_000;
+/// The largest number of images for metrics whose time grows with the square of it.
+const MAX_PAIRWISE_IMAGES: usize = 10_000;
+/// k of precision and recall (Kynkäänniemi et al. 2019).
 const PRECISION_K: usize = 3;
-/// Neighbours of density and coverage (Naeem et al. 2020).
+/// k of density and coverage (Naeem et al. 2020).
 const DENSITY_K: usize = 5;
-/// Pairs of a generated image and the training image that it resembles most.
-const CLOSEST: usize = 10;
+/// The number of pairs in [`NearestTraining::closest`].
+const NUM_CLOSEST: usize = 10;
 
-/// What can be measured of a set of generated images.
+/// A metric of generated images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Metric {
-    /// The Fréchet distance, with its limit for infinitely many images.
+    /// The Fréchet distance, and its extrapolation to infinitely many images.
     Frechet,
     /// The kernel distance.
     Kernel,
     /// Precision and recall, density and coverage.
     Manifold,
-    /// How often the feature net finds the class that was asked for.
+    /// The fraction of images for which the feature net predicts the class that the generator was given.
     Accuracy,
-    /// How much images of a class differ.
+    /// The mean distance between images of a class.
     Diversity,
-    /// How near they come to training images.
+    /// The distance to the nearest training images.
     Memorisation,
 }
 
 impl Metric {
-    /// All of them.
+    /// All metrics.
     pub const ALL: [Self; 6] =
         [Self::Frechet, Self::Kernel, Self::Manifold, Self::Accuracy, Self::Diversity, Self::Memorisation];
 }
 
-/// What generated images are measured with and by.
+/// An evaluation: the metrics to compute, the feature net, and the real images to compare with.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<'a> {
-    /// The ruler.
+    /// The feature net.
     pub net: &'a FeatureNet,
-    /// The images to compare with.
+    /// The training images, the reference of all metrics.
     pub train: &'a Dataset,
-    /// The images whose figures are the floor: what a perfect model would reach.
+    /// The test images, whose metrics are the floor; `None` gives no floor.
     pub test: Option<&'a Dataset>,
-    /// Real images of other classes are left out; none leaves out no image.
+    /// Compare only with real images of these classes; `None` for all.
     pub classes: Option<&'a [u8]>,
-    /// What to measure.
+    /// The metrics to compute.
     pub metrics: &'a [Metric],
     /// The seed of random subsets.
     pub seed: u64,
-    /// Where pixels are compared.
+    /// The device that compares pixels, for [`Metric::Memorisation`].
     pub device: &'a Device,
 }
 
 /// Generated images.
 #[derive(Clone, Copy, Debug)]
 pub struct GeneratedImages<'a> {
-    /// The grey levels, one image after another.
+    /// The grey levels of consecutive images.
     pub pixels: &'a [u8],
-    /// The class that was asked for, of each; none if the model has no classes. Where there are more than 10,000
-    /// images, some figures take the first ones, so classes should take turns.
+    /// The class that each image was generated for; `None` for an unconditional model. Some metrics use only the first
+    /// 10,000 images, so order the images such that classes alternate.
     pub labels: Option<&'a [u8]>,
 }
 
-/// The figures. What was not asked for is none, and so is what the data or the feature net cannot give.
+/// The results. A metric is `None` if it was not requested, or needs labels that the data or the feature net lacks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The number of generated images.
     pub samples: usize,
-    /// The number of training images: of those of the classes measured, 100,000 at most.
+    /// The number of training images of the requested classes, at most 100,000.
     pub train_images: usize,
-    /// The number of training images, drawn out of those, for the figures other than Fréchet distance and
-    /// memorisation: 10,000 at most.
+    /// The size of a random subset of these training images, at most 10,000. All metrics except the Fréchet distance and
+    /// memorisation use the subset.
     pub subset_images: usize,
-    /// The number of test images of the floor: as many as are generated, for some figures depend on it, or all there
-    /// are of the classes measured.
+    /// The number of test images of the floor; `None` with fewer than 10. It equals `samples` if there are enough test
+    /// images of the requested classes, because some metrics depend on the number of images.
     pub test_images: Option<usize>,
-    /// Distance to all training images.
-    pub frechet: Option<Measured<Frechet>>,
-    /// Distance to the subset.
-    pub kernel: Option<Measured<KernelDistance>>,
-    /// Comparison with the subset.
-    pub manifold: Option<Measured<ManifoldMetrics>>,
-    /// By the feature net.
-    pub accuracy: Option<Measured<ClassAccuracy>>,
-    /// In units of that of the subset; without classes, of all images together.
-    pub diversity: Option<Measured<Diversity>>,
-    /// Distance to the nearest of all training images.
-    pub memorisation: Option<Measured<Nearest>>,
-    /// The features to be looked at; there if features of training images were needed.
+    /// The Fréchet distance from the training images.
+    pub frechet: Option<MetricResult<FrechetDistance>>,
+    /// The kernel distance from the subset.
+    pub kernel: Option<MetricResult<KernelDistance>>,
+    /// Precision, recall, density and coverage, compared with the subset.
+    pub manifold: Option<MetricResult<ManifoldMetrics>>,
+    /// The accuracy of the classes that the feature net predicts.
+    pub accuracy: Option<MetricResult<ClassAccuracy>>,
+    /// The diversity, divided by the diversity of the subset. Without classes, all images count as one class, and
+    /// `by_class` is empty.
+    pub diversity: Option<MetricResult<Diversity>>,
+    /// The distance to the nearest of all images of [`Evaluation::train`].
+    pub memorisation: Option<MetricResult<NearestTraining>>,
+    /// The features in two dimensions; `None` if no metric needed the features of training images.
     #[serde(skip)]
-    pub view: Option<View>,
+    pub projection: Option<PcaProjection>,
 }
 
-/// A figure and its floor.
+/// A metric of generated images and its floor, the same metric of real test images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Measured<T> {
-    /// Of the generated images.
+pub struct MetricResult<T> {
+    /// The metric of the generated images.
     #[serde(flatten)]
     pub generated: T,
-    /// How many times the floor it is, for figures where that says something.
+    /// The metric divided by its floor, for Fréchet distance and memorisation. It is `None` for other metrics, without a
+    /// floor, and if the floor is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// Of real test images; none if there are none.
+    /// The metric of real test images. It is `None` with fewer than 10 test images, or if they lack labels that the
+    /// metric needs.
     pub floor: Option<T>,
 }
 
 /// A Fréchet distance.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Frechet {
-    /// Of this number of images.
+pub struct FrechetDistance {
+    /// The number of images.
     pub images: usize,
     /// The distance.
     pub distance: f64,
-    /// Its limit for infinitely many images; none if there are too few for a line: four times the number of features.
+    /// The extrapolation to infinitely many images; `None` if the number of images is below four times the number of
+    /// features.
     pub limit: Option<FrechetLimit>,
 }
 
-/// How two sets lie in each other.
+/// Precision, recall, density and coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ManifoldMetrics {
-    /// The part near a real image.
+    /// See [`PrecisionRecall::precision`](crate::PrecisionRecall::precision).
     pub precision: MeanAndError,
-    /// The part of real images near one of these.
+    /// See [`PrecisionRecall::recall`](crate::PrecisionRecall::recall).
     pub recall: MeanAndError,
-    /// How many real images one of these is near to.
+    /// See [`DensityCoverage::density`](crate::DensityCoverage::density).
     pub density: MeanAndError,
-    /// The part of real images with one of these nearby.
+    /// See [`DensityCoverage::coverage`](crate::DensityCoverage::coverage).
     pub coverage: MeanAndError,
 }
 
-/// How near images come to training images.
+/// The distance from images to their nearest training images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Nearest {
+pub struct NearestTraining {
     /// The mean distance to the nearest training image, in grey levels.
     pub distance: f64,
-    /// The images of each class that are nearest to a training image, see [`Memorisation`]; none of the floor.
+    /// Up to 10 closest pairs, see [`Memorisation::closest`]; empty for the floor.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub closest: Vec<ClosePair>,
 }
 
 impl Evaluation<'_> {
-    /// Takes all figures. `started` hears what is being done, before each part of it.
+    /// Computes the requested metrics. `started` receives the name of each stage before it begins.
     ///
     /// # Errors
     ///
-    /// If the generated images or the training images are fewer than 10 or do not fit the feature net, there is not
-    /// one label below the number of classes for each generated image, or the tensor library fails.
+    /// If there are fewer than 10 generated images or training images, they do not fit the feature net, `labels` does not
+    /// have one entry below the number of classes for each generated image, or the tensor library fails.
     pub fn measure(
         &self,
         generated: &GeneratedImages<'_>,
@@ -182,19 +186,18 @@ impl Evaluation<'_> {
             self.net.ensure_fits(data)?;
         }
         let samples = self.count(generated)?;
-        let train = RealImages::of(self.train, self.classes, TRAINING, self.seed)?;
+        let train = RealImages::select(self.train, self.classes, MAX_TRAIN_IMAGES, self.seed)?;
         for found in [samples, train.len()] {
-            if found < LEAST {
-                return Err(Error::TooFewRows { found, least: LEAST });
+            if found < MIN_IMAGES {
+                return Err(Error::too_few_images(found, MIN_IMAGES));
             }
         }
-        let test =
-            self.test.map(|test| RealImages::of(test, self.classes, samples, self.seed)).transpose()?;
-        let test = test.filter(|test| test.len() >= LEAST);
+        let select = |test| RealImages::select(test, self.classes, samples, self.seed);
+        let test = self.test.map(select).transpose()?.filter(|test| test.len() >= MIN_IMAGES);
         let mut report = Report {
             samples,
             train_images: train.len(),
-            subset_images: train.len().min(PAIRWISE),
+            subset_images: train.len().min(MAX_PAIRWISE_IMAGES),
             test_images: test.as_ref().map(RealImages::len),
             frechet: None,
             kernel: None,
@@ -202,10 +205,10 @@ impl Evaluation<'_> {
             accuracy: None,
             diversity: None,
             memorisation: None,
-            view: None,
+            projection: None,
         };
         if self.metrics.iter().any(|metric| *metric != Metric::Memorisation) {
-            measure::by_features(self, generated, (&train, test.as_ref()), &mut started, &mut report)?;
+            measure::feature_metrics(self, generated, (&train, test.as_ref()), &mut started, &mut report)?;
         }
         if self.metrics.contains(&Metric::Memorisation) {
             started("memorisation");
@@ -214,17 +217,15 @@ impl Evaluation<'_> {
         Ok(report)
     }
 
+    /// The number of generated images.
     fn count(&self, generated: &GeneratedImages<'_>) -> Result<usize> {
         let (found, size) = (generated.pixels.len(), self.train.image_size());
         if !found.is_multiple_of(size) {
-            let data = self.train.name().to_owned();
-            return Err(Error::ImageSize { found, pixels: size, data });
+            return Err(Error::pixel_count(found, size, self.train.name()));
         }
         let count = found.checked_div(size).unwrap_or(0);
         match generated.labels {
-            Some(labels) if labels.len() != count => {
-                Err(Error::Counts { found: labels.len(), expected: count })
-            }
+            Some(labels) if labels.len() != count => Err(Error::label_count(labels.len(), count)),
             _ => Ok(count),
         }
     }
@@ -233,17 +234,17 @@ impl Evaluation<'_> {
         &self,
         generated: &GeneratedImages<'_>,
         test: Option<&RealImages<'_>>,
-    ) -> Result<Measured<Nearest>> {
+    ) -> Result<MetricResult<NearestTraining>> {
         let nearest = |pixels: &[u8]| nearest_images(self.train, pixels, self.device);
         let (generated, classes) = (nearest(generated.pixels)?, generated.labels);
-        let held_out = test.map(|test| nearest(&test.pixels())).transpose()?;
-        // Without held-out images only what concerns the generated ones is used.
-        let held_out = held_out.as_deref().unwrap_or(&generated);
-        let found = Memorisation::new(&generated, classes, held_out, CLOSEST)?;
-        let floor = test.map(|_| Nearest { distance: found.held_out, closest: Vec::new() });
+        let test_nearest = test.map(|test| nearest(&test.pixels())).transpose()?;
+        // Without test images, the statistics of the test set are computed from the generated images and not used.
+        let test_nearest = test_nearest.as_deref().unwrap_or(&generated);
+        let found = Memorisation::new(&generated, classes, test_nearest, NUM_CLOSEST)?;
+        let floor = test.map(|_| NearestTraining { distance: found.test, closest: Vec::new() });
         let ratio = floor.as_ref().and(found.ratio);
-        Ok(Measured {
-            generated: Nearest { distance: found.generated, closest: found.closest },
+        Ok(MetricResult {
+            generated: NearestTraining { distance: found.generated, closest: found.closest },
             ratio,
             floor,
         })

@@ -5,7 +5,7 @@ use crate::{FeatureTraining, train_features};
 
 const SIDE: usize = 8;
 
-/// Bars at one of two heights under noise that depends on `seed`.
+/// Images with a bar at one of two heights, and noise that depends on `seed`.
 fn bars(count: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     let noise = |i: usize| (i as u64 + 1 + (seed << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
     let pixel = |i: usize| {
@@ -29,7 +29,7 @@ fn net(train: &Dataset) -> FeatureNet {
 }
 
 #[test]
-fn images_of_the_same_kind_are_near_the_floor_and_copies_and_noise_are_not() {
+fn metrics_of_test_images_copies_and_a_constant_image() {
     let (train, test) = (data(60, 1, true), data(40, 2, true));
     let net = net(&train);
     let evaluation = Evaluation {
@@ -41,12 +41,12 @@ fn images_of_the_same_kind_are_near_the_floor_and_copies_and_noise_are_not() {
         seed: 1,
         device: &Device::Cpu,
     };
-    let mut parts = Vec::new();
+    let mut stages = Vec::new();
     let mut measure = |pixels: &[u8], labels: &[u8]| {
         let images = GeneratedImages { pixels, labels: Some(labels) };
-        evaluation.measure(&images, |part| parts.push(part)).unwrap()
+        evaluation.measure(&images, |stage| stages.push(stage)).unwrap()
     };
-    // The test images themselves have the figures of the floor.
+    // The metrics of the test images equal the floor.
     let real = measure(test.images(), test.labels().unwrap());
     assert_eq!((real.samples, real.train_images, real.subset_images), (40, 60, 60));
     assert_eq!(real.test_images, Some(40));
@@ -56,11 +56,11 @@ fn images_of_the_same_kind_are_near_the_floor_and_copies_and_noise_are_not() {
     assert_eq!(manifold.floor, Some(manifold.generated));
     assert_eq!(real.accuracy.clone().unwrap().generated.overall, 1.0);
     let memorisation = real.memorisation.unwrap();
-    assert_eq!((memorisation.ratio, memorisation.generated.closest.len()), (Some(1.0), CLOSEST));
+    assert_eq!((memorisation.ratio, memorisation.generated.closest.len()), (Some(1.0), NUM_CLOSEST));
     let diversity = real.diversity.unwrap();
     assert_eq!(diversity.floor, Some(diversity.generated));
 
-    // Training images, copied, each under the other's label.
+    // Copies of the training images, with swapped labels.
     let labels: Vec<u8> = train.labels().unwrap().iter().map(|label| 1 - label).collect();
     let copied = measure(train.images(), &labels);
     assert!(copied.frechet.unwrap().generated.distance < 1e-6);
@@ -69,17 +69,17 @@ fn images_of_the_same_kind_are_near_the_floor_and_copies_and_noise_are_not() {
     assert_eq!((memorisation.generated.distance, memorisation.ratio), (0.0, Some(0.0)));
     assert_eq!(copied.manifold.unwrap().generated.precision.mean, 1.0);
 
-    // One and the same image.
+    // Copies of one image.
     let same = measure(&test.images()[..64].repeat(20), &[0; 20]);
     assert!(same.frechet.unwrap().ratio.unwrap() > 2.0);
     assert_eq!(same.diversity.unwrap().generated.overall, Some(0.0));
     assert_eq!(same.manifold.unwrap().generated.recall.mean, 0.0);
-    assert_eq!(same.test_images, Some(20), "as many as are generated");
-    assert_eq!((parts[0], *parts.last().unwrap()), ("features of generated images", "memorisation"));
+    assert_eq!(same.test_images, Some(20), "as many test images as generated images");
+    assert_eq!((stages[0], *stages.last().unwrap()), ("features of generated images", "memorisation"));
 }
 
 #[test]
-fn classes_left_out_leave_out_real_images() {
+fn real_images_of_other_classes_are_left_out() {
     let (train, test) = (data(60, 1, true), data(40, 2, true));
     let net = net(&train);
     let metrics = [Metric::Diversity];
@@ -102,7 +102,7 @@ fn classes_left_out_leave_out_real_images() {
 }
 
 #[test]
-fn without_labels_and_test_images_the_rest_is_measured() {
+fn metrics_without_labels_and_test_images() {
     let train = data(60, 1, false);
     let net = net(&train);
     let evaluation = Evaluation {
@@ -125,12 +125,15 @@ fn without_labels_and_test_images_the_rest_is_measured() {
     let memorisation = report.memorisation.unwrap();
     assert!(memorisation.floor.is_none() && memorisation.ratio.is_none());
     assert!(memorisation.generated.distance > 0.0);
-    let view = report.view.unwrap();
-    assert_eq!((view.train.len(), view.generated.len()), (60, 20));
+    let projection = report.projection.unwrap();
+    assert_eq!((projection.train.len(), projection.generated.len()), (60, 20));
 
-    let few = GeneratedImages { pixels: &pixels[..64 * 9], labels: None };
-    let failed = evaluation.measure(&few, |_| ());
-    assert!(matches!(failed, Err(Error::TooFewRows { found: 9, least: LEAST })));
-    let failed = evaluation.measure(&GeneratedImages { pixels: &pixels, labels: Some(&[0]) }, |_| ());
-    assert!(matches!(failed, Err(Error::Counts { found: 1, expected: 20 })));
+    for (pixels, labels, expected) in [
+        (&pixels[..64 * 9], None, "number of images is 9, expected at least 10"),
+        (&pixels, Some(&[0][..]), "number of labels is 1, expected 20, one for each image"),
+        (&pixels[1..], None, "number of pixels is 1279, expected a multiple of 64, the image size of bars"),
+    ] {
+        let error = evaluation.measure(&GeneratedImages { pixels, labels }, |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
 }

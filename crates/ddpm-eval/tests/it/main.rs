@@ -1,4 +1,4 @@
-//! Integration tests of `ddpm-eval`: everything here goes through the public API.
+//! Integration tests of `ddpm-eval`: they use the public API only.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! Every figure against those of published packages (`fixtures/README.md`).
+//! Each metric against a published package (`fixtures/README.md`).
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_data::{Dataset, Images};
@@ -31,34 +31,35 @@ fn bytes(name: &str) -> Vec<u8> {
     tensor(name).flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The figure of a pair of sets.
-fn expected(figure: &str, (one, other): (&str, &str)) -> f64 {
-    values(&format!("{figure}/{one}/{other}"))[0]
+/// The expected metric of a pair of sets.
+fn expected(metric: &str, (one, other): (&str, &str)) -> f64 {
+    values(&format!("{metric}/{one}/{other}"))[0]
 }
 
-/// Relative to values above 1.
+/// The tolerance is relative for values above 1, and absolute below.
 fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (found, expected) in std::iter::zip(found, expected) {
         assert!(
             (found - expected).abs() <= tolerance * expected.abs().max(1.0),
-            "{what}: {found}, not {expected}"
+            "{what}: {found}, expected {expected}"
         );
     }
 }
 
 #[test]
-fn moments_are_those_of_numpy() {
+fn mean_and_covariance_agree_with_numpy() {
     for name in ["real", "generated", "flat", "flat_generated"] {
-        let moments = GaussianFit::new(&features(name)).unwrap();
-        assert_close(name, moments.mean(), &values(&format!("mean/{name}")), 1e-12);
-        assert_close(name, moments.covariance(), &values(&format!("covariance/{name}")), 1e-12);
+        let fit = GaussianFit::new(&features(name)).unwrap();
+        assert_close(name, fit.mean(), &values(&format!("mean/{name}")), 1e-12);
+        assert_close(name, fit.covariance(), &values(&format!("covariance/{name}")), 1e-12);
     }
 }
 
-/// Of the eigenvalues of a singular product, from which torch-fidelity takes the root, half the digits are known.
+/// torch-fidelity takes roots of the eigenvalues of a matrix product. For singular covariances rounding leaves half of the
+/// digits, hence the larger tolerance.
 #[test]
-fn frechet_distances_are_those_of_torch_fidelity() {
+fn frechet_distances_agree_with_torch_fidelity() {
     for (one, other) in PAIRS {
         let (a, b) = (GaussianFit::new(&features(one)).unwrap(), GaussianFit::new(&features(other)).unwrap());
         let tolerance = if other.starts_with("flat") { 1e-6 } else { 1e-9 };
@@ -69,7 +70,7 @@ fn frechet_distances_are_those_of_torch_fidelity() {
 }
 
 #[test]
-fn kernel_estimates_are_those_of_torch_fidelity() {
+fn kernel_estimates_agree_with_torch_fidelity() {
     for pair in PAIRS {
         let found = kernel_mmd2(&features(pair.0), &features(pair.1)).unwrap();
         assert_close("all", &[found], &[expected("mmd2", pair)], 1e-9);
@@ -84,14 +85,14 @@ fn kernel_estimates_are_those_of_torch_fidelity() {
     assert_close("subsets", &of_subsets, &values("subsets/mmd2"), 1e-9);
 }
 
-/// Other subsets than the fixture's, so their mean agrees with that of all images within its spread only.
+/// The subsets differ from the fixture, so their mean agrees with the estimate of all images within standard errors only.
 #[test]
 fn kernel_subsets_spread_around_the_estimate_of_all() {
     let (real, generated) = (features("real"), features("generated"));
     let subsets = KernelSubsets { count: 50, size: 100, seed: 3 };
     let found = kernel_distance(&real, &generated, &subsets).unwrap();
     let all = expected("mmd2", ("real", "generated"));
-    assert!((found.mean - all).abs() < 4.0 * found.standard_error, "{found:?}, not {all}");
+    assert!((found.mean - all).abs() < 4.0 * found.standard_error, "{found:?}, expected {all}");
     assert!(found.standard_deviation > 0.05 * all, "{found:?}");
     assert_close("error", &[found.standard_error * 7.0], &[found.standard_deviation], 1e-12);
     assert_eq!(kernel_distance(&real, &generated, &subsets).unwrap(), found);
@@ -99,7 +100,7 @@ fn kernel_subsets_spread_around_the_estimate_of_all() {
 }
 
 #[test]
-fn manifolds_are_those_of_prdc() {
+fn manifold_metrics_agree_with_prdc() {
     for pair in PAIRS {
         let [real, generated] = [pair.0, pair.1].map(|name| Manifold::new(&features(name), 5).unwrap());
         let found = precision_recall(&real, &generated, 3).unwrap();
@@ -112,7 +113,7 @@ fn manifolds_are_those_of_prdc() {
 }
 
 #[test]
-fn distances_within_classes_are_those_of_scikit_learn() {
+fn distances_within_classes_agree_with_scikit_learn() {
     let [real, generated] = ["real", "generated"].map(|name| {
         let found = Diversity::new(&features(name), &bytes(&format!("labels/{name}")), 3).unwrap();
         let by_class: Vec<f64> = found.by_class.iter().flatten().copied().collect();
@@ -126,7 +127,7 @@ fn distances_within_classes_are_those_of_scikit_learn() {
 }
 
 #[test]
-fn nearest_images_are_those_of_scikit_learn() {
+fn nearest_images_agree_with_scikit_learn() {
     let train = Images::new("train", 8, 8, bytes("images/train")).unwrap();
     let train = Dataset::new("train", train, None).unwrap();
     let found = nearest_images(&train, &bytes("images/queries"), &Device::Cpu).unwrap();

@@ -146,8 +146,8 @@ impl Clock<'_> {
 }
 
 impl Evaluated<'_> {
-    /// The name of the ruler, short enough for a sentence.
-    fn ruler(&self) -> String {
+    /// The name of the feature net, with the start of its digest.
+    fn net_name(&self) -> String {
         format!("the feature net {}", &self.net.digest()[..12])
     }
 
@@ -175,17 +175,17 @@ impl Evaluated<'_> {
             "guidance_scale": self.config.guidance.scale(),
             "guidance_interval": sampling.guidance_interval.map(|interval| [interval.0, interval.1]),
             "classes": sampling.classes.as_ref().map(|list| &list.0),
-            "ruler": self.ruler(),
+            "feature_net": self.net_name(),
             "features_sha256": self.net.digest(),
             "class_accuracy": accuracy.map(|found| found.generated.overall),
             "class_accuracy_by_class": accuracy.map(|found| &found.generated.by_class),
             "real_accuracy": accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)),
         });
-        let (Value::Object(mut all), Value::Object(figures)) = (settings, serde_json::to_value(report)?)
+        let (Value::Object(mut all), Value::Object(metrics)) = (settings, serde_json::to_value(report)?)
         else {
             bail!("a report is an object");
         };
-        all.extend(figures);
+        all.extend(metrics);
         Ok(Value::Object(all))
     }
 }

@@ -1,7 +1,7 @@
 //! Accuracy by class, and features in two dimensions, as SVG.
 
 use anyhow::{Context, Result};
-use ddpm_eval::{ClassAccuracy, Measured, Report, View};
+use ddpm_eval::{ClassAccuracy, MetricResult, PcaProjection, Report};
 use plotters::{
     coord::{CoordTranslate, Shift},
     prelude::*,
@@ -32,7 +32,7 @@ const CLASS_COLOURS: [RGBColor; 10] = [
 /// What was measured of accuracy and features side by side; none if neither was. `labels` are the classes of the
 /// generated images.
 pub(super) fn svg(report: &Report, labels: Option<&[u8]>) -> Result<Option<String>> {
-    let panels = u32::from(report.accuracy.is_some()) + u32::from(report.view.is_some());
+    let panels = u32::from(report.accuracy.is_some()) + u32::from(report.projection.is_some());
     if panels == 0 {
         return Ok(None);
     }
@@ -50,7 +50,7 @@ fn draw(svg: &mut String, panels: u32, report: &Report, labels: Option<&[u8]>) -
     if let (Some(accuracy), Some(area)) = (&report.accuracy, report.accuracy.as_ref().and(areas.next())) {
         draw_accuracy(&area, accuracy)?;
     }
-    if let (Some(view), Some(area)) = (&report.view, areas.next()) {
+    if let (Some(view), Some(area)) = (&report.projection, areas.next()) {
         draw_view(&area, view, labels)?;
     }
     page.present()?;
@@ -58,7 +58,7 @@ fn draw(svg: &mut String, panels: u32, report: &Report, labels: Option<&[u8]>) -
 }
 
 /// A bar for each class, and a line across it at the accuracy of test images.
-fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<()> {
+fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Result<()> {
     let by_class = &accuracy.generated.by_class;
     let floor = accuracy.floor.as_ref().map(|floor| floor.by_class.as_slice()).unwrap_or_default();
     let known = || by_class.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
@@ -107,7 +107,7 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &Measured<ClassAccuracy>) -> Result<
 }
 
 /// Training images in grey, and generated ones over them in the colour of their class.
-fn draw_view(area: &Area<'_>, view: &View, labels: Option<&[u8]>) -> Result<()> {
+fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Result<()> {
     // The legend has the right part for itself.
     let range = |axis: usize, beyond: f32| {
         let values = || view.train.iter().chain(&view.generated).map(|point| point[axis]);

@@ -1,4 +1,4 @@
-//! The figures as Markdown.
+//! The metrics as Markdown.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use ddpm_core::ReverseVariance;
 use ddpm_core::likelihood::MeanAndError;
-use ddpm_eval::{Measured, Report};
+use ddpm_eval::{MetricResult, Report};
 
 use super::Evaluated;
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
 pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
     let report = evaluated.report;
     let mut text = head(evaluated);
-    writeln!(text, "| figure | generated images | real test images | ratio |\n| --- | --- | --- | --- |")?;
-    for [figure, generated, floor, ratio] in rows(report) {
-        writeln!(text, "| {figure} | {generated} | {floor} | {ratio} |")?;
+    writeln!(text, "| metric | generated images | real test images | ratio |\n| --- | --- | --- | --- |")?;
+    for [metric, generated, floor, ratio] in rows(report) {
+        writeln!(text, "| {metric} | {generated} | {floor} | {ratio} |")?;
     }
     text += &by_class(report);
     Ok(text)
@@ -29,14 +29,14 @@ pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
 fn head(evaluated: &Evaluated<'_>) -> String {
     let Evaluated { report, common, .. } = evaluated;
     let command = command(evaluated);
-    let (version, seed, ruler) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
+    let (version, seed, digest) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
     let Report { samples, train_images, subset_images, .. } = report;
     let floor = match report.test_images {
         Some(images) => format!("{images} test images measured in the same way are the floor"),
         None => "there are no test images, so there is no floor".to_owned(),
     };
     format!(
-        "`{command} --seed {seed}`, version {version}. The ruler is the feature net with SHA-256 `{ruler}`. {samples} \
+        "`{command} --seed {seed}`, version {version}. The feature net has SHA-256 `{digest}`. {samples} \
          generated images are compared with {train_images} training images, or {subset_images} of them where time \
          grows with the square of their number; {floor}. ± is a standard error, and says nothing of other training \
          images.\n\n"
@@ -84,7 +84,7 @@ fn variance_name(variance: &ReverseVariance) -> String {
     }
 }
 
-/// Name, generated, floor and ratio of each figure.
+/// Name, generated, floor and ratio of each metric.
 fn rows(report: &Report) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
     if let Some(frechet) = &report.frechet {
@@ -129,24 +129,24 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
     rows
 }
 
-fn row<T>(name: String, figure: &Measured<T>, cell: impl Fn(&T) -> Option<String>) -> [String; 4] {
+fn row<T>(name: String, metric: &MetricResult<T>, cell: impl Fn(&T) -> Option<String>) -> [String; 4] {
     let none = || "–".to_owned();
     [
         name,
-        cell(&figure.generated).unwrap_or_else(none),
-        figure.floor.as_ref().and_then(&cell).unwrap_or_else(none),
-        figure.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+        cell(&metric.generated).unwrap_or_else(none),
+        metric.floor.as_ref().and_then(&cell).unwrap_or_else(none),
+        metric.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
     ]
 }
 
 /// Accuracy and diversity of each class that was asked for; nothing without classes.
 fn by_class(report: &Report) -> String {
     let mut columns: Vec<(&str, &[Option<f64>])> = Vec::new();
-    if let Some(Measured { generated, floor, .. }) = &report.accuracy {
+    if let Some(MetricResult { generated, floor, .. }) = &report.accuracy {
         columns.push(("accuracy", &generated.by_class));
         columns.extend(floor.as_ref().map(|floor| ("of test images", floor.by_class.as_slice())));
     }
-    if let Some(Measured { generated, floor, .. }) = &report.diversity {
+    if let Some(MetricResult { generated, floor, .. }) = &report.diversity {
         columns.push(("diversity", &generated.by_class));
         columns.extend(floor.as_ref().map(|floor| ("of test images", floor.by_class.as_slice())));
     }

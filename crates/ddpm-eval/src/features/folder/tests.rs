@@ -1,4 +1,4 @@
-//! What is written is read again, and what was changed is refused by name.
+//! Round trips, and errors that name the file and the invalid value.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ fn edit(folder: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// Other weights, with the digest that belongs to them.
+/// Replaces the weights and updates the digest.
 fn put_weights(folder: &Path, bytes: &[u8]) {
     let old = sha256_hex(&fs::read(folder.join(WEIGHTS)).unwrap());
     fs::write(folder.join(WEIGHTS), bytes).unwrap();
@@ -36,14 +36,14 @@ fn put_weights(folder: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn a_net_comes_back_as_it_was() {
+fn save_and_load_give_the_same_net() {
     let (_outer, folder, net) = saved();
     let again = FeatureNet::load(&folder, &Device::Cpu).unwrap();
     assert_eq!((again.config(), again.digest()), (net.config(), net.digest()));
     let features = |net: &FeatureNet| net.features(&PIXELS).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(features(&again), features(&net));
     assert_eq!(fs::read_to_string(folder.join(CARD)).unwrap(), "A card.\n");
-    // The name of the ruler is what any other program finds for the file.
+    // The digest is the plain SHA-256 of the file.
     assert_eq!(sha256_hex(&fs::read(folder.join(WEIGHTS)).unwrap()), net.digest());
     assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
@@ -55,7 +55,8 @@ fn changed_weights_are_refused_with_both_digests() {
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let expected = format!("{}: SHA-256 {}, expected {}", path.display(), sha256_hex(&bytes), net.digest());
+    let expected =
+        format!("{}: SHA-256 is {}, expected {}", path.display(), sha256_hex(&bytes), net.digest());
     assert_eq!(load_error(&folder), expected);
 }
 
@@ -71,7 +72,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_configuration_that_does_not_fit_is_refused() {
+fn an_invalid_configuration_is_refused() {
     for (from, to, expected) in [
         ("\"rows\": 5", "\"rows\": 65", "config.json: rows is 65, expected 1 to 64"),
         ("\"num_classes\": 3", "\"num_classes\": 63", "config.json: num_classes is 63, expected 2 to 62"),
@@ -114,7 +115,7 @@ fn weights_of_another_net_are_refused() {
 }
 
 #[test]
-fn a_folder_that_holds_something_else_is_left_alone() {
+fn a_folder_with_other_content_is_not_changed() {
     let (outer, folder, net) = saved();
     net.save(&folder, "Another card.\n").unwrap();
     assert_eq!(fs::read_to_string(folder.join(CARD)).unwrap(), "Another card.\n");

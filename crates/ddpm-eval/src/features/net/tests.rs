@@ -1,4 +1,4 @@
-//! The frozen net against PyTorch, on MNIST, and on what it refuses.
+//! The frozen net against PyTorch and on MNIST, and its errors.
 
 use ddpm_data::{Images, Labels};
 use safetensors::SafeTensors;
@@ -10,7 +10,7 @@ use crate::features::{Convolution, folder::freeze};
 const FIXTURE: &[u8] =
     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/features.safetensors"));
 
-/// A net with weights that no training made.
+/// A net with arbitrary weights, without training.
 pub(in crate::features) fn untrained(rows: usize, cols: usize, task: Task) -> FeatureNet {
     let convolutions = vec![Convolution { channels: 4, kernel: 3, stride: 2 }];
     let config = FeatureConfig { rows, cols, task, convolutions, features: 6 };
@@ -36,9 +36,9 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// `fixtures/generate/features.py` has the same nets as PyTorch's convolutions and linear layers.
+/// `fixtures/generate/features.py` computes the same nets with the convolutions and linear layers of PyTorch.
 #[test]
-fn features_and_logits_are_those_of_pytorch() {
+fn features_and_logits_agree_with_pytorch() {
     let (_, metadata) = SafeTensors::read_metadata(FIXTURE).unwrap();
     let generator = metadata.metadata().as_ref().unwrap()["generator"].clone();
     let generator: Value = serde_json::from_str(&generator).unwrap();
@@ -54,20 +54,20 @@ fn features_and_logits_are_those_of_pytorch() {
             convolutions: serde_json::from_value(net["convolutions"].clone()).unwrap(),
             features: number("features"),
         };
-        config.validate().unwrap();
+        config.validate(std::path::Path::new("fixture")).unwrap();
         let tensor = |key: &str| {
             let view = file.tensor(&format!("{name}/{key}")).unwrap();
             Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu).unwrap()
         };
         let weights = config.parameters().into_iter().map(|p| (p.name.clone(), tensor(&p.name))).collect();
         let net = FeatureNet::new(config, &weights, Vec::new(), String::new(), &Device::Cpu).unwrap();
-        let found = net.describe(file.tensor(&format!("{name}/images")).unwrap().data()).unwrap();
+        let found = net.forward(file.tensor(&format!("{name}/images")).unwrap().data()).unwrap();
         for (found, key) in [(found.features, "found/features"), (found.logits.unwrap(), "found/logits")] {
             let expected = tensor(key);
             assert_eq!(found.dims(), expected.dims());
             let (found, expected) = (values(&found), values(&expected));
-            let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-            assert!(largest > 0.1, "{name} {key}: {largest} shows nothing");
+            let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            assert!(largest > 0.1, "{name} {key}: {largest} is too small for a test");
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-4, "{name} {key}: {found} {expected}");
             }
@@ -75,27 +75,27 @@ fn features_and_logits_are_those_of_pytorch() {
     }
 }
 
-/// The ruler's promise: measured on the 10,000 test images, which it was not trained on.
+/// On the 10,000 test images, which the net was not trained on. The model card states the accuracy.
 #[test]
-fn the_builtin_net_is_right_for_994_of_1000_test_images() {
+fn the_builtin_net_classifies_994_of_1000_test_images_correctly() {
     let net = FeatureNet::builtin(&Device::Cpu).unwrap();
     let accuracy = net.accuracy(&Dataset::mnist_test().unwrap()).unwrap();
     assert!(accuracy.overall >= 0.994, "{}", accuracy.overall);
     assert!(accuracy.by_class.iter().all(|part| part.is_some_and(|part| part > 0.985)), "{accuracy:?}");
     let card = include_str!("../../../../../assets/models/mnist-features/README.md");
-    assert!(card.contains(net.digest()), "the card is of another net than {}", net.digest());
+    assert!(card.contains(net.digest()), "the card does not name the net {}", net.digest());
     assert!(card.contains(&format!("| accuracy on the test images | {:.4} |", accuracy.overall)), "{card}");
 }
 
 #[test]
-fn an_image_is_described_alike_alone_and_among_others() {
+fn the_output_for_an_image_does_not_depend_on_the_batch() {
     let net = untrained(5, 8, Task::Classes { num_classes: 3 });
     let pixels = pixels(40 * 77);
-    let all = net.describe(&pixels).unwrap();
+    let all = net.forward(&pixels).unwrap();
     let (features, logits) = (values(&all.features), values(all.logits.as_ref().unwrap()));
     assert_eq!((all.features.dims(), features.len(), logits.len()), (&[77, 6][..], 77 * 6, 77 * 3));
     for image in [0, 3, 4, 76] {
-        let alone = net.describe(&pixels[image * 40..][..40]).unwrap();
+        let alone = net.forward(&pixels[image * 40..][..40]).unwrap();
         assert_eq!(values(&alone.features), features[image * 6..][..6]);
         assert_eq!(values(&alone.logits.unwrap()), logits[image * 3..][..3]);
     }
@@ -106,18 +106,18 @@ fn an_image_is_described_alike_alone_and_among_others() {
 }
 
 #[test]
-fn no_images_have_no_description() {
+fn no_images_give_empty_tensors() {
     let net = untrained(5, 8, Task::Classes { num_classes: 3 });
-    let nothing = net.describe(&[]).unwrap();
+    let nothing = net.forward(&[]).unwrap();
     assert_eq!((nothing.features.dims(), nothing.logits.unwrap().dims()), (&[0, 6][..], &[0, 3][..]));
     assert!(net.classes(&[]).unwrap().is_empty());
 }
 
 #[test]
-fn a_net_without_classes_says_so() {
+fn a_net_trained_without_labels_predicts_no_classes() {
     let net = untrained(5, 8, Task::Flips);
     assert_eq!(net.num_classes(), None);
-    let found = net.describe(&pixels(80)).unwrap();
+    let found = net.forward(&pixels(80)).unwrap();
     assert!(found.logits.is_none() && found.classes().unwrap().is_none());
     assert!(matches!(net.classes(&pixels(80)), Err(Error::NoClassifier { .. })));
 }
@@ -125,12 +125,12 @@ fn a_net_without_classes_says_so() {
 #[test]
 fn images_of_another_size_are_refused() {
     let net = untrained(5, 8, Task::Classes { num_classes: 3 });
-    let failed = net.features(&pixels(41));
-    assert!(matches!(failed, Err(Error::ImageSize { found: 41, pixels: 40, .. })));
+    let error = net.features(&pixels(41)).unwrap_err().to_string();
+    assert_eq!(error, "number of pixels is 41, expected a multiple of 40, the image size of the feature net");
     let error = net.ensure_fits(&data(8, 5, 3, None)).unwrap_err().to_string();
-    assert_eq!(error, "set has images of 8×5 pixels, expected 5×8 as the feature net");
+    assert_eq!(error, "image size of set is 8×5, expected 5×8 as in the feature net");
     let error = net.accuracy(&data(5, 8, 2, Some(vec![0, 1]))).unwrap_err().to_string();
-    assert_eq!(error, "set has 2 classes, expected 3 as the feature net");
+    assert_eq!(error, "number of classes of set is 2, expected 3 as in the feature net");
     assert!(net.ensure_fits(&data(5, 8, 2, None)).is_ok());
     assert!(matches!(net.accuracy(&data(5, 8, 2, None)), Err(Error::Unlabelled { .. })));
 }

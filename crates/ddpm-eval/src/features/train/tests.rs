@@ -1,4 +1,4 @@
-//! Training on small sets, which a net must learn.
+//! Training on small synthetic data sets.
 
 use ddpm_data::{Images, Labels};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const SIDE: usize = 8;
 
-/// A bright bar at one of three heights under a little grey, and dots beside it that tell its flips apart.
+/// Images with a bright bar at one of three heights, noise, and dots that make the four flips differ.
 fn bars(count: usize, labelled: bool) -> Dataset {
     let pixel = |i: usize| {
         let (image, at) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE));
@@ -38,7 +38,7 @@ fn classes_are_learnt() {
 }
 
 #[test]
-fn without_labels_flips_are_learnt() {
+fn flips_are_learnt_without_labels() {
     let data = bars(96, false);
     let net = train(&data, &training(40));
     assert_eq!((net.num_classes(), net.config().task), (None, Task::Flips));
@@ -48,7 +48,7 @@ fn without_labels_flips_are_learnt() {
 }
 
 #[test]
-fn the_loss_falls_and_progress_is_told() {
+fn the_loss_falls_and_progress_is_reported() {
     let (mut steps, mut losses) = (Vec::new(), Vec::new());
     train_features(&bars(96, true), &training(10), &Device::Cpu, |progress| {
         assert_eq!(progress.total, 40);
@@ -73,30 +73,30 @@ fn a_seed_gives_one_net_on_any_number_of_threads() {
     assert_ne!(on(1, 1), on(1, 2));
 }
 
-/// The gradient of a batch in parts is that of the whole.
+/// The gradients of the chunks of a batch sum to the gradient of the batch.
 #[test]
-fn parts_of_a_batch_add_up() {
+fn gradients_of_chunks_sum_to_the_gradient_of_the_batch() {
     let data = bars(40, true);
     let config = FeatureConfig::for_data(&data);
     let rng = CounterRng::new(3);
     let vars = initial_weights(&config, rng, &Device::Cpu).unwrap();
-    let net = Trainee::new(&config, &vars, &Device::Cpu).unwrap();
+    let net = TrainableNet::new(&config, &vars, &Device::Cpu).unwrap();
     let indices: Vec<u32> = (0..40).collect();
     let batch = Batch::new(&data, &config, &indices, 0, rng);
     let (loss, gradients) = net.gradients(&batch).unwrap();
 
     let x = Tensor::from_slice(&batch.pixels, (40, SIDE * SIDE), &Device::Cpu).unwrap();
-    let answers = Tensor::new(batch.answers.as_slice(), &Device::Cpu).unwrap();
-    let whole = cross_entropy(&net.layers.forward(&x, &net.weights).unwrap().1, &answers).unwrap();
+    let targets = Tensor::new(batch.targets.as_slice(), &Device::Cpu).unwrap();
+    let full = cross_entropy(&net.layers.forward(&x, &net.weights).unwrap().1, &targets).unwrap();
     let scalar = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap();
-    assert!((scalar(&loss) - scalar(&whole)).abs() < 1e-5);
-    let expected = whole.backward().unwrap();
+    assert!((scalar(&loss) - scalar(&full)).abs() < 1e-5);
+    let expected = full.backward().unwrap();
     for (name, var) in &vars {
         let values = |gradients: &GradStore| -> Vec<f32> {
             gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap()
         };
         let (found, expected) = (values(&gradients), values(&expected));
-        let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         assert!(largest > 1e-4, "{name} has no gradient");
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5 + 1e-4 * largest, "{name}: {found} {expected}");
@@ -104,9 +104,9 @@ fn parts_of_a_batch_add_up() {
     }
 }
 
-/// Sets of every kind of size: one step each, and features of the right shape.
+/// One step for each image size, and the shape of the features.
 #[test]
-fn any_size_from_one_pixel_to_64_by_64_is_taken() {
+fn image_sizes_from_1_by_1_to_64_by_64_are_supported() {
     for (rows, cols, classes) in [(1, 1, 2), (1, 64, 62), (64, 1, 0), (64, 64, 5), (13, 29, 1)] {
         let count = 62;
         let pixels = (0..rows * cols * count).map(|i| u8::try_from(i * 7 % 256).unwrap()).collect();
@@ -124,7 +124,7 @@ fn any_size_from_one_pixel_to_64_by_64_is_taken() {
 }
 
 #[test]
-fn data_that_no_net_takes_is_refused() {
+fn data_out_of_range_is_refused() {
     let data = |rows, cols, label| {
         let images = Images::new("images", rows, cols, vec![0; rows * cols]).unwrap();
         let labels = Labels { file: "labels".into(), values: vec![label] };
@@ -142,33 +142,33 @@ fn data_that_no_net_takes_is_refused() {
 #[test]
 fn an_image_is_flipped_then_shifted() {
     let image = [10, 20, 30, 40, 50, 60]; // two rows of three
-    let placed = |flip, shift| {
+    let augmented = |flip, shift| {
         let mut out = [1.0; 6];
-        place(&image, 3, flip, shift, &mut out);
+        augment(&image, 3, flip, shift, &mut out);
         out.map(|x| (x * 255.0).round())
     };
-    assert_eq!(placed(0, [0, 0]), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
-    assert_eq!(placed(1, [0, 0]), [30.0, 20.0, 10.0, 60.0, 50.0, 40.0]);
-    assert_eq!(placed(2, [0, 0]), [40.0, 50.0, 60.0, 10.0, 20.0, 30.0]);
-    assert_eq!(placed(3, [0, 0]), [60.0, 50.0, 40.0, 30.0, 20.0, 10.0]);
-    assert_eq!(placed(0, [1, -1]), [0.0, 0.0, 0.0, 20.0, 30.0, 0.0]);
-    assert_eq!(placed(1, [-1, 2]), [0.0, 0.0, 60.0, 0.0, 0.0, 0.0]);
+    assert_eq!(augmented(0, [0, 0]), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
+    assert_eq!(augmented(1, [0, 0]), [30.0, 20.0, 10.0, 60.0, 50.0, 40.0]);
+    assert_eq!(augmented(2, [0, 0]), [40.0, 50.0, 60.0, 10.0, 20.0, 30.0]);
+    assert_eq!(augmented(3, [0, 0]), [60.0, 50.0, 40.0, 30.0, 20.0, 10.0]);
+    assert_eq!(augmented(0, [1, -1]), [0.0, 0.0, 0.0, 20.0, 30.0, 0.0]);
+    assert_eq!(augmented(1, [-1, 2]), [0.0, 0.0, 60.0, 0.0, 0.0, 0.0]);
 }
 
 #[test]
-fn all_flips_are_those_of_training() {
+fn all_flips_agree_with_the_flips_of_training() {
     let data = bars(2, false);
-    let (pixels, answers) = all_flips(&data);
-    assert_eq!(answers, [0, 1, 2, 3, 0, 1, 2, 3]);
-    for (i, (found, &flip)) in pixels.chunks(SIDE * SIDE).zip(&answers).enumerate() {
+    let (pixels, flips) = all_flips(&data);
+    assert_eq!(flips, [0, 1, 2, 3, 0, 1, 2, 3]);
+    for (i, (found, &flip)) in pixels.chunks(SIDE * SIDE).zip(&flips).enumerate() {
         let mut expected = [0.0; SIDE * SIDE];
-        place(data.image(i.div_euclid(4)).unwrap(), SIDE, u32::from(flip), [0, 0], &mut expected);
+        augment(data.image(i.div_euclid(4)).unwrap(), SIDE, u32::from(flip), [0, 0], &mut expected);
         assert!(found.iter().zip(expected).all(|(&found, expected)| f32::from(found) / 255.0 == expected));
     }
 }
 
 #[test]
-fn shifts_go_up_to_two_pixels_of_28_and_both_ways() {
+fn shifts_of_28_pixels_range_from_minus_2_to_2() {
     let mut seen = std::collections::BTreeSet::new();
     let images = Images::new("dot", 28, 28, {
         let mut pixels = vec![0; 784];

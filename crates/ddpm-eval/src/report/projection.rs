@@ -1,59 +1,58 @@
-//! Features in two dimensions.
+//! Features in two dimensions, for a plot.
 
 use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
 
 use crate::{GaussianFit, Result};
 
-/// Points of a set, at most: more could not be told apart.
-const POINTS: usize = 1000;
+/// The largest number of points of a set in the plot.
+const MAX_POINTS: usize = 1000;
 
-/// Features along the two directions in which training images vary most.
+/// Features projected onto the first two principal components of the training images.
 #[derive(Clone, Debug, PartialEq)]
-pub struct View {
-    /// Training images.
+pub struct PcaProjection {
+    /// Training images, at most 1000, evenly spaced.
     pub train: Vec<[f32; 2]>,
-    /// Generated images, the first ones.
+    /// The first generated images, at most 1000.
     pub generated: Vec<[f32; 2]>,
-    /// The part of the variance of training images along the two directions, 0 to 1.
+    /// The fraction of the variance of training images along each component, 0 to 1.
     pub explained: [f64; 2],
 }
 
-impl View {
-    /// The first two principal components of the features [N, D] of training images, of which `train` are the
-    /// moments.
-    pub(super) fn new(train: &Tensor, moments: &GaussianFit, generated: &Tensor) -> Result<Self> {
-        let width = moments.width();
-        let covariance = DMatrix::from_row_slice(width, width, moments.covariance());
+impl PcaProjection {
+    /// Projects features [N, D] of training and generated images. `fit` is the normal distribution fitted to `train`.
+    pub(super) fn new(train: &Tensor, fit: &GaussianFit, generated: &Tensor) -> Result<Self> {
+        let width = fit.width();
+        let covariance = DMatrix::from_row_slice(width, width, fit.covariance());
         let eigen = covariance.symmetric_eigen();
         let mut order: Vec<usize> = (0..width).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
         let total: f64 = eigen.eigenvalues.sum();
         let (mut axes, mut explained) = (Vec::with_capacity(2 * width), [0.0; 2]);
-        for (part, at) in std::iter::zip(&mut explained, (0..2).map(|axis| order.get(axis))) {
-            // Of a single feature there is no second direction.
+        for (fraction, at) in std::iter::zip(&mut explained, (0..2).map(|axis| order.get(axis))) {
+            // A single feature has no second component.
             let Some(&at) = at else {
                 axes.extend(vec![0.0; width]);
                 continue;
             };
             let axis = eigen.eigenvectors.column(at);
-            // An eigenvector has no sign of its own.
+            // The sign of an eigenvector is arbitrary: the largest entry becomes positive.
             let sign = axis[axis.iamax()].signum();
             axes.extend(axis.iter().map(|value| value * sign));
-            *part = if total > 0.0 { eigen.eigenvalues[at] / total } else { 0.0 };
+            *fraction = if total > 0.0 { eigen.eigenvalues[at] / total } else { 0.0 };
         }
         let axes = Tensor::from_vec(axes, (2, width), &Device::Cpu)?.t()?;
-        let mean = Tensor::from_slice(moments.mean(), (1, width), &Device::Cpu)?;
+        let mean = Tensor::from_slice(fit.mean(), (1, width), &Device::Cpu)?;
         let project = |features: &Tensor, step: usize| -> Result<Vec<[f32; 2]>> {
             let rows: Vec<u32> =
-                (0..).take(features.dim(0)?).step_by(step).take(POINTS).collect::<Vec<u32>>();
+                (0..).take(features.dim(0)?).step_by(step).take(MAX_POINTS).collect::<Vec<u32>>();
             let rows = Tensor::new(rows, features.device())?;
             let features = features.index_select(&rows, 0)?.to_device(&Device::Cpu)?;
             let features = features.to_dtype(candle_core::DType::F64)?.broadcast_sub(&mean)?;
             let points = features.matmul(&axes)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
             Ok(points.into_iter().map(|point: Vec<f32>| [point[0], point[1]]).collect())
         };
-        let step = train.dim(0)?.div_ceil(POINTS).max(1);
+        let step = train.dim(0)?.div_ceil(MAX_POINTS).max(1);
         Ok(Self { train: project(train, step)?, generated: project(generated, 1)?, explained })
     }
 }
@@ -63,23 +62,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directions_are_those_of_the_greatest_variance() {
+    fn components_are_the_directions_of_largest_variance() {
         // Variances 2 and 8 along the diagonals, 0 along the third axis; the mean is (1, 1, 1).
         let rows = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [3.0, 3.0, 1.0], [-1.0, -1.0, 1.0]];
         let train = Tensor::from_slice(rows.as_flattened(), (4, 3), &Device::Cpu).unwrap();
         let generated = Tensor::from_slice(&[1.0, 1.0, 9.0], (1, 3), &Device::Cpu).unwrap();
-        let moments = GaussianFit::new(&train).unwrap();
-        let view = View::new(&train, &moments, &generated).unwrap();
+        let fit = GaussianFit::new(&train).unwrap();
+        let projection = PcaProjection::new(&train, &fit, &generated).unwrap();
         let (long, short) = (8.0_f32.sqrt(), 2.0_f32.sqrt());
         let near = |found: f32, expected: f32| assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         for (found, expected) in
-            std::iter::zip(&view.train, [[0.0, short], [0.0, short], [long, 0.0], [-long, 0.0]])
+            std::iter::zip(&projection.train, [[0.0, short], [0.0, short], [long, 0.0], [-long, 0.0]])
         {
             near(found[0], expected[0]);
             near(found[1].abs(), expected[1]);
         }
-        near(view.train[0][1], -view.train[1][1]);
-        near(view.generated[0][0], 0.0);
-        assert!((view.explained[0] - 0.8).abs() < 1e-12 && (view.explained[1] - 0.2).abs() < 1e-12);
+        near(projection.train[0][1], -projection.train[1][1]);
+        near(projection.generated[0][0], 0.0);
+        assert!(
+            (projection.explained[0] - 0.8).abs() < 1e-12 && (projection.explained[1] - 0.2).abs() < 1e-12
+        );
     }
 }
