@@ -1,4 +1,4 @@
-//! The gradient of every weight, and the optimizer's step with it.
+//! The backward pass: the gradient of every weight, fused with the optimizer step.
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Network {
-    /// Computes the gradient of every weight from the output's, for the batch of the last forward pass, and takes an
-    /// optimizer step with it at once: a gradient is never all in memory.
+    /// Computes the gradient of every weight for the batch of the last forward pass, from the gradient of the output.
+    /// Each piece of a gradient is used for the optimizer step at once, so no whole gradient is kept in memory.
     pub(crate) fn backward(&self, state: &mut State, ws: &mut Workspace, step: AdamwEma) {
         let mut unread = self.plan.readers();
         let mut written = vec![false; self.plan.shapes.len()];
@@ -29,7 +29,8 @@ impl Network {
             let side = if self.plan.of_image[layer.x] { &ws.images } else { &ws.conditions };
             let (images, rows) = (side.rows, side.rows * layer.patches);
             let upstream = std::mem::take(&mut ws.gradients[layer.out]);
-            // All that has flowed into a slot passes through its SiLU once, with the last of it.
+            // The sum of all gradients of a slot is multiplied by the slope of its SiLU once: together with the last
+            // term of the sum.
             let mut last_slope = |slot: usize| {
                 unread[slot] -= 1;
                 if unread[slot] == 0 { slopes[slot] } else { &[] }
@@ -48,13 +49,13 @@ impl Network {
                 let gradient = &mut ws.gradients[slot];
                 let first = !std::mem::replace(&mut written[slot], true);
                 if upstream.len() == gradient.len() && first {
-                    // Nobody needs it where it was.
+                    // The upstream buffer is not needed any more, so swap it in instead of copying it.
                     ws.gradients[layer.out] = std::mem::replace(gradient, upstream);
                 } else {
                     if first {
                         gradient.fill(Row::ZERO);
                     }
-                    // A condition is added to all patches of an image.
+                    // The forward pass added this slot to all patches of an image, so sum over the patches.
                     let patches = upstream.len().div_euclid(gradient.len().max(1));
                     let panels = gradient.par_chunks_mut(images);
                     panels.zip(upstream.par_chunks(patches * images)).for_each(|(gradient, upstream)| {
@@ -72,7 +73,7 @@ impl Network {
     }
 }
 
-/// ∂x += ∂out · W for each panel of inputs, and then times `slope` if there is one.
+/// ∂x += ∂out · W for each panel of inputs, then ∂x *= `slope` if `slope` is not empty.
 fn input_gradient(
     layer: &Layer,
     weight: &[Row],
@@ -92,7 +93,7 @@ fn input_gradient(
                 x: upstream,
                 batch: rows,
                 out: gradient,
-                // What the next panel's transpose reads.
+                // The rows that the transpose of the next panel reads.
                 next: Next { rows: weight, first: (panel + 1) * PANEL, stride: layer.stride() },
             });
             if !slope.is_empty() {
@@ -102,7 +103,7 @@ fn input_gradient(
     );
 }
 
-/// The gradient ∂outᵀ · x of each panel of a weight and of its bias, and the optimiser's step with it, for
+/// For each panel of a weight and its bias: computes the gradient ∂outᵀ · x and takes the optimizer step, which updates
 /// the weight, its moments and its average.
 fn update(
     layer: &Layer,

@@ -1,5 +1,5 @@
-//! Loops over numbers. A multiply-add is fused where it says so and nowhere else, so that they give the same bits
-//! in all instruction sets.
+//! Elementwise loops. They fuse a multiply-add only where the code calls `mul_add`, so they give the same bits in all
+//! instruction sets.
 
 use std::iter::zip;
 
@@ -7,10 +7,10 @@ use pulp::{Simd, WithSimd};
 
 use crate::panel::Row;
 
-/// `z ← silu(z)`, and its slope into `slope` if there are rows for it.
+/// `z ← silu(z)`; writes the derivative of SiLU at each z to `slope` if `slope` is not empty.
 pub(crate) struct Silu<'a> {
     pub(crate) z: &'a mut [Row],
-    /// As many rows, or none.
+    /// The same number of rows as `z`, or empty.
     pub(crate) slope: &'a mut [Row],
 }
 
@@ -56,7 +56,8 @@ impl WithSimd for Multiply<'_> {
     }
 }
 
-/// `out = bias (+ add)`: where a layer's sums start. Row number i of `out` takes row `of_row[i]` of `add`.
+/// `out = bias (+ add)`: the start values of a layer's sums. `add` is a pair (rows, `of_row`): row i of `out` gets
+/// row `of_row[i]`, or row i if `of_row` is `None`.
 pub(crate) struct Start<'a> {
     pub(crate) bias: &'a Row,
     pub(crate) add: Option<(&'a [Row], Option<&'a [usize]>)>,
@@ -98,23 +99,24 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// eˣ to two units in the last place, without a branch: the polynomial of Moshier's Cephes library.
+/// eˣ with an error of at most two units in the last place, without a branch. The polynomial is from Moshier's Cephes
+/// library.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Beyond, eˣ would overflow or lose its precision; a sigmoid is 1, or below 2e-38, there.
+    // Outside this range eˣ overflows or loses precision; the sigmoid there is 1, or below 2e-38.
     let x = x.clamp(-87.0, 87.0);
-    // Adding 1.5·2²³ rounds to the nearest whole number n, which is then in the lowest bits.
+    // Adding 1.5·2²³ rounds to the nearest integer n and leaves n in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
-    // ln 2 in two parts, so that the difference is exact.
+    // ln 2 is split into two constants, so that x − n·ln 2 is nearly exact.
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
     let mut p = 1.987_569_1e-4;
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = r.mul_add(p, c);
     }
     let y = p.mul_add(r * r, r + 1.0);
-    // Times 2ⁿ.
+    // Multiply by 2ⁿ: n goes into the exponent bits.
     y * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_that_of_f64() {
+    fn exp_agrees_with_f64() {
         for i in -8_600..=8_600 {
             let x = i as f32 * 0.01 + 0.003;
             let exact = f64::from(x).exp();

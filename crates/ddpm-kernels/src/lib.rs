@@ -1,35 +1,35 @@
 //! CPU kernels for small networks of linear layers and SiLU: prediction, gradients, and a training step that updates
-//! the weights while it computes their gradient. No tensor library is needed.
+//! the weights while it computes their gradient. The crate needs no tensor library.
 //!
-//! A network is data, a [`Program`]: a list of operations on numbered [`Slot`]s. B is the number of images, a slot has
-//! the shape [B, patches, width], and each operation writes one new slot:
+//! A [`Program`] describes a network as a list of operations on numbered [`Slot`]s. A slot holds an intermediate result
+//! of shape [B, patches, width], where B is the number of images. Each operation writes one new slot:
 //!
 //! ```text
-//! out = silu?( x Wᵀ + b  (+ add) )        a linear map of one or more slots side by side
+//! out = silu?( x Wᵀ + b  (+ add) )        a linear map of one or more concatenated slots
 //! out = silu?( table[class]  (+ add) )    a row of a table
 //!
 //! silu(z) = z / (1 + e⁻ᶻ)
 //! ```
 //!
-//! The inputs are an image x, a row of a table for each timestep, and a class. The last slot is the output, which has
-//! the shape of the image.
+//! The inputs are an image x, the time embedding of a timestep (a row of a table), and a class. The last slot is the
+//! output, which has the shape of the image.
 //!
 //! | | |
 //! | --- | --- |
 //! | [`Program`] | the description: slots, operations, names and shapes of parameters |
-//! | [`Network`] | carries it out: [`Network::predict`] |
+//! | [`Network`] | executes a program: [`Network::predict`] |
 //! | [`Training`] | weights with the state of their optimizer: [`Training::step`] |
-//! | [`AdamwEma`] | the numbers of one optimizer step |
+//! | [`AdamwEma`] | the coefficients of one optimizer step |
 //!
-//! Each number of a product is one chain of fused multiply-adds in a fixed order. So a result is the same bits alone
-//! and in a batch, on any number of threads, and in every instruction set.
+//! Each element of a matrix product is one chain of fused multiply-adds in a fixed order. So the result for an image
+//! has the same bits alone and in a batch, on any number of threads, and in every instruction set.
 //!
-//! Arguments of the wrong length and indices out of range are errors of the program that calls, so they panic; each
-//! method says which.
+//! Arguments of the wrong length and indices out of range are programming errors of the caller, so they panic; each
+//! method documents its panics.
 //!
 //! # Example
 //!
-//! A network of one hidden layer learns to put out the negative of its input:
+//! A network with one hidden layer learns to output the negative of its input:
 //!
 //! ```
 //! use ddpm_kernels::{AdamwEma, Batch, Init, Inputs, Network, Program, Shape, Training};
@@ -39,10 +39,10 @@
 //! program.silu();
 //! program.linear("output", &[h], program.shape(Program::IMAGE), 1.0, None);
 //!
-//! // Any numbers that differ: a real program draws them as `Parameter::init` says.
+//! // Any distinct numbers; a real program samples them from `Parameter::init`.
 //! let start = |i: usize| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3;
 //! let weights: Vec<Vec<f32>> = program.parameters().iter().map(|p| (0..p.len()).map(start).collect()).collect();
-//! let times = vec![0.0, 1.0]; // the table of a single timestep
+//! let times = vec![0.0, 1.0]; // the time embedding of a single timestep, of width 2
 //! let mut training = Training::new(Network::new(&program, times), &weights, 2);
 //!
 //! let x = [[0.1, 0.4, -0.2, 0.8], [-0.5, 0.3, 0.9, -0.1]];

@@ -1,4 +1,4 @@
-//! A program with its buffers: runs the layers of images and of conditions.
+//! The forward pass: runs the layers that depend on the condition only, and the layers that depend on the image.
 
 use std::{iter::zip, sync::Mutex};
 
@@ -13,38 +13,38 @@ use crate::{
     product::{GROUP, Next, Product},
 };
 
-/// A network that is ready to run.
+/// A network in the form that the kernels execute.
 #[derive(Debug)]
 pub struct Network {
     pub(crate) plan: Plan,
-    /// The length of each parameter.
+    /// The number of values of each parameter.
     pub(crate) lengths: Vec<usize>,
-    /// The row of each timestep, [T, width].
+    /// The time embedding of each timestep, [T, width].
     times: Vec<f32>,
     pub(crate) pixels: usize,
-    /// The pixel at each place of each panel of an image and of the output. The number of pixels stands for a place
-    /// past the edge.
+    /// The pixel index at each position of each panel of an image and of the output; the number of pixels marks
+    /// padding past the edge of the image.
     pub(crate) order: Vec<[usize; PANEL]>,
-    /// Buffers of predictions for the next ones.
+    /// Buffers of finished predictions, reused by later ones.
     pub(crate) buffers: Mutex<Vec<Activations>>,
 }
 
-/// The weights of a [`Network`], laid out for its kernels.
+/// The weights of a [`Network`], in the memory layout of the kernels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights(pub(crate) Vec<Vec<Row>>);
 
-/// The slots of some rows: of images, or of conditions.
+/// The slots for a number of rows, where a row is an image or a condition.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     pub(crate) rows: usize,
     /// The value of each slot.
     pub(crate) values: Vec<Vec<Row>>,
-    /// In training, the slope of SiLU at each number of a slot that ends with it.
+    /// In training, the derivative of SiLU at each value of a slot whose operation ends with SiLU.
     pub(crate) slopes: Vec<Vec<Row>>,
 }
 
-/// The layers that do not depend on the image: their slots for each condition, and the condition of each image. A
-/// condition is a pair of timestep and class.
+/// The results of the layers that do not depend on the image. A condition is a pair of timestep and class; `slots` has
+/// a row for each condition, and `of_row` is the index of each image's condition.
 #[derive(Clone, Copy)]
 pub(crate) struct Conditions<'a> {
     pub(crate) slots: &'a Activations,
@@ -52,16 +52,21 @@ pub(crate) struct Conditions<'a> {
 }
 
 impl Network {
-    /// A network with a table of timesteps, [T, width] row by row.
+    /// A network with the time embedding of each timestep, [T, width] in row-major order.
     ///
     /// # Panics
     ///
-    /// If the program has no operation or breaks a rule of [`Program`], or the table is not of whole rows.
+    /// If the program has no operation or breaks a rule of [`Program`], or the length of `times` is not a multiple of
+    /// the width.
     #[must_use]
     pub fn new(program: &Program, times: Vec<f32>) -> Self {
         let (image, width) = (program.shape(Program::IMAGE), program.shape(Program::TIME).width);
         assert!(!program.ops().is_empty(), "a program without operations");
-        assert_eq!(times.len() % width, 0, "the table of timesteps is not of whole rows");
+        assert_eq!(
+            times.len() % width,
+            0,
+            "the length of the table of timesteps is not a multiple of its width"
+        );
         let mut order = vec![[program.pixels(); PANEL]; image.panels()];
         for (i, &pixel) in program.order().iter().enumerate() {
             let place = image.place(i);
@@ -77,7 +82,7 @@ impl Network {
         }
     }
 
-    /// Weights from lists in the order of [`Program::parameters`].
+    /// Packs parameters, given in the order of [`Program::parameters`], into the layout of the kernels.
     ///
     /// # Panics
     ///
@@ -91,7 +96,7 @@ impl Network {
     ///
     /// # Panics
     ///
-    /// If the weights are of another network.
+    /// If the weights belong to another network.
     #[must_use]
     pub fn unpack(&self, weights: &Weights) -> Vec<Vec<f32>> {
         let mut parameters: Vec<Vec<f32>> = self.lengths.iter().map(|&length| vec![0.0; length]).collect();
@@ -101,12 +106,12 @@ impl Network {
         parameters
     }
 
-    /// A zero for each weight.
+    /// Zeros in the shape of the weights.
     pub(crate) fn zeros(&self) -> Weights {
         Weights(self.plan.layers().map(Layer::zeros).collect())
     }
 
-    /// Runs the layers of conditions, one for each timestep and class, into `slots`.
+    /// Runs the layers that depend on the condition only, with a row of `slots` for each pair of timestep and class.
     pub(crate) fn run_conditions(
         &self,
         weights: &Weights,
@@ -129,7 +134,7 @@ impl Network {
         }
     }
 
-    /// Runs the layers of images, whose pixels are in `slots`.
+    /// Runs the layers that depend on the image; the caller has written the pixels to `slots`.
     pub(crate) fn run_images(&self, weights: &Weights, slots: &mut Activations, conditions: Conditions<'_>) {
         let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
         for (layer, weight) in layers {
@@ -140,7 +145,7 @@ impl Network {
 }
 
 impl Activations {
-    /// Makes room for `rows` rows in the slots that are wanted; what the others held does not matter.
+    /// Makes room for `rows` rows in each slot for which `wanted` is true. The other slots keep arbitrary values.
     pub(crate) fn resize(&mut self, rows: usize, shapes: &[Shape], wanted: impl Fn(Slot) -> bool) {
         self.rows = rows;
         self.values.resize(shapes.len(), Vec::new());
@@ -152,7 +157,7 @@ impl Activations {
         }
     }
 
-    /// Runs a layer; what it adds comes from `conditions` if they are given.
+    /// Runs a layer. If `conditions` is `Some`, the layer's `add` is a slot of the conditions, else a slot of its own.
     fn run(&mut self, layer: &Layer, all: &[Row], conditions: Option<Conditions<'_>>) {
         if self.rows == 0 {
             return;
@@ -169,7 +174,7 @@ impl Activations {
         let task = |first: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
             for (panel, (out, weight)) in zip(out.chunks_mut(rows), weight.chunks(stride)).enumerate() {
                 let add = add.map(|add| &add[(first + panel) * add_rows..][..add_rows]);
-                // A condition is that of an image, for all its patches.
+                // All patches of an image share its condition.
                 for out in out.chunks_mut(if of_row.is_some() { images } else { rows }) {
                     let add = add.map(|add| (add, of_row));
                     Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });

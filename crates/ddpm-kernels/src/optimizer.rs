@@ -1,11 +1,11 @@
-//! AdamW together with the moving average of the weights.
+//! AdamW fused with the exponential moving average (EMA) of the weights.
 
 use pulp::{Simd, WithSimd};
 
 use crate::panel::{PANEL, Row};
 
-/// The numbers of a step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and of the moving average of the
-/// weights, rounded to f32. Step k = 0, 1, … with the gradient g is
+/// The coefficients of one step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and of the weights' moving
+/// average, rounded to f32. Step k = 0, 1, … with the gradient g is
 ///
 /// ```text
 /// m ← β₁m + (1−β₁)g      v ← β₂v + (1−β₂)g²
@@ -18,9 +18,9 @@ pub struct AdamwEma {
     pub first: [f32; 2],
     /// β₂ and 1 − β₂.
     pub second: [f32; 2],
-    /// Keeps the division finite.
+    /// Added to the denominator, so that the division stays finite.
     pub eps: f32,
-    /// 1 − lr·λ, by which a matrix decays. Biases do not decay.
+    /// 1 − lr·λ, the factor of weight decay for matrices. Biases do not decay.
     pub keep: f32,
     /// lr / (1 − β₁ᵏ⁺¹).
     pub rate: f32,
@@ -31,7 +31,7 @@ pub struct AdamwEma {
 }
 
 impl AdamwEma {
-    /// A step of one weight `w` with its moments `m` and `v` and its average `ema`.
+    /// Updates one weight `w`, its moments `m` and `v` and its average `ema`.
     #[inline(always)]
     pub fn update(&self, gradient: f32, w: &mut f32, m: &mut f32, v: &mut f32, ema: &mut f32) {
         let Self { first: [b1, c1], second: [b2, c2], eps, keep, rate, second_scale, ema: [d, e] } = *self;
@@ -42,25 +42,25 @@ impl AdamwEma {
     }
 }
 
-/// A part of the state of a network in training: one number for each weight.
+/// A part of the training state; each part holds one number for each weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatePart {
     /// The moving average of the weights.
     Ema,
-    /// The moving average of the gradients, m.
+    /// The first moment m: the moving average of the gradients.
     First,
-    /// The moving average of the squared gradients, v.
+    /// The second moment v: the moving average of the squared gradients.
     Second,
     /// The weights.
     Weights,
 }
 
 impl StatePart {
-    /// All parts, by name.
+    /// All parts, in alphabetical order.
     pub const ALL: [Self; 4] = [Self::Ema, Self::First, Self::Second, Self::Weights];
 }
 
-/// A step of some rows of weights, in one pass over memory.
+/// An optimizer step for rows of weights, in one pass over memory.
 pub(crate) struct Update<'a> {
     pub(crate) step: AdamwEma,
     pub(crate) gradient: &'a [Row],

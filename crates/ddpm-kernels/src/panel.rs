@@ -1,13 +1,13 @@
 //! The memory layout of matrices: panels of sixteen features.
 //!
-//! Activations [B, width] are `width/16` panels of B rows; a weight [outputs, inputs] is `outputs/16` panels of a row
-//! for each input. A width that sixteen does not divide is filled up with zeros. So a loop over a panel reads memory
-//! in order, and a row fills one register or two.
+//! Activations [B, width] are stored as `width/16` panels of B rows. A weight [outputs, inputs] is stored as
+//! `outputs/16` panels with a row for each input. A width that is not a multiple of sixteen is padded with zeros. So a
+//! loop over a panel reads memory in order, and a row fills one or two registers.
 
-/// The number of features side by side in a panel: one 512-bit register, or two of 256.
+/// The number of features of a panel: one 512-bit register of f32, or two of 256 bits.
 pub(crate) const PANEL: usize = 16;
 
-/// Sixteen features next to each other, of an image or of a weight: a line of cache.
+/// Sixteen neighbouring features of an image or a weight: 64 bytes, one cache line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Row(pub(crate) [f32; PANEL]);
@@ -22,8 +22,8 @@ pub(crate) fn panels(width: usize) -> usize {
     width.div_ceil(PANEL)
 }
 
-/// Images as they usually lie, [B, width] one after another, into panels whose places hold the pixels that `order`
-/// says, and zero where it says `width`; `to` has a row for each image and panel.
+/// Copies images [B, width] in row-major order into panels. `order` gives the pixel of each position of each panel; the
+/// value `width` stands for padding, which becomes 0. `to` has a row for each panel and image.
 pub(crate) fn to_panels(images: &[f32], width: usize, order: &[[usize; PANEL]], to: &mut [Row]) {
     let batch = images.len().checked_div(width).unwrap_or(0);
     for (rows, pixels) in to.chunks_mut(batch.max(1)).zip(order) {
@@ -33,7 +33,7 @@ pub(crate) fn to_panels(images: &[f32], width: usize, order: &[[usize; PANEL]], 
     }
 }
 
-/// The way back from [`to_panels`].
+/// The inverse of [`to_panels`].
 pub(crate) fn from_panels(from: &[Row], width: usize, order: &[[usize; PANEL]], images: &mut [f32]) {
     let batch = images.len().checked_div(width).unwrap_or(0);
     for (rows, pixels) in from.chunks(batch.max(1)).zip(order) {
@@ -47,11 +47,11 @@ pub(crate) fn from_panels(from: &[Row], width: usize, order: &[[usize; PANEL]], 
     }
 }
 
-/// A panel of Wᵀ, a row for each output, from the panels of W, each `stride` rows long: the sixteen inputs from
-/// `first` on.
+/// Writes one panel of Wᵀ: the sixteen inputs from `first` on, with a row for each output. `weight` holds the panels
+/// of W, each of `stride` rows.
 pub(crate) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [Row]) {
     for (panel, to) in weight.chunks_exact(stride).zip(to.chunks_exact_mut(PANEL)) {
-        // Row by row into columns: the other way round would be compiled to gathers, which are slower.
+        // Reads rows and writes columns: with the loops exchanged, the compiler emits gathers, which are slower.
         for (input, from) in panel[first..first + PANEL].iter().enumerate() {
             for (to, &value) in to.iter_mut().zip(&from.0) {
                 to.0[input] = value;
@@ -60,14 +60,14 @@ pub(crate) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [R
     }
 }
 
-/// Asks for a row that will be needed soon; where there is no such instruction, it does nothing.
+/// Prefetches a row into the cache; does nothing on processors other than x86-64.
 ///
-/// This is the one place of the libraries with `unsafe` code.
+/// This is the only `unsafe` code of the library crates.
 #[inline(always)]
 #[allow(unsafe_code, reason = "the instruction takes a pointer")]
 pub(crate) fn prefetch(row: &Row) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which neither reads nor writes; and a reference is an address that could be read.
+    // SAFETY: the instruction is a hint, which does not access memory, and a reference is a valid address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch(row.0.as_ptr().cast(), _MM_HINT_T0);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn images_come_back_from_panels() {
+    fn from_panels_inverts_to_panels() {
         for (batch, width) in [(3, 37), (1, 16), (5, 7), (0, 20)] {
             let images: Vec<f32> = (0..batch * width).map(|i| i as f32).collect();
             let order: Vec<[usize; PANEL]> = (0..panels(width))

@@ -1,32 +1,34 @@
-//! The operations of a [`Program`] in the form in which the kernels run them.
+//! The operations of a [`Program`] as layers for the kernels.
 
 use crate::{
     Map, Op, Program, Shape, Slot,
     panel::{PANEL, Row, panels},
 };
 
-/// `out = x Wᵀ (+ b) (+ add)`, then SiLU if there is `silu`.
+/// `out = x Wᵀ (+ b) (+ add)`, then SiLU if `silu` is true.
 ///
-/// A slot is `panels(width)` panels of a row for each patch and image, of the first patch first. So for a layer of
-/// patches they are more images; and for one that reads the whole slot each patch of a panel is a panel.
+/// A slot has `panels(width)` panels with a row for each patch and image, ordered by patch. So a layer that works patch
+/// by patch treats the patches as further images, and a layer that reads the whole slot treats each patch of a panel
+/// as a panel of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     pub(crate) x: Slot,
     pub(crate) add: Option<Slot>,
     pub(crate) silu: bool,
     pub(crate) out: Slot,
-    /// How many rows it has for each image.
+    /// The number of rows for each image.
     pub(crate) patches: usize,
-    /// Of one row.
+    /// The shape of the input of one row.
     pub(crate) inputs: Shape,
+    /// The shape of the output of one row.
     pub(crate) outputs: Shape,
-    /// Where W is among the parameters.
+    /// The location of W in the parameters.
     matrix: Matrix,
-    /// The parameter that is b.
+    /// The index of the parameter b.
     pub(crate) bias: Option<usize>,
 }
 
-/// The number of W[output, input] in its parameter is `first + output · by_output + input · by_input`.
+/// W as part of a parameter: W[output, input] has the index `first + output · by_output + input · by_input`.
 #[derive(Clone, Copy, Debug)]
 struct Matrix {
     parameter: usize,
@@ -35,12 +37,12 @@ struct Matrix {
     by_input: usize,
 }
 
-/// The layers in the order in which they can be run, and their slots.
+/// The layers in an order in which they can be run, and their slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Layers that depend on timestep and class only.
+    /// The layers that depend on timestep and class only.
     pub(crate) conditions: Vec<Layer>,
-    /// Layers that depend on the image.
+    /// The layers that depend on the image.
     pub(crate) images: Vec<Layer>,
     /// The shape of each slot.
     pub(crate) shapes: Vec<Shape>,
@@ -50,8 +52,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A linear map of several slots becomes one layer for each: the sum goes on where the slot before ended,
-    /// and the part that does not depend on the image is known before it.
+    /// A linear map of several slots becomes one layer for each slot, and each layer adds the result of the previous
+    /// one. The layers that do not depend on the image come first, so their results can be shared by images.
     pub(crate) fn new(program: &Program) -> Self {
         let mut plan = Self {
             conditions: Vec::new(),
@@ -98,7 +100,7 @@ impl Plan {
                     plan.of_image.push(false);
                 }
                 let of_image = plan.of_image[x];
-                // A layer reads x where it runs, and only layers of images see both.
+                // A layer that runs for conditions cannot read slots of images; a layer that runs for images reads both.
                 assert!(of_image || add.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
                 assert!(add.is_none_or(|add| add >= Program::INPUTS), "an input is added");
                 plan.of_image[slot] = of_image;
@@ -117,12 +119,12 @@ impl Plan {
         plan
     }
 
-    /// All layers, those of conditions first: the order of lists of weights.
+    /// All layers, first those that depend on the condition only. [`Weights`](crate::Weights) has the same order.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.conditions.iter().chain(&self.images)
     }
 
-    /// How many layers read each slot; inputs count as not read, since nobody asks for their gradient.
+    /// The number of layers that read each slot; 0 for the inputs, whose gradient is not needed.
     pub(crate) fn readers(&self) -> Vec<usize> {
         let mut readers = vec![0; self.shapes.len()];
         for layer in self.layers() {
@@ -135,34 +137,35 @@ impl Plan {
 }
 
 impl Layer {
-    /// Rows of a panel of the weight: one for each input, and the bias.
+    /// The number of rows in a panel of the weight: one for each input, and one for the bias.
     pub(crate) fn stride(&self) -> usize {
         self.inputs.panels() * PANEL + 1
     }
 
-    /// Rows of the whole weight.
+    /// The number of rows of all panels of the weight.
     pub(crate) fn rows(&self) -> usize {
         self.outputs.panels() * self.stride()
     }
 
-    /// Zeros for the weight or for something that lies like it.
+    /// Zeros in the layout of the weight.
     pub(crate) fn zeros(&self) -> Vec<Row> {
         vec![Row::ZERO; self.rows()]
     }
 
-    /// The weight in panels.
+    /// Packs the weight into panels.
     pub(crate) fn pack(&self, parameters: &[Vec<f32>]) -> Vec<Row> {
         let mut rows = self.zeros();
         self.for_each(|row, lane, parameter, at| rows[row].0[lane] = parameters[parameter][at]);
         rows
     }
 
-    /// The way back from [`Layer::pack`].
+    /// The inverse of [`Layer::pack`].
     pub(crate) fn unpack(&self, rows: &[Row], parameters: &mut [Vec<f32>]) {
         self.for_each(|row, lane, parameter, at| parameters[parameter][at] = rows[row].0[lane]);
     }
 
-    /// Calls `f` with each number's row and place in the row, and with its parameter and place in that.
+    /// Calls `f(row, lane, parameter, index)` for each number of the weight and the bias: its position in the panels,
+    /// and its position in the parameters.
     fn for_each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Matrix { parameter, first, by_output, by_input } = self.matrix;
         for output in 0..self.outputs.size() {
@@ -180,12 +183,12 @@ impl Layer {
 }
 
 impl Shape {
-    /// The panels of a slot, each of a row for each image.
+    /// The number of panels of a slot, counting each patch of a panel as a panel of one row for each image.
     pub(crate) fn panels(self) -> usize {
         panels(self.width) * self.patches
     }
 
-    /// Where number `i` of an image, patch after patch, lies in the panels of a slot, lane by lane.
+    /// The position of feature `i` of an image (in the order of the patches) in the panels of a slot, counted in lanes.
     pub(crate) fn place(self, i: usize) -> usize {
         let (patch, i) = (i.div_euclid(self.width), i % self.width);
         (i.div_euclid(PANEL) * self.patches + patch) * PANEL + i % PANEL

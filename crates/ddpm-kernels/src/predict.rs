@@ -1,4 +1,4 @@
-//! Prediction: many images at one timestep.
+//! Prediction for a batch of images, split into blocks for the threads.
 
 use std::iter::zip;
 
@@ -10,17 +10,19 @@ use crate::{
     panel::{from_panels, to_panels},
 };
 
-/// Images that go through all layers together at most: those of the built-in model's size fit in a core's second
-/// cache.
+/// The largest number of images that go through all layers together. With the built-in model, the activations of such
+/// a block fit in a core's second-level cache.
 const MAX_BLOCK: usize = 96;
 
-/// Images below which threads share panels, not images: each thread reads all weights for its images.
+/// The smallest number of images of a block. Each block reads all weights, so with fewer images the threads share the
+/// panels of a block instead.
 const MIN_BLOCK: usize = 16;
 
 impl Network {
-    /// The output for the images `x`, both [B, pixels] image by image, with a timestep and a class for each.
+    /// Evaluates the network on the images `x`, with a timestep and a class for each, and writes its output to `out`.
+    /// Both are [B, pixels] in row-major order.
     ///
-    /// The result for an image does not depend on the others, bit for bit.
+    /// The result for an image does not depend on the other images, bit for bit.
     ///
     /// # Panics
     ///
@@ -29,14 +31,14 @@ impl Network {
         let batch = classes.len();
         let size = batch * self.pixels;
         assert_eq!((x.len(), out.len(), t.len()), (size, size, batch));
-        // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
+        // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
         rayon::scope(|_| self.predict_in_pool(weights, x, t, classes, out));
     }
 
     fn predict_in_pool(&self, weights: &Weights, x: &[f32], t: &[usize], classes: &[u32], out: &mut [f32]) {
         let batch = classes.len();
         let conditions: Vec<(usize, u32)> = zip(t.iter().copied(), classes.iter().copied()).collect();
-        // Each condition once: in sampling all images are at one timestep, and there are few classes.
+        // Runs each distinct condition once: in sampling all images share a timestep, and there are few classes.
         let mut distinct = conditions.clone();
         distinct.sort_unstable();
         distinct.dedup();
@@ -58,13 +60,14 @@ impl Network {
         self.give_back(shared);
     }
 
-    /// Buffers for `rows` rows of the slots that are wanted, perhaps those of an earlier prediction.
+    /// Returns buffers for `rows` rows of the slots for which `wanted` is true; reuses buffers of an earlier prediction.
     fn take(&self, rows: usize, wanted: impl Fn(Slot) -> bool) -> Activations {
         let mut slots = self.buffers.lock().ok().and_then(|mut buffers| buffers.pop()).unwrap_or_default();
         slots.resize(rows, &self.plan.shapes, wanted);
         slots
     }
 
+    /// Keeps buffers for later predictions.
     fn give_back(&self, slots: Activations) {
         if let Ok(mut buffers) = self.buffers.lock() {
             buffers.push(slots);
@@ -72,10 +75,11 @@ impl Network {
     }
 }
 
-/// How many of `batch` images go through the layers together: equal parts, a whole number for each thread.
+/// The number of images of a block: `batch` divided into nearly equal blocks, whose number is a multiple of `threads`
+/// unless the blocks would be too small.
 fn block(batch: usize, threads: usize) -> usize {
-    let most = batch.div_euclid(MIN_BLOCK).max(1);
-    let parts = batch.div_ceil(MAX_BLOCK).next_multiple_of(threads.max(1)).min(most);
+    let max_parts = batch.div_euclid(MIN_BLOCK).max(1);
+    let parts = batch.div_ceil(MAX_BLOCK).next_multiple_of(threads.max(1)).min(max_parts);
     batch.div_ceil(parts.max(1)).max(1)
 }
 
@@ -84,7 +88,8 @@ mod tests {
     use super::*;
     use crate::{Inputs, Shape};
 
-    /// With several threads, a buffer comes back in any order: of images, of conditions, and of any size.
+    /// With several threads, buffers return in any order, so a reused buffer may have served images or conditions and
+    /// may have any size.
     #[test]
     fn buffers_of_images_serve_conditions() {
         let mut program = Program::new(Inputs { rows: 3, cols: 4, patch: 4, time: 4, classes: 6 });

@@ -1,8 +1,8 @@
 //! Matrix products of panels.
 //!
-//! Each number of a product is one chain of fused multiply-adds, over the inputs from the first to the last,
-//! and no other operation. So it is the same bits in any tile, any batch, on any number of threads, and in
-//! each instruction set that has a fused multiply-add; how the loops are cut is free.
+//! Each element of a product is one chain of fused multiply-adds over the inputs, from the first to the last, and no
+//! other operation. So it has the same bits in any tile, in any batch, on any number of threads and in every instruction
+//! set with a fused multiply-add. The tiling of the loops is therefore free.
 
 use pulp::{Simd, WithSimd};
 
@@ -12,14 +12,15 @@ use crate::{
     panel::{PANEL, Row, prefetch},
 };
 
-/// Rows of a weight's panel that stay in the first cache while all images pass.
+/// The number of rows of a weight's panel that stay in the first-level cache while all images are multiplied by them.
 const DEPTH: usize = 512;
 
-/// Images over which a weight's gradient is summed while they stay in the first cache.
+/// The number of images over which a weight's gradient is summed while they stay in the first-level cache.
 const IMAGES: usize = 192;
 
-/// `out += x Wᵀ` for some panels of outputs: `out` has `batch` rows for each, `weight` has `stride`, one for each
-/// input and perhaps one more, and `x` has its own panels of `batch` rows.
+/// `out += x Wᵀ` for one or more panels of outputs. `out` has `batch` rows for each panel of outputs, and `x` has
+/// `batch` rows for each panel of inputs. `weight` has `stride` rows for each panel of outputs: one for each input, and
+/// optionally the bias, which is not read.
 pub(crate) struct Product<'a> {
     pub(crate) weight: &'a [Row],
     pub(crate) stride: usize,
@@ -29,8 +30,8 @@ pub(crate) struct Product<'a> {
     pub(crate) next: Next<'a>,
 }
 
-/// The weights that the product after this one reads, fetched from memory meanwhile: with each sixteen inputs,
-/// sixteen rows, which start at `first` and again `stride` rows further each time.
+/// The weights that the next product reads; this product prefetches them. With each sixteen inputs it prefetches
+/// sixteen rows: first those from `first` on, then those `stride` rows further, and so on.
 #[derive(Clone, Copy)]
 pub(crate) struct Next<'a> {
     pub(crate) rows: &'a [Row],
@@ -65,7 +66,7 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// With registers of a `V`th of a panel, and at most `N` images in registers.
+    /// Runs the product with `V` registers for each row, and at most `N` images in registers.
     #[inline(always)]
     fn run<S: Simd, const V: usize, const N: usize>(self, simd: S) {
         let Self { weight, stride, x, batch, out, next } = self;
@@ -80,7 +81,7 @@ impl Product<'_> {
     }
 }
 
-/// One panel of outputs, in tiles of at most `N` images, all nearly equally large.
+/// Computes one panel of outputs in tiles of nearly equal size, of at most `N` images.
 #[inline(always)]
 fn panel<S: Simd, const V: usize, const N: usize>(
     simd: S,
@@ -118,7 +119,7 @@ fn panel<S: Simd, const V: usize, const N: usize>(
     }
 }
 
-/// `N` images from `first` on, in registers from the first input to the last.
+/// Computes a tile: `N` images from `first` on, whose sums stay in registers from the first input to the last.
 #[inline(always)]
 fn tile_of<S: Simd, const V: usize, const N: usize>(
     simd: S,
@@ -155,24 +156,25 @@ fn tile_of<S: Simd, const V: usize, const N: usize>(
     }
 }
 
-/// A row in registers.
+/// Loads a row into registers.
 #[inline(always)]
 fn vectors<S: Simd, const V: usize>(row: &Row) -> [S::f32s; V] {
     let (vectors, _) = S::as_simd_f32s(&row.0);
     std::array::from_fn(|v| vectors[v])
 }
 
-/// Registers into a row.
+/// Stores registers into a row.
 #[inline(always)]
 fn store<S: Simd, const V: usize>(vectors: &[S::f32s; V], row: &mut Row) {
     let (to, _) = S::as_mut_simd_f32s(&mut row.0);
     to[..V].copy_from_slice(vectors);
 }
 
-/// The panels of [`one_image`].
+/// The number of panels that [`one_image`] computes together.
 pub(crate) const GROUP: usize = 4;
 
-/// Several panels of outputs for one image: one alone would wait for each multiply-add before the next.
+/// Computes several panels of outputs for one image: with a single panel, each multiply-add would wait for the one
+/// before.
 #[inline(always)]
 fn one_image<S: Simd, const V: usize>(
     simd: S,
@@ -199,8 +201,8 @@ fn one_image<S: Simd, const V: usize>(
     }
 }
 
-/// The gradient of one panel of a weight, ∂outᵀ x, and the optimiser's step with it, sixteen inputs at a time:
-/// `upstream` is the panel of ∂out, a row for each image, and `x` has its own panels.
+/// Computes the gradient ∂outᵀ x of one panel of a weight and takes the optimizer step, sixteen inputs at a time.
+/// `upstream` is the panel of ∂out, with a row for each image, and `x` holds the panels of the inputs.
 pub(crate) struct WeightGradient<'a> {
     pub(crate) upstream: &'a [Row],
     pub(crate) x: &'a [Row],
@@ -221,7 +223,7 @@ impl WithSimd for WeightGradient<'_> {
         let state = weight.chunks_exact_mut(PANEL).zip(first.chunks_exact_mut(PANEL));
         let state = state.zip(second.chunks_exact_mut(PANEL).zip(ema.chunks_exact_mut(PANEL)));
         for (((weight, first), (second, ema)), x) in state.zip(x.chunks_exact(batch)) {
-            // They come from memory while the gradient is computed.
+            // Loads the state into the cache while the gradient is computed.
             for rows in [&*weight, first, second, ema] {
                 rows.iter().for_each(prefetch);
             }
@@ -247,7 +249,8 @@ impl WithSimd for WeightGradient<'_> {
     }
 }
 
-/// `N` inputs of a panel from `first` on, in registers from the first image to the last.
+/// Adds the gradient of `N` inputs of a panel from `first` on; the sums stay in registers from the first image to the
+/// last.
 #[inline(always)]
 fn inputs<S: Simd, const V: usize, const N: usize>(
     simd: S,

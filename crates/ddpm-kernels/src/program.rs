@@ -1,14 +1,14 @@
 //! The description of a network: a list of operations on numbered slots.
 
-/// The number of an intermediate result. The first ones are the inputs, the last one is the output.
+/// The index of an intermediate result. The first three slots are the inputs, the last slot is the output.
 pub type Slot = usize;
 
-/// The shape of a slot: [B, patches, width]. A slot that is not divided into patches has one.
+/// The shape of a slot for one image: [patches, width]. A slot that is not divided into patches has one patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// The number of patches.
     pub patches: usize,
-    /// The features of a patch.
+    /// The number of features of a patch.
     pub width: usize,
 }
 
@@ -19,14 +19,14 @@ impl Shape {
         Self { patches: 1, width }
     }
 
-    /// All features of an image.
+    /// The number of features of an image: `patches · width`.
     #[must_use]
     pub fn size(self) -> usize {
         self.patches * self.width
     }
 }
 
-/// The inputs of a network; all numbers are at least 1.
+/// The sizes of a network's inputs, all at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// Rows of an image in pixels.
@@ -35,16 +35,17 @@ pub struct Inputs {
     pub cols: usize,
     /// The side of a square patch in pixels. An image that fits into one patch is not divided.
     pub patch: usize,
-    /// The width of the table of timesteps.
+    /// The width of the time embedding.
     pub time: usize,
-    /// The number of classes; a class stands as a one-hot row of this width.
+    /// The number of classes, which is the width of the one-hot class input.
     pub classes: usize,
 }
 
-/// An operation: a linear map, plus the slot `add` if there is one, and then SiLU if `silu`.
+/// An operation: a linear map, plus the slot `add` if it is `Some`, then SiLU if `silu` is true.
 ///
-/// With `patches` > 1 the map is that of one patch, the same for all patches; what it reads and adds has as many
-/// patches or one for all. With one it reads the whole of each slot, patch after patch.
+/// With `patches` > 1, the same map is applied to each patch; each slot that the operation reads or adds has `patches`
+/// patches, or one patch shared by all. With `patches` = 1, the map reads all features of each slot, in the order of
+/// the patches.
 #[derive(Clone, Debug)]
 pub struct Op {
     /// The linear map.
@@ -55,14 +56,14 @@ pub struct Op {
     pub add: Option<Slot>,
     /// Whether SiLU follows.
     pub silu: bool,
-    /// The slot that is written: always the next one.
+    /// The slot that is written: the first one after all earlier slots.
     pub out: Slot,
 }
 
 /// The linear part of an operation. Weights are indices into [`Program::parameters`].
 #[derive(Clone, Debug)]
 pub enum Map {
-    /// `x Wᵀ + b` with the slots `x` side by side, and the bias in the parameter after `weight`.
+    /// `x Wᵀ + b`, where x is the concatenation of the slots `x`, and b is the parameter after `weight`.
     Linear {
         /// The slots that are read.
         x: Vec<Slot>,
@@ -105,21 +106,21 @@ impl Parameter {
     }
 }
 
-/// Floating-point operations of a network's matrix products for one image; a multiply-add counts as two.
+/// The number of floating-point operations of a network's matrix products for one image; a multiply-add counts as two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlopCount {
-    /// A prediction while sampling. Operations that depend on timestep and class alone run once for all images
+    /// One network evaluation in sampling. Operations that depend on timestep and class only run once for all images
     /// and are not counted.
     pub predict: usize,
-    /// A training step: the forward pass, the gradient of every weight, and the gradient of everything that a layer
+    /// A training step: the forward pass, the gradient of every weight, and the gradient of every slot that a layer
     /// reads except the network's inputs.
     pub train: usize,
 }
 
-/// A network as data.
+/// The description of a network as a list of operations.
 ///
-/// Operations that depend on timestep and class only, and not on the image, are run once for all images that share
-/// them. So an operation without the image must not add a slot with it, and no operation adds an input.
+/// Operations that depend on timestep and class only are run once for all images that share both. So an operation that
+/// does not read the image must not add a slot that depends on it. No operation may add an input slot.
 #[derive(Clone, Debug)]
 pub struct Program {
     shapes: Vec<Shape>,
@@ -132,20 +133,20 @@ pub struct Program {
 impl Program {
     /// The input image x.
     pub const IMAGE: Slot = 0;
-    /// The input row of the timestep's table.
+    /// The input time embedding.
     pub const TIME: Slot = 1;
     /// The input class, one-hot.
     pub const CLASS: Slot = 2;
     /// The number of inputs.
     pub(crate) const INPUTS: usize = 3;
 
-    /// A program without operations. Patches are squares from the first row and column on, row by row; the last ones
-    /// may go past the edge of the image, where the input is 0.
+    /// A program without operations. The patches are squares in row-major order from the first row and column on. The
+    /// last patches may extend past the edge of the image, where the input is 0.
     #[must_use]
     pub fn new(inputs: Inputs) -> Self {
         let Inputs { rows, cols, patch, time, classes } = inputs;
-        let whole = patch >= rows.max(cols);
-        let [height, width] = if whole { [rows, cols] } else { [patch, patch] };
+        let single_patch = patch >= rows.max(cols);
+        let [height, width] = if single_patch { [rows, cols] } else { [patch, patch] };
         let (down, across) = (rows.div_ceil(height), cols.div_ceil(width));
         let pixel = |i: usize| {
             let (patch, place) = (i.div_euclid(height * width), i % (height * width));
@@ -163,21 +164,23 @@ impl Program {
         }
     }
 
-    /// Adds a linear map of the slots `x` side by side, from all their features to all features of `shape`, and
-    /// returns the slot that it writes.
+    /// Adds a linear map from all features of the concatenated slots `x` to all features of `shape`, and returns the
+    /// slot that it writes.
     ///
-    /// The weight [outputs, inputs] starts with the variance `gain`²/(3·inputs), which is PyTorch's for a gain of 1,
-    /// or as zeros for a gain of 0; the bias starts as zeros. They are named `NAME.weight` and `NAME.bias`.
+    /// The weight `NAME.weight`, [outputs, inputs], is initialised with the variance `gain`²/(3·inputs), which equals
+    /// PyTorch's default for a gain of 1, or with zeros for a gain of 0. The bias `NAME.bias` is initialised with zeros.
     pub fn linear(&mut self, name: &str, x: &[Slot], shape: Shape, gain: f64, add: Option<Slot>) -> Slot {
         self.map(name, x, shape, 1, gain, add)
     }
 
-    /// [`Program::linear`] of each patch of `shape` by itself, with the same weight for all patches and a gain of 1.
+    /// Adds a linear map of each patch separately, with the same weight for all patches and a gain of 1; otherwise like
+    /// [`Program::linear`].
     pub fn local(&mut self, name: &str, x: &[Slot], shape: Shape, add: Option<Slot>) -> Slot {
         self.map(name, x, shape, shape.patches, 1.0, add)
     }
 
-    /// Adds a table with a row for each class, named `NAME.weight`, to the slot `add`.
+    /// Adds a class embedding, the table `NAME.weight` with a row for each class, to the slot `add`. Returns the slot
+    /// with the sum.
     pub fn class(&mut self, name: &str, add: Slot) -> Slot {
         let (table, shape) = (self.parameters.len(), self.shapes[add]);
         let (name, weight) = (format!("{name}.weight"), vec![self.shapes[Self::CLASS].width, shape.width]);
@@ -185,7 +188,7 @@ impl Program {
         self.push(Map::Class { table }, shape, 1, Some(add))
     }
 
-    /// Ends the last operation with SiLU.
+    /// Applies SiLU to the result of the last operation.
     pub fn silu(&mut self) {
         if let Some(op) = self.ops.last_mut() {
             op.silu = true;
@@ -208,14 +211,14 @@ impl Program {
         self.shapes.len()
     }
 
-    /// Pixels of an image.
+    /// The number of pixels of an image.
     #[must_use]
     pub fn pixels(&self) -> usize {
         self.pixels
     }
 
-    /// The pixel that each feature of the image's slot and of the output holds, patch after patch; past the edge of an
-    /// image, the number of pixels.
+    /// The pixel index of each feature of the image slot and of the output, in the order of the patches; the number of
+    /// pixels for padding past the edge of the image.
     #[must_use]
     pub fn order(&self) -> &[usize] {
         &self.order
@@ -233,14 +236,14 @@ impl Program {
         &self.parameters
     }
 
-    /// The cost of the matrix products.
+    /// The floating-point operations of the matrix products.
     #[must_use]
     pub fn flop_count(&self) -> FlopCount {
         let mut of_image = vec![false; self.shapes.len()];
         of_image[Self::IMAGE] = true;
         let mut count = FlopCount { predict: 0, train: 0 };
         for Op { map, patches, out, .. } in &self.ops {
-            // A row of a table is looked up.
+            // The class embedding is a table lookup and needs no operations.
             let Map::Linear { x, .. } = map else { continue };
             of_image[*out] = x.iter().any(|&slot| of_image[slot]);
             for &slot in x {
@@ -254,7 +257,7 @@ impl Program {
         count
     }
 
-    /// The features that a map of one of `patches` patches reads of the slots.
+    /// The number of features that a map reads from the slots for one of `patches` patches.
     pub(crate) fn inputs(&self, slots: &[Slot], patches: usize) -> usize {
         slots.iter().map(|&slot| self.shapes[slot].size().div_euclid(patches)).sum()
     }

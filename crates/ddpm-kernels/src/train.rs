@@ -1,4 +1,4 @@
-//! Training: a batch forward, its loss, and backward with the optimizer's step.
+//! Training: the forward pass of a batch, its loss, and the backward pass fused with the optimizer step.
 
 use std::iter::zip;
 
@@ -10,7 +10,7 @@ use crate::{
     panel::{PANEL, Row},
 };
 
-/// A network in training: its weights, the state of their optimizer, and buffers for a batch.
+/// A network in training: its weights, the optimizer state, and buffers for a batch.
 #[derive(Debug)]
 pub struct Training {
     network: Network,
@@ -18,14 +18,14 @@ pub struct Training {
     workspace: Workspace,
 }
 
-/// The conditions and weights of a batch; all lists have its length.
+/// The timestep, class and loss weight of each image of a batch; all lists have the batch's length.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The timestep of each image.
     pub t: &'a [usize],
     /// The class of each image.
     pub classes: &'a [u32],
-    /// The weight of each image's squared error.
+    /// The weight of each image's squared error in the loss.
     pub weights: &'a [f32],
 }
 
@@ -37,19 +37,19 @@ pub(crate) struct State {
     pub(crate) ema: Weights,
 }
 
-/// The intermediates of a batch and their gradients.
+/// The intermediate results of a batch and their gradients.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) images: Activations,
     pub(crate) conditions: Activations,
-    /// The gradient with respect to each slot, before its SiLU; slots of inputs have none.
+    /// The gradient of the loss with respect to each slot before its SiLU; empty for input slots.
     pub(crate) gradients: Vec<Vec<Row>>,
     of_row: Vec<usize>,
 }
 
 impl Training {
-    /// Starts with the given parameters, in the order of [`Program::parameters`], whose average they also are, and
-    /// with moments of zero; for batches of `batch` images, at least 1.
+    /// Starts training from `parameters`, in the order of [`Program::parameters`]. The average starts with the same
+    /// values and the moments start at zero. `batch` is the number of images of every batch, at least 1.
     ///
     /// # Panics
     ///
@@ -62,21 +62,21 @@ impl Training {
         Self { network, state: State { weights, first, second, ema }, workspace }
     }
 
-    /// Takes a step and returns the loss before it,
+    /// Takes an optimizer step and returns the loss before the step,
     ///
     /// ```text
     /// Σ weight(image) · (output(image, pixel) − target(image, pixel))²
     /// ```
     ///
-    /// over the images of the batch and their pixels. `x` and `target` are functions of image and pixel, which are
-    /// counted from 0; they are called from several threads.
+    /// summed over the images of the batch and their pixels. `x` and `target` are functions of the indices of image and
+    /// pixel, both from 0; several threads call them.
     ///
-    /// The loss is added up in a fixed order, so it and the weights are the same bits on any number of threads.
+    /// The loss is summed in a fixed order, so the loss and the weights have the same bits on any number of threads.
     ///
     /// # Panics
     ///
-    /// If a list of the batch has not the length that [`Training::new`] was given, or a timestep or a class is out of
-    /// range.
+    /// If the length of a list of the batch differs from `batch` in [`Training::new`], or a timestep or a class is out
+    /// of range.
     pub fn step(
         &mut self,
         batch: &Batch<'_>,
@@ -84,7 +84,7 @@ impl Training {
         target: impl Fn(usize, usize) -> f32 + Sync,
         step: AdamwEma,
     ) -> f64 {
-        // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
+        // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
         rayon::scope(|_| self.step_in_pool(batch, &x, &target, step))
     }
 
@@ -100,7 +100,7 @@ impl Training {
         assert_eq!((batch.t.len(), batch.classes.len(), batch.weights.len()), (images, images, images));
         let pixels = network.pixels;
         let inside = |order: &[usize; PANEL]| order.map(|pixel| if pixel < pixels { 1.0 } else { 0.0 });
-        // Past the edge of an image, input and target are 0 and nothing counts.
+        // For padding past the edge of an image, input and target are 0, and so is the weight of the error.
         let input = workspace.images.values[Program::IMAGE].par_chunks_mut(images);
         input.zip(&network.order).for_each(|(rows, order)| {
             for (image, row) in rows.iter_mut().enumerate() {
@@ -127,11 +127,11 @@ impl Training {
             })
             .collect();
         network.backward(state, workspace, step);
-        // In the order of the panels, whichever thread was first.
+        // Sums in the order of the panels, which does not depend on the order of the threads.
         losses.iter().sum()
     }
 
-    /// A part of the state, as lists in the order of [`Program::parameters`].
+    /// A part of the training state, in the order of [`Program::parameters`].
     #[must_use]
     pub fn part(&self, part: StatePart) -> Vec<Vec<f32>> {
         let State { weights, first, second, ema } = &self.state;
@@ -143,7 +143,7 @@ impl Training {
         })
     }
 
-    /// Sets a part of the state; the inverse of [`Training::part`].
+    /// Sets a part of the training state; the inverse of [`Training::part`].
     ///
     /// # Panics
     ///
@@ -161,7 +161,7 @@ impl Training {
 }
 
 impl Network {
-    /// Runs the network on the images in the workspace.
+    /// Runs the forward pass on the images in the workspace.
     fn forward(&self, weights: &Weights, ws: &mut Workspace, batch: &Batch<'_>) {
         let conditions = zip(batch.t.iter().copied(), batch.classes.iter().copied());
         self.run_conditions(weights, &mut ws.conditions, conditions);
@@ -194,7 +194,7 @@ impl Workspace {
         }
     }
 
-    /// The output, and the place for the gradient of the loss with respect to it.
+    /// The output, and the buffer for the gradient of the loss with respect to the output.
     fn output_and_gradient(&mut self, network: &Network) -> (&[Row], &mut [Row]) {
         let output = network.plan.output;
         (&self.images.values[output], &mut self.gradients[output])

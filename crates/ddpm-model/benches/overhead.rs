@@ -1,5 +1,5 @@
-//! What a sampler costs beside the network: the built-in model, 50 images, every sampler, medians over rounds
-//! in which the samplers take turns.
+//! The overhead of each sampler relative to the network evaluations, for 50 images of the built-in model. The samplers
+//! take turns, and the table shows medians over the rounds.
 //!
 //! ```sh
 //! cargo bench -p ddpm-model --bench overhead
@@ -61,22 +61,26 @@ fn main() -> Result<(), Box<dyn Error>> {
                 },
                 |x_t, noise_index| {
                     let started = Instant::now();
-                    let drawn = rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t);
+                    let sample = rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t);
                     timed(&noise, started);
-                    drawn
+                    sample
                 },
                 |_| Ok(()),
             )?;
             let (all, network) = (started.elapsed().as_secs_f64(), network.get().as_secs_f64());
-            // The first round is not counted: threads start and memory is touched for the first time.
+            // The first round is a warm-up: threads start and memory is touched for the first time.
             if round > 0 {
                 times.push([network, noise.get().as_secs_f64() / network, all / network - 1.0]);
             }
         }
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{IMAGES} images, {} steps, no guidance; beside the network's time:", timesteps.len())?;
-    writeln!(out, "{:16} {:>12} {:>12} {:>12}", "sampler", "network", "its noise", "in all")?;
+    writeln!(
+        out,
+        "{IMAGES} images, {} steps, no guidance; noise and overhead relative to the network's time:",
+        timesteps.len()
+    )?;
+    writeln!(out, "{:16} {:>12} {:>12} {:>12}", "sampler", "network", "noise", "overhead")?;
     for ((name, _), times) in std::iter::zip(&samplers, &times) {
         let [network, noise, all] = [0, 1, 2].map(|i| median(times.iter().map(|time| time[i]).collect()));
         let (milliseconds, noise, all) = (network * 1e3, noise * 100.0, all * 100.0);

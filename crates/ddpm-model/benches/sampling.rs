@@ -1,4 +1,4 @@
-//! The built-in model: the network once by the kernels of a CPU and by candle's tensors, and whole samples.
+//! The built-in model: one network evaluation by the CPU kernels and by candle's tensors, and sampling with all steps.
 
 use std::{error::Error, path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use ddpm_model::{Denoiser, SampleConfig, read_model};
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
     let denoiser = read_model(&folder, &Device::Cpu)?;
-    // What a gradient may be wanted of is computed with tensors.
+    // With variables as weights, the denoiser takes the tensor path.
     let variable = |(name, weight): (&String, &Tensor)| -> candle_core::Result<_> {
         Ok((name.clone(), Var::from_tensor(weight)?.into_inner()))
     };
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
         let mut group = criterion.benchmark_group(format!("network for {count}"));
         group.throughput(Throughput::Elements(count)).measurement_time(Duration::from_secs(3));
-        // What fails would be fast.
+        // Fail here: a call that returns an error at once would look fast.
         denoiser.forward(&x_t, &t, &labels)?;
         tensors.forward(&x_t, &t, &labels)?;
         denoiser.sample(&config, &images, &labels, |_| Ok(()))?;

@@ -6,7 +6,7 @@ use ddpm_kernels::{Inputs, Program, Shape, Slot};
 use crate::{DenoiserConfig, Network, embedding::sinusoids};
 
 impl DenoiserConfig {
-    /// The network as a list of operations: the one description that tensors and CPU kernels carry out.
+    /// The network as a list of operations. The tensor path and the CPU kernels both execute this list.
     #[must_use]
     pub fn program(&self) -> Program {
         match self.network {
@@ -51,7 +51,7 @@ impl DenoiserConfig {
         }
     }
 
-    /// The network for the kernels of a CPU, with the timesteps of a schedule.
+    /// The network for the CPU kernels, with the time embedding of each timestep of the schedule.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "the table is computed in f64 and rounded once")]
     pub fn cpu_network(&self, schedule: &NoiseSchedule) -> ddpm_kernels::Network {
@@ -61,14 +61,14 @@ impl DenoiserConfig {
         ddpm_kernels::Network::new(&program, times.into_iter().map(|x| x as f32).collect())
     }
 
-    /// An empty program; its classes are those of the model and the null class.
+    /// An empty program with the model's image size and its `num_classes + 1` classes; the last is the null class.
     fn inputs(&self, embedding: usize, patch: usize) -> Program {
         let (rows, cols, classes) = (self.rows, self.cols, self.num_classes + 1);
         Program::new(Inputs { rows, cols, patch, time: embedding, classes })
     }
 }
 
-/// The embedding of timestep and class.
+/// Adds the embedding of timestep and class, and returns its slot.
 fn condition(p: &mut Program, embedding: usize) -> Slot {
     let embedding = Shape::flat(embedding);
     let e = p.linear("time.0", &[Program::TIME], embedding, 1.0, None);
@@ -79,7 +79,7 @@ fn condition(p: &mut Program, embedding: usize) -> Slot {
     condition
 }
 
-/// Residual blocks, and SiLU at the end.
+/// Adds `blocks` residual blocks and a final SiLU.
 fn residual(p: &mut Program, mut h: Slot, condition: Slot, hidden: usize, blocks: usize) -> Slot {
     let (width, hidden) = (p.shape(h), Shape::flat(hidden));
     for block in 0..blocks {
@@ -87,13 +87,14 @@ fn residual(p: &mut Program, mut h: Slot, condition: Slot, hidden: usize, blocks
         let inner = p.linear(&name("condition"), &[condition], hidden, 1.0, None);
         let inner = p.linear(&name("in"), &[h], hidden, 1.0, Some(inner));
         p.silu();
-        // A block starts as the identity, so depth does not change the scale of its input.
+        // With zero weights a block starts as the identity, so depth does not change the scale of its input.
         h = p.linear(&name("out"), &[inner], width, 0.0, Some(h));
     }
     p.silu();
     h
 }
 
+/// Adds the linear output layer.
 fn output(p: &mut Program, x: Slot) {
     p.local("output", &[x], p.shape(Program::IMAGE), None);
 }

@@ -1,4 +1,4 @@
-//! The description of a network: all that is needed to build it, and the list of its weights.
+//! The configuration of a network, from which its layers and its weights follow.
 
 use ddpm_core::PredictionType;
 use ddpm_kernels::{FlopCount, Parameter};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A denoiser's architecture, as it stands in `denoiser/config.json`.
+/// A denoiser's architecture: the content of `denoiser/config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DenoiserConfig {
@@ -14,20 +14,23 @@ pub struct DenoiserConfig {
     pub rows: usize,
     /// Columns of an image in pixels, 1 to 64.
     pub cols: usize,
-    /// The number of classes, 0 for an unconditional model.
+    /// The number of classes, 0 to 62; 0 for an unconditional model.
     pub num_classes: usize,
-    /// What the network puts out, before it is converted to the schedule's `prediction_type`.
+    /// The quantity that the network emits (x₀, ε or v). [`Denoiser::predict`](crate::Denoiser::predict) converts
+    /// it to the schedule's `prediction_type`. Earlier versions named this key `output_type`.
+    #[serde(alias = "output_type")]
     pub parameterization: PredictionType,
     /// The layers.
     pub network: Network,
 }
 
-/// The layers between input and output. W is `width`, H is `hidden`, E is `embedding`.
+/// The layers between input and output. W is `width`, H is `hidden`, E is `embedding`. W and H are 1 to 16384,
+/// `blocks` and `layers` are 1 to 64, and E is an even number from 2 to 4096.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Network {
-    /// A residual network: each of `blocks` adds Linear(H→W) ∘ SiLU ∘ Linear(W→H) to its input, with the
-    /// embedding of time and class added before the SiLU.
+    /// A residual network. Each of `blocks` blocks adds Linear(H→W) ∘ SiLU ∘ Linear(W→H) to its input. The
+    /// embedding of timestep and class is added before the SiLU.
     Mlp {
         /// W, the width of the residual stream.
         width: usize,
@@ -38,21 +41,23 @@ pub enum Network {
         /// E, the width of the embedding of time and class; even.
         embedding: usize,
     },
-    /// A residual network between two small ones that all patches of the image share: the first reads a patch
-    /// of xₜ and puts out a code, Linear(L→C) ∘ SiLU ∘ Linear(P²→L); the codes of all patches, side by side, enter
-    /// the residual network, as the image does in `mlp`; it puts out a code for each patch; and the second small one
-    /// reads it beside the patch itself, Linear(L→P²) ∘ SiLU ∘ Linear(L→L) ∘ SiLU ∘ Linear(C+P²→L). Both have
-    /// the embedding added before their first SiLU. L is `local`, C is `code`, P is `patch`.
+    /// A residual network between a patch encoder and a patch decoder, each with the same weights for all patches.
+    /// L is `local`, C is `code`, P is `patch`.
     ///
-    /// So what is to be drawn where passes through the narrow middle, and what a pixel's own noise has to do with it
-    /// does not.
+    /// 1. The encoder maps a patch of xₜ to a code: Linear(L→C) ∘ SiLU ∘ Linear(P²→L).
+    /// 2. The residual network of [`Network::Mlp`] reads the concatenated codes and emits a new code for each patch.
+    /// 3. The decoder reads the new code and the patch of xₜ:
+    ///    Linear(L→P²) ∘ SiLU ∘ Linear(L→L) ∘ SiLU ∘ Linear(C+P²→L).
+    ///
+    /// Encoder and decoder add the embedding of timestep and class before their first SiLU. The global shape passes
+    /// through the narrow residual network; the decoder sees each pixel of xₜ directly, with its noise.
     PatchMlp {
-        /// P, the side of a square patch in pixels. Patches that go past the edge of an image are filled up
-        /// with zeros.
+        /// P, the side of a square patch in pixels, 1 to 64. Patches that extend past the edge of an image are
+        /// padded with zeros.
         patch: usize,
-        /// L, the width inside the shared networks.
+        /// L, the hidden width of encoder and decoder, 1 to 16384.
         local: usize,
-        /// C, the width of a patch's code.
+        /// C, the width of a patch's code, 1 to 16384.
         code: usize,
         /// W, the width of the residual stream.
         width: usize,
@@ -63,27 +68,27 @@ pub enum Network {
         /// E, the width of the embedding of time and class; even.
         embedding: usize,
     },
-    /// The original recipe literally: linear layers and SiLU in a chain, over the image, the sinusoid of
-    /// the time and the one-hot class side by side.
+    /// The network of the original recipe: a chain of linear layers with SiLU. Its input is the image, the
+    /// sinusoidal time embedding and the one-hot class, concatenated.
     Plain {
         /// The width of each hidden layer.
         width: usize,
         /// The number of hidden layers.
         layers: usize,
-        /// The number of sinusoids of the time; even.
+        /// E, the width of the sinusoidal time embedding; even.
         embedding: usize,
     },
 }
 
 impl DenoiserConfig {
-    /// A residual network, with raw output x₀.
+    /// A residual network that emits x₀.
     #[must_use]
     pub fn mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Mlp { width: 512, hidden: 1024, blocks: 2, embedding: 128 };
         Self { rows, cols, num_classes, parameterization: PredictionType::Sample, network }
     }
 
-    /// The network of the built-in model, with raw output x₀.
+    /// The architecture of the built-in model; it emits x₀.
     #[must_use]
     pub fn patch_mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::PatchMlp {
@@ -98,20 +103,20 @@ impl DenoiserConfig {
         Self { network, ..Self::mlp(rows, cols, num_classes) }
     }
 
-    /// The original recipe, with raw output ε.
+    /// The network of the original recipe; it emits ε.
     #[must_use]
     pub fn plain(rows: usize, cols: usize, num_classes: usize) -> Self {
         let network = Network::Plain { width: 1024, layers: 3, embedding: 64 };
         Self { rows, cols, num_classes, parameterization: PredictionType::Epsilon, network }
     }
 
-    /// The number of pixels of an image, the width of the network's input and output.
+    /// The number of pixels of an image: the width of the network's input and output.
     #[must_use]
     pub fn pixels(&self) -> usize {
         self.rows * self.cols
     }
 
-    /// The class that stands for "no class", which is dropped in for guidance; it follows the last one.
+    /// The index of the null class, which means "no class" (for classifier-free guidance): `num_classes`.
     #[must_use]
     pub fn null_class(&self) -> usize {
         self.num_classes
@@ -121,10 +126,13 @@ impl DenoiserConfig {
     ///
     /// # Errors
     ///
-    /// If one is not; the error names it.
+    /// If a number is outside its range; the error names it.
     pub fn validate(&self) -> Result<()> {
         let check = |option, found: usize, range: std::ops::RangeInclusive<usize>, expected| {
-            if range.contains(&found) { Ok(()) } else { Err(Error::Config { option, found, expected }) }
+            if range.contains(&found) {
+                return Ok(());
+            }
+            Err(Error::out_of_range(format!("denoiser option `{option}`"), found, expected))
         };
         check("rows", self.rows, 1..=64, "1 to 64")?;
         check("cols", self.cols, 1..=64, "1 to 64")?;
@@ -155,19 +163,19 @@ impl DenoiserConfig {
         check("embedding", embedding % 2, 0..=0, "an even number from 2 to 4096")
     }
 
-    /// Every weight, in the order of the layers.
+    /// Every parameter (weights and biases), in the order of the layers.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
         self.program().parameters().to_vec()
     }
 
-    /// The number of trainable numbers.
+    /// The number of trainable scalars.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.parameters().iter().map(Parameter::len).sum()
     }
 
-    /// The cost of the network.
+    /// The floating-point operations of the network for one image.
     #[must_use]
     pub fn flop_count(&self) -> FlopCount {
         self.program().flop_count()

@@ -1,4 +1,4 @@
-//! A network together with its schedule: what a sampler calls.
+//! A network together with its schedule, which a sampler evaluates.
 
 use std::{collections::HashMap, fmt};
 
@@ -15,17 +15,18 @@ pub struct Denoiser {
     weights: HashMap<String, Tensor>,
     device: Device,
     network: TensorNetwork,
-    /// On a CPU, what predictions are made with.
+    /// The network for the CPU kernels; `None` if the weights are variables, not f32, or not on a CPU.
     cpu: Option<Cpu>,
 }
 
+/// The network and its packed weights for the CPU kernels.
 struct Cpu {
     network: Network,
     weights: Weights,
 }
 
-/// Weights from a seed: the same on every device, since the numbers are addressed by the weight's place in
-/// [`DenoiserConfig::parameters`].
+/// Random initial weights for a seed. They are the same on every device: each parameter's random numbers are
+/// addressed by its position in [`DenoiserConfig::parameters`].
 ///
 /// # Errors
 ///
@@ -53,12 +54,13 @@ pub fn initial_weights(
 }
 
 impl Denoiser {
-    /// Builds the network on the weights, which all are on one device and of one type. Weights that are
-    /// variables stay so: training goes through [`Denoiser::forward`].
+    /// Builds the network from `weights`, which must share one device and one type. Variables among them remain
+    /// variables, so [`Denoiser::forward`] can be used for training.
     ///
     /// # Errors
     ///
-    /// If a configuration is not valid, or the weights are not exactly those that it lists.
+    /// If a configuration is not valid, or the names and shapes of the weights differ from
+    /// [`DenoiserConfig::parameters`].
     pub fn new(
         config: &DenoiserConfig,
         schedule: &NoiseScheduleConfig,
@@ -73,7 +75,7 @@ impl Denoiser {
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let network = TensorNetwork::new(config, &schedule, &weights, dtype, &device)?;
-        // Variables change under a copy, so a network in training predicts with tensors.
+        // The kernels work on a copy, which would not follow a change of a variable.
         let constant = !weights.values().any(Tensor::track_op);
         let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
             let values = |parameter: Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
@@ -105,18 +107,18 @@ impl Denoiser {
         &self.weights
     }
 
-    /// The device on which the weights are.
+    /// The device of the weights.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The network's raw output, of the kind `parameterization`, shape [B, pixels], for `x_t` [B, pixels] and
-    /// one timestep and one class (or the null class) for each image.
+    /// Evaluates the network on `x_t` [B, pixels], with a timestep and a class (or the null class) for each image.
+    /// Returns its output in the network's own `parameterization`, [B, pixels].
     ///
-    /// With constant f32 weights on a CPU, the result for an image does not depend on the others, bit for bit.
-    /// Where a gradient is wanted, because a weight or `x_t` is a variable or depends on one, it is computed
-    /// with tensors, and differentiable.
+    /// With constant f32 weights on a CPU, the result for an image does not depend on the other images, bit for bit.
+    /// If a weight or `x_t` is a variable or depends on one, the result is computed with tensors and is
+    /// differentiable.
     ///
     /// # Errors
     ///
@@ -129,7 +131,7 @@ impl Denoiser {
         }
     }
 
-    /// The arguments fit the network and each other.
+    /// Checks that the arguments fit the network and each other.
     fn check(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<()> {
         let (batch, pixels) = x_t.dims2()?;
         self.check_labels(labels, batch)?;
@@ -145,7 +147,7 @@ impl Denoiser {
         Ok(())
     }
 
-    /// The output, if the kernels can compute it: for constant f32 numbers on a CPU.
+    /// The output computed by the CPU kernels; `None` unless weights and `x_t` are constant, f32 and on a CPU.
     fn run_kernels(&self, x_t: &Tensor, t: &[usize], labels: &[u32]) -> Result<Option<Tensor>> {
         let plain = x_t.device().is_cpu() && x_t.dtype() == DType::F32 && !x_t.track_op();
         let Some(cpu) = self.cpu.as_ref().filter(|_| plain) else { return Ok(None) };
@@ -164,16 +166,18 @@ impl Denoiser {
         Ok(self.network.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
     }
 
-    /// The prediction that the schedule's `prediction_type` names, shape [B, pixels], for `x_t` [B, pixels]
-    /// at timestep `t`, with a class for each image (an unconditional model ignores them).
+    /// Evaluates the network on `x_t` [B, pixels] at timestep `t`, with a class for each image, and converts the
+    /// output to the schedule's `prediction_type`, [B, pixels]. An unconditional model ignores the classes.
     ///
-    /// `guidance` s is that of diffusers: prediction(null) + s·(prediction(class) − prediction(null)), so 1
-    /// is no guidance and costs no second pass (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with
-    /// s = 1 + w). As of [`Denoiser::forward`], the result for an image does not depend on the others.
+    /// `guidance` is the scale s of classifier-free guidance as in diffusers:
+    /// prediction(null) + s·(prediction(class) − prediction(null)). A scale of 1 is no guidance and needs no second
+    /// network evaluation (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with s = 1 + w). As in
+    /// [`Denoiser::forward`], the result for an image does not depend on the other images.
     ///
     /// # Errors
     ///
-    /// If the shapes do not fit, a class is out of range, or guidance is asked of an unconditional model.
+    /// If the shapes do not fit, a class is out of range, the scale is not finite, or an unconditional model is
+    /// given a scale other than 1.
     pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
         let steps = vec![t; x_t.dim(0)?];
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); x_t.dim(0)?];
@@ -188,7 +192,7 @@ impl Denoiser {
         Ok(self.schedule.convert(self.config.parameterization, to, &raw, x_t, &[t])?)
     }
 
-    /// A finite scale, and none for a model without classes.
+    /// Checks that the guidance scale is finite, and 1 if the model has no classes.
     pub(crate) fn check_guidance(&self, guidance: f64) -> Result<()> {
         if !guidance.is_finite() {
             return Err(Error::GuidanceScale { found: guidance });
@@ -199,7 +203,7 @@ impl Denoiser {
         Ok(())
     }
 
-    /// One class for each of `batch` images, each a class of the model or the null class.
+    /// Checks that there is one label for each of `batch` images, each a class of the model or the null class.
     pub(crate) fn check_labels(&self, labels: &[u32], batch: usize) -> Result<()> {
         if labels.len() != batch {
             return Err(Error::ClassCount { found: labels.len(), batch });
@@ -211,7 +215,7 @@ impl Denoiser {
     }
 }
 
-/// Without the weights, which are millions.
+/// Leaves out the weights, which are millions of numbers.
 impl fmt::Debug for Denoiser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { config, schedule, device, .. } = self;
@@ -223,7 +227,7 @@ impl fmt::Debug for Denoiser {
     }
 }
 
-/// The weights are those of the configuration, by name and shape, and no others.
+/// Checks that the weights have exactly the names and shapes of the configuration.
 fn check_weights(config: &DenoiserConfig, weights: &HashMap<String, Tensor>) -> Result<()> {
     let parameters = config.parameters();
     for parameter in &parameters {
@@ -231,15 +235,12 @@ fn check_weights(config: &DenoiserConfig, weights: &HashMap<String, Tensor>) -> 
         if found != Some(&parameter.shape) {
             let found = found.map_or("missing".to_owned(), |shape| format!("{shape:?}"));
             let expected = format!("{:?}", parameter.shape);
-            return Err(Error::Weight { name: parameter.name.clone(), found, expected });
+            return Err(Error::out_of_range(format!("weight `{}`", parameter.name), found, expected));
         }
     }
     let known = |name: &&String| parameters.iter().any(|parameter| parameter.name == **name);
     match weights.keys().filter(|name| !known(name)).min() {
-        Some(name) => {
-            let (found, expected) = ("there".to_owned(), "no such weight".to_owned());
-            Err(Error::Weight { name: name.clone(), found, expected })
-        }
+        Some(name) => Err(Error::out_of_range(format!("weight `{name}`"), "present", "no such weight")),
         None => Ok(()),
     }
 }

@@ -6,21 +6,23 @@ use candle_core::{Device, DeviceLocation};
 
 use crate::{Error, Result};
 
-/// A device as it is named on the command line.
+/// A device, as named on the command line: `cpu`, `cuda`, `cuda:N` or `metal`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
-    /// The NVIDIA GPU with this number.
+    /// The NVIDIA GPU with this index, from 0.
     Cuda(usize),
     /// Apple's GPU.
     Metal,
 }
 
 impl DeviceChoice {
-    /// Opens the device. On CUDA, read a tensor on the thread that computed it, or call `Device::synchronize` before
-    /// handing it to another: candle has one stream for each thread.
+    /// Opens the device.
+    ///
+    /// On CUDA, candle has one stream for each thread: read a tensor on the thread that computed it, or call
+    /// `Device::synchronize` before another thread reads it.
     ///
     /// # Errors
     ///
@@ -67,9 +69,9 @@ impl fmt::Display for DeviceChoice {
 
 /// Runs `work` for a device: on a CPU inside rayon's thread pool, elsewhere on the caller's thread.
 ///
-/// Inside the pool, since a thread from outside would fall asleep and be woken several times a step. On the
-/// caller's thread, since candle has one CUDA stream for each thread and orders nothing between streams: tensors made
-/// on a pool thread could be read by the caller before they are finished.
+/// On a CPU, a thread outside the pool would sleep and be woken several times in each reverse step. On CUDA, candle
+/// has one stream for each thread and does not order streams: the caller could read a tensor before a pool thread's
+/// stream has written it.
 pub(crate) fn run_on_device<T: Send>(device: &DeviceLocation, work: impl FnOnce() -> T + Send) -> T {
     match device {
         DeviceLocation::Cpu => rayon::scope(|_| work()),

@@ -1,14 +1,15 @@
-//! The embedding of the timestep: sinusoids, as in Vaswani et al. 2017 (arXiv 1706.03762, section 3.5)
-//! and Ho et al. 2020, appendix B.
+//! The sinusoidal time embedding of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5) and Ho et al. 2020,
+//! appendix B.
 
-/// The table of all timesteps, [T, `size`] row by row; the first half holds sines, the second cosines:
+/// The embedding of every timestep, [`steps`, `size`] in row-major order. The first half of a row holds sines, the
+/// second half cosines:
 ///
 /// ```text
 /// sin(s·ωᵢ), cos(s·ωᵢ),   s = 1000 t/T,   ωᵢ = 10000^(−i/(size/2)),   i = 0 … size/2 − 1
 /// ```
 ///
-/// The paper has T = 1000. With few steps the noise of two neighbours differs much, and on this scale so do their
-/// sinusoids.
+/// T is `steps`. Ho et al. use T = 1000 and s = t. Rescaling t keeps the same range of angles for a small T, where
+/// the noise levels of neighbouring timesteps differ much.
 pub(crate) fn sinusoids(steps: usize, size: usize) -> Vec<f64> {
     let half = size.div_ceil(2);
     let mut table = Vec::with_capacity(steps * size);

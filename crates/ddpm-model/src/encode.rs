@@ -1,4 +1,4 @@
-//! Bytes of files: JSON and safetensors.
+//! Encoding of JSON and safetensors files.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,22 +11,22 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// The type in which weights are stored. In memory they are f32.
+/// The number type of a weights file. In memory, weights are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum WeightType {
-    /// Exact.
+    /// 32-bit floats: exact.
     #[default]
     F32,
-    /// Half the size, with a relative error of 2⁻¹¹ in each weight.
+    /// 16-bit floats: half the size, with a relative error of at most 2⁻¹¹ for weights in f16's normal range.
     F16,
 }
 
-/// Indented JSON that ends with a new line. `path` is for messages.
+/// Encodes a value as indented JSON with a final newline. `path` is used in error messages only.
 ///
 /// # Errors
 ///
-/// If the value cannot be written as JSON.
+/// If the value cannot be represented in JSON.
 pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
@@ -34,8 +34,8 @@ pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses weights that are NaN or infinite, or become so in the type in which they are stored. `path` and `name` are
-/// for messages.
+/// Returns an error if a weight is not finite after conversion to the stored type. `path` and `name` are used in the
+/// error message only.
 pub(crate) fn check_finite(path: &Path, name: &str, values: &[f32], stored: WeightType) -> Result<()> {
     let (is_finite, expected): (fn(f32) -> bool, _) = match stored {
         WeightType::F32 => (f32::is_finite, "a finite number"),
@@ -52,12 +52,12 @@ pub(crate) fn check_finite(path: &Path, name: &str, values: &[f32], stored: Weig
     }
 }
 
-/// Tensors in the safetensors format, in the order of their names, so that the same tensors give the same
-/// bytes. `path` is for messages.
+/// Encodes tensors in the safetensors format, sorted by name, so that equal tensors give equal bytes. `path` is used
+/// in error messages only.
 ///
 /// # Errors
 ///
-/// If a tensor cannot be read from its device, or holds a number that is not finite in the stored type.
+/// If a tensor cannot be copied from its device, or holds a number that is not finite in the stored type.
 pub(crate) fn encode_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
@@ -87,12 +87,12 @@ pub(crate) fn encode_tensors<'a>(
     serialize(views, None).map_err(error)
 }
 
-/// The beginning of a safetensors file whose tensors follow one after another, for files that are not in memory
-/// as a whole: each has a name, a type, a shape and its first and last byte. `path` is for messages.
+/// Encodes the header of a safetensors file, for a file that is written in parts. Each entry holds a tensor's name,
+/// type, shape and byte range. `path` is used in error messages only.
 ///
 /// # Errors
 ///
-/// If the tensors do not follow one after another.
+/// If the byte ranges are not contiguous from 0, or do not fit the types and shapes.
 pub fn safetensors_header(path: &Path, tensors: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
     let metadata = Metadata::new(None, tensors)
         .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;

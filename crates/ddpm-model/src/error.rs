@@ -1,11 +1,11 @@
-//! What can go wrong in this crate.
+//! The errors of this crate.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A device, a model or a file that is not as it should be.
+/// An invalid device, model, argument or file, or a failure of a library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,35 +16,35 @@ pub enum Error {
         found: String,
     },
     /// The program was built without support for a device.
-    #[error("device `{device}` needs a build with `--features {feature}`, which this one is not")]
+    #[error("device `{device}` needs a build with `--features {feature}`; this build lacks it")]
     MissingFeature {
-        /// The device asked for.
+        /// The device's name.
         device: String,
-        /// The cargo feature to add.
+        /// The missing cargo feature.
         feature: &'static str,
     },
     /// The device cannot be opened.
-    #[error("device `{device}` cannot be opened: {source}")]
+    #[error("device `{device}` cannot be opened")]
     OpenDevice {
-        /// The device asked for.
+        /// The device's name.
         device: String,
-        /// What the tensor library says.
+        /// The tensor library's error.
         source: candle_core::Error,
     },
-    /// A number in the network's configuration is outside its range.
-    #[error("denoiser option `{option}` is {found}, expected {expected}")]
-    Config {
-        /// The option's name.
-        option: &'static str,
-        /// The value found.
-        found: usize,
-        /// The range that works.
-        expected: &'static str,
+    /// An option of the configuration is outside its range, or a weight does not fit the configuration.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// The option or weight, such as "denoiser option `rows`".
+        name: Cow<'static, str>,
+        /// The value or shape found.
+        found: String,
+        /// The valid values or shape.
+        expected: Cow<'static, str>,
     },
-    /// A class is not one of the model's.
+    /// A class is out of range.
     #[error("class {found}, but the model has classes 0 to {last}")]
     Class {
-        /// The class asked for.
+        /// The class given.
         found: u32,
         /// The model's last class.
         last: usize,
@@ -65,32 +65,22 @@ pub enum Error {
         /// The size of the batch.
         batch: usize,
     },
-    /// Images have another size than the network.
-    #[error("images of {found} pixels, but the model is for {expected}")]
+    /// The images have another number of pixels than the model's images.
+    #[error("images of {found} pixels, but the model expects {expected} pixels")]
     Pixels {
-        /// The number of pixels found.
+        /// The pixels of an image given.
         found: usize,
-        /// The number of the model.
+        /// The pixels of an image of the model.
         expected: usize,
     },
-    /// The weights given are not those of the configuration.
-    #[error("weight `{name}` is {found}, expected {expected}")]
-    Weight {
-        /// The weight's name.
-        name: String,
-        /// Its shape, or that it is missing.
-        found: String,
-        /// The shape that the configuration asks for, or none.
-        expected: String,
-    },
     /// The guidance scale is not finite.
-    #[error("guidance is {found}, expected a finite number")]
+    #[error("the guidance scale is {found}, expected a finite number")]
     GuidanceScale {
         /// The guidance scale given.
         found: f64,
     },
-    /// Guidance was asked of a model that has no classes.
-    #[error("guidance {found} needs a class-conditional model, and this one has no classes")]
+    /// A guidance scale other than 1 was given for an unconditional model.
+    #[error("guidance {found} needs a class-conditional model, but this model has no classes")]
     Guidance {
         /// The guidance scale given.
         found: f64,
@@ -102,10 +92,10 @@ pub enum Error {
         path: PathBuf,
         /// The tensor's name.
         name: String,
-        /// The shape that the configuration asks for.
+        /// The shape in the configuration.
         expected: Vec<usize>,
     },
-    /// A file has a weight that the configuration does not know.
+    /// A weights file has a tensor that is not in the configuration.
     #[error("{}: unexpected tensor `{name}`; the file belongs to another configuration", path.display())]
     UnexpectedTensor {
         /// The weights file.
@@ -113,7 +103,7 @@ pub enum Error {
         /// The tensor's name.
         name: String,
     },
-    /// A weight has another shape or type than the configuration says.
+    /// A tensor's type or shape differs from the configuration.
     #[error("{}: tensor `{name}` is {found}, expected {expected}", path.display())]
     TensorMismatch {
         /// The weights file.
@@ -122,24 +112,24 @@ pub enum Error {
         name: String,
         /// Type and shape found.
         found: String,
-        /// What the configuration asks for.
+        /// The type and shape expected.
         expected: String,
     },
-    /// A weight is NaN or infinite, or too large for the type in which it is to be stored.
+    /// A weight is NaN or infinite, or too large for the stored type.
     #[error("{}: tensor `{name}` is {found} at position {position}, expected {expected}", path.display())]
     WeightValue {
         /// The weights file.
         path: PathBuf,
         /// The tensor's name.
         name: String,
-        /// The weight's position in the tensor, row by row.
+        /// The weight's index in the flattened tensor (row-major, from 0).
         position: usize,
         /// Its value.
         found: f32,
-        /// The values that work.
+        /// The valid values.
         expected: &'static str,
     },
-    /// Sampling made a number that is NaN or infinite.
+    /// A prediction or a sample is NaN or infinite.
     #[error(
         "the {quantity} of image {image} at timestep {timestep} is NaN or infinite, expected finite numbers"
     )]
@@ -148,34 +138,34 @@ pub enum Error {
         quantity: &'static str,
         /// The image's index.
         image: u64,
-        /// The timestep at which the network was called, or from which the last step was taken.
+        /// The timestep at which the network was evaluated, or for a sample the last timestep.
         timestep: f64,
     },
-    /// An option belongs to another sampler than the one that was chosen.
+    /// An option belongs to another sampler than the chosen one.
     #[error("{option} is an option of the sampler {expected}")]
     OptionOfOtherSampler {
         /// The option.
         option: &'static str,
-        /// Its sampler.
+        /// The sampler that has the option.
         expected: &'static str,
     },
     /// A file of a model folder cannot be read.
-    #[error("{}: {source}; a model folder holds model_index.json, scheduler/ and denoiser/", path.display())]
+    #[error("{}: cannot read; a model folder holds model_index.json, scheduler/ and denoiser/", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not the JSON that was expected.
-    #[error("{}: {source}", path.display())]
+    /// A file is not valid JSON, or has missing, unknown or invalid keys.
+    #[error("{}: invalid JSON content", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A model folder is of another kind.
+    /// The folder holds a model of another kind.
     #[error("{}: `{key}` is `{found}`, expected `{expected}`", path.display())]
     Kind {
         /// The file.
@@ -187,37 +177,48 @@ pub enum Error {
         /// The value expected.
         expected: &'static str,
     },
-    /// A weights file is not in the safetensors format.
-    #[error("{}: {source}", path.display())]
+    /// A weights file is not a valid safetensors file.
+    #[error("{}: invalid safetensors file", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         source: safetensors::SafeTensorError,
     },
     /// The denoiser's configuration is not valid.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: invalid denoiser configuration", path.display())]
     Denoiser {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: Box<Error>,
     },
     /// The scheduler's configuration is not valid.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: invalid scheduler configuration", path.display())]
     Scheduler {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: ddpm_core::Error,
     },
     /// A file or folder cannot be written.
     #[error(transparent)]
     Files(#[from] ddpm_files::Error),
-    /// The diffusion mathematics refused its arguments.
+    /// `ddpm-core` returned an error, for example for an invalid schedule or list of timesteps.
     #[error(transparent)]
     Core(#[from] ddpm_core::Error),
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// [`Error::OutOfRange`] from text and numbers of any kind.
+    pub(crate) fn out_of_range(
+        name: impl Into<Cow<'static, str>>,
+        found: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
 }

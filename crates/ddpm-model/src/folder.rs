@@ -1,7 +1,7 @@
-//! A model as a folder, in the layout that diffusers made common.
+//! Reading and writing a model folder, in the layout of diffusers.
 //!
 //! ```text
-//! model_index.json                                   what the folder holds
+//! model_index.json                                   the pipeline class and its parts
 //! scheduler/scheduler_config.json                    the schedule, as diffusers' DDPMScheduler
 //! denoiser/config.json                               the architecture
 //! denoiser/diffusion_pytorch_model.safetensors       the weights
@@ -34,16 +34,16 @@ const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
 const CARD: &str = "README.md";
 const PIPELINE: &str = "DdpmPipeline";
 
-/// The names of a model folder's files, in the order in which they are read.
+/// The names of a model folder's files.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelFiles;
 
 impl ModelFiles {
-    /// The files without which a folder is no model.
+    /// The files that every model folder must have, in the order in which [`read_model`] reads them.
     pub const REQUIRED: [&'static str; 4] = [INDEX, SCHEDULER, CONFIG, WEIGHTS];
 }
 
-/// What is read of the index; the other entries only say where the parts come from.
+/// The key of `model_index.json` that is read; the other keys, which name the libraries of the parts, are ignored.
 #[derive(Deserialize)]
 struct Index {
     #[serde(rename = "_class_name")]
@@ -54,17 +54,18 @@ struct Index {
 ///
 /// # Errors
 ///
-/// If a file is missing or not what it should be, the weights are not exactly those of the configuration, or one is
-/// NaN or infinite; the error names the file.
+/// If a file is missing or not valid, the tensors' names and shapes differ from the configuration, or a weight is NaN
+/// or infinite; the error names the file.
 pub fn read_model(folder: &Path, device: &Device) -> Result<Denoiser> {
     read_model_from(folder, |name| fs::read(folder.join(name)).map(Cow::Owned), device)
 }
 
-/// Reads a model whose files `read` returns by name, for example from memory. `folder` is for messages.
+/// Reads a model through `read`, which returns a file's bytes by name, for example from memory. `folder` is used in
+/// error messages only.
 ///
 /// # Errors
 ///
-/// As [`read_model`].
+/// The same as for [`read_model`], and if `read` fails.
 pub fn read_model_from<'a>(
     folder: &Path,
     mut read: impl FnMut(&str) -> io::Result<Cow<'a, [u8]>>,
@@ -94,11 +95,11 @@ pub fn read_model_from<'a>(
     Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
 }
 
-/// Checks that [`write_model`] would not refuse a folder for what it holds.
+/// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model.
 ///
 /// # Errors
 ///
-/// If the folder exists, is not empty, and is no model of this kind.
+/// If the folder holds anything other than a model of this crate.
 pub fn check_writable(folder: &Path) -> Result<()> {
     let is_model = || {
         let index = fs::read(folder.join(INDEX)).unwrap_or_default();
@@ -107,13 +108,12 @@ pub fn check_writable(folder: &Path) -> Result<()> {
     Ok(ddpm_files::check_writable(folder, "model of this kind", is_model)?)
 }
 
-/// Writes a model folder, replacing a model that stands there. A folder that holds something else is
-/// refused.
+/// Writes a model folder atomically. It replaces an existing model, and refuses to replace anything else.
 ///
 /// # Errors
 ///
-/// If the folder exists and is no model, a weight is not finite in the type that is to be stored, or the folder cannot
-/// be written; what stood there is then as it was.
+/// If the folder holds something other than a model, a weight is not finite in the stored type, or the folder cannot be
+/// written. The previous content is then unchanged.
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
@@ -134,8 +134,8 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
     Ok(new.commit()?)
 }
 
-/// The schedule of a `DDPMScheduler`. A file of another class asks for a sampler, which is not the model's to
-/// say here.
+/// Reads the schedule from the JSON of a `DDPMScheduler`. Other scheduler classes are refused: they would name a
+/// sampler, which here is an option of sampling, not of the model.
 fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
     let config = DiffusersConfig::from_diffusers_json(json)?;
     let refuse = |option: &str, found: &str, expected: &str| {
@@ -146,7 +146,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
         return refuse("_class_name", config.sampler.diffusers_class(), "\"DDPMScheduler\"");
     }
     if config.schedule.variance_type == ReverseVariance::LearnedRange {
-        let expected = "a fixed one: these networks put out no share between two variances";
+        let expected = "a fixed variance: these networks have no output for a learned variance";
         return refuse("variance_type", "learned_range", expected);
     }
     NoiseSchedule::new(&config.schedule)?;
@@ -157,12 +157,12 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T>
     serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// Reads weights in the safetensors format as f32. `path` is for messages.
+/// Decodes weights in the safetensors format to f32. `expected` lists the names and shapes, and `stored` is the
+/// required type of the file; `None` allows every float type. `path` is used in error messages only.
 ///
 /// # Errors
 ///
-/// If the names and shapes are not exactly those of `expected`, a type is not `stored`; `None` allows every
-/// type of floats. A number that is not finite is an error, too.
+/// If the names and shapes differ from `expected`, a type differs from `stored`, or a number is not finite.
 pub fn decode_weights(
     path: &Path,
     bytes: &[u8],
@@ -191,7 +191,7 @@ pub fn decode_weights(
         check_finite(&path, &name, &tensor.flatten_all()?.to_vec1()?, WeightType::F32)?;
         weights.insert(name, tensor.to_device(device)?);
     }
-    // The smallest name, so that the message does not depend on the order of a hash map.
+    // The first in alphabetical order, so that the message does not depend on the order of a hash map.
     match file.names().into_iter().filter(|name| !weights.contains_key(*name)).min() {
         Some(name) => Err(Error::UnexpectedTensor { path, name: name.to_owned() }),
         None => Ok(weights),

@@ -1,9 +1,9 @@
-//! Denoising networks of linear layers and SiLU: their description, initialisation, devices and files.
+//! Denoising networks of linear layers and SiLU: architectures, initial weights, devices, sampling and model folders.
 //!
-//! A [`Denoiser`] is a network with the schedule for which it was trained. The network's raw output is x₀
-//! by default and its *named* prediction (`prediction_type`, ε by default) follows by conversion: a narrow
-//! network cannot pass white noise through, but digits it can output. The edges of their strokes are left to
-//! small networks that all patches share ([`Network::PatchMlp`]; see ARCHITECTURE.md).
+//! A [`Denoiser`] is a network with the schedule for which it was trained. The network emits x₀ by default
+//! (`parameterization`), and [`Denoiser::predict`] converts it to the schedule's `prediction_type`, ε by default. The
+//! reason is rank: a network narrower than the image cannot reproduce white noise, but it can emit digits. Small
+//! networks shared by all patches add the edges of the strokes ([`Network::PatchMlp`]; see ARCHITECTURE.md).
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

@@ -1,4 +1,4 @@
-//! The network carried out with tensors: this path serves every device, and autograd.
+//! The tensor path: candle's tensors execute the program, on every device and with autograd.
 
 use std::collections::HashMap;
 
@@ -9,22 +9,22 @@ use ddpm_kernels::{Map, Op, Program};
 
 use crate::{DenoiserConfig, embedding::sinusoids};
 
-/// A network on tensors.
+/// A network whose weights are tensors.
 #[derive(Debug)]
 pub(crate) struct TensorNetwork {
     program: Program,
     weights: Vec<Tensor>,
-    /// The sinusoids of every timestep, [T, E].
+    /// The time embedding of every timestep, [T, E].
     times: Tensor,
-    /// The rows of the identity, [classes + 1, classes + 1].
+    /// The one-hot rows of all classes: the identity matrix, [classes + 1, classes + 1].
     one_hot: Tensor,
-    /// The pixel of each number of an image in patches, or one more past the edge; and where each pixel is there.
-    /// None for a whole image.
+    /// Two index lists. The first maps each position of the patch layout to its pixel, and padding to the number of
+    /// pixels; the second maps each pixel to its position. `None` if the image is a single patch.
     patches: Option<[Tensor; 2]>,
 }
 
 impl TensorNetwork {
-    /// Takes the weights by name, all of which are there.
+    /// Builds the network. `weights` must hold every parameter of the configuration.
     pub(crate) fn new(
         config: &DenoiserConfig,
         schedule: &NoiseSchedule,
@@ -62,12 +62,12 @@ impl TensorNetwork {
         })
     }
 
-    /// The output for `x_t` [B, pixels], timesteps `t` [B] and classes `labels` [B], both u32.
+    /// Evaluates the network on `x_t` [B, pixels] with timesteps `t` [B] and classes `labels` [B], both u32.
     pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
         let batch = x_t.dim(0)?;
         let image = match &self.patches {
             None => x_t.clone(),
-            // The number past the last pixel is zero.
+            // Padding positions have the index after the last pixel, which holds a zero.
             Some([pixels, _]) => x_t.pad_with_zeros(1, 0, 1)?.index_select(pixels, 1)?,
         };
         // In the order of the inputs: image, time, class. All are [B, patches · width].
@@ -85,14 +85,14 @@ impl TensorNetwork {
                     Embedding::new(table.clone(), table.dim(1)?).forward(labels)?
                 }
             };
-            // As [B, patches, width], since what is added may be the same for all patches.
+            // As [B, patches, width]: a slot `add` with one patch is broadcast to all patches.
             result = result.reshape((batch, *patches, ()))?;
             if let Some(add) = add {
                 let shared = if self.program.shape(*add).patches == *patches { *patches } else { 1 };
                 result = result.broadcast_add(&slots[*add].reshape((batch, shared, ()))?)?;
             }
             let result = result.reshape((batch, ()))?;
-            // Operations write their slots in order, so the new one is the next.
+            // Operations write their slots in order, so the result is the next slot.
             slots.push(if *silu { result.silu()? } else { result });
         }
         let output = &slots[slots.len() - 1];

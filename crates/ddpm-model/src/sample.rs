@@ -1,48 +1,49 @@
-//! From seed and classes to images.
+//! Sampling of images from a seed and classes.
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{CounterRng, Purpose, Sampler, StepInfo, Timestep, Timesteps, sampler::Guidance};
 
 use crate::{Denoiser, Error, Result, device::run_on_device};
 
-/// Which of the schedule's timesteps are taken.
+/// The timesteps that a sampler visits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TimestepSelection {
-    /// All.
+    /// All timesteps of the schedule.
     #[default]
     All,
-    /// This many, spread as the schedule says.
+    /// This number of timesteps, placed by the schedule's `timestep_spacing`.
     Spaced(usize),
-    /// These, descending: for example those of a step search.
+    /// These timesteps, in descending order, for example the result of a timestep search.
     List(Vec<usize>),
 }
 
-/// How to sample.
+/// The configuration of sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleConfig {
-    /// The seed. An image depends on it, on its index, its class and the options here, and on nothing else.
+    /// The seed. An image depends only on the seed, its index, its class and the other options here.
     pub seed: u64,
     /// The sampler.
     pub sampler: Sampler,
-    /// The timesteps.
+    /// The timesteps that the sampler visits.
     pub steps: TimestepSelection,
-    /// The guidance.
+    /// The guidance scale and the timesteps at which it applies.
     pub guidance: Guidance,
 }
 
-/// The guidance scale of a model with classes, unless one says otherwise.
+/// The default guidance scale of a model with classes.
 ///
-/// With few large steps the mean of x₀, which the network learns, lies between digits now and then. Guidance
-/// moves it to the class asked for; results/best/metrics.json has the class accuracy with it and without.
+/// The network learns the mean of x₀ given xₜ. With few large steps this mean sometimes lies between two digits;
+/// guidance moves it towards the requested class.
 pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
 
-/// The part of all timesteps at which there is guidance, unless one says otherwise: where the class is decided.
-/// Earlier, nothing is seen that it could sharpen, and later it only takes variety (Kynkäänniemi et al. 2024, arXiv
-/// 2404.07724).
+/// The default guidance interval as fractions of T: the noise levels at which the class is decided. At higher noise
+/// levels xₜ holds too little of the image for guidance to help, and at lower ones guidance only reduces diversity
+/// (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 const GUIDED: [f64; 2] = [0.4, 0.75];
 
 impl SampleConfig {
-    /// Ancestral sampling as the model's schedule has it: all steps, and with classes [`DEFAULT_GUIDANCE_SCALE`] in the middle.
+    /// Ancestral sampling with the schedule's `variance_type` and all timesteps. A model with classes gets
+    /// [`DEFAULT_GUIDANCE_SCALE`] in the interval of [`SampleConfig::in_the_middle`], any other a scale of 1.
     #[must_use]
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
         let variance = denoiser.schedule().config().variance_type.clone();
@@ -55,7 +56,7 @@ impl SampleConfig {
         }
     }
 
-    /// Guidance from 0.4 T to 0.75 T, the timesteps at which a class is decided: 8 to 15 of 20.
+    /// Guidance at the timesteps from 0.4 T to 0.75 T, where the class is decided: 8 to 15 for T = 20.
     #[must_use]
     pub fn in_the_middle(scale: f64, denoiser: &Denoiser) -> Guidance {
         let [first, last] = GUIDED.map(|part| part * denoiser.schedule().num_train_timesteps() as f64);
@@ -64,7 +65,7 @@ impl SampleConfig {
 }
 
 impl Denoiser {
-    /// x_T of the images with these indices: the noise from which they are sampled, [N, pixels].
+    /// The start noise x_T of the images with these indices, [N, pixels].
     ///
     /// # Errors
     ///
@@ -74,16 +75,16 @@ impl Denoiser {
         Ok(rng.normal(Purpose::SAMPLE_START, images, 0, &shape, DType::F32, self.device())?)
     }
 
-    /// Samples the images with these indices and classes: [N, pixels] on the scale [−1, 1].
+    /// Samples the images with these indices and classes, [N, pixels] on the scale [−1, 1].
     ///
-    /// Image 17 of a seed is the same picture whichever others are asked for with it. All images are in
-    /// memory at once; for more, call it with one part of the indices after another.
+    /// Image 17 of a seed is the same picture in any batch. All N images are in memory at once; for many images, call
+    /// this repeatedly with parts of the indices. `observe` is called after each reverse step.
     ///
     /// # Errors
     ///
     /// If the numbers of images and classes differ, a class is out of range, an option does not fit, the observer
-    /// fails, or a prediction or a sample is NaN or infinite. On a CPU sampling ends with the first such prediction;
-    /// elsewhere, where reading one makes the device wait, after the last step.
+    /// fails, or a prediction or a sample is NaN or infinite. On a CPU, sampling stops at the first such prediction.
+    /// On a GPU, where reading a value makes the device wait, the error comes after the last step.
     pub fn sample(
         &self,
         config: &SampleConfig,
@@ -120,7 +121,7 @@ impl Denoiser {
         let noise = |x_t: &Tensor, noise_index: usize| {
             rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x_t)
         };
-        // A wrong argument is reported as itself, before a sampler wraps it.
+        // Check the arguments first: an error inside the sampler would be wrapped in the sampler's error.
         self.check_labels(labels, images.len())?;
         self.check_guidance(config.guidance.scale())?;
         config.guidance.check(schedule)?;
@@ -131,18 +132,18 @@ impl Denoiser {
     }
 }
 
-/// Finds predictions and samples that are NaN or infinite, which would become black pixels.
+/// Finds predictions and samples that are NaN or infinite, which would otherwise become black pixels.
 struct FiniteCheck<'a> {
     /// The index of each image of the batch.
     images: &'a [u64],
-    /// Marks that are still on a device: one for each image, NaN where a number is not finite.
+    /// Marks that have not been read from the device: one for each image, NaN if one of its values is not finite.
     pending: Vec<(&'static str, Timestep, Tensor)>,
-    /// The error of a prediction, which a sampler would wrap.
+    /// The error for the first value found, kept here because the sampler would wrap it.
     failure: Option<Error>,
 }
 
 impl FiniteCheck<'_> {
-    /// Marks the images of a tensor [B, …], and reads the marks if that costs nothing.
+    /// Marks the images of a tensor [B, …], and reads the marks at once on a CPU.
     fn add(&mut self, quantity: &'static str, at: Timestep, tensor: &Tensor) -> candle_core::Result<()> {
         // 0·x is NaN where x is NaN or infinite, and 0 elsewhere.
         let marks = (tensor.flatten_from(1)? * 0.0)?.sum(1)?;
@@ -151,6 +152,7 @@ impl FiniteCheck<'_> {
         if is_cpu { self.read() } else { Ok(()) }
     }
 
+    /// Reads the pending marks, and fails if one is NaN.
     fn read(&mut self) -> candle_core::Result<()> {
         for (quantity, at, marks) in self.pending.drain(..) {
             let marks = marks.to_vec1::<f32>()?;
@@ -163,7 +165,7 @@ impl FiniteCheck<'_> {
         Ok(())
     }
 
-    /// The samples, if they and all predictions are finite.
+    /// Checks the samples and all pending predictions, and returns the samples.
     fn finish(mut self, last: Timestep, sampled: ddpm_core::Result<Tensor>) -> Result<Tensor> {
         let checked = sampled.and_then(|sampled| {
             self.add("sample", last, &sampled)?;
@@ -177,11 +179,12 @@ impl FiniteCheck<'_> {
     }
 }
 
-/// These networks are trained at whole timesteps, and churn asks between them.
+/// Refuses churn: it evaluates the network between integer timesteps, and these networks are trained at integer
+/// timesteps only.
 fn check_churn(sampler: &Sampler) -> Result<()> {
     match sampler {
         Sampler::Euler(churn) | Sampler::Heun(churn) if churn.s_churn != 0.0 => {
-            let expected = "0, because the network knows whole timesteps only";
+            let expected = "0, because the network is trained at integer timesteps only";
             Err(ddpm_core::Error::out_of_range("s_churn", churn.s_churn, expected).into())
         }
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Options of sampling as a user gives them, and the configuration that they make for a model.
+//! Sampling options from a user, and the sampling configuration that they give for a model.
 
 use std::ops::RangeInclusive;
 
@@ -18,41 +18,42 @@ pub enum SamplerName {
     Ddpm,
     /// DDIM; deterministic if η is 0, its default.
     Ddim,
-    /// DPM-Solver++ 2M.
+    /// DPM-Solver++ of order 2, multistep.
     #[cfg_attr(feature = "clap", value(name = "dpmpp-2m"))]
     DpmPp2m,
-    /// DPM-Solver++ 2M with noise.
+    /// The stochastic form of `dpmpp-2m`.
     #[cfg_attr(feature = "clap", value(name = "dpmpp-2m-sde"))]
     DpmPp2mSde,
-    /// Euler's method of EDM, the same as ddim.
+    /// Euler's method of EDM; equals `ddim` with η = 0.
     Euler,
-    /// Euler's method with noise, the same as ddpm with posterior noise.
+    /// Euler's method with added noise; equals `ddpm` with the posterior variance.
     EulerAncestral,
-    /// Heun's method of EDM; calls the network twice a step.
+    /// Heun's method of EDM; evaluates the network twice in each step.
     Heun,
     /// UniPC of order 2.
     Unipc,
 }
 
-/// How to sample; an option that is `None` has the default of the model or of the sampler.
+/// Sampling options; a `None` stands for the default of the model or the sampler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SampleOptions {
     /// The sampler.
     pub sampler: SamplerName,
-    /// The variance of the steps of `ddpm`; by default `variance_type` of the model's schedule.
+    /// The variance of the reverse steps of `ddpm`; by default the schedule's `variance_type`.
     pub variance: Option<ReverseVariance>,
-    /// η of `ddim`, 0 to 1; 0 by default.
+    /// η of `ddim`, 0 (deterministic, the default) to 1 (ancestral).
     pub eta: Option<f64>,
-    /// The timesteps.
+    /// The timesteps that the sampler visits.
     pub steps: TimestepSelection,
-    /// The guidance scale; by default [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
+    /// The guidance scale, 1 for no guidance; by default
+    /// [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
     pub guidance_scale: Option<f64>,
-    /// The timesteps with guidance; by default those of [`SampleConfig::in_the_middle`].
+    /// The guidance interval in timesteps; by default the interval of [`SampleConfig::in_the_middle`].
     pub guidance_interval: Option<RangeInclusive<f64>>,
 }
 
 impl SampleOptions {
-    /// The configuration of sampling from a model.
+    /// The sampling configuration for a model.
     ///
     /// # Errors
     ///
@@ -80,10 +81,10 @@ impl SampleOptions {
             SamplerName::Heun => Sampler::Heun(Churn::NONE),
             SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
         };
-        let of_other = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
+        let other_sampler = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
         match (&self.variance, self.eta) {
-            (Some(_), _) if self.sampler != SamplerName::Ddpm => of_other("variance", "ddpm"),
-            (_, Some(_)) if self.sampler != SamplerName::Ddim => of_other("eta", "ddim"),
+            (Some(_), _) if self.sampler != SamplerName::Ddpm => other_sampler("variance", "ddpm"),
+            (_, Some(_)) if self.sampler != SamplerName::Ddim => other_sampler("eta", "ddim"),
             _ => Ok(sampler),
         }
     }
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn options_left_out_are_those_of_the_model() {
+    fn options_left_out_have_the_defaults_of_the_model() {
         let denoiser = denoiser();
         let config = SampleOptions::default().config(7, &denoiser).unwrap();
         assert_eq!(config, SampleConfig::ancestral(7, &denoiser));

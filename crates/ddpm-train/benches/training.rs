@@ -1,4 +1,4 @@
-//! A whole training step on MNIST on a CPU, at several batch sizes.
+//! The training step on MNIST on a CPU, at several batch sizes.
 
 use std::{error::Error, time::Duration};
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for batch_size in [128, 512] {
         let config = TrainConfig { batch_size, epochs: 1000, ..TrainConfig::preset(Preset::Standard, &data) };
         let mut trainer = Trainer::new(&config, &data, &Device::Cpu)?;
-        // A step that fails would look fast.
+        // Fail here: a step that returns an error at once would look fast.
         trainer.train_step()?;
         group.throughput(Throughput::Elements(batch_size as u64));
         group.bench_function(format!("batch {batch_size}"), |bencher| bencher.iter(|| trainer.train_step()));

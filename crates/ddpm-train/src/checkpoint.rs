@@ -1,7 +1,7 @@
-//! Checkpoints that survive a crash: complete and verified, or not there.
+//! Checkpoints that survive a crash: a checkpoint is either complete or does not exist.
 //!
-//! A checkpoint is written to a hidden folder, made durable, and renamed to `step-N/`. It holds
-//! `state.safetensors`, `state.json`, and `manifest.json` with the SHA-256 of both.
+//! [`save`] writes a checkpoint to a hidden folder, syncs it to the disk, and renames it to `step-N/`. The folder holds
+//! `state.safetensors`, `state.json`, and `manifest.json` with the SHA-256 of both files.
 
 use std::{
     fs, io,
@@ -19,10 +19,10 @@ use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
-/// How many checkpoints are kept.
+/// The number of newest checkpoints to keep.
 const KEEP: usize = 2;
 
-/// What a checkpoint says besides its tensors.
+/// The content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Progress {
@@ -32,14 +32,14 @@ pub(crate) struct Progress {
     pub(crate) seconds: f64,
     /// The SHA-256 of the training images.
     pub(crate) images_sha256: String,
-    /// The SHA-256 of their labels.
+    /// The SHA-256 of the training labels; `None` if the data has no labels.
     pub(crate) labels_sha256: Option<String>,
-    /// The configuration.
+    /// The configuration of the run.
     pub(crate) config: TrainConfig,
 }
 
-/// Writes a checkpoint and removes the oldest ones. The log is synced to the disk first: a resumed run keeps
-/// its lines up to the checkpoint and cannot write them again.
+/// Writes a checkpoint and removes all but the newest [`KEEP`]. It syncs the log to the disk first: a resumed run keeps
+/// the lines up to the checkpoint and does not write them again.
 pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
     log.sync()?;
     let to = folder.join(format!("step-{:08}", progress.step));
@@ -59,8 +59,8 @@ pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &P
     Ok(())
 }
 
-/// Writes a trainer's state in the safetensors format and returns its SHA-256. One part after another, so that
-/// the memory of a run does not double with each checkpoint.
+/// Writes the training state in the safetensors format and returns the file's SHA-256. It copies one part of the state
+/// at a time, so that a checkpoint does not double the memory of the run.
 fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
     let mut parameters = trainer.config().denoiser.parameters();
     parameters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -91,8 +91,12 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
     Ok(digest.into_hex())
 }
 
-/// Restores the newest checkpoint that matches its manifest, if its configuration and data are those of `now`,
-/// and returns the number of newer ones, which are damaged. One that cannot be read is an error.
+/// Restores the newest checkpoint that matches its manifest. Returns its progress and the number of newer checkpoints,
+/// which are damaged.
+///
+/// # Errors
+///
+/// If the checkpoint's configuration or data differs from `now`, or a checkpoint cannot be read.
 pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) -> Result<(Progress, usize)> {
     let mut damaged = 0;
     for path in list(folder)?.into_iter().rev() {
@@ -118,7 +122,7 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
     Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }
 
-/// The checkpoints of a folder in order of their steps. Temporary ones are not listed.
+/// The checkpoints of a folder in the order of their steps, without temporary folders.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -136,21 +140,22 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
-/// N of a path `step-N`.
+/// The number N if the path ends in `step-N`.
 fn step_of(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// The content of a checkpoint, or `None` if it does not match its manifest.
+/// Reads a checkpoint; `None` if a file is missing or does not match the manifest.
 fn read(path: &Path) -> Result<Option<(Progress, Vec<u8>)>> {
     let Some([state, tensors]) = Manifest::read_verified(path, [STATE, TENSORS])? else { return Ok(None) };
-    // A file that matches its digest but does not parse was written by another version.
+    // A file that matches its digest but does not parse was written by another version: an error.
     let path = path.join(STATE);
     let progress = serde_json::from_slice(&state).map_err(|source| Error::Json { path, source })?;
     Ok(Some((progress, tensors)))
 }
 
+/// Checks that a saved configuration and its data are the same as now.
 fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     let differs = |key: &str, saved: String, now: String| {
         Err(Error::OtherConfig { path: path.to_owned(), key: key.to_owned(), saved, now })
@@ -176,7 +181,7 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder if it exists.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

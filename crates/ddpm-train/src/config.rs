@@ -1,4 +1,4 @@
-//! The configuration of a training run, and presets.
+//! The configuration of a training run, and its presets.
 
 use ddpm_core::{LossWeighting, NoiseScheduleConfig, PredictionType};
 use ddpm_data::Dataset;
@@ -7,37 +7,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AdamWConfig, Error, Result, TimestepSampling};
 
-/// All that determines a training run besides the data.
+/// The configuration of a training run. Together with the data it determines the resulting weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The seed of initial weights, batches, timesteps, noise and class dropout.
+    /// The seed of initial weights, batches, timesteps, noise, shifts and dropped classes.
     pub seed: u64,
-    /// Passes over the training images.
+    /// The number of passes over the training images, 1 to 1000000.
     pub epochs: u64,
-    /// Images in a step.
+    /// The number of images of a step, 1 to the number of training images.
     pub batch_size: usize,
-    /// The learning rate after the warm-up; it falls along half a cosine to 1 % of it.
+    /// The peak learning rate, above 0 and at most 1, reached after the warm-up. It then decays along half a cosine to
+    /// 1 % of the peak.
     pub learning_rate: f64,
-    /// The part of all steps over which the learning rate rises linearly from 0.
+    /// The fraction of all steps over which the learning rate rises linearly from 0, from 0 to below 1.
     pub warmup_fraction: f64,
-    /// The optimiser's numbers.
+    /// The optimizer's hyperparameters.
     pub adamw: AdamWConfig,
-    /// The part of the old average that a step keeps: 0.999 averages about the last 1000 steps.
+    /// The decay of the weights' moving average, from 0 to below 1: 0.999 averages about the last 1000 steps.
     pub ema_decay: f64,
-    /// The probability with which an image is shown without its class, for guidance.
+    /// The probability, 0 to 1, of replacing an image's class by the null class (for classifier-free guidance).
     pub cond_drop_prob: f64,
-    /// The space of the error.
+    /// The weighting of the loss over timesteps.
     pub loss: LossWeighting,
-    /// How timesteps are drawn.
+    /// The distribution of timesteps.
     #[serde(default)]
     pub timestep_sampling: TimestepSampling,
-    /// Pixels by which an image is moved at most, in both directions, at random; 0 to 64.
+    /// The largest random shift of an image in pixels, in both directions; 0 (no shift) to 64.
     #[serde(default)]
     pub random_shift: usize,
-    /// The network.
+    /// The network's architecture.
     pub denoiser: DenoiserConfig,
-    /// The schedule.
+    /// The noise schedule.
     pub schedule: NoiseScheduleConfig,
 }
 
@@ -45,19 +46,18 @@ pub struct TrainConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Preset {
-    /// The built-in model: trained longer.
+    /// The options of the built-in model; trains the longest.
     Best,
-    /// Nearly as good images, within ten minutes on two cores.
+    /// The same network as `Best` with fewer epochs, for nearly the same image quality.
     Standard,
-    /// The plain network of the original recipe, with raw output x₀, trained as long as `Standard`. Its raw
-    /// output ε, to the letter, learns nothing.
+    /// The plain network of the original recipe, but emitting x₀: with its original output ε, it does not learn.
     Original,
-    /// A first look.
+    /// The fewest epochs, for a first try.
     Quick,
 }
 
 impl TrainConfig {
-    /// A preset for the size and the classes of a data set.
+    /// A preset, for the image size and the classes of a data set.
     #[must_use]
     pub fn preset(preset: Preset, data: &Dataset) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
@@ -92,14 +92,17 @@ impl TrainConfig {
         }
     }
 
-    /// Checks the options and that the data fits the network.
+    /// Checks that each option is in its range and that the data fits the network.
     ///
     /// # Errors
     ///
-    /// If something does not; the error names it.
+    /// If an option is outside its range or the data does not fit; the error names it.
     pub fn validate(&self, data: &Dataset) -> Result<()> {
         let check = |option, found: f64, good: bool, expected| {
-            if good { Ok(()) } else { Err(Error::Config { option, found, expected }) }
+            if good {
+                return Ok(());
+            }
+            Err(Error::out_of_range(format!("training option `{option}`"), found, expected))
         };
         check("epochs", self.epochs as f64, (1..=1_000_000).contains(&self.epochs), "1 to 1000000")?;
         let rate = self.learning_rate;
@@ -113,7 +116,7 @@ impl TrainConfig {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         check("beta1", beta1, unit(beta1), "0 to below 1")?;
         check("beta2", beta2, unit(beta2), "0 to below 1")?;
-        // In f32 it must not be 0 either.
+        // The lower limit keeps eps above 0 in f32.
         check("eps", eps, (1e-30..=1.0).contains(&eps), "1e-30 to 1")?;
         check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
         self.denoiser.validate()?;
@@ -134,8 +137,8 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// The learning rate of step `step` (from 0) out of `total`: a linear rise, then half a cosine
-    /// (Loshchilov & Hutter 2017, arXiv 1608.03983).
+    /// The learning rate of step `step` (from 0) of `total` steps: linear warm-up, then cosine decay (Loshchilov &
+    /// Hutter 2017, arXiv 1608.03983).
     #[must_use]
     pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
         const FLOOR: f64 = 0.01;

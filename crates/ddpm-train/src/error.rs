@@ -1,69 +1,74 @@
-//! What can go wrong in this crate.
+//! The errors of this crate.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A configuration, a folder or a checkpoint that is not as it should be.
+/// An invalid configuration, folder or checkpoint, or a failure of a library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A number in the training configuration is outside its range.
-    #[error("training option `{option}` is {found}, expected {expected}")]
-    Config {
-        /// The option's name.
-        option: &'static str,
+    /// An option of the training configuration is outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// The option, such as "training option `epochs`".
+        name: Cow<'static, str>,
         /// The value found.
-        found: f64,
-        /// The range that works.
-        expected: &'static str,
+        found: String,
+        /// The valid values.
+        expected: Cow<'static, str>,
     },
-    /// The images have another size than the network.
-    #[error("the images of {data} are {rows}×{cols}, but the network is for {expected_rows}×{expected_cols}")]
+    /// The images have another size than the network's images.
+    #[error(
+        "the images of {data} have {rows}×{cols} pixels, but the network expects {expected_rows}×{expected_cols}"
+    )]
     ImageSize {
         /// The data set's name.
         data: String,
-        /// Rows found.
+        /// Rows of an image of the data.
         rows: usize,
-        /// Columns found.
+        /// Columns of an image of the data.
         cols: usize,
         /// Rows of the network.
         expected_rows: usize,
         /// Columns of the network.
         expected_cols: usize,
     },
-    /// The data has classes that the network does not know.
-    #[error("{data} has {found} classes, but the network is for {expected}")]
+    /// The data has another number of classes than the network.
+    #[error("{data} has {found} classes, but the network expects {expected}")]
     Classes {
         /// The data set's name.
         data: String,
-        /// The number of classes in the data, 0 for none.
+        /// The number of classes of the data, 0 if it has no labels.
         found: usize,
         /// The number of classes of the network.
         expected: usize,
     },
-    /// The loss is no longer a number.
+    /// The loss is NaN or infinite.
     #[error("the loss is {loss} at step {step}; a smaller learning rate may help")]
     Diverged {
-        /// The step.
+        /// The number of steps taken.
         step: u64,
         /// The loss.
         loss: f64,
     },
-    /// Another process trains in the same folder.
-    #[error("{}: another training run is at work in this folder", path.display())]
+    /// Another training run uses the same folder.
+    #[error("{}: another training run is using this folder", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder has a training run already.
-    #[error("{}: holds a training run already; resume it, overwrite it, or train elsewhere", path.display())]
+    /// The folder already holds a training run.
+    #[error("{}: already holds a training run; resume it, overwrite it, or choose another folder", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// There is no checkpoint that verifies.
+    /// The folder has no checkpoint that matches its manifest.
     #[error("{}: no complete checkpoint to resume from ({damaged} damaged)", path.display())]
     NoCheckpoint {
         /// The folder of checkpoints.
@@ -71,19 +76,19 @@ pub enum Error {
         /// The number of checkpoints that do not match their manifest.
         damaged: usize,
     },
-    /// A checkpoint was made with another configuration.
-    #[error("{}: was made with another `{key}` ({saved}, now {now})", path.display())]
+    /// A checkpoint belongs to another configuration or other data.
+    #[error("{}: was written with another `{key}`: {saved}, now {now}", path.display())]
     OtherConfig {
         /// The checkpoint.
         path: PathBuf,
-        /// The part of the configuration that differs.
+        /// The option or data that differs.
         key: String,
         /// The value in the checkpoint.
         saved: String,
         /// The value now.
         now: String,
     },
-    /// A checkpoint lacks a tensor or has one of another shape.
+    /// A checkpoint lacks a tensor, or the tensor has another shape or type.
     #[error("{}: no tensor `{name}` of shape {expected:?}", path.display())]
     CheckpointTensor {
         /// The file.
@@ -93,40 +98,40 @@ pub enum Error {
         /// The shape expected.
         expected: Vec<usize>,
     },
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    /// A file or folder cannot be opened, read, written or removed.
+    #[error("{}: cannot read or write", path.display())]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not the JSON that was expected.
-    #[error("{}: {source}", path.display())]
+    /// A file is not valid JSON, or has missing, unknown or invalid keys.
+    #[error("{}: invalid JSON content", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A checkpoint is not in the safetensors format.
-    #[error("{}: {source}", path.display())]
+    /// A checkpoint's tensors are not a valid safetensors file.
+    #[error("{}: invalid safetensors file", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         source: safetensors::SafeTensorError,
     },
-    /// The caller's observer stopped the run.
+    /// The caller's observer returned an error, which ends the run.
     #[error(transparent)]
     Observer(Box<dyn std::error::Error + Send + Sync>),
-    /// The data set refused its arguments.
+    /// `ddpm-data` returned an error, for example for a batch size above the number of images.
     #[error(transparent)]
     Data(#[from] ddpm_data::Error),
-    /// The diffusion mathematics refused its arguments.
+    /// `ddpm-core` returned an error, for example for an invalid schedule.
     #[error(transparent)]
     Core(#[from] ddpm_core::Error),
-    /// The model cannot be built or written.
+    /// `ddpm-model` returned an error, for example for an invalid network.
     #[error(transparent)]
     Model(#[from] ddpm_model::Error),
     /// A file or folder cannot be read or written.
@@ -138,7 +143,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the file or folder of a system error.
+    /// [`Error::OutOfRange`] from text and numbers of any kind.
+    pub(crate) fn out_of_range(
+        name: impl Into<Cow<'static, str>>,
+        found: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
+
+    /// Adds the file or folder to a system error.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), source }
     }

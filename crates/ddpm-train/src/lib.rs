@@ -1,8 +1,8 @@
-//! Training of small denoising networks: loss, optimiser, moving average, checkpoints, metrics.
+//! Training of small denoising networks: loss, optimizer, moving average, checkpoints, log.
 //!
-//! [`Trainer`] takes the steps and holds all that changes by them; [`run`] is a whole training run in a
-//! folder, with a log, checkpoints and resumption. All randomness is addressed by the step, so a run that
-//! was stopped and resumed ends with the same weights, bit for bit, as one that was not.
+//! [`Trainer`] holds the training state and takes single steps. [`run`] is a whole training run in a folder, with a log,
+//! checkpoints and resumption. All random numbers are addressed by seed and step, so a run that was stopped and resumed
+//! ends with the same weights, bit for bit, as an uninterrupted run.
 //!
 //! ```no_run
 //! use candle_core::Device;

@@ -1,4 +1,4 @@
-//! The log of a run: one JSON object a line.
+//! The log of a training run: one JSON object on each line.
 
 use std::{
     fs,
@@ -15,13 +15,13 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Record {
-    /// Some steps of training.
+    /// Progress within an epoch.
     Train {
         /// Steps taken so far.
         step: u64,
-        /// ShuffledBatches so far, counting the current one as a fraction.
+        /// Epochs so far, with the current one as a fraction.
         epoch: f64,
-        /// Images seen so far.
+        /// Training images so far, counting repetitions.
         images: u64,
         /// The mean loss since the last such line.
         loss: f64,
@@ -34,13 +34,13 @@ pub enum Record {
     },
     /// The end of an epoch.
     Epoch {
-        /// ShuffledBatches so far.
+        /// Epochs so far.
         epoch: u64,
         /// Steps taken so far.
         step: u64,
         /// The mean loss over the epoch.
         train_loss: f64,
-        /// The loss of the averaged weights on held-out images; none without such images.
+        /// The loss of the averaged weights on test images; `None` if the data has no test images.
         test_loss: Option<f64>,
         /// Seconds of training so far.
         seconds: f64,
@@ -48,7 +48,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// Steps taken when the line was written.
+    /// The number of steps taken when the line was written.
     #[must_use]
     pub fn step(&self) -> u64 {
         match *self {
@@ -65,7 +65,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the log, without the lines after `step`, which a resumed run writes again.
+    /// Opens the log, and removes the lines after `step`, which a resumed run writes again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -73,7 +73,7 @@ impl Log {
         };
         let (mut kept, mut last_epoch) = (String::new(), None);
         for line in text.lines() {
-            // A line that was cut off in the middle does not parse, and is dropped.
+            // A truncated line does not parse, and is removed.
             let Some(record) = serde_json::from_str::<Record>(line).ok().filter(|r| r.step() <= step) else {
                 continue;
             };
@@ -87,17 +87,18 @@ impl Log {
         Ok(Self { path: path.to_owned(), file, last_epoch })
     }
 
-    /// The log with another file behind it.
+    /// The same log with another file.
     #[cfg(test)]
     pub(crate) fn with_file(self, file: fs::File) -> Self {
         Self { file, ..self }
     }
 
-    /// The last line about an epoch.
+    /// The last [`Record::Epoch`] of the log; `None` before the end of the first epoch.
     pub(crate) fn last_epoch(&self) -> Option<&Record> {
         self.last_epoch.as_ref()
     }
 
+    /// Appends a line.
     pub(crate) fn write(&mut self, record: &Record) -> Result<()> {
         if matches!(record, Record::Epoch { .. }) {
             self.last_epoch = Some(record.clone());
@@ -108,7 +109,7 @@ impl Log {
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
 
-    /// Makes all lines durable.
+    /// Syncs all lines to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(Error::io(&self.path))
     }

@@ -1,8 +1,7 @@
-//! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) together with the moving average of the weights.
+//! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with a moving average of the weights.
 //!
-//! candle's own AdamW keeps its moments private, so that no run could be resumed exactly, and passes over
-//! memory some fifteen times. Here a CPU reads and writes each number once; other devices use tensor
-//! expressions of the same formula:
+//! candle's own AdamW keeps its moments private, so a run could not be resumed exactly. Here the CPU kernels read and
+//! write each number once, and other devices use tensor expressions of the same formula:
 //!
 //! ```text
 //! m ← β₁m + (1−β₁)g      v ← β₂v + (1−β₂)g²
@@ -16,44 +15,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// The constants of AdamW. The names are PyTorch's.
+/// The hyperparameters of AdamW, except the learning rate, with PyTorch's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// β₁, the decay of the mean of gradients.
+    /// β₁, the decay of the first moment (the mean of gradients), from 0 to below 1.
     pub beta1: f64,
-    /// β₂, the decay of the mean of squared gradients.
+    /// β₂, the decay of the second moment (the mean of squared gradients), from 0 to below 1.
     pub beta2: f64,
-    /// What keeps the division finite.
+    /// The number added to the denominator, so that the division stays finite; 1e-30 to 1.
     pub eps: f64,
-    /// λ, the decay of matrices; biases do not decay.
+    /// λ, the weight decay of matrices, 0 to 1; biases do not decay.
     pub weight_decay: f64,
 }
 
 impl Default for AdamWConfig {
-    /// PyTorch's β₁ and eps, without decay: there are more images than a small network can remember. With β₂ = 0.99 no
-    /// gradient, however large, moves a weight by more than about the learning rate, and it is soon forgotten.
+    /// β₁ and eps of PyTorch, no weight decay, and β₂ = 0.99. A small network cannot memorise the training images, so
+    /// it needs no decay. With β₂ = 0.99, one large gradient affects only about a hundred later steps.
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 }
     }
 }
 
-/// The numbers of one step.
+/// The hyperparameters and coefficients of one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepSize {
     config: AdamWConfig,
     learning_rate: f64,
-    /// 1 − β₁ᵏ and 1 − β₂ᵏ, which correct moments that began at zero.
+    /// The bias corrections 1 − β₁ᵏ and 1 − β₂ᵏ, since the moments start at zero.
     corrections: [f64; 2],
-    /// The part of the old average that is kept.
+    /// The decay d of the moving average in this step.
     ema_decay: f64,
 }
 
 impl StepSize {
-    /// The numbers of step number `step`, from 0.
+    /// The coefficients of step k = `step`, from 0.
     ///
-    /// The average warms up: its decay is at most (1 + k)/(10 + k) at step k, so that it does not hang on
-    /// the initial weights.
+    /// The moving average has a warm-up: its decay is at most (1 + k)/(10 + k) at step k, so that the initial weights
+    /// lose their influence quickly.
     pub(crate) fn new(config: AdamWConfig, step: u64, learning_rate: f64, ema_decay: f64) -> Self {
         let k = step as f64;
         Self {
@@ -64,12 +63,12 @@ impl StepSize {
         }
     }
 
-    /// What a weight of this rank keeps: only matrices decay.
+    /// The weight-decay factor for a parameter of this rank: below 1 for matrices, 1 for biases.
     fn keep(&self, rank: usize) -> f64 {
         if rank > 1 { 1.0 - self.learning_rate * self.config.weight_decay } else { 1.0 }
     }
 
-    /// The same numbers for the kernels of a CPU.
+    /// The same coefficients for the CPU kernels.
     #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
     pub(crate) fn rounded(&self) -> AdamwEma {
         let AdamWConfig { beta1, beta2, eps, .. } = self.config;
@@ -86,7 +85,7 @@ impl StepSize {
     }
 }
 
-/// The name of a part of a parameter's state, as in a checkpoint.
+/// The name in a checkpoint of one part of a parameter's state.
 pub(crate) fn state_name(part: StatePart, parameter: &str) -> String {
     let part = match part {
         StatePart::Ema => "ema",
@@ -97,12 +96,13 @@ pub(crate) fn state_name(part: StatePart, parameter: &str) -> String {
     format!("{part}/{parameter}")
 }
 
-/// Weights and state as tensors of a device.
+/// The optimizer for tensors: weights, moments and average on a device.
 #[derive(Debug)]
 pub(crate) struct TensorAdamW {
     slots: Vec<Slot>,
 }
 
+/// A parameter with its optimizer state.
 #[derive(Debug)]
 struct Slot {
     name: String,
@@ -130,7 +130,7 @@ impl TensorAdamW {
             size;
         for Slot { weight, first, second, ema, .. } in &mut self.slots {
             let Some(gradient) = gradients.get(weight) else { continue };
-            // Detached, or the state would hold on to the graph of every step before.
+            // Detached: otherwise the state would keep the computation graphs of all earlier steps.
             let gradient = gradient.detach();
             *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
             *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
@@ -146,7 +146,7 @@ impl TensorAdamW {
     pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
         let tensor = |slot: &Slot| {
             let tensor = match part {
-                // A copy: the variable's own memory changes with the next step.
+                // A copy, since the next step changes the variable's memory.
                 StatePart::Weights => slot.weight.as_detached_tensor().copy()?,
                 StatePart::First => slot.first.clone(),
                 StatePart::Second => slot.second.clone(),
@@ -181,7 +181,7 @@ mod tests {
 
     const DECAY: f64 = 0.9;
 
-    /// Ten steps of both of ours and of candle-nn's AdamW on the same gradients, a matrix with decay.
+    /// Ten steps of both optimizers and of candle-nn's AdamW with the same gradients, for a matrix with weight decay.
     #[test]
     fn both_paths_take_the_steps_of_candle_nn() {
         let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };

@@ -1,9 +1,9 @@
-//! A whole training run in a folder.
+//! A training run in a folder.
 //!
 //! ```text
 //! DIR/metrics.jsonl                          the log
 //! DIR/checkpoints/step-N/                    the last two checkpoints
-//! DIR/model/, DIR/previews/, DIR/loss.svg    for the caller to write; removed with the others by
+//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller; removed with the others by
 //!                                            [`Start::Overwrite`]
 //! ```
 
@@ -22,26 +22,26 @@ use crate::{
     metrics::Log,
 };
 
-/// What to do with a folder that may hold a run already.
+/// The treatment of a run that already exists in the folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// Begin; a folder that holds a run is an error.
+    /// Start a new run; a folder that holds a run is an error.
     #[default]
     Fresh,
-    /// Begin, and remove a run that is there.
+    /// Start a new run, and remove a run that the folder holds.
     Overwrite,
-    /// Go on from the newest checkpoint.
+    /// Resume from the newest checkpoint that matches its manifest.
     Resume,
 }
 
-/// What an observer is told. An error that it returns ends the run.
+/// An event that [`run`] passes to its observer. An error returned by the observer ends the run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The run goes on from a checkpoint.
+    /// The run was resumed from a checkpoint.
     Resumed {
         /// Steps so far.
         step: u64,
-        /// How many newer checkpoints were passed over, because they do not match their manifest.
+        /// The number of newer checkpoints that were skipped because they do not match their manifest.
         damaged: usize,
     },
     /// A step was taken.
@@ -50,12 +50,12 @@ pub enum Event<'a> {
         step: u64,
         /// Steps of the whole run.
         total: u64,
-        /// The mean loss of the last line of the log.
+        /// The mean loss in the last line of the log; `None` before the first line.
         loss: Option<f64>,
     },
     /// An epoch ended.
     Epoch {
-        /// The line for the log.
+        /// The line in the log.
         record: &'a Record,
         /// The network with averaged weights.
         denoiser: &'a Denoiser,
@@ -68,35 +68,35 @@ pub struct Outcome {
     /// The network with averaged weights.
     #[serde(skip)]
     pub denoiser: Denoiser,
-    /// ShuffledBatches trained.
+    /// The number of epochs.
     pub epochs: u64,
     /// Steps taken.
     pub steps: u64,
-    /// Images in a step.
+    /// The number of images of a step.
     pub batch_size: usize,
-    /// Images seen, counting each time.
+    /// The number of training images, counting repetitions.
     pub images: u64,
     /// Seconds of training, over all parts of a resumed run.
     pub seconds: f64,
-    /// Images seen per second.
+    /// Training images per second.
     pub images_per_second: f64,
-    /// The mean loss over the last epoch.
+    /// The mean loss over the last epoch; `None` if the log has no line about an epoch.
     pub train_loss: Option<f64>,
-    /// The loss on held-out images.
+    /// The loss on test images after the last epoch; `None` if the data has no test images.
     pub test_loss: Option<f64>,
 }
 
 /// Steps between lines of the log.
 const LOG_STEPS: u64 = 50;
-/// Held-out images that are looked at after each epoch, a hundred for each of twenty timesteps.
-const HELD_OUT: usize = 2000;
+/// The largest number of test images for the loss after each epoch: 100 for each of 20 timesteps.
+const TEST_IMAGES: usize = 2000;
 
-/// Trains in `folder`, logging as it goes, with a checkpoint after each epoch.
+/// Trains a network in `folder`. Writes a log, and a checkpoint after each epoch.
 ///
 /// # Errors
 ///
-/// If the configuration does not fit the data, the folder is in use or not as `start` expects, a file
-/// cannot be written, the loss is no number, or the observer says so.
+/// If the configuration does not fit the data, the folder is in use, `start` does not fit the folder's content, a file
+/// cannot be read or written, the loss is NaN or infinite, or the observer returns an error.
 pub fn run(
     config: &TrainConfig,
     splits: &Splits,
@@ -108,7 +108,7 @@ pub fn run(
     let data = splits.train();
     let mut trainer = Trainer::new(config, data, device)?;
     if let Some(test) = splits.test() {
-        // Rather now than after the first epoch.
+        // Checks the test set now, since its first use is after the first epoch.
         config.validate(test)?;
     }
     let _lock = prepare(folder, start)?;
@@ -159,7 +159,7 @@ pub fn run(
         if epoch_ends {
             let denoiser = trainer.ema_denoiser()?;
             let test_loss =
-                splits.test().map(|test| evaluate_loss(&denoiser, config, test, HELD_OUT)).transpose()?;
+                splits.test().map(|test| evaluate_loss(&denoiser, config, test, TEST_IMAGES)).transpose()?;
             if let Some(loss) = test_loss.filter(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged { step, loss });
             }
@@ -171,7 +171,7 @@ pub fn run(
             progress = Progress { step, seconds, ..progress };
             checkpoint::save(&checkpoints, &log, &trainer, &progress)?;
             observe(Event::Epoch { record: &record, denoiser: &denoiser }).map_err(Error::Observer)?;
-            // What is done between epochs is no slowness of the steps that follow.
+            // The time between two epochs does not count in the speed of the next steps.
             last_seconds = before + started.elapsed().as_secs_f64();
         }
     }
@@ -194,7 +194,7 @@ pub fn run(
     })
 }
 
-/// A mean whose sum stays on the device until it is asked for.
+/// A running mean, whose sum stays on the device until it is read.
 #[derive(Default)]
 struct Mean {
     sum: Option<Tensor>,
@@ -202,7 +202,7 @@ struct Mean {
 }
 
 impl Mean {
-    /// Counts a scalar `times` times.
+    /// Adds a scalar `times` times.
     fn add_many(&mut self, value: &Tensor, times: f64) -> Result<()> {
         let value = (value * times)?;
         self.sum = Some(match self.sum.take() {
@@ -213,16 +213,17 @@ impl Mean {
         Ok(())
     }
 
-    /// The mean so far, from where it starts anew.
+    /// Returns the mean, NaN if nothing was added, and resets it.
     fn take(&mut self) -> Result<f64> {
         let Self { sum, count } = std::mem::take(self);
         let Some(sum) = sum else { return Ok(f64::NAN) };
-        // Converted after it has left the device: not every device knows f64.
+        // Converts on the CPU, since not every device supports f64.
         Ok(sum.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()? / count)
     }
 }
 
-/// Creates the folder, locks it for as long as the file lives, and clears it if that is asked for.
+/// Creates the folder, locks it, and with [`Start::Overwrite`] removes a run from it. The lock lasts until the returned
+/// file is dropped.
 fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
     let checkpoints = folder.join("checkpoints");
     if start == Start::Resume && !folder.exists() {
@@ -238,7 +239,7 @@ fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
     }
     let log = folder.join("metrics.jsonl");
     match start {
-        // A folder that is no run keeps whatever it has by these names.
+        // A folder without a run keeps files with the names that are removed below.
         Start::Overwrite if !log.exists() && !checkpoints.exists() => {}
         Start::Fresh if log.exists() || checkpoints.exists() => {
             return Err(Error::Occupied { path: folder.to_owned() });

@@ -1,4 +1,4 @@
-//! The training step.
+//! The training loop's state and its step.
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
@@ -8,12 +8,12 @@ use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
-    augment::{TimestepSampler, moved},
+    augment::{TimestepSampler, shift_images},
     engine::{Batch, Engine, gather, upload, weighted_error},
     optimizer::{StepSize, state_name},
 };
 
-/// A network in training, with its optimiser and its place in the data.
+/// A network in training, with its optimizer and its position in the training data.
 #[derive(Debug)]
 pub struct Trainer<'a> {
     config: TrainConfig,
@@ -27,7 +27,7 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts with fresh weights.
+    /// Starts training with the initial weights of the configuration's seed.
     ///
     /// # Errors
     ///
@@ -51,8 +51,8 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Takes a step and returns its loss, a scalar that is still on the device: reading it at every step
-    /// would make a GPU wait.
+    /// Takes a step and returns its loss, a scalar tensor on the device. Reading the loss after every step would make a
+    /// GPU wait.
     ///
     /// # Errors
     ///
@@ -64,9 +64,9 @@ impl<'a> Trainer<'a> {
         let (rng, dropout) = (self.rng, self.config.cond_drop_prob);
 
         let indices = self.epochs.batch(self.step);
-        // The position of each image in the whole stream of training images is its address.
+        // The position of an image in the stream of training images addresses its random numbers.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
-        let (t, weights) = positions.iter().map(|&at| self.timesteps.draw(rng, at)).unzip();
+        let (t, weights) = positions.iter().map(|&at| self.timesteps.sample(rng, at)).unzip();
         let shift = self.config.random_shift;
         let labels = std::iter::zip(indices, &positions).map(|(&index, &at)| {
             let dropped = rng.uniform(Purpose::CLASS_DROPOUT, at, 0) < dropout;
@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
         let batch = Batch {
             labels: labels.collect(),
             weights,
-            moved: (shift > 0).then(|| moved(self.data, indices, &positions, shift, rng)),
+            shifted: (shift > 0).then(|| shift_images(self.data, indices, &positions, shift, rng)),
             indices,
             positions,
             t,
@@ -87,19 +87,19 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    /// The steps taken so far.
+    /// The number of steps taken so far.
     #[must_use]
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// The steps of an epoch; images left over are not seen in it.
+    /// The number of steps of an epoch. An epoch leaves out the images that do not fill a batch.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
         self.epochs.steps_per_epoch() as u64
     }
 
-    /// The steps of the whole run.
+    /// The number of steps of the whole run.
     #[must_use]
     pub fn total_steps(&self) -> u64 {
         self.config.epochs * self.steps_per_epoch()
@@ -111,7 +111,7 @@ impl<'a> Trainer<'a> {
         &self.config
     }
 
-    /// The network with the weights' moving average, which is what one samples from.
+    /// The network with the moving average of the weights, which is the network for sampling.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl<'a> Trainer<'a> {
         )?)
     }
 
-    /// Everything that a step changes besides the number of steps, as tensors named `weights/NAME`,
-    /// `first/NAME` and `second/NAME` (the optimiser's moments), and `ema/NAME`.
+    /// The training state without the number of steps, as tensors named `weights/NAME`, `first/NAME` and `second/NAME`
+    /// (the optimizer's moments), and `ema/NAME` (the moving average).
     ///
     /// # Errors
     ///
@@ -140,12 +140,12 @@ impl<'a> Trainer<'a> {
         Ok(self.engine.part(part)?.into_iter().map(named).collect())
     }
 
-    /// Goes on from a state after `step` steps; `get` returns a tensor of [`Trainer::state`] by its name and
-    /// its shape.
+    /// Sets the training state to the state after `step` steps. `get` returns a tensor of [`Trainer::state`] by its name
+    /// and its shape.
     ///
     /// # Errors
     ///
-    /// If `get` fails or the tensor library does.
+    /// If `get` or the tensor library fails.
     pub fn restore(&mut self, step: u64, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         self.engine.restore(get)?;
         self.step = step;
@@ -153,16 +153,16 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The loss on images that were not trained on, the same ones with the same timesteps and noise each time.
-/// `limit` is the number of images at most.
+/// The loss on the first `limit` images of a data set, usually the test set. Each call uses the same timesteps and the
+/// same noise samples.
 ///
 /// # Errors
 ///
-/// If the data does not fit the network or the tensor library fails.
+/// If the data does not fit the configuration, `limit` is 0, or the tensor library fails.
 pub fn evaluate_loss(denoiser: &Denoiser, config: &TrainConfig, data: &Dataset, limit: usize) -> Result<f64> {
     config.validate(data)?;
     if limit == 0 {
-        return Err(Error::Config { option: "limit", found: 0.0, expected: "at least 1" });
+        return Err(Error::out_of_range("limit", limit, "at least 1"));
     }
     let images = upload(data, denoiser.device())?;
     let schedule = denoiser.schedule();
@@ -185,12 +185,12 @@ pub fn evaluate_loss(denoiser: &Denoiser, config: &TrainConfig, data: &Dataset, 
     Ok(sum / indices.len() as f64)
 }
 
-/// The class of an image, or `null` if the set has no classes.
+/// The class of an image, or `null` if the data set has no labels.
 fn label(data: &Dataset, index: u32, null: u32) -> u32 {
     data.labels().map_or(null, |labels| u32::from(labels[index as usize]))
 }
 
-/// A number of classes, timesteps or images, which all fit.
+/// Converts a number of classes or images, which fits into u32.
 fn to_u32(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

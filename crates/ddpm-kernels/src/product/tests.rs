@@ -1,4 +1,4 @@
-//! Products against their definition, in every instruction set.
+//! Compares products with their definition, in every instruction set.
 
 #![allow(clippy::integer_division, reason = "whole panels")]
 
@@ -11,7 +11,7 @@ fn rows(count: usize, seed: usize) -> Vec<Row> {
     (0..count).map(|row| Row(std::array::from_fn(|lane| number(row * PANEL + lane)))).collect()
 }
 
-/// Instruction sets of this processor, of which each must give the same bits.
+/// Instruction sets of this processor; each must give the same bits.
 #[derive(Clone, Copy)]
 enum Set {
     Scalar,
@@ -35,7 +35,7 @@ impl Set {
     }
 }
 
-/// The sum as it is defined, one fused multiply-add after another.
+/// The definition of a product's element: one fused multiply-add after another.
 fn chain(start: f32, terms: impl Iterator<Item = (f32, f32)>) -> f32 {
     terms.fold(start, |sum, (a, b)| a.mul_add(b, sum))
 }
@@ -79,7 +79,7 @@ fn a_product_is_its_chain_bit_for_bit_in_every_instruction_set() {
 
 #[test]
 fn the_gradient_of_a_weight_is_its_chain_in_every_instruction_set() {
-    // A step after which the first moment is the gradient.
+    // After this step, the first moment equals the gradient.
     let step = AdamwEma {
         first: [0.0, 1.0],
         second: [0.0, 1.0],

@@ -1,9 +1,9 @@
-//! The gradient against central differences of the loss, without a tensor library.
+//! Compares the gradient with central differences of the loss, without a tensor library.
 
 use super::*;
 use crate::Inputs;
 
-/// Keeps the weights, and makes the first moment the gradient.
+/// An optimizer step that keeps the weights and sets the first moment to the gradient.
 const GRADIENT_ONLY: AdamwEma = AdamwEma {
     first: [0.0, 1.0],
     second: [0.9, 0.1],
@@ -14,7 +14,8 @@ const GRADIENT_ONLY: AdamwEma = AdamwEma {
     ema: [0.0, 1.0],
 };
 
-/// Patches that go past both edges, widths that sixteen does not divide, conditions, and each kind of operation.
+/// A program with every kind of operation, conditions, patches that extend past both edges, and widths that are not
+/// multiples of sixteen.
 fn program() -> Program {
     let mut p = Program::new(Inputs { rows: 3, cols: 4, patch: 2, time: 3, classes: 4 });
     let e = p.linear("time", &[Program::TIME], Shape::flat(6), 1.0, None);
@@ -33,7 +34,7 @@ fn program() -> Program {
 }
 
 #[test]
-fn the_gradient_is_that_of_central_differences() {
+fn the_gradient_agrees_with_central_differences() {
     let program = program();
     let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
     let weights: Vec<Vec<f32>> =
@@ -56,7 +57,7 @@ fn the_gradient_is_that_of_central_differences() {
                 weights[at][i] += step;
                 run(&weights).0
             };
-            // Of the fourth order; the loss is rounded to about 1e-6 of its terms.
+            // Central differences of fourth order; the loss has a rounding error of about 1e-6 of its terms.
             let across = |step: f32| (loss(step) - loss(-step)) / f64::from(2.0 * step);
             let numeric = (4.0 * across(0.02) - across(0.04)) / 3.0;
             let error = (f64::from(gradient) - numeric).abs();
@@ -66,7 +67,7 @@ fn the_gradient_is_that_of_central_differences() {
 }
 
 #[test]
-fn a_part_of_the_state_is_read_as_it_was_set() {
+fn part_returns_what_set_part_stored() {
     let program = program();
     let lists = |first: f32| -> Vec<Vec<f32>> {
         program.parameters().iter().map(|p| (0..p.len()).map(|i| first + i as f32).collect()).collect()

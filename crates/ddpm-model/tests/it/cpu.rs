@@ -1,4 +1,4 @@
-//! The CPU kernels against the tensor path: outputs, and every gradient.
+//! Compares the CPU kernels with the tensor path: outputs, and every gradient.
 
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{NoiseSchedule, NoiseScheduleConfig};
@@ -15,9 +15,9 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    // Widths that no panel divides, and more panels than go through together for one image.
+    // Widths that are no multiple of a panel, and more panels than the kernel computes together for one image.
     let odd = small(Network::Mlp { width: 45, hidden: 301, blocks: 3, embedding: 6 });
-    // Patches of more pixels than a panel, and with no one past the edge.
+    // Patches with more pixels than a panel, none of which extends past the edge.
     let (rows, cols) = (10, 5);
     let network =
         Network::PatchMlp { patch: 5, local: 40, code: 16, width: 24, hidden: 33, blocks: 1, embedding: 8 };
@@ -38,7 +38,7 @@ fn host(weights: &std::collections::HashMap<String, Tensor>, config: &DenoiserCo
     config.parameters().iter().map(|parameter| values(&parameter.name)).collect()
 }
 
-/// A step that leaves weights as they are, and whose first moment is the gradient.
+/// An optimizer step that keeps the weights and sets the first moment to the gradient.
 const GRADIENT_ONLY: AdamwEma = AdamwEma {
     first: [0.0, 1.0],
     second: [0.9, 0.1],
@@ -51,7 +51,7 @@ const GRADIENT_ONLY: AdamwEma = AdamwEma {
 
 fn training(config: &DenoiserConfig, weights: &[Vec<f32>], batch: usize) -> Training {
     let mut training = Training::new(config.cpu_network(&schedule()), weights, batch);
-    // The values of the moments must not matter to the gradient.
+    // The gradient must not depend on the values of the moments.
     let other: Vec<Vec<f32>> = weights.iter().map(|weight| vec![3.0; weight.len()]).collect();
     training.set_part(StatePart::First, &other);
     training.set_part(StatePart::Second, &other);
@@ -73,10 +73,10 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn output_loss_and_every_gradient_are_those_of_the_tensor_path() {
+fn output_loss_and_every_gradient_agree_with_the_tensor_path() {
     for Case { config, batch, t, labels } in cases() {
         let initial = weights(&config, DType::F32);
-        // In f64, so that the difference is the error of the kernels alone.
+        // The reference is in f64, so that the difference is the error of the kernels alone.
         let exact = |w: &Tensor| w.to_dtype(DType::F64).unwrap();
         let vars: Vec<(String, Var)> =
             initial.iter().map(|(name, w)| (name.clone(), Var::from_tensor(&exact(w)).unwrap())).collect();
@@ -85,7 +85,7 @@ fn output_loss_and_every_gradient_are_those_of_the_tensor_path() {
         let x_t = images(&config, batch as u64);
         let output = denoiser.forward(&exact(&x_t), &t, &labels).unwrap();
         let target = (x_t.cos().unwrap() * 2.0).unwrap();
-        // Exact in f32.
+        // Weights that are exact in f32.
         let of_image: Vec<f32> = (0..batch).map(|i| 0.25 * (1 + i % 3) as f32).collect();
         let column = Tensor::from_slice(&of_image, (batch, 1), &Device::Cpu).unwrap();
         let squares = (&output - exact(&target)).unwrap().sqr().unwrap();
@@ -101,7 +101,7 @@ fn output_loss_and_every_gradient_are_those_of_the_tensor_path() {
         let mut training = training(&config, &host(&initial, &config), batch);
         let inputs = Batch { t: &t, classes: &labels, weights: &of_image };
         let at = |image: usize, pixel: usize| image * pixels + pixel;
-        // Twice: nothing may be left over from the first time.
+        // Two steps: buffers must not keep anything from the first one.
         for _ in 0..2 {
             let ours = training.step(&inputs, |i, p| x[at(i, p)], |i, p| target[at(i, p)], GRADIENT_ONLY);
             let theirs = loss.to_scalar::<f64>().unwrap();

@@ -1,9 +1,9 @@
-//! Model folders: round trips and everything that can be wrong with one.
+//! Model folders: round trips, and every kind of invalid folder.
 
 use std::{fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::NoiseScheduleConfig;
+use ddpm_core::{NoiseScheduleConfig, PredictionType};
 use ddpm_model::{Denoiser, Error, WeightType, read_model, write_model};
 
 use crate::{denoiser, images, small_mlp, small_patch_mlp, small_plain};
@@ -41,7 +41,7 @@ fn with_last_weight(value: f32) -> Denoiser {
     Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap()
 }
 
-/// Loss of a model: NaN, infinite weights and f16 overflow were written without an error.
+/// Regression: NaN, infinite weights and f16 overflow were written without an error, and the model was lost.
 #[test]
 fn weights_that_are_not_finite_in_the_stored_type_are_not_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -73,7 +73,7 @@ fn weights_that_are_not_finite_in_the_stored_type_are_not_written() {
     }
 }
 
-/// Black pictures without an error: such a file was read as any other.
+/// Regression: such a file was read without an error, and the model sampled black images.
 #[test]
 fn weights_that_are_not_finite_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +135,16 @@ fn a_model_of_another_kind_is_not_overwritten() {
     assert!(fs::read_to_string(index).unwrap().contains("StableDiffusion"));
 }
 
-/// Writes a good model, spoils it, and returns the error of reading it, which must name the file.
+/// The text of an error and its sources, joined by ": ". No error may repeat the text of its source.
+fn with_sources(error: &Error) -> String {
+    let first: &dyn std::error::Error = error;
+    let texts: Vec<String> =
+        std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect();
+    assert!(texts.windows(2).all(|pair| !pair[0].contains(&pair[1])), "{texts:?}");
+    texts.join(": ")
+}
+
+/// Writes a valid model, spoils one file, and returns the error of reading the model, which must name the file.
 fn spoilt(file: &str, spoil: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
@@ -147,6 +156,7 @@ fn spoilt(file: &str, spoil: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> Error {
     }
     let error = read_model(&model, &Device::Cpu).unwrap_err();
     assert!(error.to_string().contains(file), "{error} does not name {file}");
+    with_sources(&error);
     error
 }
 
@@ -172,15 +182,35 @@ fn files_of_another_kind_are_named() {
     let error = spoilt("scheduler/scheduler_config.json", replace("DDPMScheduler", "PNDMScheduler"));
     assert!(matches!(error, Error::Scheduler { .. }));
     let error = spoilt("scheduler/scheduler_config.json", replace("0.7", "1.7"));
-    assert!(error.to_string().contains("beta_end is 1.7"), "{error}");
+    assert!(with_sources(&error).contains("beta_end is 1.7"), "{error}");
     let error = spoilt("denoiser/config.json", replace("\"rows\"", "\"row\""));
-    assert!(error.to_string().contains("unknown field `row`"), "{error}");
-    // Of earlier versions, whose networks could also have a variance as output.
+    assert!(with_sources(&error).contains("unknown field `row`"), "{error}");
+    // A key of earlier versions, whose networks could also emit a variance.
     let head = replace("\"network\"", "\"head\": \"gaussian\", \"network\"");
     let error = spoilt("denoiser/config.json", head);
-    assert!(error.to_string().contains("unknown field `head`"), "{error}");
+    assert!(with_sources(&error).contains("unknown field `head`"), "{error}");
     let error = spoilt("denoiser/config.json", replace("\"rows\": 3", "\"rows\": 65"));
-    assert!(error.to_string().contains("`rows` is 65"), "{error}");
+    assert!(with_sources(&error).contains("`rows` is 65"), "{error}");
+}
+
+/// Earlier versions named this key `output_type`; the built-in model and published models still have it.
+#[test]
+fn the_earlier_key_of_the_parameterization_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    written(&model, WeightType::F32);
+    let path = model.join("denoiser/config.json");
+    let now = fs::read_to_string(&path).unwrap();
+    let earlier = now.replace("\"parameterization\": \"sample\"", "\"output_type\": \"v_prediction\"");
+    assert_ne!(earlier, now);
+    fs::write(&path, &earlier).unwrap();
+    let denoiser = read_model(&model, &Device::Cpu).unwrap();
+    assert_eq!(denoiser.config().parameterization, PredictionType::VPrediction);
+    write_model(&model, &denoiser, WeightType::F32, "card").unwrap();
+    let written = fs::read_to_string(&path).unwrap();
+    assert!(written.contains("\"parameterization\": \"v_prediction\"") && !written.contains("output_type"));
+    let error = spoilt("denoiser/config.json", replace("\"rows\"", "\"output_type\": \"sample\", \"rows\""));
+    assert!(with_sources(&error).contains("duplicate field `parameterization`"), "{error}");
 }
 
 #[test]

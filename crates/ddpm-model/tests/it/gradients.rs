@@ -1,4 +1,4 @@
-//! The gradient of each weight against central differences in f64.
+//! Compares the gradient of each weight with central differences in f64.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ fn check(config: &DenoiserConfig) {
             loss(config, &changed).to_scalar::<f64>().unwrap()
         };
         for i in (0..values.len()).step_by(values.len().div_ceil(7)) {
-            // Of the fourth order, so that the step can be large beside what the loss is rounded to.
+            // Central differences of fourth order allow a step that is large compared with the loss's rounding error.
             let across = |step: f64| (at(i, step) - at(i, -step)) / (2.0 * step);
             let numeric = (4.0 * across(1e-4) - across(2e-4)) / 3.0;
             assert!(
@@ -55,16 +55,16 @@ fn check(config: &DenoiserConfig) {
 }
 
 #[test]
-fn gradients_of_the_mlp_are_those_of_finite_differences() {
+fn gradients_of_the_mlp_agree_with_finite_differences() {
     check(&small_mlp());
 }
 
 #[test]
-fn gradients_of_the_plain_network_are_those_of_finite_differences() {
+fn gradients_of_the_plain_network_agree_with_finite_differences() {
     check(&small_plain());
 }
 
 #[test]
-fn gradients_of_the_patch_mlp_are_those_of_finite_differences() {
+fn gradients_of_the_patch_mlp_agree_with_finite_differences() {
     check(&small_patch_mlp());
 }

@@ -31,7 +31,7 @@ fn small_plain() -> DenoiserConfig {
     small(Network::Plain { width: 16, layers: 2, embedding: 8 })
 }
 
-/// Patches that go past both edges of an image, and widths that no panel divides.
+/// Patches that extend past both edges of an image, and widths that are no multiple of a panel.
 fn small_patch_mlp() -> DenoiserConfig {
     let (rows, cols) = (5, 7);
     let network =
@@ -39,7 +39,7 @@ fn small_patch_mlp() -> DenoiserConfig {
     DenoiserConfig { rows, cols, ..small(network) }
 }
 
-/// Weights as they would be after training: none is zero, or a test could not see its part.
+/// Weights like those of a trained network. None is zero: a test could not detect an error in a part with zero weights.
 fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
     let rng = CounterRng::new(4);
     let mut weights = initial_weights(config, 3, &Device::Cpu).unwrap();
@@ -47,7 +47,7 @@ fn weights(config: &DenoiserConfig, dtype: DType) -> HashMap<String, Tensor> {
         let shape = parameter.shape.as_slice();
         let noise = rng.normal(Purpose::WEIGHTS, &[index], 1, shape, DType::F32, &Device::Cpu).unwrap();
         let weight = weights.get_mut(&parameter.name).unwrap();
-        // What sums many inputs keeps their size.
+        // Scaled by 1/√inputs, so that a layer's output has the scale of its input.
         let inputs = parameter.shape.last().map_or(1.0, |&inputs| inputs as f64);
         let scale = inputs.sqrt().recip().min(0.3);
         *weight = (&*weight + (noise.squeeze(0).unwrap() * scale).unwrap()).unwrap().to_dtype(dtype).unwrap();

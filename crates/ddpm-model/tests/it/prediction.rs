@@ -1,4 +1,4 @@
-//! Prediction: independence of the batch, conversion, guidance, and refusals.
+//! Prediction: independence of the batch, conversion, guidance, and errors.
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, sampler::Churn};
@@ -6,7 +6,7 @@ use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, TimestepSelectio
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
 
-/// At the real size, where matrix products are split and blocked.
+/// With the sizes of the built-in model, where matrix products are split into blocks.
 #[test]
 fn an_image_is_the_same_bits_alone_and_in_a_batch() {
     let config = DenoiserConfig::mlp(28, 28, 10);
@@ -22,7 +22,7 @@ fn an_image_is_the_same_bits_alone_and_in_a_batch() {
     }
 }
 
-/// The products by hand, forward, and how often each is done in training: not for the gradient of an input.
+/// Counts the products by hand, and the number of times each is computed in training: the gradients of inputs are not.
 #[test]
 fn operations_are_counted() {
     let flop = small_plain().flop_count();
@@ -32,7 +32,7 @@ fn operations_are_counted() {
     let patch_mlp = small_patch_mlp();
     let [first, encode, decode] = [6 * 9 * 20, 6 * 20 * 18, 6 * (18 * 20 + 20 * 20 + 20 * 9)];
     let middle = 6 * 18 * 24 + 4 * 24 * 33 + 24 * 6 * 18;
-    // The image enters twice: in front, and beside the codes.
+    // Two layers read the image: the encoder, and the decoder beside the codes.
     let image = 2 * first;
     let conditions = 8 * 8 + 2 * 8 * 20 + 2 * 8 * 33;
     let flop = patch_mlp.flop_count();
@@ -41,7 +41,7 @@ fn operations_are_counted() {
 }
 
 #[test]
-fn the_named_prediction_is_the_raw_output_converted() {
+fn the_prediction_is_the_network_output_converted_to_prediction_type() {
     let x_t = images(&small_mlp(), 4);
     let raw = denoiser(&small_mlp()).forward(&x_t, &[7; 4], &[0, 1, 2, 3]).unwrap();
     for to in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
@@ -141,7 +141,7 @@ fn an_empty_batch_gives_an_empty_prediction() {
     assert_eq!(denoiser(&small_mlp()).predict(&x_t, 3, &[], 1.0).unwrap().dims(), [0, 12]);
 }
 
-/// What is trained on changes; a prediction must see it.
+/// Training changes the variables, and a prediction must use the new values.
 #[test]
 fn a_denoiser_over_variables_predicts_with_their_present_values() {
     let config = small_mlp();
@@ -160,7 +160,7 @@ fn a_denoiser_over_variables_predicts_with_their_present_values() {
     assert_ne!(before, predict());
 }
 
-/// Weights that are computed from variables, as those of an adapter are, have a gradient too.
+/// Weights that are computed from variables, for example by an adapter, have a gradient, too.
 #[test]
 fn weights_that_depend_on_a_variable_are_followed() {
     let config = small_mlp();
@@ -185,10 +185,10 @@ fn weights_that_are_not_those_of_the_configuration_are_named() {
     assert_eq!(build(missing).to_string(), "weight `input.bias` is missing, expected [16]");
     let mut more = weights.clone();
     more.insert("extra".to_owned(), weights["input.bias"].clone());
-    assert_eq!(build(more).to_string(), "weight `extra` is there, expected no such weight");
+    assert_eq!(build(more).to_string(), "weight `extra` is present, expected no such weight");
 }
 
-/// Silent loss of guidance: such an interval holds no timestep.
+/// Regression: an interval without timesteps silently turned guidance off.
 #[test]
 fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
     let denoiser = denoiser(&small_mlp());
@@ -204,7 +204,7 @@ fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
     }
 }
 
-/// Black pictures without an error: NaN and infinite predictions were taken for levels.
+/// Regression: NaN and infinite predictions became black pixels without an error.
 #[test]
 fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     let config = small_mlp();
@@ -216,7 +216,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     };
     sample(crate::weights(&config, candle_core::DType::F32)).unwrap();
     for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        // The bias of one pixel: every image.
+        // The bias of one pixel, which affects every image.
         let mut weights = crate::weights(&config, candle_core::DType::F32);
         let bias = weights["output.bias"].dims1().unwrap();
         let values: Vec<f32> = (0..bias).map(|pixel| if pixel == 5 { wrong } else { 0.0 }).collect();
@@ -227,7 +227,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
             "{error}"
         );
     }
-    // An overflow for class 3 alone: the second image is the first that fails.
+    // An overflow for class 3 only: the second image is the first with an invalid prediction.
     let mut weights = crate::weights(&config, candle_core::DType::F32);
     let rows = weights["class.weight"].to_vec2::<f32>().unwrap().into_iter().zip(0..);
     let rows: Vec<_> =
@@ -238,7 +238,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     assert_eq!(error.to_string(), expected);
 }
 
-/// Finite predictions do not suffice: noise of an absurd variance is infinite in f32.
+/// Finite predictions do not suffice: with an extremely large variance, the noise is infinite in f32.
 #[test]
 fn samples_that_are_not_finite_are_refused() {
     let denoiser = denoiser(&small_mlp());
@@ -253,7 +253,7 @@ fn samples_that_are_not_finite_are_refused() {
     assert!(matches!(error, Error::NotFinite { image: 0, timestep: 5.0, .. }), "{error}");
 }
 
-/// Between whole timesteps a network that knows no others would be asked at the wrong noise level.
+/// Churn evaluates the network between integer timesteps, where a network trained at integers has the wrong noise level.
 #[test]
 fn sampling_with_churn_is_refused() {
     let denoiser = denoiser(&small_mlp());
@@ -261,7 +261,7 @@ fn sampling_with_churn_is_refused() {
     for sampler in [Sampler::Euler, Sampler::Heun] {
         config.sampler = sampler(Churn { s_churn: 1.0, ..Churn::NONE });
         let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err().to_string();
-        assert!(error.contains("s_churn is 1") && error.contains("whole timesteps"), "{error}");
+        assert!(error.contains("s_churn is 1") && error.contains("integer timesteps"), "{error}");
         config.sampler = sampler(Churn::NONE);
         assert!(denoiser.sample(&config, &[0], &[0], |_| Ok(())).is_ok());
     }

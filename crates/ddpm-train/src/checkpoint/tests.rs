@@ -1,4 +1,4 @@
-//! The order of checkpoints, and of a checkpoint and the log.
+//! The order of checkpoints, and the order of writing the log and a checkpoint.
 
 use ddpm_data::{Dataset, Images};
 use ddpm_model::{DenoiserConfig, Network};
@@ -42,7 +42,7 @@ fn a_folder_of_checkpoints_that_cannot_be_read_is_an_error() {
     assert!(matches!(list(&path), Err(Error::Io { path: named, .. }) if named == path));
 }
 
-/// `/dev/null` takes every line and cannot be synced.
+/// `/dev/null` accepts every line but cannot be synced.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_checkpoint_does_not_go_beyond_a_log_that_is_not_on_the_disk() {
@@ -59,7 +59,7 @@ fn a_checkpoint_does_not_go_beyond_a_log_that_is_not_on_the_disk() {
     assert_eq!(list(&checkpoints).unwrap(), [checkpoints.join("step-00000000")]);
 }
 
-/// A product often has 17 digits, and a JSON reader that is a bit off would read another number.
+/// A product often needs 17 digits, and an inexact JSON parser would read another number.
 #[test]
 fn a_configuration_is_the_same_after_json_whatever_its_digits() {
     for number in 1..60 {

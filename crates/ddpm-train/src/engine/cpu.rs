@@ -1,4 +1,4 @@
-//! Steps by the kernels of a CPU.
+//! Training steps by the CPU kernels.
 
 use std::iter::zip;
 
@@ -14,13 +14,13 @@ use crate::{
     optimizer::{StepSize, state_name},
 };
 
-/// Buffers that live as long as the engine: a step allocates little besides the lists of its batch.
+/// Trains with the CPU kernels. The buffers live as long as the engine, so a step allocates only the lists of its batch.
 #[derive(Debug)]
 pub(crate) struct CpuEngine {
     training: Training,
     parameters: Vec<Parameter>,
     parameterization: PredictionType,
-    /// The noise of the batch, [B, pixels].
+    /// The noise samples of the batch, [B, pixels].
     eps: Vec<f32>,
 }
 
@@ -53,11 +53,11 @@ impl CpuEngine {
         let rows: Vec<NoisedImage<'_>> = zip(batch.indices, &batch.t)
             .zip(self.eps.chunks(pixels))
             .enumerate()
-            .map(|(place, ((&index, &t), eps))| {
+            .map(|(position, ((&index, &t), eps))| {
                 let alpha_cumprod = schedule.alphas_cumprod()[t];
                 let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
-                let image = match &batch.moved {
-                    Some(moved) => &moved[place * pixels..][..pixels],
+                let image = match &batch.shifted {
+                    Some(shifted) => &shifted[position * pixels..][..pixels],
                     None => &data.images()[index as usize * pixels..][..pixels],
                 };
                 let target = match self.parameterization {
@@ -92,7 +92,7 @@ impl CpuEngine {
             };
             self.parameters.iter().map(values).collect()
         };
-        // All are read before one is set, so that a failure changes nothing.
+        // Reads all parts before it sets one, so that a failure leaves the state unchanged.
         let parts = StatePart::ALL.into_iter().map(part).collect::<Result<Vec<_>>>()?;
         for (part, values) in zip(StatePart::ALL, &parts) {
             self.training.set_part(part, values);
@@ -101,16 +101,18 @@ impl CpuEngine {
     }
 }
 
-/// An image of a batch with its noise, and the factors of x₀ and ε in xₜ and in the target.
+/// An image of a batch with its noise, and the coefficients of x₀ and ε in xₜ and in the target.
 struct NoisedImage<'a> {
     image: &'a [u8],
     eps: &'a [f32],
-    /// √ᾱ and √(1−ᾱ).
+    /// The coefficients of x₀ and ε in xₜ: √ᾱ and √(1−ᾱ).
     x_t: [f32; 2],
+    /// The coefficients of x₀ and ε in the network's target.
     target: [f32; 2],
 }
 
 impl NoisedImage<'_> {
+    /// A pixel of the weighted sum of x₀ and ε.
     #[inline]
     fn mix(&self, [of_x_start, of_eps]: [f32; 2], pixel: usize) -> f32 {
         of_x_start * to_model_scale(self.image[pixel]) + of_eps * self.eps[pixel]

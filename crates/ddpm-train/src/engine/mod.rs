@@ -1,4 +1,4 @@
-//! A step of optimisation, on a CPU by kernels of our own and on any device by tensors.
+//! The training step: by the kernels of `ddpm-kernels` on a CPU, by candle's tensors on other devices.
 
 mod cpu;
 mod tensor;
@@ -13,23 +13,23 @@ use crate::{Result, TrainConfig, optimizer::StepSize};
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
 
-/// Which images to train on, and how each is noised. All lists are of one length.
+/// The images of a training step, and each one's noise, timestep, class and loss weight. All lists have the same length.
 pub(crate) struct Batch<'a> {
-    /// Indices into the data set.
+    /// The index of each image in the data set.
     pub(crate) indices: &'a [u32],
-    /// The images themselves, [B, pixels], where they are not as they stand in the data set.
-    pub(crate) moved: Option<Vec<u8>>,
-    /// Positions in the stream of training images: the addresses of their noise.
+    /// The pixels of the shifted images, [B, pixels]; `None` if the images of the data set are used unchanged.
+    pub(crate) shifted: Option<Vec<u8>>,
+    /// The position of each image in the stream of training images, which addresses its random numbers.
     pub(crate) positions: Vec<u64>,
-    /// A timestep for each.
+    /// The timestep of each image.
     pub(crate) t: Vec<usize>,
-    /// A class for each, perhaps the null class.
+    /// The class of each image, or the null class.
     pub(crate) labels: Vec<u32>,
-    /// The weight of each squared error.
+    /// The weight of each image's squared error in the loss.
     pub(crate) weights: Vec<f64>,
 }
 
-/// Weights, optimiser and the means to compute a gradient.
+/// The weights, the optimizer and the code that computes a gradient.
 #[derive(Debug)]
 pub(crate) enum Engine {
     Cpu(Box<CpuEngine>),
@@ -37,7 +37,7 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// The kernels on a CPU, tensors elsewhere.
+    /// Chooses the kernels on a CPU and tensors on other devices.
     pub(crate) fn new(
         config: &TrainConfig,
         schedule: &NoiseSchedule,
@@ -64,7 +64,7 @@ impl Engine {
         Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?)))
     }
 
-    /// Takes a step and returns its loss, a scalar.
+    /// Takes a training step and returns its loss, a scalar tensor.
     pub(crate) fn step(
         &mut self,
         batch: &Batch<'_>,
@@ -74,13 +74,13 @@ impl Engine {
         size: StepSize,
     ) -> Result<Tensor> {
         match self {
-            // Inside of the pool: a thread from outside would fall asleep and be woken for each layer.
+            // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
             Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size)),
             Self::Tensor(engine) => engine.step(batch, rng, size),
         }
     }
 
-    /// A part of the state, by the names of the parameters.
+    /// A part of the training state, as pairs of parameter name and tensor.
     pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Cpu(engine) => engine.part(part),
@@ -88,6 +88,7 @@ impl Engine {
         }
     }
 
+    /// Sets the training state; `get` returns a tensor by its name in a checkpoint and its shape.
     pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         match self {
             Self::Cpu(engine) => engine.restore(get),
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{AdamWConfig, Preset};
 
-    /// The same steps from the same weights by kernels and by tensors, for every kind of output.
+    /// Compares training steps by kernels and by tensors from the same weights, for every parameterization.
     #[test]
     #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
     fn kernels_and_tensors_train_alike() {
@@ -117,7 +118,7 @@ mod tests {
         let rng = CounterRng::new(5);
         let outputs = [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
         let mlp = Network::Mlp { width: 33, hidden: 70, blocks: 2, embedding: 8 };
-        // Patches that go past both edges.
+        // The patches extend past both edges.
         let patches = Network::PatchMlp {
             patch: 4,
             local: 20,
@@ -140,13 +141,13 @@ mod tests {
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();
                 let batch = Batch {
                     indices: &indices,
-                    moved: (step % 2 == 1).then(|| (0..16 * 30).map(|i| (i * 11 % 256) as u8).collect()),
+                    shifted: (step % 2 == 1).then(|| (0..16 * 30).map(|i| (i * 11 % 256) as u8).collect()),
                     positions: (step * 16..).take(16).collect(),
                     labels: (0..16).map(|i| i % 4).collect(),
                     weights: t.iter().map(|&t| of_t[t]).collect(),
                     t,
                 };
-                // A large eps keeps the steps smooth in the gradient, which differs in its last bits.
+                // With a large eps, the step depends smoothly on the gradient, whose last bits differ.
                 let adamw = AdamWConfig { eps: 1e-3, ..AdamWConfig::default() };
                 let size = StepSize::new(adamw, step, 1e-2, 0.99);
                 let loss = |engine: &mut Engine| {

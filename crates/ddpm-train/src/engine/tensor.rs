@@ -1,4 +1,4 @@
-//! Steps by tensors and autograd, on any device.
+//! Training steps by tensors and autograd, on any device.
 
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
@@ -11,11 +11,12 @@ use crate::{
     optimizer::{StepSize, TensorAdamW},
 };
 
-/// Tensors and autograd; the data set is on the device, so that a step copies only noise to it.
+/// Trains with tensors and autograd. The data set is stored on the device, so a step copies to it only the noise, the
+/// lists of the batch, and shifted images.
 #[derive(Debug)]
 pub(crate) struct TensorEngine {
     denoiser: Denoiser,
-    /// [N, pixels], as bytes: a quarter of the memory of f32.
+    /// The images of the data set, [N, pixels], as bytes: a quarter of the memory of f32.
     images: Tensor,
     pub(super) optimizer: TensorAdamW,
 }
@@ -29,7 +30,7 @@ impl TensorEngine {
     ) -> Result<Self> {
         let config = &train.denoiser;
         let weights = initial_weights(config, train.seed, device)?;
-        // In the order of the layers, not of the hash map, so that every run is alike.
+        // In the order of the layers, since the order of the hash map differs between runs.
         let var = |p: Parameter| Ok((p.name.clone(), Var::from_tensor(&weights[&p.name])?));
         let vars: Vec<(String, Var)> = config.parameters().into_iter().map(var).collect::<Result<_>>()?;
         let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
@@ -41,10 +42,10 @@ impl TensorEngine {
     }
 
     pub(super) fn step(&mut self, batch: &Batch<'_>, rng: CounterRng, size: StepSize) -> Result<Tensor> {
-        let x_start = match &batch.moved {
-            Some(moved) => {
+        let x_start = match &batch.shifted {
+            Some(shifted) => {
                 let shape = (batch.indices.len(), self.images.dim(1)?);
-                on_model_scale(&Tensor::from_slice(moved, shape, self.images.device())?)?
+                on_model_scale(&Tensor::from_slice(shifted, shape, self.images.device())?)?
             }
             None => gather(&self.images, batch.indices)?,
         };
@@ -57,23 +58,24 @@ impl TensorEngine {
     }
 }
 
-/// A data set on a device, [N, pixels] as bytes.
+/// Copies the images of a data set to a device, [N, pixels] as bytes.
 pub(crate) fn upload(data: &Dataset, device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_slice(data.images(), (data.len(), data.image_size()), device)?)
 }
 
-/// Some of the images, on the scale [−1, 1].
+/// The images with these indices, on the scale [−1, 1].
 pub(crate) fn gather(images: &Tensor, indices: &[u32]) -> Result<Tensor> {
     let indices = Tensor::new(indices, images.device())?;
     on_model_scale(&images.index_select(&indices, 0)?)
 }
 
-/// Levels on the scale [−1, 1].
+/// Converts levels 0 to 255 to the scale [−1, 1].
 fn on_model_scale(levels: &Tensor) -> Result<Tensor> {
     Ok(levels.to_dtype(DType::F32)?.affine(1.0 / 127.5, -1.0)?)
 }
 
-/// The weighted mean squared error of the network's output, a scalar.
+/// The weighted mean squared error of the network's output, a scalar. The target is ε, x₀ or v, by the network's
+/// `parameterization`.
 pub(crate) fn weighted_error(
     denoiser: &Denoiser,
     weights: &[f64],

@@ -1,4 +1,4 @@
-//! Checkpoints that are damaged, foreign or left over.
+//! Checkpoints that are damaged, from another run, or left by an interrupted save.
 
 use std::{fs, path::Path};
 
@@ -28,8 +28,8 @@ fn flip_a_byte(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The step after which a run is resumed, and the number of damaged checkpoints that it is told of. All
-/// further steps must be taken.
+/// Resumes a run to its end, and returns the step of the checkpoint and the reported number of damaged checkpoints.
+/// Checks that the run takes all further steps.
 fn resumed_after(folder: &Path) -> Result<(u64, usize)> {
     let (mut steps, mut found) = (Vec::new(), None);
     run(&config(), splits(), folder, Start::Resume, &Device::Cpu, |event| {
@@ -55,9 +55,9 @@ fn the_last_two_checkpoints_are_kept_and_each_is_complete() {
     }
 }
 
-/// Ways to damage a checkpoint: each makes the older one be used, and the run end as if nothing had been.
+/// After each kind of damage, the run resumes from the older checkpoint and ends with the same weights.
 #[test]
-fn a_damaged_checkpoint_is_passed_over_for_the_older_one() {
+fn a_damaged_checkpoint_is_skipped_for_the_older_one() {
     let whole_folder = tempdir().unwrap();
     let whole = bits(train(&config(), whole_folder.path(), Start::Fresh).unwrap().denoiser.weights());
     type Damage = fn(&Path);
@@ -81,7 +81,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_older_one() {
         let folder = stopped();
         damage(&checkpoint(folder.path(), 20));
         assert_eq!(resumed_after(folder.path()).unwrap(), (10, 1), "{what}");
-        // The damaged one was written anew: the run can be resumed from it, and is the same.
+        // The run has rewritten the damaged checkpoint: resuming from it gives the same weights.
         assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"], "{what}");
         fs::remove_dir_all(checkpoint(folder.path(), 30)).unwrap();
         let again = train(&config(), folder.path(), Start::Resume).unwrap();
@@ -90,7 +90,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_older_one() {
 }
 
 #[test]
-fn if_all_checkpoints_are_damaged_their_number_is_told_and_they_are_left() {
+fn if_all_checkpoints_are_damaged_the_error_has_their_number_and_they_stay() {
     let folder = stopped();
     for step in [10, 20] {
         flip_a_byte(&checkpoint(folder.path(), step).join("state.safetensors"), 999);
@@ -101,10 +101,10 @@ fn if_all_checkpoints_are_damaged_their_number_is_told_and_they_are_left() {
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000010", "step-00000020"]);
 }
 
-/// Nothing is known of its content: an older one would throw away an epoch that may be good.
+/// Such a checkpoint may be valid: resuming from an older one could discard a good epoch.
 #[test]
 #[cfg(unix)]
-fn a_checkpoint_that_cannot_be_read_is_an_error_and_is_left() {
+fn a_checkpoint_that_cannot_be_read_is_an_error_and_stays() {
     for file in FILES {
         let folder = stopped();
         let path = checkpoint(folder.path(), 20).join(file);
@@ -135,18 +135,18 @@ fn copy_as(folder: &Path, name: &str) {
 }
 
 #[test]
-fn what_an_interrupted_save_leaves_is_no_checkpoint() {
+fn a_folder_of_an_interrupted_save_is_not_a_checkpoint() {
     let folder = stopped();
-    // Complete in themselves, but not renamed.
+    // Complete checkpoints that were not renamed.
     for name in [".tmp-a1b2c3", "step-00000030.tmp", "step-00000030.old"] {
         copy_as(folder.path(), name);
     }
     assert_eq!(resumed_after(folder.path()).unwrap(), (20, 0));
 }
 
-/// Each would take the room of a checkpoint for ever.
+/// Otherwise each would occupy the disk space of a checkpoint for ever.
 #[test]
-fn what_an_interrupted_save_leaves_is_removed_when_the_run_goes_on() {
+fn a_folder_of_an_interrupted_save_is_removed_when_the_run_resumes() {
     let folder = stopped();
     copy_as(folder.path(), ".tmp-a1b2c3");
     fs::write(folder.path().join("checkpoints/notes.txt"), "mine").unwrap();
@@ -155,7 +155,7 @@ fn what_an_interrupted_save_leaves_is_removed_when_the_run_goes_on() {
     assert_eq!(left, ["notes.txt", "step-00000020", "step-00000030"]);
 }
 
-/// The error of resuming with another configuration.
+/// The differing option and the message of the error when a run is resumed with another configuration.
 fn other_config(change: impl FnOnce(&mut TrainConfig)) -> (String, String) {
     let folder = stopped();
     let mut config = config();
@@ -206,6 +206,6 @@ fn a_checkpoint_of_other_labels_is_refused() {
     let mut labels = labels(200);
     labels.values.swap(0, 1);
     let error = resume_with(Dataset::new("tiny", images(200, 0), Some(labels)).unwrap());
-    let error = error.expect_err("the labels are not those that the run began with");
+    let error = error.expect_err("the labels differ from those of the checkpoint");
     assert!(matches!(&error, Error::OtherConfig { key, .. } if key.contains("label")), "{error}");
 }

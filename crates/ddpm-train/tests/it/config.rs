@@ -1,4 +1,4 @@
-//! Presets, the learning rate, and configurations that are refused.
+//! Presets, the learning rate, and invalid configurations.
 
 use candle_core::Device;
 use ddpm_core::{LossWeighting, PredictionType};
@@ -86,12 +86,12 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`learning_rate` is -1", |c| c.learning_rate = -1.0),
         ("`learning_rate` is 1.5", |c| c.learning_rate = 1.5),
         ("`learning_rate` is NaN", |c| c.learning_rate = f64::NAN),
-        ("`warmup` is 1", |c| c.warmup_fraction = 1.0),
-        ("`warmup` is NaN", |c| c.warmup_fraction = f64::NAN),
+        ("`warmup_fraction` is 1", |c| c.warmup_fraction = 1.0),
+        ("`warmup_fraction` is NaN", |c| c.warmup_fraction = f64::NAN),
         ("`ema_decay` is 1", |c| c.ema_decay = 1.0),
         ("`cond_drop_prob` is 1.1", |c| c.cond_drop_prob = 1.1),
         ("`cond_drop_prob` is -0.1", |c| c.cond_drop_prob = -0.1),
-        ("`shift` is 65", |c| c.random_shift = 65),
+        ("`random_shift` is 65", |c| c.random_shift = 65),
         ("`beta1` is 1", |c| adamw(c, |a| a.beta1 = 1.0)),
         ("`beta2` is -0.5", |c| adamw(c, |a| a.beta2 = -0.5)),
         ("`eps` is 0", |c| adamw(c, |a| a.eps = 0.0)),
@@ -109,7 +109,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
 }
 
 #[test]
-fn a_schedule_that_is_not_one_is_refused() {
+fn an_invalid_schedule_is_refused() {
     let mut config = config();
     config.schedule.beta_end = 1.0;
     let error = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap_err();
@@ -122,9 +122,9 @@ fn data_that_does_not_fit_the_network_is_refused() {
     let turned = Dataset::new("turned", turned, None).unwrap();
     let four = labelled(40, 0).with_classes(4).unwrap();
     for (data, message) in [
-        (turned, "the images of turned are 5×6, but the network is for 6×5"),
-        (four, "tiny has 4 classes, but the network is for 3"),
-        (unlabelled(40, 0), "plain has 0 classes, but the network is for 3"),
+        (turned, "the images of turned have 5×6 pixels, but the network expects 6×5"),
+        (four, "tiny has 4 classes, but the network expects 3"),
+        (unlabelled(40, 0), "plain has 0 classes, but the network expects 3"),
     ] {
         let error = Trainer::new(&config(), &data, &Device::Cpu).unwrap_err();
         assert_eq!(error.to_string(), message);

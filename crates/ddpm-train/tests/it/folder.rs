@@ -1,4 +1,4 @@
-//! What may be in a run's folder before it starts, and who else may be there.
+//! Folders that already have content, and folders that another run is using.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn a_fresh_run_does_not_touch_an_older_one() {
 }
 
 #[test]
-fn a_run_that_did_not_come_to_a_checkpoint_occupies_its_folder_too() {
+fn a_run_without_a_checkpoint_occupies_its_folder_too() {
     let folder = tempdir().unwrap();
     train_until(&config(), folder.path(), Start::Fresh, |event| is_step(event, 5));
     let error = train(&config(), folder.path(), Start::Fresh).unwrap_err();
@@ -81,7 +81,7 @@ fn a_configuration_that_is_refused_overwrites_nothing() {
     let folder = tempdir().unwrap();
     train(&config(), folder.path(), Start::Fresh).unwrap();
     let wrong = TrainConfig { learning_rate: -1.0, ..config() };
-    assert!(matches!(train(&wrong, folder.path(), Start::Overwrite), Err(Error::Config { .. })));
+    assert!(matches!(train(&wrong, folder.path(), Start::Overwrite), Err(Error::OutOfRange { .. })));
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000020", "step-00000030"]);
 }
 
@@ -101,7 +101,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(error.to_string().contains("file/run"), "{error}");
 }
 
-/// Whichever way a second run starts, it is refused, and the first one does not notice.
+/// A second run is refused with every `Start`, and does not affect the first one.
 #[test]
 fn two_runs_cannot_share_a_folder() {
     let (folder, alone) = (tempdir().unwrap(), tempdir().unwrap());
@@ -128,7 +128,7 @@ fn the_lock_ends_with_a_run_that_fails() {
     train(&config(), folder.path(), Start::Resume).unwrap();
 }
 
-/// Time is too precious to find out after an epoch that the test set does not fit.
+/// The check is at the start, since the test set is first used after a whole epoch.
 #[test]
 fn a_run_is_refused_at_its_start_if_only_one_part_of_the_data_has_labels() {
     for (train, test, classes) in
@@ -141,7 +141,7 @@ fn a_run_is_refused_at_its_start_if_only_one_part_of_the_data_has_labels() {
             events += 1;
             Ok(())
         });
-        let error = error.expect_err("the test set has other classes than the network");
+        let error = error.expect_err("the test set has another number of classes than the network");
         assert!(matches!(error, Error::Classes { found, .. } if found == classes), "{error}");
         assert_eq!(events, 0);
         assert!(names(folder.path()).is_empty());

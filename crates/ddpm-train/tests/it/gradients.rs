@@ -1,4 +1,4 @@
-//! The gradient that the optimiser is given is that of the loss that a step reports.
+//! The optimizer's gradient is the gradient of the loss that a step reports.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ fn weights(trainer: &Trainer<'_>) -> Weights {
     trainer.state().unwrap().into_iter().filter_map(of).collect()
 }
 
-/// Takes the first step from these weights: its loss, and the first moments, which are (1 − β₁) times the
+/// Takes the first step from these weights and returns its loss and the first moments, which are (1 − β₁) times the
 /// gradient.
 fn first_step(trainer: &mut Trainer<'_>, weights: &Weights) -> (f64, Weights) {
     let get = |name: &str, shape: &[usize]| {
@@ -33,7 +33,7 @@ fn first_step(trainer: &mut Trainer<'_>, weights: &Weights) -> (f64, Weights) {
     (f64::from(loss), trainer.state().unwrap().into_iter().filter_map(of).collect())
 }
 
-/// `weights` with those of one parameter moved by `length` along a direction.
+/// Returns `weights` with one parameter moved by `length` along a direction.
 fn moved(weights: &Weights, name: &str, direction: &[f64], length: f64) -> Weights {
     let mut moved = weights.clone();
     for (weight, along) in std::iter::zip(moved.get_mut(name).unwrap(), direction) {
@@ -49,7 +49,7 @@ fn check(network: Network, loss: LossWeighting, parameterization: PredictionType
     let config =
         TrainConfig { denoiser: DenoiserConfig { network, parameterization, ..config.denoiser }, ..config };
     let mut trainer = Trainer::new(&config, splits().train(), &Device::Cpu).unwrap();
-    // Away from the start, where some weights are zero and hide others.
+    // Not at the initial weights, some of which are zero, so that other weights would have no gradient.
     for _ in 0..8 {
         trainer.train_step().unwrap();
     }
@@ -60,7 +60,7 @@ fn check(network: Network, loss: LossWeighting, parameterization: PredictionType
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
         assert!(norm > 1e-5 * loss_here, "{name} has no gradient");
         let direction: Vec<f64> = gradient.iter().map(|g| g / norm).collect();
-        // Long enough to be seen in an f32 loss, short enough to be straight.
+        // Long enough to change an f32 loss, short enough for the loss to be nearly linear.
         let length = (2e-3 * loss_here / norm).clamp(1e-3, 0.1);
         let mut loss = |length| first_step(&mut trainer, &moved(&at, &name, &direction, length)).0;
         let slope = (loss(length) - loss(-length)) / (2.0 * length);
@@ -72,30 +72,30 @@ fn check(network: Network, loss: LossWeighting, parameterization: PredictionType
 }
 
 #[test]
-fn of_the_residual_network() {
+fn gradient_of_the_residual_network() {
     check(small_mlp(), LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
-fn of_two_residual_blocks() {
+fn gradient_of_two_residual_blocks() {
     let network = Network::Mlp { width: 20, hidden: 12, blocks: 2, embedding: 6 };
     check(network, LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
-fn of_a_network_between_patches() {
+fn gradient_of_the_patch_network() {
     let network =
         Network::PatchMlp { patch: 4, local: 12, code: 6, width: 20, hidden: 12, blocks: 1, embedding: 6 };
     check(network, LossWeighting::Sample, PredictionType::Sample);
 }
 
 #[test]
-fn of_the_plain_network() {
+fn gradient_of_the_plain_network() {
     check(small_plain(), LossWeighting::Epsilon, PredictionType::Epsilon);
 }
 
 #[test]
-fn of_a_loss_with_weights() {
+fn gradient_of_a_weighted_loss() {
     check(small_mlp(), LossWeighting::MinSnr, PredictionType::Sample);
     check(small_mlp(), LossWeighting::MinSnr, PredictionType::VPrediction);
     check(small_plain(), LossWeighting::VPrediction, PredictionType::Sample);

@@ -1,4 +1,4 @@
-//! Training lowers the loss on images that it has not seen.
+//! Training lowers the loss on test images.
 
 use candle_core::Device;
 use ddpm_core::{
@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 use crate::{config, config_for, names, small_plain, splits, train, unlabelled};
 
-/// By what factor the held-out loss of the averaged weights falls in training.
+/// The factor by which training lowers the averaged weights' loss on test images.
 fn improvement(config: &TrainConfig, train: &Dataset, test: &Dataset) -> f64 {
     let config = TrainConfig { epochs: 40, learning_rate: 1e-2, ..config.clone() };
     let mut trainer = Trainer::new(&config, train, &Device::Cpu).unwrap();
@@ -26,8 +26,8 @@ fn improvement(config: &TrainConfig, train: &Dataset, test: &Dataset) -> f64 {
     before / loss(&trainer)
 }
 
-/// White noise has the full rank of the image, which a network of this width cannot pass; so an output of
-/// x₀ learns much faster than one of ε, and v lies between.
+/// White noise has the full rank of the image, and a network of this width cannot reproduce it. So a network that emits
+/// x₀ learns much faster than one that emits ε; v lies between.
 fn expected_improvement(output: PredictionType) -> f64 {
     match output {
         Epsilon => 1.5,
@@ -72,7 +72,7 @@ fn images_without_classes_are_learnt() {
     assert!(factor > 2.5, "falls {factor} times");
 }
 
-/// Without the class the network must guess which bar is there under strong noise.
+/// Without the class, the network must guess the bar's position under strong noise.
 #[test]
 fn knowing_the_class_lowers_the_loss() {
     let (train, test) = (splits().train(), splits().test().unwrap());
@@ -90,7 +90,7 @@ fn knowing_the_class_lowers_the_loss() {
 
 /// Steps of size 1 in 24 layers without residuals make activations overflow.
 #[test]
-fn a_run_whose_loss_is_no_number_ends_and_keeps_no_checkpoint_of_it() {
+fn a_run_whose_loss_is_not_finite_ends_without_a_checkpoint() {
     let folder = tempdir().unwrap();
     let network = Network::Plain { width: 16, layers: 24, embedding: 8 };
     let config = TrainConfig {

@@ -23,10 +23,10 @@ const ROWS: usize = 6;
 const COLS: usize = 5;
 const CLASSES: usize = 3;
 
-/// What the observer of a run returns.
+/// The result type of a run's observer.
 type Observed = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Images of three classes: a bright bar at one of three heights, under grey noise that `salt` decides.
+/// Images of three classes, a bright bar at one of three heights, with grey noise that depends on `salt`.
 fn images(count: usize, salt: usize) -> Images {
     let pixel = |i: usize| {
         let (image, row) = (i.div_euclid(ROWS * COLS), i.rem_euclid(ROWS * COLS).div_euclid(COLS));
@@ -49,7 +49,7 @@ fn unlabelled(count: usize, salt: usize) -> Dataset {
     Dataset::new("plain", images(count, salt), None).unwrap()
 }
 
-/// 200 images to train on and 40 to test on.
+/// 200 training images and 40 test images.
 fn splits() -> &'static Splits {
     static CORPUS: LazyLock<Splits> =
         LazyLock::new(|| Splits::new("tiny", labelled(200, 0), Some(labelled(40, 7_000_000))).unwrap());
@@ -64,7 +64,7 @@ fn small_plain() -> Network {
     Network::Plain { width: 24, layers: 2, embedding: 8 }
 }
 
-/// Three epochs of ten steps, with every part of the optimiser at work.
+/// Three epochs of ten steps; every hyperparameter of the optimizer has an effect.
 fn config_for(data: &Dataset) -> TrainConfig {
     let preset = TrainConfig::preset(Preset::Quick, data);
     TrainConfig {
@@ -88,7 +88,7 @@ fn train(config: &TrainConfig, folder: &Path, start: Start) -> Result<Outcome> {
     run(config, splits(), folder, start, &Device::Cpu, |_| Ok(()))
 }
 
-/// A run that its observer ends as soon as `stop` says so.
+/// A run whose observer returns an error at the first event for which `stop` is true.
 fn train_until(config: &TrainConfig, folder: &Path, start: Start, stop: impl Fn(&Event<'_>) -> bool) {
     let observe =
         |event: Event<'_>| -> Observed { if stop(&event) { Err("stopped".into()) } else { Ok(()) } };

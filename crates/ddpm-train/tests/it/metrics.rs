@@ -1,4 +1,4 @@
-//! The log of a run and what a run tells of itself.
+//! The log of a run, its outcome, and its events.
 
 use std::{fs, io::Write};
 
@@ -35,7 +35,7 @@ fn lines_come_every_fifty_steps_and_at_the_end_of_each_epoch() {
 }
 
 #[test]
-fn each_line_says_how_far_the_run_is() {
+fn each_line_has_the_progress_of_the_run() {
     let (folder, config) = (tempdir().unwrap(), small_batches());
     train(&config, folder.path(), Start::Fresh).unwrap();
     let records = records(folder.path());
@@ -53,7 +53,7 @@ fn each_line_says_how_far_the_run_is() {
     }
 }
 
-/// The steps taken one by one give the losses that stand in the log.
+/// The losses in the log are the means over the losses of single steps.
 #[test]
 fn losses_are_means_over_the_steps() {
     let (folder, config) = (tempdir().unwrap(), small_batches());
@@ -89,7 +89,7 @@ fn losses_fall_from_epoch_to_epoch() {
 }
 
 #[test]
-fn the_outcome_is_that_of_the_last_epoch() {
+fn the_outcome_has_the_losses_of_the_last_epoch() {
     let (folder, config) = (tempdir().unwrap(), config());
     let outcome = train(&config, folder.path(), Start::Fresh).unwrap();
     let records = records(folder.path());
@@ -107,7 +107,7 @@ fn the_outcome_is_that_of_the_last_epoch() {
 }
 
 #[test]
-fn an_observer_hears_of_every_step_and_epoch_with_what_the_log_says() {
+fn an_observer_gets_every_step_and_epoch_with_the_content_of_the_log() {
     let folder = tempdir().unwrap();
     let (mut steps, mut epochs, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let observe = |event: Event<'_>| -> Observed {
@@ -134,7 +134,7 @@ fn an_observer_hears_of_every_step_and_epoch_with_what_the_log_says() {
 }
 
 #[test]
-fn without_a_test_set_there_is_no_held_out_loss() {
+fn without_a_test_set_there_is_no_test_loss() {
     for data in [labelled(200, 0), unlabelled(200, 0)] {
         let (folder, config) = (tempdir().unwrap(), config_for(&data));
         let splits = Splits::new("alone", data, None).unwrap();
@@ -146,7 +146,7 @@ fn without_a_test_set_there_is_no_held_out_loss() {
 }
 
 #[test]
-fn a_line_that_was_cut_off_is_dropped_when_the_run_goes_on() {
+fn a_truncated_line_is_removed_when_the_run_resumes() {
     let (folder, whole) = (tempdir().unwrap(), tempdir().unwrap());
     train(&config(), whole.path(), Start::Fresh).unwrap();
     train_until(&config(), folder.path(), Start::Fresh, |event| is_epoch(event, 2));
@@ -160,7 +160,7 @@ fn a_line_that_was_cut_off_is_dropped_when_the_run_goes_on() {
 }
 
 #[test]
-fn a_log_that_was_lost_does_not_keep_a_run_from_going_on() {
+fn a_run_without_its_log_can_be_resumed() {
     let folder = tempdir().unwrap();
     train_until(&config(), folder.path(), Start::Fresh, |event| is_step(event, 25));
     fs::remove_file(folder.path().join("metrics.jsonl")).unwrap();

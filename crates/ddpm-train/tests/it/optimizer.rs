@@ -1,4 +1,4 @@
-//! AdamW and the moving average, told from the state before and after each step.
+//! AdamW and the moving average, checked on the state before and after each step.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ fn state(trainer: &Trainer<'_>) -> State {
     trainer.state().unwrap().into_iter().map(|(name, tensor)| (name, values(&tensor))).collect()
 }
 
-/// Within the rounding of f32 of a number whose terms are of size `scale`.
+/// Checks a value within the rounding error of f32 for a sum whose terms have the size `scale`.
 fn assert_near(found: f32, expected: f64, scale: f64, what: &str) {
     let error = (f64::from(found) - expected).abs();
     assert!(error <= 1e-6 * scale.abs() + 1e-12, "{what}: {found}, expected {expected}");
 }
 
-/// One step by the formulas of Loshchilov & Hutter 2019, algorithm 2, in f64. The gradient is the one that
-/// the first moment tells.
+/// Checks one step against the formulas of Loshchilov & Hutter 2019, algorithm 2, in f64. The gradient is computed from
+/// the change of the first moment.
 fn check_step(config: &TrainConfig, before: &State, after: &State, step: u64, total: u64, matrix: &str) {
     let AdamWConfig { beta1, beta2, eps, weight_decay } = config.adamw;
     let lr = config.learning_rate_at(step, total);
@@ -34,7 +34,7 @@ fn check_step(config: &TrainConfig, before: &State, after: &State, step: u64, to
         let [w1, m1, v1, e1] = ["weights", "first", "second", "ema"].map(|name| part(after, name)[i]);
         let (m, v, w) = (f64::from(m1), f64::from(v1), f64::from(w1));
         let g = (m - beta1 * m0) / (1.0 - beta1);
-        // The rounding of m is ten times larger in g.
+        // g is computed from m, which multiplies the rounding error of m by 1/(1 − β₁).
         let g_error = 1e-5 * (m.abs() + m0.abs());
         let expected = beta2 * v0 + (1.0 - beta2) * g * g;
         let scale = expected + 1e6 * (1.0 - beta2) * (2.0 * g.abs() * g_error + g_error * g_error);

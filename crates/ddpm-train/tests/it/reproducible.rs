@@ -1,4 +1,4 @@
-//! The same seed gives the same bits, whatever the machine is doing.
+//! The same seed gives the same bits, on any number of threads.
 
 use candle_core::{Device, Tensor};
 use ddpm_core::LossWeighting;
@@ -9,7 +9,7 @@ use crate::{bits, config, small_plain, splits};
 
 type State = Vec<(String, Vec<u32>)>;
 
-/// The bits of weights, moments and average after `steps` steps, and those of the losses on the way.
+/// The bits of the training state after `steps` steps, and the bits of each step's loss.
 fn trained(config: &TrainConfig, steps: u64) -> (State, Vec<u32>) {
     let mut trainer = Trainer::new(config, splits().train(), &Device::Cpu).unwrap();
     let loss = |loss: Tensor| loss.to_scalar::<f32>().unwrap().to_bits();
@@ -18,7 +18,7 @@ fn trained(config: &TrainConfig, steps: u64) -> (State, Vec<u32>) {
     (bits(state.iter().map(|(name, tensor)| (name, tensor))), losses)
 }
 
-/// Large enough that a matrix product or a pass over the weights may be divided among threads.
+/// A network that is large enough for matrix products and passes over the weights to be divided among threads.
 fn large(network: Network) -> TrainConfig {
     let config = TrainConfig { batch_size: 100, loss: LossWeighting::Epsilon, ..config() };
     TrainConfig { denoiser: DenoiserConfig { network, ..config.denoiser }, ..config }
@@ -54,7 +54,7 @@ fn another_seed_gives_other_weights_from_the_start() {
     }
 }
 
-/// Every part of the configuration that is to have an effect has one.
+/// Every option of the configuration has an effect.
 #[test]
 fn each_option_changes_the_weights() {
     type Change = fn(&mut TrainConfig);
@@ -106,7 +106,7 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
-fn the_held_out_loss_is_the_same_each_time_and_training_does_not_notice_it() {
+fn the_test_loss_is_deterministic_and_does_not_affect_training() {
     let test = splits().test().unwrap();
     let mut config = config();
     config.denoiser.network = small_plain();
@@ -118,19 +118,19 @@ fn the_held_out_loss_is_the_same_each_time_and_training_does_not_notice_it() {
         trainer.train_step().unwrap();
     }
     let state = trainer.state().unwrap();
-    let looked_at = bits(state.iter().map(|(name, tensor)| (name, tensor)));
-    assert_eq!(looked_at, trained(&config, 15).0);
+    let with_test_loss = bits(state.iter().map(|(name, tensor)| (name, tensor)));
+    assert_eq!(with_test_loss, trained(&config, 15).0);
 }
 
 #[test]
-fn the_held_out_loss_takes_no_more_images_than_it_is_told() {
+fn the_test_loss_uses_at_most_limit_images() {
     let test = splits().test().unwrap();
     let trainer = Trainer::new(&config(), splits().train(), &Device::Cpu).unwrap();
     let denoiser = trainer.ema_denoiser().unwrap();
     let loss = |limit| evaluate_loss(&denoiser, &config(), test, limit).unwrap();
     assert_eq!(loss(40), loss(usize::MAX));
     assert_ne!(loss(20), loss(40));
-    // The second half alone follows from both means; it must be a loss like the first.
+    // The mean over the second half follows from the two means, and must be a plausible loss.
     let second = 2.0 * loss(40) - loss(20);
     assert!((0.1..10.0).contains(&second), "{second}");
 }

@@ -1,4 +1,4 @@
-//! A run that was stopped and resumed is the run that was not.
+//! A run that was stopped and resumed gives the same files as an uninterrupted run.
 
 use std::{fs, path::Path};
 
@@ -17,13 +17,13 @@ fn without_times(json: &[u8]) -> Value {
     value
 }
 
-/// The lines of the log without what a clock says.
+/// The lines of the log, without the times.
 fn log(folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| without_times(line.as_bytes())).collect()
 }
 
-/// All checkpoints by name: the bytes of the tensors, and the rest without what a clock says.
+/// All checkpoints by name: the bytes of the tensors, and the JSON without the times.
 fn checkpoints(folder: &Path) -> Vec<(String, Vec<u8>, Value)> {
     let folder = folder.join("checkpoints");
     let read = |name: &str, file: &str| fs::read(folder.join(name).join(file)).unwrap();
@@ -45,7 +45,7 @@ fn assert_same(folder: &Path, outcome: &Outcome, whole_folder: &Path, whole: &Ou
     assert_eq!(names(folder), names(whole_folder), "nothing temporary stays");
 }
 
-/// 66 steps an epoch, so that the log has lines within an epoch, which a resumed run must write again.
+/// 66 steps in an epoch, so that the log has lines within an epoch, which a resumed run must write again.
 fn small_batches() -> TrainConfig {
     TrainConfig { batch_size: 3, ..config() }
 }
@@ -53,7 +53,7 @@ fn small_batches() -> TrainConfig {
 type Stop = fn(&Event<'_>) -> bool;
 
 #[test]
-fn wherever_a_run_was_stopped_it_ends_with_the_same_files() {
+fn a_run_that_was_stopped_anywhere_ends_with_the_same_files() {
     let cases: [(TrainConfig, &[Stop]); 2] = [
         (
             config(),
@@ -96,7 +96,7 @@ fn a_run_may_be_stopped_many_times() {
 }
 
 #[test]
-fn a_resumed_run_goes_on_from_the_last_epoch_that_was_finished() {
+fn a_resumed_run_continues_after_the_last_complete_epoch() {
     let folder = tempdir().unwrap();
     train_until(&config(), folder.path(), Start::Fresh, |event| is_step(event, 17));
     let mut seen = Vec::new();
@@ -143,7 +143,7 @@ fn seconds(record: &ddpm_train::Record) -> f64 {
     }
 }
 
-/// A product often has 17 digits, and an inexact JSON reader would make another number of it.
+/// A product often needs 17 digits, and an inexact JSON parser would read another number.
 #[test]
 fn a_run_recognises_its_own_configuration_whatever_its_digits() {
     let adamw = AdamWConfig { eps: 1e-8 / 3.0, weight_decay: 0.1 * 0.07, ..AdamWConfig::default() };

@@ -17,8 +17,12 @@ fn saved() -> (TempDir, PathBuf, FeatureNet) {
     (outer, folder, net)
 }
 
+/// The text of the error and its sources, joined by ": ".
 fn load_error(folder: &Path) -> String {
-    FeatureNet::load(folder, &Device::Cpu).unwrap_err().to_string()
+    let error = FeatureNet::load(folder, &Device::Cpu).unwrap_err();
+    let first: &dyn std::error::Error = &error;
+    let chain = std::iter::successors(Some(first), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn edit(folder: &Path, from: &str, to: &str) {
@@ -77,8 +81,8 @@ fn an_invalid_configuration_is_refused() {
         ("\"rows\": 5", "\"rows\": 65", "config.json: rows is 65, expected 1 to 64"),
         ("\"num_classes\": 3", "\"num_classes\": 63", "config.json: num_classes is 63, expected 2 to 62"),
         ("\"kernel\": 3", "\"kernel\": 2", "config.json: kernel is 2, expected an odd number from 1 to 15"),
-        ("\"rows\"", "\"lines\"", "config.json: unknown field `lines`"),
-        ("\"classes\"", "\"colours\"", "config.json: unknown variant `colours`"),
+        ("\"rows\"", "\"lines\"", "config.json: invalid JSON content: unknown field `lines`"),
+        ("\"classes\"", "\"colours\"", "config.json: invalid JSON content: unknown variant `colours`"),
         (
             "\"num_classes\": 3",
             "\"num_classes\": 4",
@@ -105,7 +109,7 @@ fn weights_of_another_net_are_refused() {
         (weights(5, DType::F16), "no tensor `logits.bias`, expected one of shape [3]"),
         (weights(7, DType::F16), "unexpected tensor `more`"),
         (weights(6, DType::F32), "tensor `conv.0.weight` is F32 [4, 9], expected F16 [4, 9]"),
-        (b"no safetensors".to_vec(), "features.safetensors: "),
+        (b"no safetensors".to_vec(), "features.safetensors: invalid safetensors file"),
     ] {
         let (_outer, folder, _) = saved();
         put_weights(&folder, &bytes);
