@@ -252,7 +252,7 @@ impl Runner<'_> {
         phases.run(&format!("train {name}"), || train(epochs, folder))
     }
 
-    /// All that determines what a row's commands print, and the speed of the machine aside.
+    /// All that determines what the commands of a row print, except times.
     fn key(&self, row: &Row) -> Value {
         let Experiment { data, minutes, measure, grid, .. } = self.experiment;
         let Ddpm { seed, threads, .. } = self.ddpm;

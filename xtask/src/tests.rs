@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
@@ -96,8 +96,19 @@ pub(crate) fn started(workspace: &Workspace) -> Started<'_> {
 
 /// Runs `ddpm-cli` in a folder.
 pub(crate) fn ddpm(folder: &Path, line: &str) {
-    let output = Command::new(&*CLI).current_dir(folder).args(line.split(' ')).output().unwrap();
+    let output = output(folder, line);
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs `ddpm-cli` in a folder, where it fails, and returns its stderr.
+pub(crate) fn ddpm_error(folder: &Path, line: &str) -> String {
+    let output = output(folder, line);
+    assert!(!output.status.success(), "{line}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn output(folder: &Path, line: &str) -> Output {
+    Command::new(&*CLI).current_dir(folder).args(line.split(' ')).output().unwrap()
 }
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {
