@@ -55,7 +55,7 @@ impl ErrorWeighting {
     /// The weighting with the highest accuracy on training images of MNIST.
     pub const BEST: Self = Self::Loss(LossWeighting::MinSnr);
 
-    /// The weight at each timestep of the schedule, [T].
+    /// The weight at each timestep of the schedule.
     ///
     /// # Errors
     ///
@@ -147,9 +147,9 @@ pub fn classify(
 /// −log p(x₀ given c) ≤ E [w(t) |x₀ − x̂₀(xₜ, t, c)|²] + const,   xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε
 /// ```
 ///
-/// The right-hand side is a bound with [`ErrorWeighting::Bound`], and a score with other weightings. The predicted class
-/// has the smallest value. The expectation over t and ε is a mean over noise samples. All classes of an image share the
-/// noise samples, so that errors common to all classes cancel.
+/// The right-hand side is a bound with [`ErrorWeighting::Bound`], and a score with other weightings. The predicted
+/// class has the smallest value. The expectation over t and ε is a mean over noise samples. All classes of an image
+/// share the noise samples, so that errors common to all classes cancel.
 ///
 /// The accuracy on real images measures how well the model has learnt the classes, without generating any image.
 ///

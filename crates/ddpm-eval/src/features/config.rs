@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The architecture of a feature net: convolutions, each followed by ReLU; a linear layer and ReLU, whose output are the
-/// features; a linear layer to the logits.
+/// The architecture of a feature net: convolutions, each followed by ReLU; a linear layer and ReLU, whose output are
+/// the features; a linear layer to the logits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureConfig {
@@ -111,8 +111,8 @@ impl FeatureConfig {
 
     /// The weight tensors of all layers from input to output: a matrix and a bias for each.
     ///
-    /// The matrix of a convolution is [output channels, kernel rows · kernel columns · input channels]. The first linear
-    /// layer has inputs in the order [rows, columns, channels].
+    /// The matrix of a convolution is [output channels, kernel rows · kernel columns · input channels]. The first
+    /// linear layer has inputs in the order [rows, columns, channels].
     pub(super) fn parameters(&self) -> Vec<Parameter> {
         let (mut rows, mut cols, mut channels) = (self.rows, self.cols, 1);
         let mut parameters = Vec::new();

@@ -1,7 +1,7 @@
 //! The forward pass, from pixels to features and logits.
 //!
-//! A convolution is a gather (im2col) and a matrix product: the inputs of each output pixel are gathered into a row, and
-//! multiplied by the weight matrix. On a CPU this is faster than the convolution of candle, forward and backward.
+//! A convolution is a gather (im2col) and a matrix product: the inputs of each output pixel are gathered into a row,
+//! and multiplied by the weight matrix. On a CPU this is faster than the convolution of candle, forward and backward.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
 //! Training of a feature net.
 //!
 //! AdamW minimises the cross-entropy of the task, with a cosine learning rate schedule and images shifted by a few
-//! pixels. Every random number depends on the seed and an index only, so data, configuration and seed determine the net.
+//! pixels. Every random number depends on the seed and an index only, so data, configuration and seed determine the
+//! net.
 
 use std::collections::HashMap;
 
@@ -213,8 +214,8 @@ fn largest_shift(length: usize) -> u32 {
     if length < 14 { 0 } else { 1 + u32::from(length >= 28) }
 }
 
-/// Writes an image to `out` in [0, 1], first flipped, then shifted. Pixels shifted in are black. Bit 0 of `flip` flips left
-/// to right, bit 1 top to bottom.
+/// Writes an image to `out` in [0, 1], first flipped, then shifted. Pixels shifted in are black. Bit 0 of `flip` flips
+/// left to right, bit 1 top to bottom.
 fn augment(image: &[u8], cols: usize, flip: u32, [down, right]: [i64; 2], out: &mut [f32]) {
     let rows = image.len().checked_div(cols).unwrap_or(0);
     let source = |at: usize, shift: i64, length: usize, flipped: bool| {

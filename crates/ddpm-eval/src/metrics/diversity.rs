@@ -16,8 +16,8 @@ pub struct Diversity {
 }
 
 impl Diversity {
-    /// The mean Euclidean distance Σ_{i<j} |xᵢ − xⱼ| / (n(n−1)/2) over the n images of each class, from features [N, D].
-    /// `labels[i]` is the class of row i, 0 to `num_classes` − 1.
+    /// The mean Euclidean distance Σ_{i<j} |xᵢ − xⱼ| / (n(n−1)/2) over the n images of each class, from features
+    /// [N, D]. `labels[i]` is the class of row i, 0 to `num_classes` − 1.
     ///
     /// # Errors
     ///
@@ -39,8 +39,8 @@ impl Diversity {
         Ok(Self::from_classes(by_class.collect::<Result<_>>()?))
     }
 
-    /// The diversity divided by the diversity of a reference set, class by class: 1 is as diverse as the reference, below
-    /// 1 is less diverse. A class is `None` if it is `None` in either set, or 0 in the reference.
+    /// The diversity divided by the diversity of a reference set, class by class: 1 is as diverse as the reference,
+    /// below 1 is less diverse. A class is `None` if it is `None` in either set, or 0 in the reference.
     #[must_use]
     pub fn relative_to(&self, reference: &Self) -> Self {
         let ratio = |(value, reference): (&Option<f64>, &Option<f64>)| {

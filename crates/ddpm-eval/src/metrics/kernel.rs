@@ -54,8 +54,8 @@ pub struct KernelDistance {
     pub standard_error: f64,
 }
 
-/// The kernel distance (KID, Bińkowski et al. 2018) between features [M, D] and [N, D]: the mean of [`kernel_mmd2`] over
-/// random subsets of both, each drawn without replacement.
+/// The kernel distance (KID, Bińkowski et al. 2018) between features [M, D] and [N, D]: the mean of [`kernel_mmd2`]
+/// over random subsets of both, each drawn without replacement.
 ///
 /// # Errors
 ///
@@ -71,7 +71,8 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &KernelSubsets) -> Resul
         return Err(Error::out_of_range("subset size", size, format!("2 to {largest}")));
     }
     let distances = (0..count).map(|index| {
-        // Two different shuffles: with one shuffle, sets in the same order of classes would get subsets of the same classes.
+        // Two different shuffles: with one shuffle, sets in the same order of classes would get subsets of the same
+        // classes.
         let of_a = a.select(&subset(a.len(), size, seed, 2 * index)?)?;
         let of_b = b.select(&subset(b.len(), size, seed, 2 * index + 1)?)?;
         mmd2(&of_a, &of_b)

@@ -23,8 +23,8 @@ impl Manifold {
     ///
     /// # Errors
     ///
-    /// If the tensor is not a matrix or has a value that is infinite or NaN, `largest_k` is not 1 to N − 1, or the tensor
-    /// library fails.
+    /// If the tensor is not a matrix or has a value that is infinite or NaN, `largest_k` is not 1 to N − 1, or the
+    /// tensor library fails.
     pub fn new(features: &Tensor, largest_k: usize) -> Result<Self> {
         let points = Points::features(features, 2)?;
         if !(1..points.len()).contains(&largest_k) {
@@ -72,8 +72,8 @@ pub struct PrecisionRecall {
     pub recall: MeanAndError,
 }
 
-/// Improved precision and recall (Kynkäänniemi et al. 2019, eq. 2, with k = 3). A point exactly on the surface of a ball
-/// is outside, as in `prdc` by Naeem et al. Recall depends on the number of generated images, so compare it only
+/// Improved precision and recall (Kynkäänniemi et al. 2019, eq. 2, with k = 3). A point exactly on the surface of a
+/// ball is outside, as in `prdc` by Naeem et al. Recall depends on the number of generated images, so compare it only
 /// between sets of the same size.
 ///
 /// # Errors

@@ -70,9 +70,9 @@ pub struct ClosePair {
 
 impl Memorisation {
     /// Compares the nearest training images of generated images with those of test images, both from
-    /// [`nearest_images`]. `classes[i]` is the class of generated image i; `None` without classes. The result has at most
-    /// `num_closest` closest pairs. The means do not depend on the numbers of images, but both sets should have the same
-    /// classes.
+    /// [`nearest_images`]. `classes[i]` is the class of generated image i; `None` without classes. The result has at
+    /// most `num_closest` closest pairs. The means do not depend on the numbers of images, but both sets should have
+    /// the same classes.
     ///
     /// # Errors
     ///

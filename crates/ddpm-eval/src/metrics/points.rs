@@ -1,7 +1,7 @@
 //! Sets of points, with products and distances between them.
 //!
-//! The matrix of all distances may not fit in memory. It is computed block by block, as a matrix product, and each row of
-//! a block is folded into the state of its point.
+//! The matrix of all distances may not fit in memory. It is computed block by block, as a matrix product, and each row
+//! of a block is folded into the state of its point.
 
 use std::ops::Range;
 

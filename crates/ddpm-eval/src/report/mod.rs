@@ -96,8 +96,8 @@ pub struct Report {
     pub samples: usize,
     /// The number of training images of the requested classes, at most 100,000.
     pub train_images: usize,
-    /// The size of a random subset of these training images, at most 10,000. All metrics except the Fréchet distance and
-    /// memorisation use the subset.
+    /// The size of a random subset of these training images, at most 10,000. All metrics except the Fréchet distance
+    /// and memorisation use the subset.
     pub subset_images: usize,
     /// The number of test images of the floor; `None` with fewer than 10. It equals `samples` if there are enough test
     /// images of the requested classes, because some metrics depend on the number of images.
@@ -126,8 +126,8 @@ pub struct MetricResult<T> {
     /// The metric of the generated images.
     #[serde(flatten)]
     pub generated: T,
-    /// The metric divided by its floor, for Fréchet distance and memorisation. It is `None` for other metrics, without a
-    /// floor, and if the floor is 0.
+    /// The metric divided by its floor, for Fréchet distance and memorisation. It is `None` for other metrics, without
+    /// a floor, and if the floor is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
     /// The metric of real test images. It is `None` with fewer than 10 test images, or if they lack labels that the
@@ -175,8 +175,8 @@ impl Evaluation<'_> {
     ///
     /// # Errors
     ///
-    /// If there are fewer than 10 generated images or training images, they do not fit the feature net, `labels` does not
-    /// have one entry below the number of classes for each generated image, or the tensor library fails.
+    /// If there are fewer than 10 generated images or training images, they do not fit the feature net, `labels` does
+    /// not have one entry below the number of classes for each generated image, or the tensor library fails.
     pub fn measure(
         &self,
         generated: &GeneratedImages<'_>,

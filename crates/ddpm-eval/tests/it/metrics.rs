@@ -56,8 +56,8 @@ fn mean_and_covariance_agree_with_numpy() {
     }
 }
 
-/// torch-fidelity takes roots of the eigenvalues of a matrix product. For singular covariances rounding leaves half of the
-/// digits, hence the larger tolerance.
+/// torch-fidelity takes roots of the eigenvalues of a matrix product. For singular covariances rounding leaves half of
+/// the digits, hence the larger tolerance.
 #[test]
 fn frechet_distances_agree_with_torch_fidelity() {
     for (one, other) in PAIRS {
@@ -85,7 +85,8 @@ fn kernel_estimates_agree_with_torch_fidelity() {
     assert_close("subsets", &of_subsets, &values("subsets/mmd2"), 1e-9);
 }
 
-/// The subsets differ from the fixture, so their mean agrees with the estimate of all images within standard errors only.
+/// The subsets differ from the fixture, so their mean agrees with the estimate of all images within standard errors
+/// only.
 #[test]
 fn kernel_subsets_spread_around_the_estimate_of_all() {
     let (real, generated) = (features("real"), features("generated"));
