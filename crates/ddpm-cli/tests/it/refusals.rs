@@ -446,7 +446,7 @@ fn what_cannot_be_set_is_refused_before_a_run_begins() {
         ("ema_decay=null", &["--set ema_decay=null", "expected f64"]),
         ("denoiser=3", &["--set denoiser=3", "DenoiserConfig"]),
         // Of the right type, and out of range.
-        ("shift=65", &["`random_shift` is 65", "expected 0 to 64"]),
+        ("random_shift=65", &["`random_shift` is 65", "expected 0 to 64"]),
         ("denoiser.rows=65", &["`rows` is 65", "expected 1 to 64"]),
     ] {
         refused(folder.path(), &["train", "--data", "data", "--out-dir", "run", "--set", set], parts);
