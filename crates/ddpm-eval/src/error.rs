@@ -121,7 +121,7 @@ pub enum Error {
         digest: String,
     },
     /// A file of a feature net cannot be read.
-    #[error("{}: {source}; a feature net holds config.json and features.safetensors", path.display())]
+    #[error("{}: cannot read; a feature net holds config.json and features.safetensors", path.display())]
     ReadFeatures {
         /// The file.
         path: PathBuf,

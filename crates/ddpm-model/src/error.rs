@@ -24,7 +24,7 @@ pub enum Error {
         feature: &'static str,
     },
     /// The device cannot be opened.
-    #[error("device `{device}` cannot be opened: {source}")]
+    #[error("device `{device}` cannot be opened")]
     OpenDevice {
         /// The device asked for.
         device: String,
@@ -160,7 +160,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A file of a model folder cannot be read.
-    #[error("{}: {source}; a model folder holds model_index.json, scheduler/ and denoiser/", path.display())]
+    #[error("{}: cannot read; a model folder holds model_index.json, scheduler/ and denoiser/", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -168,7 +168,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON that was expected.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the expected JSON", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -188,7 +188,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A weights file is not in the safetensors format.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the expected safetensors file", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
@@ -196,7 +196,7 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
     /// The denoiser's configuration is not valid.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: invalid configuration of the denoiser", path.display())]
     Denoiser {
         /// The file.
         path: PathBuf,
@@ -204,7 +204,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The scheduler's configuration is not valid.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: invalid configuration of the scheduler", path.display())]
     Scheduler {
         /// The file.
         path: PathBuf,

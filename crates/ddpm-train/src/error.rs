@@ -94,7 +94,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot read or write", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -102,7 +102,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON that was expected.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the expected JSON", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A checkpoint is not in the safetensors format.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the expected safetensors file", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,

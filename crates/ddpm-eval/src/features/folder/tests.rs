@@ -17,8 +17,11 @@ fn saved() -> (TempDir, PathBuf, FeatureNet) {
     (outer, folder, net)
 }
 
+/// The error of loading with all its sources, separated by ": ".
 fn load_error(folder: &Path) -> String {
-    FeatureNet::load(folder, &Device::Cpu).unwrap_err().to_string()
+    let error = FeatureNet::load(folder, &Device::Cpu).unwrap_err();
+    let sources = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn edit(folder: &Path, from: &str, to: &str) {
@@ -76,8 +79,8 @@ fn a_configuration_that_does_not_fit_is_refused() {
         ("\"rows\": 5", "\"rows\": 65", "config.json: rows is 65, expected 1 to 64"),
         ("\"num_classes\": 3", "\"num_classes\": 63", "config.json: num_classes is 63, expected 2 to 62"),
         ("\"kernel\": 3", "\"kernel\": 2", "config.json: kernel is 2, expected an odd number from 1 to 15"),
-        ("\"rows\"", "\"lines\"", "config.json: unknown field `lines`"),
-        ("\"classes\"", "\"colours\"", "config.json: unknown variant `colours`"),
+        ("\"rows\"", "\"lines\"", "config.json: not the expected JSON: unknown field `lines`"),
+        ("\"classes\"", "\"colours\"", "config.json: not the expected JSON: unknown variant `colours`"),
         (
             "\"num_classes\": 3",
             "\"num_classes\": 4",
