@@ -1,4 +1,4 @@
-"""Compares `ddpm-cli` with PyTorch and writes the report; `cargo xtask bench --peer` starts it. README.md says how."""
+"""Compares `ddpm-cli` with PyTorch and writes the report; `cargo xtask bench --peer` starts it. See README.md."""
 
 import argparse
 import json
@@ -18,15 +18,15 @@ WORKS = {
     "sample-50": "sampling 50 images",
     "sample-1": "sampling 1 image",
 }
-# How long both sides rest before each turn: the threads of PyTorch spin for some milliseconds after theirs.
+# Seconds of pause before each measurement: the threads of PyTorch spin for some milliseconds after their work.
 PAUSE = 0.3
-# The fifty digits of the cold start, and the series of sampling jobs.
+# The command of the cold start (fifty digits); the numbers of images in the memory table, and the runs of each.
 DIGITS = ["sample", "--classes", "0-9", "--per-class", "5", "--quiet", "--out"]
 SCALING, REPEATS = [1_000, 10_000, 100_000], 3
 
 
 def run(command: list) -> str:
-    """Runs a program and returns what it prints."""
+    """Runs a program and returns its standard output."""
     return subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -38,39 +38,39 @@ def wall_time(command: list) -> float:
 
 
 def with_memory(command: list) -> tuple[dict, float | None]:
-    """The JSON that a program prints, and the most memory it had in MB; None if the system does not tell (Linux does).
+    """The JSON that a program prints, and its peak memory in MB; None if the system does not report it (Linux does).
 
-    The system keeps the highest value, so only the last moment of the program is missed.
+    The system keeps the highest value, so only an increase after the last reading is missed.
     """
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
-    status, most = Path(f"/proc/{process.pid}/status"), None
+    status, highest = Path(f"/proc/{process.pid}/status"), None
     while process.poll() is None:
         try:
             peak = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         except OSError:
             peak = []
-        most = max([most or 0.0, *(int(kib) * 1024 / 1e6 for kib in peak)]) or None
+        highest = max([highest or 0.0, *(int(kib) * 1024 / 1e6 for kib in peak)]) or None
         time.sleep(0.01)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return json.loads(process.stdout.read()), most
+    return json.loads(process.stdout.read()), highest
 
 
 def compare(sides: list[Callable[[str], dict]], rounds: int) -> dict[str, list[list[dict]]]:
-    """Both sides do each work in turn; the results of each round but the first, in which PyTorch compiles."""
+    """The results of both sides for each kind of work, in each round except the first, in which PyTorch compiles."""
     results = {work: [] for work in WORKS}
     for number in range(rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr)
         for work in WORKS:
             turn = {}
-            # Neither side is always the first.
+            # The side that starts changes from round to round.
             for side in [0, 1] if number % 2 else [1, 0]:
                 time.sleep(PAUSE)
                 turn[side] = sides[side](work)
             ours, theirs = turn[0], turn[1]
             if ours["flop_per_image"] != theirs["flop_per_image"]:
                 flop = [ours["flop_per_image"], theirs["flop_per_image"]]
-                raise SystemExit(f"the sides do not do the same in {work}: {flop} operations for an image")
+                raise SystemExit(f"the sides do different work in {work}: {flop} operations for an image")
             if number > 0:
                 results[work].append([ours, theirs])
     return results
@@ -87,7 +87,7 @@ def row(title: str, rounds: list[list[dict]], peak: float) -> str:
 
 
 def section(name: str, model: str, peer, cli: list, rounds: int, peak: float) -> str:
-    """The comparison of a network, whose architecture the model folder has."""
+    """The comparison for one network; `model` is a model folder with its architecture, for `ddpm-cli`."""
 
     def ours(work: str) -> dict:
         report = json.loads(run([*cli, "bench", "--model", model, "--only", work, "--rounds", 1, "--json"]))
@@ -101,7 +101,8 @@ def section(name: str, model: str, peer, cli: list, rounds: int, peak: float) ->
         "| work | images/s | PyTorch | ratio | share of the peak | PyTorch |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         *(row(WORKS[work], results[work], peak) for work in WORKS),
-        "\nThe ways in which PyTorch was tried before the first round, with their images/s; the fastest did the work:\n",
+        "\nThe variants of PyTorch measured before the first round, with their images/s; the fastest one (bold) is in "
+        "the table:\n",
     ]
     for work, title in WORKS.items():
         job = peer.jobs[work]
@@ -128,7 +129,7 @@ def memory(cli: list, trained: tuple[dict, float | None], folder: Path) -> str:
         return "not measured" if megabytes is None else f"{megabytes:,.0f} MB"
 
     lines = [
-        "## Memory\n\nThe most memory of a process. "
+        "## Memory\n\nPeak memory of a process. "
         f"`ddpm-cli train --preset original` ({trained[0]['parameters']:,} parameters): {shown(trained[1])}. "
         "`ddpm-cli sample --format idx --guidance-scale 1` with the built-in model, median and highest of "
         f"{REPEATS} runs:\n\n| images | images/s | memory |\n| ---: | ---: | ---: |"
@@ -137,30 +138,30 @@ def memory(cli: list, trained: tuple[dict, float | None], folder: Path) -> str:
         options = ["-n", count, "--guidance-scale", 1, "--format", "idx", "--json", "--out", folder / "scaling"]
         runs = [with_memory([*cli, "sample", *options]) for _ in range(REPEATS)]
         speed = statistics.median(count / report["seconds"] for report, _ in runs)
-        most = max((peak for _, peak in runs if peak is not None), default=None)
-        lines.append(f"| {count:,} | {speed:,.0f} | {shown(most)} |")
+        highest = max((peak for _, peak in runs if peak is not None), default=None)
+        lines.append(f"| {count:,} | {speed:,.0f} | {shown(highest)} |")
     return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Writes a comparison of ddpm-cli with PyTorch as Markdown.")
     parser.add_argument("--cli", type=Path, required=True, help="a release build of ddpm-cli")
-    parser.add_argument("--folder", type=Path, required=True, help="for files that are not kept")
+    parser.add_argument("--folder", type=Path, required=True, help="a folder for temporary files")
     parser.add_argument("--out", type=Path, required=True, help="the report to write")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--origin", default="", help="lines about command, version and machine for the report")
+    parser.add_argument("--origin", default="", help="lines of the report about command, version and machine")
     arguments = parser.parse_args()
-    import peer  # Takes seconds, which --help need not wait for.
+    import peer  # Here because it takes seconds, and --help does not need it.
 
-    # glibc has read these: they are for PyTorch in this process, and not for the programs that it starts.
+    # glibc has already read these variables. They are for PyTorch in this process, not for the programs that it starts.
     for name in ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"]:
         os.environ.pop(name, None)
     peer.start(arguments.threads)
     folder, rounds, threads = arguments.folder, arguments.rounds, arguments.threads
     folder.mkdir(parents=True, exist_ok=True)
     cli, load = [arguments.cli, "--threads", threads], os.getloadavg()[0]
-    # A model folder of the plain network; what it learns does not matter.
+    # A model folder of the plain network. Only its architecture is used, so one epoch is enough.
     plain = folder / "plain"
     trained = with_memory([*cli, "train", "--preset", "original", "--epochs", 1, "--overwrite", "--json", "-o", plain])
     bench = json.loads(run([*cli, "bench", "--only", "sample-1", "--rounds", rounds, "--peak", "--json"]))
@@ -169,10 +170,10 @@ def main():
         f"# Speed beside PyTorch\n\n{arguments.origin}\n"
         f"- PyTorch {peer.torch.__version__}, {threads} threads on each side, f32; "
         "[xtask/peer](../xtask/peer/README.md) describes the work\n"
-        f"- Rounds: {rounds}, in each of which both sides do each work in turn, half a second long. Speeds are medians; "
+        f"- Rounds: {rounds}. In each round, each side does each kind of work for half a second. Speeds are medians; "
         "a ratio is the median of the ratios of the rounds (lowest–highest)\n"
-        f"- Peak: {peak:.0f} GFLOP/s, the fastest product of two large matrices of either side. The shares of it count "
-        "matrix products only\n"
+        f"- Peak: {peak:.0f} GFLOP/s, the fastest product of two large matrices on either side. Shares of the peak "
+        "count matrix products only\n"
         f"- Load average in the minute before: {load:.1f}",
         section("The plain network", str(plain / "model"), peer.Peer(peer.Plain), cli, rounds, peak),
         section("The network of the built-in model", "built-in", peer.Peer(peer.PatchMlp), cli, rounds, peak),

@@ -1,7 +1,7 @@
-"""The PyTorch side of `cargo xtask bench --peer`; README.md says what it measures and why.
+"""The PyTorch side of `cargo xtask bench --peer`; see README.md.
 
-`bench.py` asks it for one piece of work at a time. The first request for a kind of work builds it in several ways,
-as an expert might, and measures them; the fastest then does the work.
+`bench.py` requests one measurement at a time. At the first request for a kind of work, this module builds several
+variants, as an expert might, and measures them. The fastest variant then does the work.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from torch.nn.functional import silu
 SIDE, CLASSES, STEPS = 28, 10, 20
 PIXELS = SIDE * SIDE
 CLASS_DROPOUT, LEARNING_RATE, EMA_DECAY, BOUND, SURPRISE = 0.1, 5e-4, 0.9995, 0.03, 20.0
-# As in `ddpm-cli bench`: images to train on, seconds of a piece of work, and the side of the large matrices.
+# As in `ddpm-cli bench`: number of training images, seconds of a measurement, rows and columns of the large matrices.
 IMAGES, PIECE, PRODUCT = 10_000, 0.5, 2048
 
 BETAS = torch.linspace(0.001, 0.7, STEPS, dtype=torch.float64)
@@ -35,7 +35,7 @@ FLOOR, SLOPE = VARIANCE.clamp(min=(2 / 255) ** 2 / 12).float(), X_START.square()
 
 
 def sinusoids(width: int) -> Tensor:
-    """The embedding of every timestep, [STEPS, width]."""
+    """The sinusoidal embedding of every timestep, [STEPS, width]."""
     half = width // 2
     frequencies = 1000 / STEPS * 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = torch.arange(STEPS, dtype=torch.float64)[:, None] * frequencies
@@ -43,7 +43,7 @@ def sinusoids(width: int) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Linear layers and SiLU in a chain, over x_t, the sinusoids of t and the one-hot class side by side."""
+    """A chain of linear layers and SiLU; its input is x_t, the sinusoids of t and the one-hot class, concatenated."""
 
     WIDTH, EMBEDDING = 1024, 64
     INPUTS = PIXELS + EMBEDDING + CLASSES + 1
@@ -66,7 +66,7 @@ class Plain(nn.Module):
         return self.layers[-1](x), None
 
     def conditions(self, t: int, classes: Tensor) -> list[Tensor]:
-        """What t and class add to the first layer."""
+        """The contribution of t and class to the first layer."""
         first = self.layers[0]
         if not hasattr(self, "image"):
             self.image = nn.Linear(PIXELS, self.WIDTH, bias=False).requires_grad_(False)
@@ -82,7 +82,7 @@ class Plain(nn.Module):
 
 
 class PatchMlp(nn.Module):
-    """The built-in model's network: a residual network between two small ones that all patches share."""
+    """The built-in model's network: a residual network between an encoder and a decoder that all patches share."""
 
     PATCH, LOCAL, CODE, WIDTH, HIDDEN, BLOCKS, EMBEDDING = 4, 128, 32, 512, 960, 2, 128
     ACROSS, PATCHES, AREA = SIDE // PATCH, (SIDE // PATCH) ** 2, PATCH**2
@@ -108,7 +108,7 @@ class PatchMlp(nn.Module):
         def size(*layers: nn.Linear) -> int:
             return sum(layer.weight.numel() for layer in layers)
 
-        image = self.PATCHES * 2 * self.AREA * self.LOCAL  # Where the image enters: encode_in and decode_in.
+        image = self.PATCHES * 2 * self.AREA * self.LOCAL  # The layers that read the image: encode_in and decode_in.
         code = size(self.encode_out, self.decode_inner, self.output) + self.CODE * self.LOCAL
         rest = self.PATCHES * code + size(self.input, self.expand, *self.block_in, *self.block_out)
         conditions = size(self.time[2], self.encode_condition, self.decode_condition, *self.block_condition)
@@ -116,13 +116,13 @@ class PatchMlp(nn.Module):
         return {"sample": 2 * STEPS * (image + rest), "train": 2 * (2 * (image + size(self.time[0])) + products)}
 
     def conditions(self, t: int | Tensor, classes: Tensor) -> list[Tensor]:
-        """What t and class add to each layer."""
+        """The contribution of t and class to each layer."""
         condition = silu(self.time(self.times[t]) + self.classes(classes))
         blocks = [layer(condition) for layer in self.block_condition]
         return [self.encode_condition(condition)[:, None], *blocks, self.decode_condition(condition)[:, None]]
 
     def decoded(self, x_t: Tensor, encode: Tensor, *rest: Tensor) -> Tensor:
-        """What the output layers read, for each patch."""
+        """The input of the output layers, for each patch."""
         *blocks, decode = rest
         across, patch = self.ACROSS, self.PATCH
         patches = x_t.view(-1, across, patch, across, patch).transpose(2, 3).reshape(-1, self.PATCHES, self.AREA)
@@ -135,7 +135,7 @@ class PatchMlp(nn.Module):
         return silu(self.decode_inner(x))
 
     def whole(self, patches: Tensor) -> Tensor:
-        """Images from their patches."""
+        """Assembles images from their patches."""
         across, patch = self.ACROSS, self.PATCH
         return patches.view(-1, across, across, patch, patch).transpose(2, 3).reshape(-1, PIXELS)
 
@@ -148,7 +148,7 @@ class PatchMlp(nn.Module):
 
 
 def bound(x_start: Tensor, x_t: Tensor, t: Tensor, m: Tensor, u: Tensor) -> Tensor:
-    """The variational bound of a Gaussian head, which teaches u and not m; see `Head` in ddpm-model."""
+    """The variational bound of a Gaussian head, whose gradient reaches u and not m; see `Head` in ddpm-model."""
     signal, noise = SIGNAL[t, None], NOISE[t, None].square()
     p = torch.sigmoid(u - noise.log())
     error = m + p * signal * (x_t - signal * m) - x_start
@@ -159,7 +159,7 @@ def bound(x_start: Tensor, x_t: Tensor, t: Tensor, m: Tensor, u: Tensor) -> Tens
 
 
 class Data:
-    """Images of noise as bytes in memory, in an order that is shuffled anew for each epoch."""
+    """Images of noise as bytes in memory, in an order that is shuffled for each epoch."""
 
     def __init__(self):
         self.images = torch.randint(256, (IMAGES, PIXELS), dtype=torch.uint8)
@@ -214,18 +214,18 @@ class Training:
 
 
 class Sampling:
-    """Ancestral sampling with the posterior's noise, in all steps, without guidance."""
+    """Ancestral sampling with variance fixed_small, in all steps, without guidance."""
 
     def __init__(self, network: type, batch: int, dynamic: bool | None, options: dict | None):
         self.batch = batch
         self.network = network().requires_grad_(False).eval()
-        # What timestep and class add is the same in every run: a table for each step.
+        # The contribution of timestep and class is the same in every run: a table with an entry for each step.
         classes = torch.arange(batch) % CLASSES
         self.tables = [(self.network.conditions(t, classes), FACTORS[t]) for t in range(STEPS)]
         self.eps = torch.empty(batch, PIXELS)
         if options is not None:
             self.step = torch.compile(self.step, dynamic=dynamic, options=options)
-        # Weights are frozen only where the configuration says so, too.
+        # Freezing also needs this setting of the configuration.
         with torch._inductor.config.patch(options or {}):
             for _ in range(3):
                 self.work()
@@ -276,7 +276,7 @@ SAMPLING = {
 
 
 def per_second(work: Callable[[], None], items: int) -> float:
-    """Repeats work on a number of items for the time of a piece."""
+    """Repeats work for the time of a measurement; returns items per second."""
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < PIECE:
         work()
@@ -285,14 +285,14 @@ def per_second(work: Callable[[], None], items: int) -> float:
 
 
 class Job:
-    """A kind of work that can be built in several ways, and the fastest of them."""
+    """A kind of work with several variants, and the fastest of them."""
 
     def __init__(self, candidates: dict[str, Callable], items: int):
         self.candidates, self.items, self.chosen = candidates, items, None
         self.speeds, self.failed = {}, {}
 
     def measure(self) -> float:
-        """Items per second in a piece of work."""
+        """Items per second in one measurement."""
         if self.chosen is None:
             self.choose()
         return per_second(self.chosen.work, self.items)
@@ -311,7 +311,7 @@ class Job:
 
 
 class Peer:
-    """Does the works of `ddpm-cli bench` with a network, `Plain` or `PatchMlp`."""
+    """Does the kinds of work of `ddpm-cli bench` with a network, `Plain` or `PatchMlp`."""
 
     def __init__(self, network: type):
         self.network, self.data, self.jobs = network, Data(), {}
@@ -319,7 +319,7 @@ class Peer:
         self.flop = network().flop()
 
     def measure(self, work: str) -> dict:
-        """The result of a work such as `train-128` or `sample-50`, with the names of `ddpm-cli bench --json`."""
+        """The result of a kind of work, such as `train-128`, with the names of `ddpm-cli bench --json`."""
         kind, count = work.split("-")
         if work not in self.jobs:
             ways = TRAINING if kind == "train" else SAMPLING
@@ -337,7 +337,7 @@ def peak(rounds: int) -> float:
 
 
 def start(threads: int):
-    """To be called once, before anything is measured."""
+    """Sets up PyTorch; call it once, before any measurement."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     torch._dynamo.config.recompile_limit = 64  # A program for each batch size and candidate.

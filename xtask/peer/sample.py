@@ -1,6 +1,6 @@
-"""What `ddpm-cli sample --classes 0-9 --per-class 5` does, in PyTorch: 50 digits into one PNG.
+"""The same work as `ddpm-cli sample --classes 0-9 --per-class 5`, in PyTorch: generates 50 digits and writes a PNG.
 
-`cargo xtask bench --peer` measures the whole process, so this imports and does only what is needed.
+`cargo xtask bench --peer` measures the whole process, so the script imports and does only what is needed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def load() -> dict[str, Tensor]:
 
 
 def denoise(weights: dict[str, Tensor], x_t: Tensor, time: Tensor, classes: Tensor) -> Tensor:
-    """The network's x_0: a residual network between two that all patches share, with time and class."""
+    """The network's estimate of x_0: a residual network between an encoder and a decoder that all patches share."""
 
     def layer(name: str, x: Tensor) -> Tensor:
         return linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -46,7 +46,7 @@ def denoise(weights: dict[str, Tensor], x_t: Tensor, time: Tensor, classes: Tens
 
 
 def sample(weights: dict[str, Tensor]) -> Tensor:
-    """Ancestral sampling with guidance and the posterior's noise, [50, 784] in [-1, 1]."""
+    """Ancestral sampling with guidance and variance fixed_small; returns [50, 784] in [-1, 1]."""
     betas = torch.linspace(0.001, 0.7, STEPS, dtype=torch.float64)
     alphas_cumprod = (1 - betas).cumprod(0).tolist()
     half = weights["time.0.weight"].shape[1] // 2
@@ -71,7 +71,7 @@ def sample(weights: dict[str, Tensor]) -> Tensor:
 
 
 def grid(images: Tensor) -> Image.Image:
-    """A column for each class, every pixel enlarged, white between and around."""
+    """A grid with a column for each class, enlarged pixels, and white space between and around the tiles."""
     pixels = ((images + 1) * 127.5).round().to(torch.uint8).view(CLASSES, PER_CLASS, SIDE, SIDE)
     pixels = pixels.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)
     tile = SCALE * SIDE + GAP

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the benchmarks of this workspace, or a comparison with PyTorch.
+//! `cargo xtask bench`: runs the benchmarks of this workspace, or compares with PyTorch.
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -20,21 +20,21 @@ pub(crate) struct Arguments {
     /// Compare with PyTorch (xtask/peer) instead of running the benchmarks.
     #[arg(long)]
     peer: bool,
-    /// Rounds of which medians are taken, after one that does not count.
+    /// The number of rounds, 5 or more, over which medians are taken, after one warm-up round.
     #[arg(long, value_name = "N", default_value_t = 7, requires = "peer",
         value_parser = RangedU64ValueParser::<usize>::new().range(5..))]
     rounds: usize,
-    /// Threads of each side.
+    /// The number of threads of each side.
     #[arg(long, value_name = "N", default_value_t = 2, requires = "peer",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     threads: usize,
-    /// A Python that has the packages of xtask/peer/requirements.txt [default: a virtual environment in
-    /// runs/peer-venv, made by the first call]
+    /// The Python interpreter, with the packages of xtask/peer/requirements.txt [default: a virtual environment in
+    /// runs/peer-venv, which the first call creates]
     #[arg(long, value_name = "PATH", requires = "peer")]
     python: Option<PathBuf>,
 }
 
-/// Runs the benchmarks, or compares; `xtask/peer/bench.py` does the latter.
+/// Runs the benchmarks, or starts the comparison in `xtask/peer/bench.py`.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     if !arguments.peer {
         return process::run(workspace.cargo().args("bench --locked -p ddpm-model -p ddpm-train".split(' ')));
@@ -53,13 +53,13 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     driver.arg(workspace.root().join("xtask/peer/bench.py")).args(["--origin", &origin]);
     driver.arg("--cli").arg(cli).arg("--folder").arg(folder).arg("--out").arg(out);
     driver.args(["--threads", &arguments.threads.to_string(), "--rounds", &arguments.rounds.to_string()]);
-    // Otherwise glibc returns the memory of each PyTorch step to the system, which costs up to a thousand page faults.
+    // Otherwise glibc returns the memory of each PyTorch step to the system, and the next step has page faults again.
     driver.envs([("MALLOC_MMAP_THRESHOLD_", "1073741824"), ("MALLOC_TRIM_THRESHOLD_", "1073741824")]);
     process::run(&mut driver)
 }
 
-/// The Python of a virtual environment with the packages of the peer. `system` makes it unless it has the same
-/// requirements already. The configuration of pip says where the packages come from.
+/// The Python of a virtual environment with the packages of `requirements.txt`. The interpreter `system` creates it,
+/// unless it exists with the same requirements. pip downloads the packages from the index in its own configuration.
 fn environment(system: &str, root: &Path) -> Result<PathBuf> {
     let (wanted, folder) = (root.join("xtask/peer/requirements.txt"), root.join("runs/peer-venv"));
     let (python, installed) = (folder.join("bin/python"), folder.join("requirements.txt"));
@@ -69,7 +69,7 @@ fn environment(system: &str, root: &Path) -> Result<PathBuf> {
     }
     process::run(Command::new(system).args(["-m", "venv"]).arg(&folder))
         .and_then(|()| process::run(Command::new(&python).args(["-m", "pip", "install", "-r"]).arg(&wanted)))
-        .context("cannot make a virtual environment; --python PATH takes a Python that has the packages")?;
+        .context("cannot create a virtual environment; pass --python PATH for an interpreter that has the packages")?;
     fs::write(&installed, requirements).with_context(|| format!("cannot write {}", installed.display()))?;
     Ok(python)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: every check, cheapest first.
+//! `cargo xtask ci`: runs every check, cheapest first.
 
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 /// Run all checks, cheapest first, and stop at the first one that fails.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// Run this check alone.
+    /// Run only this check.
     #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(STEPS.map(|step| step.name)))]
     only: Option<String>,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 struct Step {
     name: &'static str,
     headline: &'static str,
-    /// Words for cargo, separated by blanks.
+    /// Arguments of cargo, separated by spaces.
     arguments: &'static str,
     environment: Option<(&'static str, &'static str)>,
 }
@@ -34,14 +34,15 @@ impl Step {
         self
     }
 
-    /// The check as a command line for a shell.
+    /// The check as a shell command line.
     fn command_line(&self) -> String {
         let variable = self.environment.map(|(name, value)| format!("{name}='{value}' "));
         format!("{}cargo {}", variable.unwrap_or_default(), self.arguments)
     }
 }
 
-/// Features change how shared dependencies are compiled, so the tests of the workspace are built with one set of them.
+/// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
+/// dependencies again.
 const STEPS: [Step; 7] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
@@ -60,7 +61,7 @@ const STEPS: [Step; 7] = [
         "clippy --workspace --features ddpm-cli/hub --all-targets --locked -- -D warnings",
     ),
     Step::new("test-data", "tests of ddpm-data without its features", "test -p ddpm-data --locked"),
-    // The Hub's client talks to a server on this machine, which no proxy can reach.
+    // The tests of the Hub's client use a server on this machine, which a proxy cannot reach.
     Step::new(
         "test",
         "tests and the examples in the documentation",
@@ -71,10 +72,10 @@ const STEPS: [Step; 7] = [
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
 ];
 
-/// Runs the checks asked for.
+/// Runs all checks, or the check of `--only`.
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
-    let wanted = |step: &&Step| arguments.only.as_deref().is_none_or(|only| only == step.name);
-    let steps: Vec<_> = STEPS.iter().filter(wanted).collect();
+    let is_selected = |step: &&Step| arguments.only.as_deref().is_none_or(|only| only == step.name);
+    let steps: Vec<_> = STEPS.iter().filter(is_selected).collect();
     run_steps(&steps, |step| {
         let mut cargo = workspace.cargo();
         process::run(cargo.args(step.arguments.split(' ')).envs(step.environment))
@@ -88,7 +89,7 @@ fn run_steps(steps: &[&Step], mut run: impl FnMut(&Step) -> Result<()>) -> Resul
         process::say(&format!("== {}/{} {}: {}", index + 1, steps.len(), step.name, step.headline));
         run(step).with_context(|| {
             format!(
-                "the check \"{name}\" failed; run it alone with `cargo xtask ci --only {name}`, that is `{line}`",
+                "the check \"{name}\" failed; run it alone with `cargo xtask ci --only {name}`, or with `{line}`",
                 name = step.name,
                 line = step.command_line()
             )
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_failure_ends_the_run_and_says_how_to_repeat_it() {
+    fn the_first_failure_ends_the_run_and_the_message_names_the_command() {
         let mut seen = Vec::new();
         let steps: Vec<_> = STEPS.iter().collect();
         let error = run_steps(&steps, |step| {
@@ -117,7 +118,7 @@ mod tests {
         assert!(message.contains("`RUSTDOCFLAGS='-D warnings' cargo doc --workspace"), "{message}");
     }
 
-    /// Whether a crate with these options of cargo depends on the Hub's client or on another HTTP or TLS library.
+    /// Whether a crate, with these options of cargo, depends on the Hub's client or on another HTTP or TLS library.
     fn has_http_client(options: &str) -> bool {
         let mut cargo = Workspace::of_this_build().unwrap().cargo();
         let tree = "tree --locked --edges normal,build --prefix none --format {p}";

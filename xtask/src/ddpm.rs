@@ -13,15 +13,15 @@ use crate::process;
 pub(crate) struct Ddpm<'a> {
     /// The program.
     pub(crate) binary: &'a Path,
-    /// The folder it is started in.
+    /// The working folder of the program.
     pub(crate) root: &'a Path,
     pub(crate) seed: u64,
-    /// All cores if `None`.
+    /// Number of threads; `None` is the default of `ddpm-cli`, all cores.
     pub(crate) threads: Option<usize>,
 }
 
 impl Ddpm<'_> {
-    /// Runs a command with `--json`. Its arguments are `line`, split at blanks, and then `more`, as they are.
+    /// Runs a command with `--json`. Its arguments are `line`, split at spaces, and then `more`, which are not split.
     ///
     /// # Errors
     /// The command fails or does not print JSON.
@@ -37,7 +37,7 @@ impl Ddpm<'_> {
         Printed::parse(shown, &process::run_for_stdout(&mut command)?)
     }
 
-    /// A path as an argument: relative to the root if it is below, so that no result names folders of the machine.
+    /// A path as an argument. A path below the root becomes relative, so that results contain no paths of the machine.
     pub(crate) fn path(&self, path: &Path) -> String {
         path.strip_prefix(self.root).unwrap_or(path).display().to_string()
     }

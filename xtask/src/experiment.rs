@@ -1,4 +1,4 @@
-//! `cargo xtask experiment NAME`: the table that `experiments/NAME.toml` describes.
+//! `cargo xtask experiment NAME`: measures the table that `experiments/NAME.toml` describes.
 
 mod file;
 mod table;
@@ -30,34 +30,34 @@ use file::{Experiment, Row, TRAIN, fill, is_plain};
 pub(crate) struct Arguments {
     /// The name of a file in experiments/, without .toml.
     name: String,
-    /// Only this row; may be given several times. The results go to runs/experiments/NAME/results/.
+    /// Measure only this row; may be repeated. The results go to runs/experiments/NAME/results/.
     #[arg(long = "row", value_name = "ROW")]
     rows: Vec<String>,
     /// Keep the rows that an interrupted run finished with the same program and arguments.
     #[arg(long)]
     resume: bool,
-    /// Minutes for which each row trains, instead of those in the file.
+    /// The training time of each row in minutes, instead of the value in the file.
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
-    /// Seed of training, sampling and evaluation.
+    /// The seed of training, sampling and evaluation.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Threads to compute with; all cores by default.
+    /// The number of threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
-/// What the commands of a row printed, by the names of the measurements.
+/// The outputs of the commands of a row, by the name of the measurement.
 type Outputs = BTreeMap<String, Printed>;
 
-/// A row with its outputs, one for each round.
+/// A row with its outputs, one element for each round.
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
     row: &'a Row,
     rounds: Vec<Outputs>,
 }
 
-/// `NAME.json`.
+/// The content of `NAME.json`.
 #[derive(Debug, Serialize)]
 struct Results<'a> {
     #[serde(flatten)]
@@ -72,7 +72,7 @@ struct Results<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Finished {
-    /// All that determines the outputs.
+    /// Everything that determines the outputs; see [`Runner::key`].
     key: Value,
     outputs: Outputs,
 }
@@ -83,19 +83,19 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     process::print(&measure(arguments, &experiment, Started::with_build(workspace, arguments.seed, &[])?)?)
 }
 
-/// The experiment as the arguments change it.
+/// Reads the experiment and applies the arguments to it.
 ///
 /// # Errors
-/// The file is not as expected, or the arguments do not fit it.
+/// The file is invalid, or the arguments do not fit it.
 fn read(arguments: &Arguments, workspace: &Workspace) -> Result<Experiment> {
     let name = &arguments.name;
-    ensure!(is_plain(name), "\"{name}\" is no name of an experiment; see the files in experiments/");
+    ensure!(is_plain(name), "\"{name}\" is not the name of an experiment; see the files in experiments/");
     let path = workspace.root().join("experiments").join(format!("{name}.toml"));
     let mut experiment = Experiment::read(&path)?;
-    for wanted in &arguments.rows {
-        if !experiment.rows.iter().any(|row| row.name == *wanted) {
+    for name_of_row in &arguments.rows {
+        if !experiment.rows.iter().any(|row| row.name == *name_of_row) {
             let names: Vec<_> = experiment.rows.iter().map(|row| row.name.as_str()).collect();
-            bail!("--row {wanted}: {name} has no such row, expected one of {}", names.join(", "));
+            bail!("--row {name_of_row}: {name} has no such row, expected one of {}", names.join(", "));
         }
     }
     experiment.rows.retain(|row| arguments.rows.is_empty() || arguments.rows.contains(&row.name));
@@ -107,7 +107,7 @@ fn read(arguments: &Arguments, workspace: &Workspace) -> Result<Experiment> {
     Ok(experiment)
 }
 
-/// All phases after the build; returns a summary for the user.
+/// Runs all phases after the build and returns a summary for the user.
 fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>) -> Result<String> {
     let Started { workspace, binary, provenance, mut phases } = started;
     let (root, name) = (workspace.root(), &arguments.name);
@@ -124,7 +124,7 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
     for round in 0..experiment.rounds {
         for Outcome { row, rounds } in &mut outcomes {
             let outputs = runner.row(row, round, &mut phases)?;
-            // A pointer that leads nowhere is an error now, and not after the last row.
+            // Checks the pointers of the columns now, so that a wrong one is an error before the last row has run.
             for column in &experiment.columns {
                 column.cell(row, std::slice::from_ref(&outputs))?;
             }
@@ -157,21 +157,21 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
     Ok(format!("{table}\nDone in {}: {}/{name}.md", in_words(total_seconds), runner.ddpm.path(&results)))
 }
 
-/// What all rows share.
+/// Runs the commands of rows.
 struct Runner<'a> {
     experiment: &'a Experiment,
     ddpm: Ddpm<'a>,
     /// Digest of `ddpm-cli`.
     program: String,
-    /// Where models and finished rows are.
+    /// The folder of models and finished rows.
     folder: PathBuf,
 }
 
 impl Runner<'_> {
-    /// Makes the folders; forgets the finished rows unless they are to be kept.
+    /// Creates the folders and deletes the finished rows, unless `resume` is true.
     fn prepare(&self, resume: bool) -> Result<()> {
         fs::create_dir_all(self.folder.join("rows"))
-            .with_context(|| format!("cannot make {}", self.folder.display()))?;
+            .with_context(|| format!("cannot create {}", self.folder.display()))?;
         for row in self.experiment.rows.iter().filter(|_| !resume) {
             for round in 0..self.experiment.rounds {
                 let finished = self.finished(row, round);
@@ -184,14 +184,14 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Trains and measures a row, or reads what a run before measured.
+    /// Trains and measures a row, or reads its outputs if a run before has finished it.
     fn row(&self, row: &Row, round: usize, phases: &mut Phases) -> Result<Outputs> {
         let (path, key) = (self.finished(row, round), self.key(row));
         if let Ok(text) = fs::read_to_string(&path)
             && let Ok(finished) = serde_json::from_str::<Finished>(&text)
             && finished.key == key
         {
-            process::say(&format!("== {} was finished before", row.name));
+            process::say(&format!("== {} is already finished", row.name));
             return Ok(finished.outputs);
         }
         let mut outputs = Outputs::new();
@@ -212,10 +212,10 @@ impl Runner<'_> {
             let line = format!("{command}{of_model} {}", more.map_or("", String::as_str));
             let line = fill(&line, |name, pointer| match outputs.get(name) {
                 Some(printed) => printed.argument(pointer),
-                None => bail!("{{{name}:{pointer}}}: {name} was not measured for this row"),
+                None => bail!("{{{name}:{pointer}}}: this row has no measurement {name}"),
             });
             let line = line.with_context(|| format!("{name} of row \"{}\"", row.name))?;
-            // `sample` has no use for images.
+            // `sample` has no option --data.
             let data = ["--data", &self.experiment.data];
             let data = if command.starts_with("sample") { &[][..] } else { &data };
             let printed = phases.run(&format!("{name} of {}", row.name), || self.ddpm.call(&line, data))?;
@@ -224,7 +224,7 @@ impl Runner<'_> {
         if let Some(words) = &self.experiment.grid {
             let line = format!("sample{of_model} {words} --format png");
             let out = self.ddpm.path(&self.grid(row));
-            phases.run(&format!("draw {}", row.name), || self.ddpm.call(&line, &["-o", &out]))?;
+            phases.run(&format!("sample {}", row.name), || self.ddpm.call(&line, &["-o", &out]))?;
         }
         let finished = Finished { key, outputs };
         let partial = path.with_extension("partial");
@@ -234,7 +234,7 @@ impl Runner<'_> {
         Ok(finished.outputs)
     }
 
-    /// Trains as the arguments say, or for the minutes of the experiment.
+    /// Trains with the arguments of the row, for the training time of the experiment if it has one.
     fn train(&self, name: &str, words: &str, folder: &Path, phases: &mut Phases) -> Result<Printed> {
         let train = |epochs: Option<f64>, folder: &Path| {
             let epochs = epochs.map_or(String::new(), |epochs| format!(" --epochs {epochs}"));
@@ -246,13 +246,13 @@ impl Runner<'_> {
             let scratch = self.folder.join("one-epoch");
             let one = phases.run(&format!("train {name}, one epoch"), || train(Some(1.0), &scratch))?;
             let number = |pointer| one.number(pointer)?.with_context(|| format!("{pointer} is null"));
-            let wanted = minutes * 60.0 * number("/images_per_second")? / number("/images")?;
-            epochs = Some(wanted.round().max(1.0));
+            let estimate = minutes * 60.0 * number("/images_per_second")? / number("/images")?;
+            epochs = Some(estimate.round().max(1.0));
         }
         phases.run(&format!("train {name}"), || train(epochs, folder))
     }
 
-    /// All that determines what the commands of a row print, except times.
+    /// Everything that determines the outputs of a row, except the speed of the machine.
     fn key(&self, row: &Row) -> Value {
         let Experiment { data, minutes, measure, grid, .. } = self.experiment;
         let Ddpm { seed, threads, .. } = self.ddpm;
@@ -271,7 +271,7 @@ impl Runner<'_> {
     }
 }
 
-/// Tells builds of a program apart.
+/// A digest that differs between builds of a program.
 fn digest(program: &Path) -> Result<String> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut hasher = DefaultHasher::new();

@@ -1,21 +1,24 @@
-//! Making a trained model the one that is built into `ddpm-cli`.
+//! Replaces the built-in model of `ddpm-cli` by a trained one.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// The built-in model is part of every checkout and of every build.
+/// Maximum size of the built-in model, which is part of every checkout and of every build.
 pub(crate) const LIMIT_BYTES: u64 = 8_000_000;
 
-/// Copies a model folder to `to`, in place of the model that is there.
+/// Copies a model folder to `to` and replaces the model there.
 ///
 /// # Errors
-/// The folder has more than `limit` bytes, in which case nothing is changed, or it cannot be copied.
+/// The folder has more than `limit` bytes, in which case `to` does not change, or it cannot be copied.
 pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<()> {
     let size = folder_size(from)?;
     if size > limit {
-        bail!("{} has {size} bytes, a built-in model may have {limit}; it was not installed", from.display());
+        bail!(
+            "{} has {size} bytes, expected at most {limit} for a built-in model; it was not installed",
+            from.display()
+        );
     }
     let (partial, old) = (to.with_extension("partial"), to.with_extension("old"));
     for leftover in [&partial, &old] {
@@ -34,7 +37,7 @@ pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<()> {
     swap().with_context(|| format!("cannot replace {}", to.display()))
 }
 
-/// The bytes of all files in a folder.
+/// The total size of all files in a folder, in bytes.
 fn folder_size(folder: &Path) -> Result<u64> {
     let mut size = 0;
     for_each_entry(folder, &mut |path, is_folder| {
@@ -45,13 +48,13 @@ fn folder_size(folder: &Path) -> Result<u64> {
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for_each_entry(from, &mut |path, is_folder| {
-        let target = to.join(path.file_name().context("an entry of a folder has a name")?);
+        let target = to.join(path.file_name().context("a folder entry has no name")?);
         if is_folder {
             return copy_folder(path, &target);
         }
-        // Bytes alone: files of weights may be private to the user, a checkout's files are not.
+        // Copies the bytes without the permissions: files of weights may be readable by the user only.
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&target, bytes).with_context(|| format!("cannot write {}", target.display()))
     })

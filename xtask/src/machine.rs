@@ -1,24 +1,24 @@
-//! The class of machine that a result was measured on.
+//! A description of the machine that a result was measured on.
 
 use std::{env, fmt, fs, thread};
 
 use serde::Serialize;
 
-/// What matters for speed about a machine, and nothing that identifies it.
+/// The properties of a machine that determine its speed; nothing that identifies it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Machine {
-    /// Cores that this process may use.
+    /// Number of cores that this process may use.
     pub(crate) cores: usize,
     pub(crate) architecture: String,
-    /// The model of the processor, where the system tells it.
+    /// The model of the processor; `None` if the system does not report it.
     pub(crate) cpu: Option<String>,
     pub(crate) os: String,
-    /// Memory in GiB, where the system tells it.
+    /// Memory in GiB; `None` if the system does not report it.
     pub(crate) memory_gib: Option<u64>,
 }
 
 impl Machine {
-    /// The machine this program runs on.
+    /// The machine that this program runs on.
     pub(crate) fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self {

@@ -1,9 +1,9 @@
-//! The jobs of this workspace that take more than one command.
+//! Jobs of this workspace that need more than one command.
 //!
-//! `cargo xtask reproduce` trains and measures a model and writes `results/`, `cargo xtask experiment` measures a
-//! table that a file in `experiments/` describes, `cargo xtask bench` measures speed, by itself and beside PyTorch,
-//! and `cargo xtask ci` runs every check. Each job is one file or folder. All work with tensors is done by release
-//! builds of other crates, which the jobs start.
+//! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
+//! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
+//! `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates
+//! for all work with tensors.
 
 mod bench;
 mod ci;

@@ -1,4 +1,4 @@
-//! The phases of a long job, with the time each one takes.
+//! The phases of a job, with the time of each.
 
 use std::time::Instant;
 
@@ -11,11 +11,11 @@ use crate::process;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Phase {
     pub(crate) phase: String,
-    /// Wall time in seconds, to a hundredth.
+    /// Wall time in seconds, rounded to hundredths.
     pub(crate) seconds: f64,
 }
 
-/// Runs phases one after the other and notes their wall time.
+/// Runs phases one after the other and records their wall time.
 #[derive(Debug)]
 pub(crate) struct Phases {
     started: Instant,
@@ -27,10 +27,10 @@ impl Phases {
         Self { started: Instant::now(), done: Vec::new() }
     }
 
-    /// Announces a phase and does its work.
+    /// Prints the name of a phase and runs its work.
     ///
     /// # Errors
-    /// That of the work, with the name of the phase.
+    /// The work fails; the error names the phase.
     pub(crate) fn run<T>(&mut self, phase: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         process::say(&format!("== {phase}"));
         let started = Instant::now();
@@ -43,7 +43,7 @@ impl Phases {
         &self.done
     }
 
-    /// Wall time since the first phase began, in seconds.
+    /// Wall time since [`Phases::start`], in seconds.
     pub(crate) fn total_seconds(&self) -> f64 {
         seconds_since(self.started)
     }
@@ -51,8 +51,9 @@ impl Phases {
 
 /// A duration in words: `48 s`, `12 min 3 s`, `2 h 5 min`.
 pub(crate) fn in_words(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round();
-    let (hours, minutes, rest) = ((whole / 3600.0).floor(), (whole / 60.0).floor() % 60.0, whole % 60.0);
+    let seconds = seconds.max(0.0).round();
+    let (hours, minutes, rest) =
+        ((seconds / 3600.0).floor(), (seconds / 60.0).floor() % 60.0, seconds % 60.0);
     if hours > 0.0 {
         format!("{hours} h {minutes} min")
     } else if minutes > 0.0 {

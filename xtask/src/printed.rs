@@ -1,4 +1,4 @@
-//! What `ddpm-cli` prints with `--json`, read by JSON pointers (RFC 6901).
+//! The JSON output of `ddpm-cli`, read by JSON pointers (RFC 6901).
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -8,16 +8,16 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Printed {
-    /// The command line, as shown to the user.
+    /// The command line, as printed for the user.
     pub(crate) command: String,
     pub(crate) output: Value,
 }
 
 impl Printed {
-    /// Parses what a command wrote to stdout.
+    /// Parses the standard output of a command.
     ///
     /// # Errors
-    /// It is not JSON.
+    /// The text is not JSON.
     pub(crate) fn parse(command: String, text: &str) -> Result<Self> {
         let output = serde_json::from_str(text)
             .with_context(|| format!("`{command}` printed unexpected JSON: {}", text.trim()))?;
@@ -27,7 +27,7 @@ impl Printed {
     /// The value at a pointer, which may be null.
     ///
     /// # Errors
-    /// There is none; the error lists what stands beside it.
+    /// The pointer does not exist. The error lists the keys of the nearest object above it.
     pub(crate) fn at(&self, pointer: &str) -> Result<&Value> {
         let mut parent = pointer;
         self.output.pointer(pointer).with_context(|| {
@@ -49,11 +49,11 @@ impl Printed {
         })
     }
 
-    /// The number at a pointer. `None` is null, which `ddpm-cli` prints for a number that is not finite and for a
+    /// The number at a pointer. `None` if it is null, which `ddpm-cli` prints for a number that is not finite and for a
     /// metric that was not requested.
     ///
     /// # Errors
-    /// There is no such pointer, or it leads to something else.
+    /// The pointer does not exist, or its value is neither a number nor null.
     pub(crate) fn number(&self, pointer: &str) -> Result<Option<f64>> {
         let value = self.at(pointer)?;
         if !value.is_null() && !value.is_number() {
@@ -65,7 +65,7 @@ impl Printed {
     /// The value at a pointer as an argument of a command: items of an array are separated by commas.
     ///
     /// # Errors
-    /// There is no such pointer, or it leads to an object or to null.
+    /// The pointer does not exist, or its value is an object or null.
     pub(crate) fn argument(&self, pointer: &str) -> Result<String> {
         match self.at(pointer)? {
             Value::Array(items) => Ok(items.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
@@ -76,12 +76,12 @@ impl Printed {
     }
 }
 
-/// A number in a table or a sentence; `None` is a dash.
+/// A number with this number of decimal digits; a dash for `None`.
 pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-/// A share between 0 and 1 in per cent; `None` is a dash.
+/// A share between 0 and 1 in per cent; a dash for `None`.
 pub(crate) fn percent(share: Option<f64>, digits: usize) -> String {
     share.map_or("–".to_owned(), |share| format!("{:.digits$} %", share * 100.0))
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_read_by_pointer_and_errors_say_what_was_found() {
+    fn values_are_read_by_pointer_and_errors_list_the_keys() {
         let text = r#"{"frechet":{"ratio":2.5,"floor":null},"list":[0.25,0.5],"name":"MNIST"}"#;
         let printed = Printed::parse("ddpm-cli eval".into(), text).unwrap();
         assert_eq!(printed.number("/frechet/ratio").unwrap(), Some(2.5));

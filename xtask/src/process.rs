@@ -1,4 +1,4 @@
-//! Starting other programs, and what is said on the terminal around them.
+//! Starts other programs and prints messages on the terminal.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
-/// A program that was started and did not succeed.
+/// The error of a program that was started and failed.
 #[derive(Debug)]
 pub(crate) struct Failed {
     command: String,
@@ -25,23 +25,24 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Runs a program whose output goes straight to the terminal.
+/// Runs a program whose output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", show(command)))?;
     check(command, status)
 }
 
-/// Runs a program and returns what it writes to stdout; its stderr goes to the terminal.
+/// Runs a program and returns its standard output; its standard error goes to the terminal.
 pub(crate) fn run_for_stdout(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start `{}`", show(command)))?;
     check(command, output.status)?;
-    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", show(command)))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("the output of `{}` is not UTF-8 text", show(command)))
 }
 
-/// The exit code for an error: that of the program that failed, if one did.
+/// The exit code for an error: the code of the program that failed, or 1 if the error has another cause.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(failed_code(error).unwrap_or(1))
 }
@@ -51,14 +52,14 @@ fn failed_code(error: &anyhow::Error) -> Option<u8> {
     u8::try_from(failed.code?).ok()
 }
 
-/// A command line as one would type it, with the program's name instead of its path.
+/// A command line as a user would type it, with the name of the program instead of its path.
 pub(crate) fn show(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let name = program.file_stem().unwrap_or(program.as_os_str());
     std::iter::once(name).chain(command.get_args()).map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// A word of a command line, in quotes if a shell would otherwise take it apart.
+/// A word of a command line, in quotes if it has characters that are special in a shell.
 pub(crate) fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
@@ -68,13 +69,13 @@ pub(crate) fn quote(word: &OsStr) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Tells the user something on stderr.
-#[allow(clippy::print_stderr, reason = "the one place that does; tests capture what it prints")]
+/// Prints a message on standard error.
+#[allow(clippy::print_stderr, reason = "the only use; the test harness captures this output")]
 pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
-/// Writes the result of a job to stdout.
+/// Prints the result of a job on standard output.
 pub(crate) fn print(text: &str) -> Result<()> {
     writeln!(io::stdout(), "{text}").context("cannot write to stdout")
 }

@@ -1,4 +1,4 @@
-//! Where a result comes from: the command, the code and the machine.
+//! The provenance of a result: the command, the version of the code and the machine.
 
 use std::env;
 
@@ -9,10 +9,10 @@ use crate::phases::in_words;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The head of every file of results.
+/// The provenance, which every result file begins with.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Provenance {
-    /// The command line that makes these results again.
+    /// The command line that reproduces the results.
     pub(crate) command: String,
     pub(crate) version: String,
     /// `None` outside git; see [`Workspace::commit`].
@@ -22,7 +22,7 @@ pub(crate) struct Provenance {
 }
 
 impl Provenance {
-    /// Takes note of this process. To be called before anything is written.
+    /// The provenance of this process. Call it before any file is written: it includes the state of the checkout.
     pub(crate) fn of_this_process(workspace: &Workspace, seed: u64) -> Self {
         let words: Vec<_> = env::args_os().skip(1).map(|word| process::quote(&word)).collect();
         Self {
@@ -34,7 +34,7 @@ impl Provenance {
         }
     }
 
-    /// As a Markdown list, with the wall time of the whole job in seconds.
+    /// The provenance as a Markdown list; `total_seconds` is the wall time of the whole job.
     pub(crate) fn markdown(&self, total_seconds: f64) -> String {
         format!(
             "- Command: `{}` ({} in all)\n- Version: {}, commit {}\n- Machine: {}\n- Seed: {}",

@@ -1,4 +1,4 @@
-//! `cargo xtask reproduce`: from the images to everything in `results/`, in one command.
+//! `cargo xtask reproduce`: trains and measures a model and writes everything in `results/`.
 
 #[cfg(test)]
 mod tests;
@@ -21,41 +21,41 @@ use crate::staging::{ResultFile, Staging, file_name_part};
 use crate::start::Started;
 use crate::workspace::Workspace;
 
-/// Make everything in results/ again: fetch and verify the images, train, draw, measure.
+/// Reproduce everything in results/: load and check the images, train, sample, evaluate.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// Train for a short time only; the results go to runs/quick/results/.
+    /// Train for a short time only (preset quick); the results go to runs/quick/results/.
     #[arg(long)]
     quick: bool,
-    /// Train the built-in model, which takes about a quarter of an hour; the results go to results/best/.
+    /// Train the built-in model (preset best), which takes about a quarter of an hour; the results go to results/best/.
     #[arg(long, conflicts_with = "quick")]
     best: bool,
-    /// The images: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
-    /// hf://datasets/OWNER/NAME. Results of other images than MNIST go to runs/.../results/.
+    /// The data set: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
+    /// hf://datasets/OWNER/NAME. Results of other data sets than MNIST go to runs/.../results/.
     #[arg(long, value_name = "SOURCE", default_value = "mnist", value_parser = Source::parse)]
     source: Source,
-    /// Seed of training, sampling and evaluation.
+    /// The seed of training, sampling and evaluation.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Threads to compute with; all cores by default.
+    /// The number of threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Go on from the last checkpoint of an interrupted run instead of starting anew.
+    /// Continue from the newest checkpoint of an interrupted run instead of starting again.
     #[arg(long)]
     resume: bool,
-    /// Afterwards make the model the built-in one, in assets/models/mnist/.
+    /// Finally replace the built-in model, in assets/models/mnist/, by the trained one.
     #[arg(long, conflicts_with = "quick")]
     install: bool,
 }
 
-/// How many images are drawn and measured.
+/// The numbers of images and of noise samples.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
-    /// Generated images for all metrics; results of other numbers cannot be compared.
+    /// Generated images for all metrics. Results are comparable only between equal numbers.
     pub(crate) generated: u32,
     /// Generated images for class accuracy alone.
     pub(crate) accuracy: u32,
-    /// Test images for likelihood and classifier.
+    /// Test images for the likelihood and the classifier.
     pub(crate) test: u32,
     /// Noise samples for each image in the classifier.
     pub(crate) noise: u32,
@@ -63,40 +63,40 @@ pub(crate) struct Counts {
 
 const COUNTS: Counts = Counts { generated: 10_000, accuracy: 1000, test: 1000, noise: 20 };
 
-/// A way of sampling.
+/// Sampling options with a name.
 #[derive(Debug, Clone, Copy)]
 struct Sampling {
-    /// As part of a file's name and as a key of `metrics.json`.
+    /// Part of file names, and a key of `metrics.json`.
     name: &'static str,
     /// Arguments of `ddpm-cli`.
     arguments: &'static str,
 }
 
 const DEFAULT: Sampling = Sampling { name: "default", arguments: "--variance fixed_small" };
-/// Without guidance, which hides what a model has learnt.
+/// Without guidance, which would hide how well the model has learned the classes.
 const NO_GUIDANCE: Sampling =
     Sampling { name: "no_guidance", arguments: "--variance fixed_small --guidance-scale 1" };
 const NO_NOISE: Sampling = Sampling { name: "no_noise", arguments: "--noise none" };
-/// A solver of second order: more varied images.
+/// A second-order solver, which gives more varied images.
 const VARIED: Sampling = Sampling { name: "varied", arguments: "--sampler dpmpp-2m" };
 
-/// The files that `eval -o` writes: name, ending and description.
+/// The files that `eval -o` writes: name, extension and description.
 const QUALITY: [(&str, &str, &str); 3] = [
-    ("quality", "md", "all metrics, beside those of real test images"),
-    ("quality", "svg", "class accuracy by class, and where images lie among the training images"),
-    ("closest-pairs", "png", "the images that are most like a training image, beside it"),
+    ("quality", "md", "all metrics of generated images and of real test images"),
+    ("quality", "svg", "accuracy by class, and features of generated and of training images"),
+    ("closest-pairs", "png", "the generated images nearest to a training image, each above that image"),
 ];
 
-/// `metrics.json`.
+/// The content of `metrics.json`.
 #[derive(Debug, Serialize)]
 struct Metrics<'a> {
     #[serde(flatten)]
     provenance: &'a Provenance,
     data: &'a Value,
     training: &'a Value,
-    /// Class accuracy alone, by way of sampling; empty if the images have no labels.
+    /// Class accuracy alone, by the name of the sampling options; empty if the images have no labels.
     evaluation: BTreeMap<&'a str, &'a Value>,
-    /// All metrics, by way of sampling.
+    /// All metrics, by the name of the sampling options.
     quality: BTreeMap<&'a str, &'a Value>,
     /// The variational bound; `None` without test images.
     likelihood: Option<&'a Value>,
@@ -111,7 +111,7 @@ struct Metrics<'a> {
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     ensure!(
         !arguments.install || arguments.source.is_mnist(),
-        "--install makes the built-in MNIST model; it needs --source mnist or hub, not {}",
+        "--install replaces the built-in MNIST model; it needs --source mnist or hub, not {}",
         arguments.source.argument()
     );
     let started = Started::with_build(workspace, arguments.seed, arguments.source.features())?;
@@ -119,12 +119,12 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     if arguments.install {
         let (model, target) = (arguments.run_folder(workspace).join("model"), "assets/models/mnist");
         install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;
-        process::print(&format!("{target}/ is now this model"))?;
+        process::print(&format!("{target}/ now holds this model"))?;
     }
     Ok(())
 }
 
-/// All phases after the build; returns a summary for the user.
+/// Runs all phases after the build and returns a summary for the user.
 pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Counts) -> Result<String> {
     let Started { workspace, binary, provenance, mut phases } = started;
     let (root, folder) = (workspace.root(), arguments.run_folder(workspace));
@@ -147,18 +147,18 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     let pictures = [
         (format!("results-{name}.png"), DEFAULT, "sampled with posterior noise and guidance"),
         (format!("results-{name}-no-noise.png"), NO_NOISE, "sampled with guidance, without added noise"),
-        (format!("denoising-{name}.gif"), DEFAULT, "from pure noise to the result, step by step"),
+        (format!("denoising-{name}.gif"), DEFAULT, "from pure noise to the images, step by step"),
     ];
     for (file, Sampling { arguments, .. }, how) in pictures {
         let out = ddpm.path(&staging.add(&file, &format!("{shown}, {how}")));
         let format = if file.ends_with(".gif") { "gif" } else { "png" };
         let line = format!("sample --model {run}/model {count} {arguments} --format {format} -o {out}");
-        phases.run(&format!("draw {file}"), || ddpm.call(&line, &[]))?;
+        phases.run(&format!("sample {file}"), || ddpm.call(&line, &[]))?;
     }
-    let out = staging.add(&format!("loss-{name}.svg"), "loss of training and of test images over epochs");
+    let out = staging.add(&format!("loss-{name}.svg"), "loss on training and test images over epochs");
     std::fs::copy(folder.join("loss.svg"), out)?;
 
-    // The feature net of MNIST is built in.
+    // Only MNIST has a built-in feature net.
     let mut features = String::new();
     if !arguments.source.is_mnist() {
         let line = format!("train-features -o {run}/features");
@@ -173,10 +173,10 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
         let to = ddpm.path(&out);
         let line = format!("{eval} {features} --num-images {} {arguments} -o {to}", counts.generated);
         quality.push((sampling, phases.run(&format!("measure, {name}"), || ddpm.call(&line, &from_source))?));
-        for (file, ending, what) in QUALITY {
+        for (file, extension, what) in QUALITY {
             let description = format!("{what}, sampled with {arguments}");
-            let to = staging.add(&format!("{file}-{name}.{ending}"), &description);
-            std::fs::copy(out.join(format!("{file}.{ending}")), to)?;
+            let to = staging.add(&format!("{file}-{name}.{extension}"), &description);
+            std::fs::copy(out.join(format!("{file}.{extension}")), to)?;
         }
     }
     let mut evaluation = Vec::new();
@@ -206,7 +206,7 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     summary.extend(likelihood.as_ref().map(likelihood_in_a_line).transpose()?);
     summary.extend(classifier.as_ref().map(classifier_in_a_line).transpose()?);
 
-    let out = staging.add("metrics.json", "command, machine, times, losses and metrics");
+    let out = staging.add("metrics.json", "command, machine, times, losses and metrics as JSON");
     let metrics = Metrics {
         provenance: &provenance,
         data: &data.output,
@@ -233,18 +233,19 @@ impl Arguments {
         match (self.quick, self.best) {
             (true, _) => "quick",
             (_, true) => "best",
-            _ => "reproduce",
+            _ => "standard",
         }
     }
 
     fn run_folder(&self, workspace: &Workspace) -> PathBuf {
-        workspace.root().join("runs").join(self.preset())
+        let name = if self.preset() == "standard" { "reproduce" } else { self.preset() };
+        workspace.root().join("runs").join(name)
     }
 
-    /// Only full runs on MNIST replace files of the checkout.
+    /// The folder of the results. Only full runs on MNIST replace files of the checkout.
     fn results_folder(&self, workspace: &Workspace) -> PathBuf {
         match (self.source.is_mnist(), self.preset()) {
-            (true, "reproduce") => workspace.root().join("results"),
+            (true, "standard") => workspace.root().join("results"),
             (true, "best") => workspace.root().join("results/best"),
             _ => self.run_folder(workspace).join("results"),
         }
@@ -261,12 +262,12 @@ fn training_in_a_line(training: &Printed, total: &str) -> Result<String> {
     Ok(format!("Done in {total}, of which training took {} ({speed} images/s).", in_words(seconds)))
 }
 
-/// The metrics that say most, of those that were measured.
+/// The main metrics, of those that were measured.
 fn metrics_in_a_line(sampling: &Sampling, eval: &Printed) -> Result<String> {
     let mut parts = Vec::new();
     if !eval.at("/frechet")?.is_null() {
         let ratio = eval.number("/frechet/ratio")?;
-        let ratio = ratio.map(|ratio| format!(" ({ratio:.2} times that of real test images)"));
+        let ratio = ratio.map(|ratio| format!(" ({ratio:.2} times the distance of real test images)"));
         let distance = cell(eval.number("/frechet/distance")?, 2);
         parts.push(format!("Fréchet distance {distance}{}", ratio.unwrap_or_default()));
     }
@@ -280,7 +281,7 @@ fn metrics_in_a_line(sampling: &Sampling, eval: &Printed) -> Result<String> {
         parts.push(format!("class accuracy {}{}", percent(accuracy, 1), real.unwrap_or_default()));
     }
     Ok(format!(
-        "{} images with {}, by {}: {}.",
+        "{} images with {}, measured with {}: {}.",
         eval.argument("/samples")?,
         sampling.arguments,
         eval.argument("/feature_net")?,
@@ -300,7 +301,7 @@ fn likelihood_in_a_line(likelihood: &Printed) -> Result<String> {
 
 fn classifier_in_a_line(classifier: &Printed) -> Result<String> {
     Ok(format!(
-        "The diffusion classifier recognises {} of {} test images, with {} noise samples each.",
+        "The diffusion classifier recognises {} of {} test images, with {} noise samples for each image.",
         percent(classifier.number("/results/0/overall")?, 1),
         classifier.argument("/images")?,
         classifier.argument("/results/0/num_noise")?

@@ -1,4 +1,4 @@
-//! The set of images that a job trains on.
+//! The data set that a job trains on.
 
 use std::path::{Path, absolute};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 /// MNIST on the Hub, as parquet.
 const MNIST_ON_THE_HUB: &str = "hf://datasets/ylecun/mnist";
 
-/// What is handed to `ddpm-cli --data`.
+/// A data set, as the value of `ddpm-cli --data`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Source {
     argument: String,
@@ -17,7 +17,7 @@ impl Source {
     /// Reads `mnist` (built in), `hub` (MNIST from the Hub), `hf://datasets/OWNER/NAME` or a folder.
     ///
     /// # Errors
-    /// It is none of these.
+    /// The text is none of these.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let argument = match text {
             "mnist" => text.to_owned(),
@@ -28,7 +28,7 @@ impl Source {
                     Path::new(folder).is_dir(),
                     "expected mnist, hub, hf://datasets/OWNER/NAME or an existing folder"
                 );
-                // `ddpm-cli` is started in the root of the workspace, not where the user is.
+                // `ddpm-cli` starts in the root of the workspace, not in the folder of the user.
                 let path = absolute(folder)?.into_os_string();
                 path.into_string().ok().context("the folder's path is not UTF-8")?
             }
@@ -40,12 +40,12 @@ impl Source {
         &self.argument
     }
 
-    /// The features of `ddpm-cli` that reading the images needs.
+    /// The features of `ddpm-cli` that are needed to read the images.
     pub(crate) fn features(&self) -> &'static [&'static str] {
         if self.argument.starts_with("hf://") { &["hub"] } else { &[] }
     }
 
-    /// Whether these are the images of MNIST, wherever they come from.
+    /// Whether this is MNIST, built in or from the Hub.
     pub(crate) fn is_mnist(&self) -> bool {
         self.argument == "mnist" || self.argument == MNIST_ON_THE_HUB
     }

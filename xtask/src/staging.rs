@@ -1,4 +1,4 @@
-//! Files of results that appear together or not at all.
+//! Result files that appear together or not at all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-/// A file of results and what it shows.
+/// A result file and its description.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ResultFile {
     pub(crate) file: String,
     pub(crate) description: String,
 }
 
-/// A folder in which files wait until all of them are complete.
+/// A temporary folder for result files, until all of them are complete.
 ///
-/// A job that fails leaves the files of the run before as they were.
+/// If a job fails, the results of the run before do not change.
 #[derive(Debug)]
 pub(crate) struct Staging {
     folder: PathBuf,
@@ -23,38 +23,38 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Makes an empty folder, in place of what an interrupted run left there.
+    /// Creates an empty folder; deletes the files that an interrupted run left there.
     pub(crate) fn new(folder: PathBuf) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         Ok(Self { folder, files: Vec::new() })
     }
 
-    /// Announces a file and says where it is to be written.
+    /// Adds a file to the list and returns the path to write it to.
     pub(crate) fn add(&mut self, name: &str, description: &str) -> PathBuf {
         self.files.push(ResultFile { file: name.to_owned(), description: description.to_owned() });
         self.folder.join(name)
     }
 
-    /// The files announced so far.
+    /// The files added so far.
     pub(crate) fn files(&self) -> &[ResultFile] {
         &self.files
     }
 
-    /// Moves all files to `destination`, over those of the run before.
+    /// Moves all files to `destination` and replaces the files of the run before.
     ///
     /// # Errors
-    /// A file that was announced is missing or empty, in which case none is moved; or a file cannot
-    /// be moved.
+    /// An added file is missing or empty, in which case no file is moved; or a file cannot be moved.
     pub(crate) fn publish(self, destination: &Path) -> Result<Vec<ResultFile>> {
         for ResultFile { file, .. } in &self.files {
             let path = self.folder.join(file);
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             ensure!(size > 0, "{} was not written", path.display());
         }
-        fs::create_dir_all(destination).with_context(|| format!("cannot make {}", destination.display()))?;
+        fs::create_dir_all(destination)
+            .with_context(|| format!("cannot create {}", destination.display()))?;
         for ResultFile { file, .. } in &self.files {
             move_file(&self.folder.join(file), &destination.join(file))?;
         }
@@ -64,7 +64,7 @@ impl Staging {
     }
 }
 
-/// Puts a file in the place of another one, also on another file system.
+/// Moves a file over another one, also to another file system.
 fn move_file(from: &Path, to: &Path) -> Result<()> {
     if fs::rename(from, to).is_ok() {
         return Ok(());
@@ -76,7 +76,8 @@ fn move_file(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
 }
 
-/// A text as part of a file's name: letters, digits, `-`, `_` and dots inside; `images` if nothing is left.
+/// A text as part of a file name: ASCII letters, digits, `-`, `_`, and dots that are neither first nor last. Other
+/// characters become `-`. `images` if the result is empty.
 pub(crate) fn file_name_part(text: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let name: String = text.chars().map(allowed).collect();
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_data_sets_are_fit_for_files() {
+    fn names_of_data_sets_become_parts_of_file_names() {
         assert_eq!(file_name_part("MNIST"), "MNIST");
         assert_eq!(file_name_part("../my digits/v1.2"), "my-digits-v1.2");
         assert_eq!(file_name_part("äö"), "images");

@@ -1,4 +1,4 @@
-//! How the jobs begin that work with `ddpm-cli`.
+//! The start of jobs that use `ddpm-cli`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::phases::Phases;
 use crate::provenance::Provenance;
 use crate::workspace::Workspace;
 
-/// A job under way: where it works, with which program, what it writes down of itself, and its phases so far.
+/// The state of a job after the build: its workspace, the built program, its provenance, and its phases so far.
 #[derive(Debug)]
 pub(crate) struct Started<'a> {
     pub(crate) workspace: &'a Workspace,
@@ -19,7 +19,7 @@ pub(crate) struct Started<'a> {
 }
 
 impl<'a> Started<'a> {
-    /// Builds `ddpm-cli` with these features, which is the first phase.
+    /// Builds `ddpm-cli` with these features, as the first phase.
     pub(crate) fn with_build(workspace: &'a Workspace, seed: u64, features: &[&str]) -> Result<Self> {
         let provenance = Provenance::of_this_process(workspace, seed);
         let mut phases = Phases::start();

@@ -1,4 +1,4 @@
-//! What the tests of the jobs share: the real `ddpm-cli`, a tiny data set, and a root to work in.
+//! Shared parts of the tests: the real `ddpm-cli`, a tiny data set, and a temporary root folder.
 
 use std::env;
 use std::fs;
@@ -18,10 +18,10 @@ use crate::workspace::Workspace;
 const SIDE: usize = 28;
 const CLASSES: usize = 10;
 
-/// The `ddpm-cli` of the profile that this test was built in.
+/// The path of `ddpm-cli`, built in the profile of this test.
 ///
 /// `cargo test --workspace` builds it before it runs any test. If this crate is tested alone, the program may be
-/// missing or older than its source: then cargo builds it now.
+/// missing or older than its source; then this function builds it.
 static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     let test = env::current_exe().unwrap();
     // .../target/PROFILE/deps/xtask-HASH
@@ -39,14 +39,14 @@ static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     binary
 });
 
-/// Whether the program is newer than all files it is made of, which cargo lists beside it.
+/// Whether the program is newer than all its source files, which cargo lists in a file beside it.
 fn is_fresh(binary: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
     let (Ok(built), Ok(list)) = (modified(binary), fs::read_to_string(binary.with_extension("d"))) else {
         return false;
     };
     let sources = list.split_once(": ").map_or("", |(_, sources)| sources);
-    // Blanks in paths are escaped by a backslash.
+    // Spaces in paths are escaped by a backslash.
     let sources = sources.trim().replace("\\ ", "\0");
     let is_older = |source: &str| {
         let changed = modified(Path::new(&source.replace('\0', " ")));
@@ -55,13 +55,13 @@ fn is_fresh(binary: &Path) -> bool {
     !sources.is_empty() && sources.split(' ').all(is_older)
 }
 
-/// A root with images in `data`: ten classes of 28 × 28 pixels, 130 to train on and 20 to test on.
+/// A root folder with a data set in `data`: ten classes of 28 × 28 pixels, 130 training images and 20 test images.
 pub(crate) fn root(labelled: bool) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     fs::create_dir(&data).unwrap();
     for (split, count) in [("train", 130), ("t10k", 20)] {
-        // A bright bar at a height that tells the class, under a little grey.
+        // A bright bar whose height shows the class, with a little grey noise.
         let pixel = |i: usize| {
             let (image, row) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE).div_euclid(SIDE));
             let grey = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0] & 31;
@@ -84,7 +84,7 @@ fn write_idx(path: &Path, magic: u32, sizes: &[usize], bytes: &[u8]) {
     fs::write(path, file).unwrap();
 }
 
-/// A job at its start, after the build.
+/// The state of a job after the build.
 pub(crate) fn started(workspace: &Workspace) -> Started<'_> {
     Started {
         workspace,

@@ -1,4 +1,4 @@
-//! Where things are in this workspace, and what git says about it.
+//! The paths of the workspace, calls of cargo, and the commit that is checked out.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ impl Workspace {
         &self.root
     }
 
-    /// The cargo that runs this program, started in the root.
+    /// A command of the cargo that runs this program, with the root as working folder.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -62,8 +62,8 @@ impl Workspace {
         command
     }
 
-    /// The commit that is checked out, with `-dirty` if anything but the results and the built-in
-    /// models differs from it; `None` outside git.
+    /// The commit that is checked out, with `-dirty` if files other than results and built-in models differ from it;
+    /// `None` outside git.
     pub(crate) fn commit(&self) -> Option<String> {
         let head = self.git(&["rev-parse", "--short=12", "HEAD"])?;
         let outputs_excluded = [".", ":(exclude)results", ":(exclude)assets/models"];

@@ -1,4 +1,4 @@
-//! The loss curve of a training run, as SVG.
+//! A plot of the loss curve of a training run, as SVG.
 
 use std::{fs, path::Path};
 
@@ -7,9 +7,9 @@ use ddpm_files::write_atomic;
 use ddpm_train::Record;
 use plotters::prelude::*;
 
-/// Size of the picture, in pixels.
+/// Width and height of the plot, in pixels.
 const SIZE: (u32, u32) = (880, 500);
-/// More points than this are averaged in groups: they could not be told apart.
+/// Maximum number of points of the training curve. More points are averaged in groups.
 const MAX_POINTS: usize = 600;
 const MAX_EPOCH_LABELS: u16 = 13;
 const TRAIN_COLOUR: RGBColor = RGBColor(116, 153, 190);
@@ -18,10 +18,10 @@ const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
 const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
 const FONT: &str = "sans-serif";
 
-/// Draws the losses in `metrics.jsonl` of a run's folder into `loss.svg` beside it.
+/// Reads the losses from `metrics.jsonl` in a run folder and writes the plot to `loss.svg` beside it.
 ///
 /// # Errors
-/// The log cannot be read, or the picture cannot be written.
+/// The log cannot be read, or the plot cannot be written.
 pub(crate) fn write(run: &Path, title: &str) -> Result<()> {
     let log = run.join("metrics.jsonl");
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
@@ -56,12 +56,12 @@ fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
 fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]) -> Result<()> {
     let points = || train.iter().chain(test);
     let epochs = points().map(|point| point.0).fold(0.0, f64::max);
-    let least = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
-    let most = points().map(|point| point.1).fold(0.0, f64::max);
-    // The legend has the upper fifth for itself.
-    let (low, high) = (least / 1.05, most * 1.05 * (most / least).powf(0.25));
+    let lowest = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    let highest = points().map(|point| point.1).fold(0.0, f64::max);
+    // The upper fifth of the plot is reserved for the legend.
+    let (low, high) = (lowest / 1.05, highest * 1.05 * (highest / lowest).powf(0.25));
 
-    // One for each whole epoch, so that labels are whole numbers, but never too many.
+    // One label for each epoch up to a maximum, so that labels are whole numbers.
     let epoch_labels = (1..MAX_EPOCH_LABELS).find(|&n| f64::from(n) > epochs).unwrap_or(MAX_EPOCH_LABELS);
 
     let page = SVGBackend::with_string(svg, SIZE).into_drawing_area();
@@ -98,7 +98,7 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
     if !test.is_empty() {
         chart
             .draw_series(LineSeries::new(test.iter().copied(), bold).point_size(3))?
-            .label("held-out images, averaged weights")
+            .label("test images, averaged weights")
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], bold));
     }
     chart
@@ -125,11 +125,11 @@ fn averaged(points: &[(f64, f64)], limit: usize) -> Vec<(f64, f64)> {
     means.collect()
 }
 
-/// Round numbers between `low` and `high`: 1, 2 and 5 of each power of ten or, where these are fewer
-/// than three, at even distance.
+/// Positions of the labels between `low` and `high`: 1, 2 and 5 times powers of ten. If these are fewer than three,
+/// multiples of one round number.
 fn loss_ticks(low: f64, high: f64) -> Vec<f64> {
     const EXPONENTS: std::ops::RangeInclusive<i32> = -12..=12;
-    // Read from decimal digits, so that a label never shows the rounding error of a product.
+    // Parsed from decimal digits, so that a label does not show the rounding error of a product.
     let number = |digits: u32, exponent: i32| format!("{digits}e{exponent}").parse().unwrap_or(f64::NAN);
     let round = EXPONENTS.flat_map(|exponent| [1, 2, 5].map(|digit| number(digit, exponent)));
     let ticks: Vec<f64> = round.filter(|tick| (low..=high).contains(tick)).collect();
@@ -159,7 +159,7 @@ mod tests {
         Record::Epoch { epoch, step: 1, train_loss: 0.5, test_loss, seconds: 1.0 }
     }
 
-    /// `lines` lines of training in each of so many epochs.
+    /// A log of `epochs` epochs with `lines` training records each.
     fn log(epochs: u64, lines: u64) -> Vec<Record> {
         let loss = |at: f64| (0.02 + 0.3 / at) * (1.0 + 0.1 * (at * 7.0).sin());
         let of_epoch = |n: u64| {
@@ -190,11 +190,11 @@ mod tests {
             })
         };
         assert!(line("#7499BE", 300), "training");
-        assert!(line("#C84823", 12), "held-out");
+        assert!(line("#C84823", 12), "test");
     }
 
     #[test]
-    fn without_held_out_images_training_is_drawn_alone() {
+    fn without_test_images_training_is_drawn_alone() {
         let svg = svg(&[train(0.5, 0.5), train(1.0, 0.4), epoch(1, None)]);
         assert!(svg.contains("training images") && !svg.contains("averaged weights"));
     }
@@ -219,7 +219,7 @@ mod tests {
     fn epochs_are_labelled_with_whole_numbers() {
         for (epochs, last) in [(1, "1"), (4, "4"), (30, "30"), (200, "200")] {
             let svg = svg(&log(epochs, 3));
-            // The labels of the axes are the texts that are a number and nothing else.
+            // A label of an axis is a line that consists of a number.
             let numbers = || svg.lines().filter_map(|line| line.parse::<f64>().ok());
             assert!(svg.lines().any(|line| line == last), "{epochs}");
             assert!(numbers().filter(|n| *n >= 1.0).all(|n| n.fract() == 0.0), "{epochs}");

@@ -14,7 +14,7 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    // Exits with 2 on a wrong command line.
+    // Exits with code 2 if the command line is wrong.
     let args = Args::parse();
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {
@@ -40,24 +40,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Frees one block of 31 MiB, so that glibc's allocator keeps smaller ones for reuse: it returns freed memory to the
-/// system by thresholds that rise to the largest block ever freed. Without it, the buffers of every training step of a
-/// feature net would be paged in anew, which takes as long as the arithmetic.
+/// Frees one block of 31 MiB, so that glibc's allocator keeps smaller blocks for reuse. The allocator returns freed
+/// memory to the system above a threshold, which rises to the size of the largest block freed so far. Below that
+/// threshold, each training step of a feature net would allocate new pages for its buffers, which takes as long as
+/// the arithmetic.
 fn keep_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
 }
 
-/// Tells the thread pools of rayon and candle how many threads to start. Both read their variable when they
-/// are first used, and candle has no other way.
+/// Sets the environment variables that give the number of threads to the thread pools of rayon and candle. Each pool
+/// reads its variable when it is first used; candle has no other interface for it.
 ///
-/// A feature net is trained with a part of the batch on each of rayon's threads, which would wait for each other
-/// at candle's pool: it takes twice as long, or five times on a busy machine.
+/// `train-features` gives a part of the batch to each of rayon's threads. Candle gets one thread then, because these
+/// parts would otherwise wait for each other in candle's pool.
 #[allow(unsafe_code, reason = "the environment is changed before any thread is started")]
 fn set_threads(threads: Option<usize>, command: &Command) {
     let candle = if matches!(command, Command::TrainFeatures(_)) { Some(1) } else { threads };
     for (name, threads) in [("RAYON_NUM_THREADS", threads), ("CANDLE_NUM_THREADS", candle)] {
         if let Some(threads) = threads {
-            // SAFETY: the process has one thread yet, so nothing can read the environment meanwhile.
+            // SAFETY: the process still has one thread, so no other thread can read the environment.
             unsafe { std::env::set_var(name, threads.to_string()) };
         }
     }

@@ -1,4 +1,4 @@
-//! Finding a model by the name given on the command line.
+//! Loads a model by its name on the command line.
 
 use std::{borrow::Cow, fs, io, path::Path};
 
@@ -9,7 +9,7 @@ use ddpm_model::{Denoiser, ModelFiles, read_model, read_model_from};
 
 use crate::output;
 
-/// The name of the model that is part of the program.
+/// The name of the model that is compiled into the program.
 pub(crate) const BUILT_IN: &str = "built-in";
 
 macro_rules! built_in {
@@ -27,7 +27,7 @@ static FILES: [(&str, &[u8]); 4] = built_in!(
     "denoiser/diffusion_pytorch_model.safetensors"
 );
 
-/// Loads the built-in model, a model of the Hub, or a model folder, and says what is odd about its schedule.
+/// Loads the built-in model, a model from the Hub, or a model folder. Warns if its noise schedule is unusual.
 pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
     let denoiser = find(name, device)?;
     if let Some(warning) = denoiser.schedule().warning() {

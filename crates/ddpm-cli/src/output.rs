@@ -1,4 +1,4 @@
-//! What the program says: results on standard output, all else on standard error.
+//! Output of the program: results on standard output, everything else on standard error.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::Common;
 
-/// Prints a result, as JSON if that is asked for, or as text unless the program is to be quiet.
+/// Prints a result: as JSON with `--json`, otherwise as text, and nothing with `--quiet` alone.
 pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Result<()> {
     let text = match (common.json, common.quiet) {
         (true, _) => serde_json::to_string(json)?,
@@ -18,38 +18,33 @@ pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Resu
     writeln!(io::stdout(), "{text}").context("cannot write to standard output")
 }
 
-/// Items as an option of the command line takes them.
+/// Items separated by commas, as options of the command line expect them.
 pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// A line for those who asked for more.
+/// Prints a line on standard error with `--verbose`.
 pub(crate) fn verbose(common: &Common, line: &str) {
     if common.verbose {
-        // Nothing can be done if standard error is closed.
+        // A closed standard error is ignored: the error could not be reported.
         drop(writeln!(io::stderr(), "{line}"));
     }
 }
 
-/// Something that the user should know of, although the program goes on.
+/// Prints a warning on standard error.
 pub(crate) fn warning(line: &str) {
     drop(writeln!(io::stderr(), "warning: {line}"));
 }
 
-/// Prints an error with its causes on one line, and the command that adds the Hub's client if the error is that this
-/// build lacks it.
+/// Prints an error with its causes on one line. If the error is that this build lacks the Hub's client, the line ends
+/// with the commands that build the program with it.
 pub(crate) fn error(error: &anyhow::Error) {
     drop(writeln!(io::stderr(), "error: {}", error_line(error)));
 }
 
 fn error_line(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        // Many errors repeat their source in their own text.
-        if !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
-    }
+    // The error and all its sources, separated by ": ".
+    let mut text = format!("{error:#}");
     if let Some(ddpm_data::Error::HubFeature { .. }) = error.downcast_ref() {
         text += ": `cargo install --path crates/ddpm-cli --features hub`, or \
                  `cargo run --release -p ddpm-cli --features hub -- …`";
@@ -57,7 +52,7 @@ fn error_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// A progress bar on standard error; hidden where that is no terminal.
+/// A progress bar on standard error; hidden if standard error is not a terminal.
 pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<ProgressBar> {
     if common.quiet {
         return Ok(ProgressBar::hidden());
@@ -65,7 +60,7 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
     Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
 }
 
-/// A progress bar of images whose number in all is not known yet.
+/// A progress bar that counts images; [`advance`] sets their total.
 pub(crate) fn images_bar(common: &Common) -> Result<ProgressBar> {
     progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")
 }
@@ -76,7 +71,7 @@ pub(crate) fn advance(bar: &ProgressBar, done: usize, total: usize) {
     bar.set_position(done as u64);
 }
 
-/// What is being done, on standard error; hidden where that is no terminal.
+/// A spinner with a message on standard error; hidden if standard error is not a terminal.
 pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
     progress(common, 0, "{spinner} {msg}  {elapsed}")
 }

@@ -58,7 +58,7 @@ pub enum Error {
         indices: usize,
     },
     /// A scheduler file is not the JSON that was expected.
-    #[error("scheduler configuration: {source}")]
+    #[error("scheduler configuration: not the expected JSON")]
     SchedulerJson {
         /// What the parser says.
         #[from]

@@ -1,4 +1,4 @@
-//! The options and the virtual environment, with `true` and `false` in place of Python.
+//! The options and the virtual environment. The programs `true` and `false` replace Python.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ struct Words {
 }
 
 #[test]
-fn options_of_the_comparison_need_it() {
+fn options_of_the_comparison_need_peer() {
     let parse = |words: &[&str]| Words::try_parse_from([&["bench"], words].concat());
     assert!(parse(&["--rounds", "9"]).is_err());
     assert!(parse(&["--peer", "--rounds", "4"]).is_err(), "too few for a median");
@@ -40,10 +40,10 @@ fn a_virtual_environment_is_made_once_for_the_same_requirements() {
 
     becomes("/usr/bin/false");
     assert!(message("true").contains("-m pip install -r"), "the installation fails");
-    assert!(message("true").contains("--python PATH"), "and is tried again");
+    assert!(message("true").contains("--python PATH"), "and the next call tries it again");
     becomes("/usr/bin/true");
     assert_eq!(environment("true", root).unwrap(), python);
-    assert_eq!(environment("no-such-python", root).unwrap(), python, "nothing is run");
+    assert_eq!(environment("no-such-python", root).unwrap(), python, "no program is started");
     fs::write(&requirements, "torch==2.0\n").unwrap();
     assert!(message("no-such-python").contains("cannot start `no-such-python -m venv"));
 }

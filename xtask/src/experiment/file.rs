@@ -1,4 +1,4 @@
-//! The file of an experiment, `experiments/NAME.toml`.
+//! The format of `experiments/NAME.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,29 +7,30 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The name under which columns find what training printed.
+/// The name by which columns refer to the output of `train`.
 pub(super) const TRAIN: &str = "train";
 
-/// A table to be measured.
+/// An experiment: the description of a table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Experiment {
     pub(super) title: String,
-    /// How to read the table, in Markdown.
+    /// An explanation of the table, in Markdown.
     pub(super) text: String,
-    /// The images, for `--data`.
+    /// The data set, the value of `--data`.
     #[serde(default = "mnist")]
     pub(super) data: String,
-    /// How often all rows are repeated in turn; the table shows medians. More than 1 where times are compared.
+    /// The number of rounds, 1 to 100. Each round runs all rows, and the table shows medians over the rounds. A table
+    /// that compares times needs more than 1.
     #[serde(default = "once")]
     pub(super) rounds: usize,
-    /// Minutes for which each row trains: the number of epochs follows from the time of one. If `None`, the
-    /// arguments of `train` determine it.
+    /// The training time of each row in minutes; the number of epochs is computed from the time of one epoch. If
+    /// `None`, the arguments of `train` determine the number of epochs.
     #[serde(default)]
     pub(super) minutes: Option<f64>,
-    /// The commands run for each row after its training, in this order.
+    /// The commands that run for each row after its training, in this order.
     pub(super) measure: Vec<Measurement>,
-    /// Arguments of `sample`: each row gets a PNG of images.
+    /// Arguments of `sample` for a PNG of images of each row; `None` for no pictures.
     #[serde(default)]
     pub(super) grid: Option<String>,
     pub(super) columns: Vec<Column>,
@@ -43,7 +44,7 @@ pub(super) struct Measurement {
     pub(super) name: String,
     /// The command of `ddpm-cli` with the arguments that all rows share.
     pub(super) command: String,
-    /// Whether it runs only for rows that have arguments for it, if only empty ones.
+    /// Whether it runs only for rows that have a key with its name; the value may be empty.
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -53,24 +54,24 @@ pub(super) struct Measurement {
 #[serde(deny_unknown_fields)]
 pub(super) struct Column {
     pub(super) heading: String,
-    /// `/train` or `/` and the name of a measurement, followed by a JSON pointer into what it prints.
+    /// `/train`, or `/` and the name of a measurement, followed by a JSON pointer into the output of the command.
     pub(super) pointer: String,
-    /// The standard error, shown after ±.
+    /// The pointer of the standard error, shown after ±.
     #[serde(default)]
     pub(super) error: Option<String>,
-    /// The same number for real test images, shown in a last row.
+    /// The pointer of the same number for real test images, shown in a last row.
     #[serde(default)]
     pub(super) floor: Option<String>,
     #[serde(default)]
     pub(super) divide_by: Option<Divisor>,
     /// Digits after the decimal point.
     pub(super) digits: usize,
-    /// Whether the number is a share, to be shown in per cent.
+    /// Whether the number is a share between 0 and 1, shown in per cent.
     #[serde(default)]
     pub(super) percent: bool,
 }
 
-/// What a column's number is divided by.
+/// The divisor of a column's number: a constant, or the number at a pointer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Divisor {
@@ -78,15 +79,15 @@ pub(super) enum Divisor {
     Pointer(String),
 }
 
-/// A row of the table: a model and how to measure it.
+/// A row of the table: a model, and arguments of the commands that measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) name: String,
-    /// Arguments of `train`; the model is the built-in one if `None`.
+    /// Arguments of `train`; if `None`, the row measures the built-in model.
     #[serde(default)]
     pub(super) train: Option<String>,
-    /// Further arguments of measurements, by their names. `{NAME:/POINTER}` stands for what the measurement NAME
-    /// of this row printed there.
+    /// Further arguments of measurements, by the name of the measurement. `{NAME:/POINTER}` is replaced by the value at
+    /// that pointer in the output of the measurement NAME of this row.
     #[serde(flatten)]
     pub(super) arguments: BTreeMap<String, String>,
 }
@@ -103,7 +104,7 @@ impl Experiment {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// It cannot be read, a key is missing, unknown or of another type, or keys contradict each other. The error
+    /// The file cannot be read, a key is missing, unknown or of another type, or keys contradict each other. The error
     /// names the file and the key.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -123,8 +124,11 @@ impl Experiment {
         let names = |key, names: &mut dyn Iterator<Item = &String>| -> Result<BTreeSet<String>> {
             let mut seen = BTreeSet::new();
             for name in names {
-                ensure!(is_plain(name), "{key}: the name \"{name}\" is not of letters, digits, - and _");
-                ensure!(seen.insert(name.clone()), "{key}: the name \"{name}\" is there twice");
+                ensure!(
+                    is_plain(name),
+                    "{key}: the name \"{name}\" has other characters than letters, digits, - and _"
+                );
+                ensure!(seen.insert(name.clone()), "{key}: the name \"{name}\" occurs twice");
             }
             Ok(seen)
         };
@@ -163,7 +167,7 @@ impl Experiment {
 }
 
 impl Column {
-    /// All pointers with their keys.
+    /// All pointers of the column with their keys.
     fn pointers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let divisor = match &self.divide_by {
             Some(Divisor::Pointer(pointer)) => Some(pointer),
@@ -179,7 +183,7 @@ impl Column {
     }
 }
 
-/// The name of a measurement, and the pointer into what it printed.
+/// Splits a column's pointer into the name of a measurement and the pointer into its output.
 pub(super) fn split(pointer: &str) -> (&str, &str) {
     let path = pointer.strip_prefix('/').unwrap_or("");
     path.split_at(path.find('/').unwrap_or(path.len()))
@@ -204,7 +208,7 @@ pub(super) fn fill(text: &str, mut find: impl FnMut(&str, &str) -> Result<String
     Ok(filled + rest)
 }
 
-/// Whether a name can be part of a file's name: ASCII letters, digits, `-` and `_`.
+/// Whether a name can be part of a file name: ASCII letters, digits, `-` and `_`, with a letter or digit first.
 pub(super) fn is_plain(name: &str) -> bool {
     let inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(inside)

@@ -1,4 +1,4 @@
-//! The table of an experiment, as Markdown.
+//! The results of an experiment as Markdown.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::{Outcome, Outputs};
 use crate::printed::{cell, percent};
 use crate::provenance::Provenance;
 
-/// Writes down where the numbers come from, how to read them, the table, and the pictures.
+/// The document: provenance, an explanation, the table, and the pictures.
 ///
 /// # Errors
-/// A command did not print what a column points to; the error names column, row and pointer.
+/// A column's pointer does not exist in the output of a command. The error names the column, the row and the pointer.
 pub(super) fn markdown(
     name: &str,
     experiment: &Experiment,
@@ -23,7 +23,7 @@ pub(super) fn markdown(
     let mut text = format!("# {}\n\n{}\n", experiment.title, provenance.markdown(total_seconds));
     if let Some(minutes) = experiment.minutes {
         text += &format!(
-            "- Training of each row: about {minutes} min; its epochs follow from the time that one epoch took\n"
+            "- Training of each row: about {minutes} min; the number of epochs is computed from the time of one epoch\n"
         );
     }
     for measurement in &experiment.measure {
@@ -31,8 +31,7 @@ pub(super) fn markdown(
         text += &format!("- `{}`: `{}`{some}\n", measurement.name, measurement.command);
     }
     if experiment.rounds > 1 {
-        text +=
-            &format!("- Medians of {} rounds, in each of which all rows ran in turn\n", experiment.rounds);
+        text += &format!("- Medians of {} rounds; each round runs all rows in order\n", experiment.rounds);
     }
     text += &format!("\n{}\n\n", experiment.text.trim());
 
@@ -63,7 +62,7 @@ pub(super) fn markdown(
     Ok(text)
 }
 
-/// The arguments that the row does not share with the others.
+/// The arguments of this row, without those that all rows share.
 fn arguments(row: &Row) -> String {
     let train = row.train.iter().map(|words| (TRAIN, words));
     let all = train.chain(row.arguments.iter().map(|(name, words)| (name.as_str(), words)));
@@ -72,7 +71,7 @@ fn arguments(row: &Row) -> String {
 }
 
 impl Column {
-    /// The cell of a row: the median over the rounds.
+    /// The cell of a row: the median over its rounds.
     pub(super) fn cell(&self, row: &Row, rounds: &[Outputs]) -> Result<String> {
         let context = || format!("column \"{}\" of row \"{}\"", self.heading, row.name);
         let value = self.median(&self.pointer, rounds).with_context(context)?;
@@ -85,7 +84,7 @@ impl Column {
         })
     }
 
-    /// The number for real test images, which depends on no row: from the first row that has it.
+    /// The value of real test images, from the first row that has it; it is the same in every row.
     fn floor_cell(&self, outcomes: &[Outcome<'_>]) -> Result<String> {
         let Some(pointer) = &self.floor else { return Ok(String::new()) };
         let floors = outcomes.iter().map(|Outcome { row, rounds }| {
@@ -116,13 +115,13 @@ impl Column {
     }
 }
 
-/// The number at a column's pointer; `None` if it is null or the measurement does not belong to the row.
+/// The number at a column's pointer; `None` if it is null or the row does not have the measurement.
 fn number(pointer: &str, outputs: &BTreeMap<String, crate::printed::Printed>) -> Result<Option<f64>> {
     let (name, pointer) = split(pointer);
     outputs.get(name).map_or(Ok(None), |printed| printed.number(pointer))
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// The median: the middle value, or the mean of the two middle values. `None` if there are no values.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (upper, lower) = (values.len() >> 1, values.len().checked_sub(1)? >> 1);

@@ -1,4 +1,4 @@
-//! The job from end to end, with the real `ddpm-cli`.
+//! Tests of the whole job, with the real `ddpm-cli`.
 
 use clap::Parser;
 
@@ -24,7 +24,7 @@ fn write(root: &Path, text: &str) {
     fs::write(root.join("experiments/tiny.toml"), text).unwrap();
 }
 
-/// Measures two models and the built-in one.
+/// An experiment with rows for a trained model and for the built-in one.
 const TINY: &str = r#"
 title = "Tiny"
 text = "How to read it."
@@ -192,14 +192,17 @@ fn the_time_of_one_epoch_determines_the_epochs() {
     let root = tiny();
     let text = TINY.replace("title", "minutes = 1\ntitle").replace(" --epochs 2", "");
     write(root.path(), &text);
-    // At most one epoch fits in the time.
+    // The time is too short for more than one epoch.
     experiment(root.path(), &["tiny", "--row", "two", "--minutes", "1e-9"]).unwrap();
     let json = json(&root.path().join("runs/experiments/tiny/results/tiny.json"));
     let training = &json["rows"][0]["rounds"][0]["train"];
     assert!(training["command"].as_str().unwrap().contains(" --preset quick --epochs 1 "), "{training}");
     let phases: Vec<_> = json["phases"].as_array().unwrap().iter().map(|it| &it["phase"]).collect();
     assert_eq!(phases, ["train two, one epoch", "train two", "eval of two"]);
-    assert!(!root.path().join("results").exists(), "a part does not replace the whole");
+    assert!(
+        !root.path().join("results").exists(),
+        "the results of single rows do not replace the full results"
+    );
 }
 
 #[test]
@@ -213,7 +216,7 @@ fn an_interrupted_run_is_resumed() {
     assert_eq!(process::exit_code(&error), 1.into());
     assert!(!root.path().join("results").exists());
 
-    // The first row is not measured again: its model is gone and stays so.
+    // The first row is not measured again: its model was deleted and is not trained again.
     fs::remove_dir_all(root.path().join("runs/experiments/tiny/models")).unwrap();
     write(root.path(), TINY);
     experiment(root.path(), &["tiny", "--resume"]).unwrap();
@@ -224,7 +227,7 @@ fn an_interrupted_run_is_resumed() {
     assert_eq!(names(phases("results")), ["eval of built-in", "likelihood of optimal", "eval of optimal"]);
     assert!(!root.path().join("runs/experiments/tiny/models").exists());
 
-    // Other arguments, or no --resume: measured again.
+    // With other arguments, or without --resume, rows are measured again.
     for words in
         [&["tiny", "--row", "built-in", "--resume", "--seed", "2"][..], &["tiny", "--row", "built-in"]]
     {
@@ -258,8 +261,12 @@ fn a_file_that_is_not_as_expected_is_refused_by_file_and_key() {
         ("optional", "optionally", "unknown field `optionally`"),
         ("eval = \"--steps 5\"", "evil = \"--steps 5\"", "unknown key `evil` in \"built-in\""),
         ("digits = 0", "digits = \"0\"", "expected usize"),
-        ("name = \"two\"", "name = \"built-in\"", "rows: the name \"built-in\" is there twice"),
-        ("name = \"two\"", "name = \"../two\"", "rows: the name \"../two\" is not of letters"),
+        ("name = \"two\"", "name = \"built-in\"", "rows: the name \"built-in\" occurs twice"),
+        (
+            "name = \"two\"",
+            "name = \"../two\"",
+            "rows: the name \"../two\" has other characters than letters",
+        ),
         ("name = \"eval\"", "name = \"train\"", "unknown key `eval`"),
         ("title", "rounds = 0\ntitle", "rounds is 0, expected 1 to 100"),
         ("title", "minutes = nan\ntitle", "minutes is NaN, expected a number above 0"),
@@ -288,11 +295,11 @@ fn a_file_that_is_not_as_expected_is_refused_by_file_and_key() {
             "--row three: tiny has no such row, expected one of two, built-in, optimal",
         ),
         (&["tiny", "--minutes", "1"], "--minutes: tiny does not train for a given time"),
-        (&["../tiny"], "\"../tiny\" is no name of an experiment"),
+        (&["../tiny"], "\"../tiny\" is not the name of an experiment"),
         (&["other"], "experiments/other.toml"),
     ] {
         let message = format!("{:#}", experiment(root.path(), words).unwrap_err());
         assert!(message.contains(expected), "{expected} is not in: {message}");
     }
-    assert!(!root.path().join("runs").exists(), "nothing was run");
+    assert!(!root.path().join("runs").exists(), "no command ran");
 }

@@ -1,4 +1,4 @@
-//! The job from end to end, with the real `ddpm-cli` on a tiny data set.
+//! Tests of the whole job, with the real `ddpm-cli` on a tiny data set.
 
 use std::fs;
 
@@ -46,13 +46,13 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
             "results-data.png",
         ]
     );
-    assert!(!root.path().join("results").exists(), "that is for MNIST");
+    assert!(!root.path().join("results").exists(), "only MNIST has results there");
 
     let metrics = json(&root.path().join("runs/quick/results/metrics.json"));
     assert_eq!((&metrics["seed"], &metrics["commit"]), (&1.into(), &Value::Null));
     assert_eq!((&metrics["data"]["train"], &metrics["data"]["source"]), (&130.into(), &"data".into()));
     assert_eq!(metrics["training"]["preset"], "quick");
-    assert_eq!(metrics["evaluation"]["no_guidance"]["guidance"], 1.0);
+    assert_eq!(metrics["evaluation"]["no_guidance"]["guidance_scale"], 1.0);
     assert_eq!(metrics["evaluation"]["no_noise"]["samples"], 10);
     assert_eq!(metrics["quality"]["varied"]["sampler"], "dpmpp-2m");
     assert_eq!(metrics["likelihood"]["images"], 4);
@@ -65,8 +65,8 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     let number = |pointer: &str| quality.pointer(pointer).unwrap().as_f64().unwrap();
     for part in [
         format!(
-            "20 images with --variance fixed_small, by the feature net {}: Fréchet distance {:.2} ({:.2} times that of real \
-             test images), precision {:.3}, recall {:.3}, class accuracy {:.1} % (real test images: {:.1} %).",
+            "20 images with --variance fixed_small, measured with the feature net {}: Fréchet distance {:.2} ({:.2} times the \
+             distance of real test images), precision {:.3}, recall {:.3}, class accuracy {:.1} % (real test images: {:.1} %).",
             &quality["features_sha256"].as_str().unwrap()[..12],
             number("/frechet/distance"),
             number("/frechet/ratio"),
@@ -75,9 +75,9 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
             100.0 * number("/class_accuracy"),
             100.0 * number("/real_accuracy"),
         ),
-        "10 images with --noise none, by ".to_owned(),
+        "10 images with --noise none, measured with ".to_owned(),
         "Variational bound of 4 test images with optimal variances: ".to_owned(),
-        " of 4 test images, with 2 noise samples each.".to_owned(),
+        " of 4 test images, with 2 noise samples for each image.".to_owned(),
         "runs/quick/results/\n".to_owned(),
     ] {
         assert!(summary.contains(&part), "{part} is not in:\n{summary}");
@@ -102,7 +102,7 @@ fn a_failing_command_leaves_the_old_results_and_passes_its_code_on() {
     let results = root.path().join("runs/quick/results");
     fs::create_dir_all(&results).unwrap();
     fs::write(results.join("metrics.json"), "old").unwrap();
-    // Found after the data were described.
+    // The error occurs after the phase "data".
     let error = reproduce(root.path(), &["--quick", "--resume"]).unwrap_err();
     let message = format!("{error:#}");
     assert!(message.starts_with("the phase \"train\" failed: `ddpm-cli train --preset quick "), "{message}");

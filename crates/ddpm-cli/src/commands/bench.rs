@@ -1,7 +1,7 @@
-//! `ddpm-cli bench`: how fast this machine trains and samples.
+//! `ddpm-cli bench`: the speed of training and sampling on this machine.
 //!
-//! Every kind of work is done once without being measured, so that threads run and memory is in use. Then all kinds
-//! take turns, so that a disturbance of the machine meets all of them.
+//! A first round is not counted: it starts the threads and allocates the memory. In every later round, each kind of
+//! work is timed once, so that a disturbance of the machine affects all kinds alike.
 
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,11 @@ use crate::{
     model, output,
 };
 
-/// A piece of work ends with the first step, or the first sample, after this time.
+/// A measurement ends with the first training step, or the first sampling run, after this time.
 const PIECE: Duration = Duration::from_millis(500);
-/// Images to train on, unless a batch is larger. Their pixels are noise: no speed depends on them.
+/// Number of images to train on, unless a batch is larger. Their pixels are noise; the speed does not depend on them.
 const IMAGES: usize = 10_000;
-/// The side of the square matrices of `--peak`.
+/// Rows and columns of the square matrices of `--peak`.
 const SIDE: usize = 2048;
 
 #[derive(Serialize)]
@@ -32,10 +32,10 @@ struct Report<'a> {
     device: String,
     threads: usize,
     parameters: usize,
-    /// Timesteps of a sample.
+    /// Number of sampling steps.
     steps: usize,
     rounds: usize,
-    /// The fastest product of two large matrices; `None` without `--peak`.
+    /// Speed of the product of two large matrices, the fastest of all rounds; `None` without `--peak`.
     peak_gflop_per_second: Option<f64>,
     results: Vec<Measured>,
 }
@@ -45,7 +45,7 @@ struct Measured {
     work: String,
     /// The median of the rounds.
     images_per_second: f64,
-    /// Floating-point operations of the matrix products.
+    /// Floating-point operations for one image, matrix products only.
     flop_per_image: usize,
     gflop_per_second: f64,
 }
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Bench, common: &Common) -> Result<()> {
     output::result(common, &report, &text(&report))
 }
 
-/// Repeats `work`, which returns a number of items, for the time of a piece.
+/// Repeats `work` for the time [`PIECE`] and returns items per second; `work` returns its number of items.
 fn per_second(device: &Device, mut work: impl FnMut() -> Result<usize>) -> Result<f64> {
     let (started, mut items) = (Instant::now(), 0);
     while started.elapsed() < PIECE {
@@ -96,7 +96,7 @@ fn per_second(device: &Device, mut work: impl FnMut() -> Result<usize>) -> Resul
     Ok(items as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Work that is ready to be done, and the images per second of each round so far.
+/// A kind of work, ready to run, and its images per second in each round so far.
 struct Job<'a> {
     name: Work,
     kind: Kind<'a>,
@@ -169,7 +169,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Images of noise in the size of a model, with its classes in turn.
+/// A data set of noise images with the size and the classes of a model.
 fn noise(config: &DenoiserConfig, count: usize) -> Result<Dataset> {
     let byte = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
     let pixels = (0..count * config.pixels()).map(byte).collect();
@@ -183,7 +183,7 @@ fn noise(config: &DenoiserConfig, count: usize) -> Result<Dataset> {
 fn text(report: &Report<'_>) -> String {
     let Report { model, device, threads, parameters, steps, rounds, .. } = report;
     let mut text = format!(
-        "{model}: {parameters} parameters, {steps} steps a sample; {device}, {threads} threads, medians of {rounds} rounds\n\
+        "{model}: {parameters} parameters, {steps} sampling steps; {device}, {threads} threads, medians of {rounds} rounds\n\
          {:14} {:>10} {:>12} {:>9}",
         "", "images/s", "MFLOP/image", "GFLOP/s"
     );

@@ -1,4 +1,4 @@
-//! `ddpm-cli classify`.
+//! `ddpm-cli classify`: classifies test images with the diffusion model.
 
 use std::fmt::Write;
 
@@ -46,7 +46,7 @@ fn weighting(options: &Classify) -> String {
     options.weighting.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// The result as Markdown, with the command that makes it again.
+/// The result as Markdown, with the command that reproduces it.
 fn table(options: &Classify, common: &Common, images: usize, results: &[Classification]) -> Result<String> {
     let (model, data, seed, weighting) = (&options.model, &options.data, common.seed, weighting(options));
     let mut text = format!(

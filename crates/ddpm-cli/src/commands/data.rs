@@ -1,4 +1,4 @@
-//! `ddpm-cli data`.
+//! `ddpm-cli data`: describes a data set.
 
 use anyhow::Result;
 use ddpm_data::{Dataset, HubConfig};
@@ -11,7 +11,7 @@ use crate::{
     picture::{self, Column},
 };
 
-/// Images of each class in a picture.
+/// Number of images of each class in the picture.
 const SHOWN: usize = 5;
 
 pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
-/// The first images of each class, or the first images of an unlabelled set.
+/// A PNG of the first images of each class, or of the first images if the data set has no labels.
 fn picture(data: &Dataset) -> Result<Vec<u8>> {
     let (rows, cols) = (data.rows(), data.cols());
     let scale = picture::tile_scale(rows, cols, picture::PNG_TILE_SIDE);

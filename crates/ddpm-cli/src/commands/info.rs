@@ -1,4 +1,4 @@
-//! `ddpm-cli info`.
+//! `ddpm-cli info`: describes a model and this build.
 
 use anyhow::Result;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::{
     model, output,
 };
 
-/// The optional parts of this build.
+/// The optional features, and whether this build has them.
 const FEATURES: [(&str, bool); 6] = [
     ("hub", cfg!(feature = "hub")),
     ("cuda", cfg!(feature = "cuda")),
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
          model         {name}\n\
          parameters    {parameters}\n\
          images        {rows}×{cols}, {classes} classes\n\
-         network       {network:?}, raw output {output:?}\n\
+         network       {network:?}, parameterization {output:?}\n\
          schedule      {steps} steps, β {first} to {last}, prediction {prediction:?}",
         version = env!("CARGO_PKG_VERSION"),
         features = if features.is_empty() { "none".to_owned() } else { features.join(", ") },

@@ -1,4 +1,4 @@
-//! The images to sample, and the sampling of them part after part.
+//! The list of images to sample, and sampling in parts of limited size.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::{
     picture::{self, Column},
 };
 
-/// Images of a part. Only one part at a time is in memory, so that memory does not grow with the job.
+/// Number of images in a part. Only one part at a time is in memory, so the memory does not grow with the job.
 const PART: usize = 500;
 
-/// Images of a job at most, over all its shards: a slip of the finger is not to fill a disk, or memory where
-/// the pixels of all images are needed at once.
+/// Maximum number of images in a job, over all its shards. It prevents a mistyped number from filling the disk, or the
+/// memory where all pixels are needed at once.
 const LIMIT: usize = 20_000_000;
 
-/// Which images to sample. No list of them: image `i` is of class `classes[i / run]`, round and round.
+/// The images to sample. Image `i` has the class `classes[(i / run) % classes.len()]`, so no list of images is stored.
 pub(crate) struct Job {
     pub(crate) config: SampleConfig,
     images: Range<usize>,
@@ -36,8 +36,10 @@ pub(crate) struct Part {
 }
 
 impl Job {
-    /// `per_class` images of each class, class by class. A model without classes gets as many images as if
-    /// it had ten. None and too many are an error.
+    /// `per_class` images of each class, in order of the classes. A model without classes gets `10 * per_class` images.
+    ///
+    /// # Errors
+    /// The job has no images, or more than 20 million.
     pub(crate) fn per_class(
         config: SampleConfig,
         denoiser: &Denoiser,
@@ -48,7 +50,10 @@ impl Job {
         Self::new(config, classes, per_class, classes.len().saturating_mul(per_class))
     }
 
-    /// `number` images, going round the classes. None and too many are an error.
+    /// `number` images, with alternating classes.
+    ///
+    /// # Errors
+    /// The job has no images, or more than 20 million.
     pub(crate) fn in_turn(
         config: SampleConfig,
         denoiser: &Denoiser,
@@ -60,17 +65,20 @@ impl Job {
     }
 
     fn new(config: SampleConfig, classes: &[u32], run: usize, count: usize) -> Result<Self> {
-        ensure!(count > 0, "no images were asked for; see --per-class, -n and --classes");
-        ensure!(count <= LIMIT, "{count} images are too many, expected {LIMIT} at most");
+        ensure!(count > 0, "the job has no images; see --per-class, -n and --classes");
+        ensure!(count <= LIMIT, "{count} images are too many, expected at most {LIMIT}");
         Ok(Self { config, images: 0..count, classes: classes.to_vec(), run })
     }
 
-    /// A part of the job that another process can do. None is an error.
+    /// One of several equal parts of the job, which can run in separate processes.
+    ///
+    /// # Errors
+    /// The part has no images.
     pub(crate) fn shard(self, shard: Shard) -> Result<Self> {
         let images = shard.range(self.len());
         ensure!(
             !images.is_empty(),
-            "this part has no images: --shard asks for more parts than there are images"
+            "this part has no images: --shard has more parts than the job has images"
         );
         Ok(Self { images, ..self })
     }
@@ -80,20 +88,20 @@ impl Job {
         self.images.len()
     }
 
-    /// All images at once, for jobs that are known to be small.
-    pub(crate) fn whole(&self) -> Part {
+    /// All images in one part, for jobs that are known to be small.
+    pub(crate) fn all(&self) -> Part {
         self.part(self.images.clone())
     }
 
-    /// The classes as they are stored in files.
+    /// The class of each image as a byte, as files store it.
     pub(crate) fn byte_labels(&self) -> Result<impl Iterator<Item = u8>> {
-        let byte = |&class: &u32| u8::try_from(class).context("a class above 255 fits in no byte");
+        let byte = |&class: &u32| u8::try_from(class).context("a class above 255 does not fit in a byte");
         let classes = self.classes.iter().map(byte).collect::<Result<Vec<_>>>()?;
         let run = self.run;
         Ok(self.images.clone().map(move |image| class_of(image, &classes, run)))
     }
 
-    /// Samples part after part and hands on the grey levels of each, n × pixels.
+    /// Samples one part after the other. Calls `finished` with the grey levels of each part, n × pixels.
     pub(crate) fn sample(
         &self,
         denoiser: &Denoiser,
@@ -109,7 +117,7 @@ impl Job {
         Ok(())
     }
 
-    /// Samples all images: N × pixels grey levels, which must fit in memory.
+    /// Samples all images and returns their grey levels, N × pixels, which must fit in memory.
     pub(crate) fn pixels(&self, denoiser: &Denoiser, bar: &ProgressBar) -> Result<Vec<u8>> {
         let mut pixels = Vec::with_capacity(self.len() * denoiser.config().pixels());
         self.sample(denoiser, bar, |part| {
@@ -119,7 +127,7 @@ impl Job {
         Ok(pixels)
     }
 
-    /// A progress bar for sampling.
+    /// A progress bar that counts the sampled images.
     pub(crate) fn bar(&self, common: &Common) -> Result<ProgressBar> {
         output::progress(common, self.len() as u64, "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left")
     }
@@ -149,7 +157,7 @@ impl Job {
             return picture::plain_grid(&tiles, rows, cols, scale);
         }
         let mut columns: Vec<Column<'_>> = Vec::new();
-        for (tile, label) in tiles.into_iter().zip(self.whole().labels.iter().map(u32::to_string)) {
+        for (tile, label) in tiles.into_iter().zip(self.all().labels.iter().map(u32::to_string)) {
             match columns.iter_mut().find(|column| column.label == label) {
                 Some(column) => column.tiles.push(tile),
                 None => columns.push(Column { label, tiles: vec![tile] }),
@@ -159,18 +167,18 @@ impl Job {
     }
 }
 
-/// The class of an image where `run` images of a class follow each other.
+/// The class of an image, where `run` consecutive images have the same class and the classes repeat in order.
 fn class_of<T: Copy>(image: usize, classes: &[T], run: usize) -> T {
     classes[image.div_euclid(run) % classes.len()]
 }
 
-/// Images on the scale [−1, 1] as grey levels.
+/// The grey levels, 0 to 255, of images with values in [−1, 1].
 pub(crate) fn grey_levels(images: &candle_core::Tensor) -> candle_core::Result<Vec<u8>> {
     Ok(images.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_pixel).collect())
 }
 
 impl Sampling {
-    /// The configuration of sampling from a model.
+    /// The sampling configuration for a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let steps = match (self.steps, &self.timesteps) {
             (Some(steps), _) => TimestepSelection::Spaced(steps),
@@ -188,7 +196,7 @@ impl Sampling {
         Ok(options.config(seed, denoiser)?)
     }
 
-    /// The variance of the steps, if an option names it.
+    /// The reverse-step variance; `None` if neither --variance nor --noise is given.
     pub(crate) fn variance(&self) -> Option<ReverseVariance> {
         match (&self.variance, self.noise) {
             (Some(Variance(variance)), _) => Some(variance.clone()),
@@ -197,12 +205,12 @@ impl Sampling {
         }
     }
 
-    /// The classes of --classes, or all of the model.
+    /// The classes of --classes, or all classes of the model.
     pub(crate) fn classes(&self, denoiser: &Denoiser) -> Result<Vec<u32>> {
         let count = denoiser.config().num_classes;
         let Some(list) = &self.classes else { return Ok((0..).take(count).collect()) };
         ensure!(count > 0, "--classes needs a class-conditional model, and this one has no classes");
-        // The model would take its null class, too.
+        // The index `count` is the model's null class; it must be refused here.
         match list.0.iter().find(|&&class| class as usize >= count) {
             Some(class) => bail!("class {class}, but the model has classes 0 to {}", count - 1),
             None => Ok(list.0.clone()),
@@ -233,7 +241,7 @@ mod tests {
             for shards in [1, 3] {
                 let (mut images, mut labels, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
                 for shard in (1..=shards).map(|i| format!("{i}/{shards}").parse().unwrap()) {
-                    // One image in three parts: two are empty, which is an error.
+                    // With one image and three parts, two parts are empty, which is an error.
                     let Ok(job) = job(&[7, 3], run, count).unwrap().shard(shard) else { continue };
                     bytes.extend(job.byte_labels().unwrap().map(u32::from));
                     for part in job.parts() {

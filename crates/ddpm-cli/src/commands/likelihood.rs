@@ -1,4 +1,4 @@
-//! `ddpm-cli likelihood`.
+//! `ddpm-cli likelihood`: the variational bound of test images.
 
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Likelihood, common: &Common) -> Result<()> {
     output::result(common, &json, &(head(options, common) + &table(&report)?))
 }
 
-/// What the results belong to, and how to make them again.
+/// The command that reproduces the results, and the version of the program.
 fn head(options: &Likelihood, common: &Common) -> String {
     let Likelihood { model, data, num_images } = options;
     let (version, seed) = (env!("CARGO_PKG_VERSION"), common.seed);
@@ -49,7 +49,7 @@ fn table(report: &LikelihoodReport) -> Result<String> {
         format!("| {name} | {} |", cells.join(" | "))
     };
     let mut text = format!(
-        "Bits per dimension, mean of {} test images ± 95 % interval, by variance of the reverse steps\n\n",
+        "Bits per dimension, mean of {} test images ± 95 % interval, by reverse-step variance\n\n",
         report.images
     );
     writeln!(text, "| term | fixed_small | fixed_large | optimal |")?;
@@ -68,7 +68,7 @@ fn table(report: &LikelihoodReport) -> Result<String> {
     }
     let variances = output::list(report.optimal_variances.iter().map(|variance| format!("{variance:.3e}")));
     writeln!(text, "\nThe optimal variances, for `sample --variance`\n\n```text\n{variances}\n```")?;
-    writeln!(text, "\nThe best timesteps by the bound of training images, with optimal variances\n")?;
+    writeln!(text, "\nThe timesteps with the lowest bound on training images, with optimal variances\n")?;
     writeln!(text, "| steps | bound | timesteps, for `sample --timesteps` |")?;
     writeln!(text, "| --- | --- | --- |")?;
     for best in &report.best_timesteps {

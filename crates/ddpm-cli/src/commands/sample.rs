@@ -1,4 +1,4 @@
-//! `ddpm-cli sample`.
+//! `ddpm-cli sample`: generates images and writes them to files.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use crate::{
     model, output, picture,
 };
 
-/// Images beyond which no picture is tried; `idx` and `safetensors` take any number.
+/// Maximum number of images in a PNG or GIF; `idx` and `safetensors` have no such limit.
 const PICTURE_LIMIT: usize = 10_000;
 
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
@@ -58,7 +58,7 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     }
 }
 
-/// The grid of images with a label above each class.
+/// Writes a grid of the images with a label above each class.
 fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
     let pixels = job.pixels(denoiser, &job.bar(common)?)?;
@@ -66,12 +66,12 @@ fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<At
     written(out, &picture::encode_png(&picture)?)
 }
 
-/// The grid as it starts, as pure noise, and after each step.
+/// Writes an animation of the grid: the initial noise, then the images after each step.
 fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
-    let Part { images, labels } = job.whole();
+    let Part { images, labels } = job.all();
     let mut states = vec![grey_levels(&denoiser.start(&job.config, &images)?)?];
     denoiser.sample(&job.config, &images, &labels, |step| {
         states.push(grey_levels(step.x_t)?);
@@ -88,15 +88,15 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     written(out, &picture::encode_gif(&frames, &delays)?)
 }
 
-/// A file that was in memory as a whole.
+/// A complete file with these bytes, ready to be committed.
 fn written(out: &Path, bytes: &[u8]) -> Result<AtomicFile> {
     let mut file = AtomicFile::create(out)?;
     file.append(bytes)?;
     Ok(file)
 }
 
-/// Two files, images and labels; both are open before anything is sampled, and each part is written as soon
-/// as it is there.
+/// Writes two files, images and labels. Both are opened before sampling starts, and each part of the images is
+/// written as soon as it is sampled.
 fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
     let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
@@ -113,8 +113,8 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Ve
     Ok([images].into_iter().chain(labels).collect())
 }
 
-/// One file with the tensors `images`, u8 N × rows × cols, and `labels`, u8 N. The library would want all
-/// pixels at once, so only the header is of its making.
+/// Writes one file with the tensors `images`, u8 of shape [N, rows, cols], and `labels`, u8 of shape [N]. The
+/// safetensors library needs all tensors in memory, so it is used only for the header.
 fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     let (count, config) = (job.len(), denoiser.config());
     let end = count * config.pixels();
@@ -142,7 +142,7 @@ fn write_labels(file: &mut AtomicFile, labels: impl Iterator<Item = u8>) -> Resu
     Ok(())
 }
 
-/// Fails before anything is sampled if the picture would be too large: draws it with blank tiles.
+/// Fails before sampling starts if the picture would be too large: draws it with blank tiles.
 fn ensure_picture(job: &Job, denoiser: &Denoiser, tile_side: usize) -> Result<()> {
     let count = job.len();
     let advice = || format!("{count} images do not fit in a picture; use --format idx or safetensors");

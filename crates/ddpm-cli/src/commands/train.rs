@@ -1,4 +1,4 @@
-//! `ddpm-cli train`.
+//! `ddpm-cli train`: trains a model and writes its folder.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     };
     let (previews, folder) = (options.out_dir.join("previews"), options.out_dir.join("model"));
     if start != Start::Overwrite {
-        // Rather now than after hours of training.
+        // Fails before training rather than after it.
         check_writable(&folder)?;
     }
     let title = format!("Training on {}", splits.name());
@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
             Event::Resumed { step, damaged } => {
                 output::verbose(common, &format!("resumed after step {step}"));
                 if damaged > 0 {
-                    output::warning(&format!("{damaged} newer checkpoints are damaged and were passed over"));
+                    output::warning(&format!("{damaged} newer checkpoints are damaged and were skipped"));
                 }
             }
             Event::Step { step, total, loss } => {
                 if !seen_first_step {
-                    // A resumed run starts its clock here, not at zero images.
+                    // The speed of a resumed run is counted from its first step, not from image 0.
                     bar.set_length(total * images_per_step);
                     bar.set_position((step - 1) * images_per_step);
                     bar.reset_eta();
@@ -69,17 +69,19 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     })
     .map_err(with_advice)?;
     bar.finish_and_clear();
-    // Also for a finished run that was resumed and had no epoch left.
+    // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
     loss_plot::write(&options.out_dir, &title)?;
     write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
     finish(options, common, &config, &outcome, &folder)
 }
 
-/// Names the flags that help.
+/// Adds the command-line options that resolve the error.
 fn with_advice(error: Error) -> anyhow::Error {
     let advice = match error {
-        Error::Occupied { .. } => "give --resume to go on, --overwrite to begin again, or another --out-dir",
-        Error::NoCheckpoint { .. } => "begin without --resume, with --overwrite if there is a run",
+        Error::Occupied { .. } => {
+            "pass --resume to continue it, --overwrite to replace it, or another --out-dir"
+        }
+        Error::NoCheckpoint { .. } => "run without --resume, or with --overwrite if the folder holds a run",
         _ => return error.into(),
     };
     anyhow::anyhow!("{error}; {advice}")
@@ -98,7 +100,7 @@ fn configure(options: &Train, common: &Common, splits: &Splits) -> Result<TrainC
         NetworkName::Mlp => DenoiserConfig::mlp(rows, cols, classes),
         NetworkName::Plain => DenoiserConfig::plain(rows, cols, classes),
     });
-    // The parameterization and the loss stay the preset's.
+    // --network keeps the parameterization and the loss of the preset.
     if let Some(DenoiserConfig { network, .. }) = architecture {
         config.denoiser.network = network;
     }
@@ -107,20 +109,22 @@ fn configure(options: &Train, common: &Common, splits: &Splits) -> Result<TrainC
     options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))
 }
 
-/// The configuration with one number or name in it changed, as `NAME=VALUE` says.
+/// The configuration with one field changed by `NAME=VALUE`.
 fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
     let (name, value) =
         assignment.split_once('=').with_context(|| format!("--set {assignment}, expected NAME=VALUE"))?;
     let mut json = serde_json::to_value(config)?;
     let place = json.pointer_mut(&format!("/{}", name.replace('.', "/"))).with_context(|| {
-        format!("--set {assignment}: there is no option `{name}`, expected one of the configuration's")
+        format!(
+            "--set {assignment}: there is no option `{name}`, expected a field of the training configuration"
+        )
     })?;
-    // What is not JSON is a name.
+    // A value that is not JSON is a string, such as the name of a loss.
     *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     serde_json::from_value(json).with_context(|| format!("--set {assignment}"))
 }
 
-/// Five images of each class, the same noise after each epoch.
+/// A PNG of five generated images of each class. Every epoch uses the same noise, so that previews are comparable.
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
     let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5)?;
@@ -130,8 +134,8 @@ fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
 
 fn report(common: &Common, bar: &ProgressBar, record: &Record) {
     let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record else { return };
-    let held_out = test_loss.map_or(String::new(), |loss| format!(", held-out {loss:.5}"));
-    let line = format!("epoch {epoch}: loss {train_loss:.5}{held_out} after {seconds:.0} s");
+    let test = test_loss.map_or(String::new(), |loss| format!(", test loss {loss:.5}"));
+    let line = format!("epoch {epoch}: loss {train_loss:.5}{test} after {seconds:.0} s");
     if !common.quiet && !bar.is_hidden() {
         bar.println(line);
     } else {
@@ -140,17 +144,17 @@ fn report(common: &Common, bar: &ProgressBar, record: &Record) {
 }
 
 fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
-    let loss = |loss: Option<f64>| loss.map_or("none".to_owned(), |loss| format!("{loss:.5}"));
+    let loss = |loss: Option<f64>| loss.map_or("not measured".to_owned(), |loss| format!("{loss:.5}"));
     format!(
         "# Denoising diffusion model of {name}\n\n\
-         {kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained by DDPM (Ho et al. 2020) with {steps} steps.\n\n\
+         {kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) with {steps} timesteps.\n\n\
          | | |\n| --- | --- |\n\
          | training images | {images} of {name} |\n\
          | seed | {seed} |\n\
          | epochs, batch size, learning rate | {epochs}, {batch}, {rate} |\n\
-         | loss space | {space:?} |\n\
-         | training loss, held-out loss | {train}, {test} |\n\n\
-         Weights are the moving average of training. Sample with `ddpm-cli sample --model DIR`.\n",
+         | loss | {space:?} |\n\
+         | training loss, test loss | {train}, {test} |\n\n\
+         The weights are the exponential moving average over training. Sample with `ddpm-cli sample --model DIR`.\n",
         name = splits.name(),
         parameters = config.denoiser.parameter_count(),
         rows = config.denoiser.rows,

@@ -1,4 +1,4 @@
-//! `ddpm-cli train-features`.
+//! `ddpm-cli train-features`: trains a feature net.
 
 use anyhow::Result;
 use ddpm_data::HubConfig;
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let splits = options.data.load(&HubConfig::from_env())?;
-    // Rather now than after training.
+    // Fails before training rather than after it.
     FeatureNet::check_writable(&options.out_dir)?;
     let mut training = FeatureTraining::recipe(common.seed);
     training.epochs = options.epochs.unwrap_or(training.epochs);
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
-/// The accuracy of each answer that occurs.
+/// The accuracy for each output class (or flip) that occurs in the images.
 fn named(net: &FeatureNet, accuracy: &ClassAccuracy) -> Vec<(String, f64)> {
     let name = |answer: usize| match net.num_classes() {
         Some(_) => format!("class {answer}"),
@@ -84,9 +84,10 @@ fn card(net: &FeatureNet, data: &str, split: &str, accuracy: &ClassAccuracy, com
     };
     let mut card = format!(
         "# Feature net of {data}\n\n\
-         A small convolutional network of {rows}×{cols} images, trained on the training images of {data} to tell \
-         {task} apart, and then frozen. Its {features} features and its predicted classes are the basis of the metrics \
-         of `ddpm-cli eval`; metrics can be compared only if the digest is the same.\n\n\
+         A small convolutional network for images of {rows}×{cols} pixels. It was trained on the training images of \
+         {data} to distinguish {task}, and its weights are now fixed. `ddpm-cli eval` computes its metrics from the \
+         {features} features and the predicted classes of this net. Metrics are comparable only if the digest is the \
+         same.\n\n\
          | | |\n| --- | --- |\n\
          | SHA-256 of `features.safetensors` | `{digest}` |\n\
          | accuracy on the {split} images | {overall:.4} |\n",
@@ -99,5 +100,5 @@ fn card(net: &FeatureNet, data: &str, split: &str, accuracy: &ClassAccuracy, com
     for (answer, accuracy) in named(net, accuracy) {
         card += &format!("| {answer} | {accuracy:.4} |\n");
     }
-    card + &format!("\nMade by `{command}`.\n")
+    card + &format!("\nCreated by `{command}`.\n")
 }

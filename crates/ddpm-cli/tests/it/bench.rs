@@ -1,4 +1,4 @@
-//! `bench`: what it reports; no times.
+//! `bench`: the fields of its report, without absolute speeds.
 
 use serde_json::Value;
 

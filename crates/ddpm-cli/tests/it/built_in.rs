@@ -1,11 +1,11 @@
-//! The model that is part of the program.
+//! The built-in model.
 
 use tempfile::tempdir;
 
 use crate::{json, names, run, stdout};
 
 #[test]
-fn sample_without_options_draws_five_images_of_each_digit() {
+fn sample_without_options_generates_five_images_of_each_digit() {
     let folder = tempdir().unwrap();
     let result = json(folder.path(), &["sample"]);
     assert_eq!(names(folder.path()), ["samples.png"]);
@@ -27,9 +27,9 @@ fn info_describes_it() {
     assert!(text.contains("28×28, 10 classes"), "{text}");
 }
 
-/// By the feature net that is part of the program, too.
+/// Measured with the built-in feature net.
 #[test]
-fn its_images_are_of_the_class_that_was_asked_for() {
+fn its_images_are_of_the_requested_class() {
     let folder = tempdir().unwrap();
     let result = json(folder.path(), &["eval", "--num-images", "100", "--metrics", "accuracy"]);
     let accuracy = |key: &str| result[key].as_f64().unwrap();

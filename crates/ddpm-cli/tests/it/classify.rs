@@ -1,4 +1,4 @@
-//! `classify`.
+//! `classify`: its report, and the input that it refuses.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn the_classifier_has_the_documented_keys_and_its_noise_samples_are_nested() {
         assert!((mean - accuracy(result)).abs() < 1e-12, "classes of the same size: {result}");
         assert!(accuracy(result) > 0.9, "bars at three heights are told apart: {result}");
     }
-    // Fewer noise samples are the first of more, on any number of threads.
+    // 20 noise samples are the first 20 of 50, on any number of threads.
     let fewer = json(folder.path(), &[&CLASSIFY[..6], &["20", "--threads", "1"]].concat());
     assert_eq!(fewer["results"].as_array().unwrap()[..], results[..1]);
 
@@ -43,7 +43,7 @@ fn the_classifier_has_the_documented_keys_and_its_noise_samples_are_nested() {
     }
 }
 
-/// By images that it has never seen and was not trained to classify.
+/// The test images are not in its training set, and it was not trained to classify.
 #[test]
 fn the_built_in_model_knows_digits_and_the_weight_matters() {
     let folder = tempdir().unwrap();

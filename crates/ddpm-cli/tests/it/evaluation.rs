@@ -1,4 +1,4 @@
-//! `eval`: figures of generated images beside those of real ones.
+//! `eval`: metrics of generated images beside those of real ones. `likelihood`: its terms.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ const EVAL: [&str; 9] =
     ["eval", "--model", "model", "--data", "data", "--features", "net", "--num-images", "18"];
 
 #[test]
-fn eval_has_the_documented_keys_and_each_figure_its_floor() {
+fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
     let folder = with_model();
     let result = json(folder.path(), &EVAL);
     let expected = [
@@ -52,7 +52,7 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
     assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
     assert_eq!(result["feature_net"], format!("the feature net {}", &digest[..12]));
-    let figures = [
+    let values = [
         ("frechet", "distance"),
         ("kernel", "mean"),
         ("manifold", "precision"),
@@ -60,9 +60,9 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
         ("diversity", "overall"),
         ("memorisation", "distance"),
     ];
-    for (metric, figure) in figures {
+    for (metric, value) in values {
         let metric = &result[metric];
-        assert!(!metric[figure].is_null() && !metric["floor"][figure].is_null(), "{metric}");
+        assert!(!metric[value].is_null() && !metric["floor"][value].is_null(), "{metric}");
     }
     assert!(result["frechet"]["ratio"].as_f64().unwrap() > 1.0);
     assert_eq!(result["class_accuracy"], result["accuracy"]["overall"]);
@@ -74,9 +74,10 @@ fn eval_has_the_documented_keys_and_each_figure_its_floor() {
     assert!(["frechet", "manifold", "diversity", "memorisation"].iter().all(|metric| two[metric].is_null()));
 }
 
-/// The nearest training image of each generated one, found anew, and the picture of those that are nearest.
+/// This test computes the nearest training image of each generated image again, and checks the picture of the closest
+/// pairs.
 #[test]
-fn eval_judges_the_images_that_sample_draws_and_shows_the_closest_pairs() {
+fn eval_measures_the_images_of_sample_and_shows_the_closest_pairs() {
     let folder = with_model();
     let result = json(folder.path(), &[&EVAL[..], &["-o", "out/pictures"]].concat());
     run(folder.path(), &["sample", "--model", "model", "-n", "18", "--format", "idx", "-o", "drawn"]);
@@ -115,12 +116,12 @@ fn eval_judges_the_images_that_sample_draws_and_shows_the_closest_pairs() {
     for text in ["Class accuracy", "real test images", "training images", "generated, class 2"] {
         assert!(plot.contains(text), "{text}");
     }
-    // Each image is a point, and the legend has one for each class and one for training images.
+    // Each image is a point. The legend has one point for each class and one for training images.
     assert_eq!(plot.matches("<circle").count(), TRAIN + 18 + CLASSES + 1);
 }
 
 #[test]
-fn a_class_without_images_has_no_figures() {
+fn a_class_without_images_has_no_metrics() {
     let folder = with_model();
     let result = json(folder.path(), &[&EVAL[..], &["--classes", "0,2"]].concat());
     assert_eq!((&result["samples"], &result["train_images"]), (&18.into(), &64.into()));
@@ -188,7 +189,7 @@ fn without_classes_the_rest_is_measured() {
 fn other_data_than_mnist_needs_a_feature_net_of_its_own() {
     let folder = with_model();
     let error = fail(folder.path(), 1, &["eval", "--model", "model", "--data", "data"]);
-    assert!(error.contains("`ddpm-cli features --data data -o features`"), "{error}");
+    assert!(error.contains("`ddpm-cli train-features --data data -o features`"), "{error}");
     let (labelled, unlabelled) = (with_model(), with_unlabelled_model());
     let net = unlabelled.path().join("net").display().to_string();
     let args = [&EVAL[..5], &["--features", &net, "--num-images", "18"]].concat();
@@ -212,10 +213,10 @@ fn data_that_does_not_fit_the_model_is_refused_with_both_descriptions() {
 
 const LIKELIHOOD: [&str; 5] = ["likelihood", "--model", "model", "--data", "data"];
 
-/// The bound is a sum of its terms, the optimal variances give the smallest KL terms, and any list of the best
-/// timesteps is one that `sample` takes.
+/// The bound is the sum of its terms, the optimal variances give the smallest KL terms, and `sample` accepts every list
+/// of best timesteps.
 #[test]
-fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled() {
+fn the_likelihood_is_a_sum_of_terms_and_sample_accepts_its_timesteps_and_variances() {
     let folder = with_model();
     let result = json(folder.path(), &LIKELIHOOD);
     let expected = [
@@ -253,7 +254,7 @@ fn the_likelihood_is_a_sum_of_terms_and_its_steps_and_variances_can_be_sampled()
     assert_eq!(variances.len(), 20);
     let variances = variances.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
     run(folder.path(), &["sample", "--model", "model", "--variance", &variances, "-n", "2"]);
-    // The same images again, whatever the number of threads.
+    // The result does not depend on the number of threads.
     let one = json(folder.path(), &[&LIKELIHOOD[..], &["--threads", "1"]].concat());
     assert_eq!(one, result);
     let text = stdout(&run(folder.path(), &LIKELIHOOD));

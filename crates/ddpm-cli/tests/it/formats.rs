@@ -1,4 +1,4 @@
-//! Every format that `sample` writes can be read, and holds what it should.
+//! Every format that `sample` writes can be read and has the expected content.
 
 use std::{fs, io::Cursor, path::Path};
 
@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors, serialize};
 
 use crate::{CLASSES, SIDE, json, names, run, with_model};
 
-/// Pixels of a tile: 8 times 11, the factor that comes closest to 84.
+/// Side of a tile in pixels: 8 times 11, the factor that comes closest to 84.
 const TILE: u32 = 88;
 
 fn grey(path: &Path) -> GrayImage {
@@ -17,7 +17,7 @@ fn grey(path: &Path) -> GrayImage {
     picture.into_luma8()
 }
 
-/// The 24 lines above a column, where its label stands.
+/// The 24 lines above a column, which hold its label.
 fn label_of(picture: &GrayImage, column: u32) -> Vec<u8> {
     let strip = image::imageops::crop_imm(picture, 12 + column * (TILE + 4), 12, TILE, 24);
     strip.to_image().into_raw()
@@ -38,7 +38,7 @@ fn a_png_is_a_grid_with_a_label_above_each_class() {
 }
 
 #[test]
-fn a_png_has_a_column_for_each_class_asked_for() {
+fn a_png_has_a_column_for_each_requested_class() {
     let folder = with_model();
     let all = ["sample", "--model", "model", "--per-class", "1", "-o", "all.png"];
     run(folder.path(), &all);
@@ -61,7 +61,7 @@ fn idx_files_hold_all_images_and_their_classes() {
     let images = read_images(&folder.path().join("out/train-images-idx3-ubyte")).unwrap();
     assert_eq!((images.count(), images.rows(), images.cols()), (7, SIDE, SIDE));
     let labels = read_labels(&folder.path().join("out/train-labels-idx1-ubyte")).unwrap();
-    assert_eq!(labels.values, [0, 1, 2, 0, 1, 2, 0], "-n goes round the classes");
+    assert_eq!(labels.values, [0, 1, 2, 0, 1, 2, 0], "with -n, the classes alternate");
 }
 
 #[test]
@@ -91,8 +91,11 @@ fn safetensors_hold_the_images_and_classes_of_the_idx_files() {
     assert_eq!((labels.dtype(), labels.shape()), (Dtype::U8, [6].as_slice()));
     let idx = read_images(&folder.path().join("all-images-idx3-ubyte")).unwrap();
     assert_eq!(images.data(), idx.pixels());
-    assert_eq!(labels.data(), [0, 0, 1, 1, 2, 2], "--per-class goes class by class");
-    assert!(bytes == serialize([("images", images), ("labels", labels)], None).unwrap(), "as the library");
+    assert_eq!(labels.data(), [0, 0, 1, 1, 2, 2], "with --per-class, the classes follow each other");
+    assert!(
+        bytes == serialize([("images", images), ("labels", labels)], None).unwrap(),
+        "the same bytes as the library writes"
+    );
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn a_gif_shows_every_step_and_ends_with_the_images() {
     assert!((20..=21).contains(&frames.len()), "{} frames of 20 steps", frames.len());
     let last = image::DynamicImage::from(frames.last().unwrap().buffer().clone()).into_luma8();
     let png = grey(&folder.path().join("end.png"));
-    // The same first image, at 7 and at 11 pixels a pixel, in 16 levels and in 256.
+    // The same first image, enlarged 7 and 11 times, in 16 and in 256 grey levels.
     for (x, y) in (0..8).flat_map(|x| (0..8).map(move |y| (x, y))) {
         let small = last.get_pixel(12 + 7 * x, 12 + 28 + 7 * y).0[0];
         let large = png.get_pixel(12 + 11 * x, 12 + 28 + 11 * y).0[0];
@@ -133,12 +136,12 @@ fn without_an_output_name_the_file_is_called_samples() {
 }
 
 #[test]
-fn the_data_command_draws_images_of_each_class() {
+fn the_data_command_writes_a_picture_of_each_class() {
     let folder = with_model();
     run(folder.path(), &["data", "--data", "data", "-o", "data.png"]);
     let picture = grey(&folder.path().join("data.png"));
     assert_eq!(picture.dimensions(), (24 + 3 * TILE + 2 * 4, 24 + 28 + 5 * TILE + 4 * 4));
-    // The bar of class 1 lies in the middle of the second column, and not in the first.
+    // The bar of class 1 is in the middle of the second column, and not in the first.
     let middle = |column: u32| picture.get_pixel(12 + column * (TILE + 4) + 44, 12 + 28 + 44).0[0];
     assert!(middle(1) >= 220 && middle(0) < 32);
 }

@@ -1,4 +1,4 @@
-//! `--help`, and who speaks on which stream.
+//! `--help`, and which output goes to which stream.
 
 use tempfile::tempdir;
 
@@ -119,7 +119,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
     assert_eq!(version.trim(), format!("ddpm-cli {}", env!("CARGO_PKG_VERSION")));
 }
 
-/// The commands on a model and a data set that are there.
+/// Commands on an existing model and an existing data set.
 const COMMANDS: [&[&str]; 6] = [
     &["sample", "--model", "model", "-n", "2"],
     &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out-dir", "run", "--overwrite"],
@@ -130,7 +130,7 @@ const COMMANDS: [&[&str]; 6] = [
 ];
 
 #[test]
-fn quiet_commands_say_nothing() {
+fn quiet_commands_print_nothing() {
     let folder = with_model();
     for command in COMMANDS {
         let assert = run(folder.path(), &[command, &["-q"]].concat());
@@ -140,7 +140,7 @@ fn quiet_commands_say_nothing() {
 }
 
 #[test]
-fn commands_speak_on_standard_output_and_not_on_standard_error() {
+fn commands_print_on_standard_output_and_not_on_standard_error() {
     let folder = with_model();
     for command in COMMANDS {
         let assert = run(folder.path(), command);
@@ -149,7 +149,7 @@ fn commands_speak_on_standard_output_and_not_on_standard_error() {
     }
 }
 
-/// `json` checks that there is one line, and that it is an object.
+/// The helper `json` checks that the output is one line and one object.
 #[test]
 fn json_is_one_object_on_standard_output_whether_quiet_or_verbose() {
     let folder = with_model();
@@ -161,7 +161,7 @@ fn json_is_one_object_on_standard_output_whether_quiet_or_verbose() {
 }
 
 #[test]
-fn verbose_commands_say_more_on_standard_error() {
+fn verbose_commands_print_more_on_standard_error() {
     let folder = with_model();
     for command in &COMMANDS[..2] {
         let assert = run(folder.path(), &[command, &["-v"][..]].concat());
@@ -183,7 +183,7 @@ fn common_options_may_stand_before_the_command() {
     assert!(before != file(&sample));
 }
 
-/// A reader such as `head` may go away before the result comes.
+/// A reader such as `head` may close the pipe before the result is written.
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_is_a_failure_and_no_panic() {

@@ -1,4 +1,4 @@
-//! Integration tests of `ddpm-cli`: everything here runs the program.
+//! Integration tests of `ddpm-cli`: each test runs the program.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -34,7 +34,7 @@ const TRAIN: usize = 96;
 const TEST: usize = 24;
 const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
 
-/// The program in a folder, without what the surroundings may tell it and without a network.
+/// The program in a folder, without the environment variables that change its result and without a network.
 fn ddpm(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(cargo_bin!("ddpm-cli"));
     for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "HF_ENDPOINT", "HF_TOKEN"] {
@@ -50,8 +50,8 @@ fn run(folder: &Path, args: &[&str]) -> Assert {
     ddpm(folder, args).assert().success()
 }
 
-/// Runs the program, which must fail with this exit code and say nothing on standard output; returns what
-/// it says on standard error.
+/// Runs the program, which must fail with this exit code and print nothing on standard output. Returns its standard
+/// error.
 fn fail(folder: &Path, code: i32, args: &[&str]) -> String {
     let assert = ddpm(folder, args).assert();
     let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
@@ -60,7 +60,7 @@ fn fail(folder: &Path, code: i32, args: &[&str]) -> String {
     error
 }
 
-/// What a successful run prints on standard output.
+/// The standard output of a run.
 fn stdout(assert: &Assert) -> String {
     String::from_utf8(assert.get_output().stdout.clone()).unwrap()
 }
@@ -89,7 +89,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Images of three classes: a bright bar at one of three heights, under a little grey.
+/// Images of three classes: a bright bar at one of three heights, with a little grey noise.
 fn pixels(count: usize) -> Vec<u8> {
     let pixel = |i: usize| {
         let (image, row) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE).div_euclid(SIDE));
@@ -112,7 +112,7 @@ fn write_data(folder: &Path, labelled: bool) {
     }
 }
 
-/// The files of a part of a data set, with labels if they are given.
+/// Writes the files of a split, with labels if they are given.
 fn write_split(data: &Path, split: &str, [rows, cols]: [usize; 2], pixels: &[u8], labels: Option<Vec<u8>>) {
     let path = |kind: &str| data.join(format!("{split}-{kind}"));
     fs::write(path("images-idx3-ubyte"), encode_images(rows, cols, pixels).unwrap()).unwrap();
@@ -121,9 +121,9 @@ fn write_split(data: &Path, split: &str, [rows, cols]: [usize; 2], pixels: &[u8]
     }
 }
 
-/// A finished run of two epochs, in memory so that nothing stays on disk.
+/// A finished run of two epochs, kept in memory so that no file remains on disk.
 struct Trained {
-    /// Every file but the checkpoints, by its path in the run's folder.
+    /// Every file except the checkpoints, by its path in the run folder.
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// A feature net.
     net: BTreeMap<PathBuf, Vec<u8>>,
@@ -178,8 +178,8 @@ fn collect(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// A folder with the labelled data set as `data`, a model that was trained on it as `model`, and a feature net of it
-/// as `net`.
+/// A folder with the labelled data set as `data`, a model trained on it as `model`, and a feature net trained on it as
+/// `net`.
 fn with_model() -> TempDir {
     LABELLED.folder(true)
 }

@@ -1,4 +1,4 @@
-//! Other data than digits: the largest images, the most classes, one pixel, and no labels, with the presets as they are.
+//! Other data than digits, with unchanged presets: the largest images, the most classes, few pixels, and no labels.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use crate::{json, run, write_split};
 
-/// Bars whose place tells the class, with a shade of their own.
+/// Images of bars. The position of the bar shows the class; its brightness varies.
 fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
     let data = folder.join("data");
     fs::create_dir(&data).unwrap();
@@ -24,7 +24,7 @@ fn write_data(folder: &Path, rows: usize, cols: usize, classes: usize) {
     }
 }
 
-/// Trains a feature net and a model of each preset for an epoch, draws and measures.
+/// Trains a feature net, and a model of the preset for one epoch; then samples and evaluates.
 fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
     let folder = tempdir().unwrap();
     write_data(folder.path(), rows, cols, classes);
@@ -37,11 +37,11 @@ fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
     assert_eq!(drawn["images"], 3, "{at}");
     let eval = ["eval", "--data", "data", "--features", "net", "--num-images", "70"];
     let measured = json(folder.path(), &[&eval[..], &model].concat());
-    for figure in ["frechet", "kernel", "manifold", "memorisation"] {
-        assert!(measured[figure].is_object(), "{at}: {figure} in {measured}");
+    for metric in ["frechet", "kernel", "manifold", "memorisation"] {
+        assert!(measured[metric].is_object(), "{at}: {metric} in {measured}");
     }
     assert!(measured["frechet"]["distance"].as_f64().unwrap().is_finite(), "{at}");
-    // With one class there is nothing to tell apart.
+    // With one class there is nothing to classify.
     assert_eq!(measured["class_accuracy"].is_number(), classes > 1, "{at}");
     let likelihood = ["likelihood", "--data", "data", "--num-images", "4"];
     let likelihood = json(folder.path(), &[&likelihood[..], &model].concat());

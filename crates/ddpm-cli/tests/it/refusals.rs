@@ -1,4 +1,4 @@
-//! What is refused: with which exit code, and what the message says.
+//! Refused input: the exit code and the message.
 
 use std::{fs, path::Path};
 
@@ -8,8 +8,8 @@ use tempfile::tempdir;
 
 use crate::{WEIGHTS, fail, names, run, with_model, write_data};
 
-/// A command that fails with exit code 1: the message is one line, which contains all of `parts`, and
-/// nothing is left behind.
+/// Checks that a command fails with exit code 1, that its message is one line with all of `parts`, and that it leaves
+/// no files.
 fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
     let before = names(folder);
     let error = fail(folder, 1, args);
@@ -17,10 +17,10 @@ fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "{args:?}: no `{part}` in {error}");
     }
-    assert_eq!(names(folder), before, "{args:?} leaves something behind");
+    assert_eq!(names(folder), before, "{args:?} leaves files");
 }
 
-/// A wrong command line: the message contains all of `parts`.
+/// Checks that a command line is refused with exit code 2 and a message with all of `parts`.
 fn usage(args: &[&str], parts: &[&str]) {
     let folder = tempdir().unwrap();
     let error = fail(folder.path(), 2, args);
@@ -31,7 +31,7 @@ fn usage(args: &[&str], parts: &[&str]) {
 }
 
 #[test]
-fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
+fn a_wrong_command_line_is_exit_code_2_and_the_message_names_the_expected_value() {
     usage(&[], &["sample", "train", "eval", "data", "info"]);
     usage(&["draw"], &["draw"]);
     usage(&["sample", "--frobnicate"], &["--frobnicate"]);
@@ -154,17 +154,17 @@ fn replace(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Vec<
     }
 }
 
-/// Allowed, and probably not meant: a schedule for a thousand steps that is used with twenty.
+/// A schedule for 1000 timesteps that is used with 20: it is valid, but probably a mistake.
 #[test]
 fn a_schedule_that_does_not_end_in_noise_is_warned_of() {
     let folder = with_model();
     let path = folder.path().join("model/scheduler/scheduler_config.json");
     fs::write(&path, replace("0.7", "0.02")(fs::read(&path).unwrap())).unwrap();
     let assert = run(folder.path(), &["info", "--model", "model"]);
-    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     assert!(
-        said.starts_with("warning: model: alphas_cumprod is 0.809 ") && said.lines().count() == 1,
-        "{said}"
+        stderr.starts_with("warning: model: alphas_cumprod is 0.809 ") && stderr.lines().count() == 1,
+        "{stderr}"
     );
 }
 
@@ -187,7 +187,7 @@ fn weights_that_do_not_fit_the_configuration_are_named_the_same_each_time() {
     let folder = with_model();
     let path = folder.path().join("model/denoiser/config.json");
     fs::write(&path, replace("\"rows\": 8", "\"rows\": 9")(fs::read(&path).unwrap())).unwrap();
-    // Six patches of 32 numbers instead of four: which of the weights is named must not be left to chance.
+    // Six patches of 32 numbers instead of four. The weight in the message must be the same in each run.
     let messages: Vec<String> =
         (0..6).map(|_| fail(folder.path(), 1, &["info", "--model", "model"])).collect();
     assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
@@ -215,7 +215,7 @@ fn a_class_out_of_range_names_the_range() {
     }
 }
 
-/// The first class that is not one stands for "no class" inside of the model.
+/// The model uses the index after the last class for "no class".
 #[test]
 fn the_class_after_the_last_one_is_out_of_range_too() {
     let folder = with_model();
@@ -250,7 +250,7 @@ fn guidance_that_is_no_number_is_refused() {
     }
 }
 
-/// Silent loss of guidance: an interval beyond the schedule holds none of its timesteps.
+/// An interval beyond the schedule holds none of its timesteps: guidance would silently be off.
 #[test]
 fn a_guidance_interval_beyond_the_schedule_is_refused() {
     let folder = with_model();
@@ -261,7 +261,7 @@ fn a_guidance_interval_beyond_the_schedule_is_refused() {
     }
 }
 
-/// Black pictures with exit code 0: NaN in the weights was taken for a level.
+/// NaN in the weights would otherwise become grey level 0: black pictures with exit code 0.
 #[test]
 fn a_model_with_nan_in_its_weights_is_refused() {
     let folder = with_model();
@@ -277,7 +277,7 @@ fn a_model_with_nan_in_its_weights_is_refused() {
 }
 
 #[test]
-fn a_number_of_images_beyond_all_memory_is_refused() {
+fn a_number_of_images_that_exceeds_memory_is_refused() {
     let folder = with_model();
     let jobs = [
         ["sample", "-n", "18446744073709551615"],
@@ -321,7 +321,7 @@ fn options_of_another_sampler_are_refused() {
 }
 
 #[test]
-fn timesteps_that_do_not_fall_or_are_too_large_are_named() {
+fn timesteps_that_do_not_descend_or_are_too_large_are_named() {
     let folder = with_model();
     for (list, parts) in [("20", ["20", "below 20"]), ("5,5", ["timesteps[1]", "is 5"])] {
         refused(folder.path(), &["sample", "--model", "model", "--timesteps", list], &parts);
@@ -388,7 +388,7 @@ fn a_file_that_cannot_be_written_is_named_and_leaves_nothing() {
     assert!(names(&folder.path().join("taken")).is_empty());
 }
 
-/// Images and labels belong together: without the one, the other is of no use.
+/// Images and labels are written together or not at all.
 #[test]
 fn images_are_not_written_if_their_labels_cannot_be() {
     let folder = with_model();
@@ -411,15 +411,16 @@ fn a_job_that_fails_while_its_files_are_open_leaves_neither_them_nor_their_folde
     }
 }
 
-/// A limit on the size of files stands for a disk that is full half-way.
+/// A limit on the size of files simulates a disk that becomes full during writing.
 #[cfg(unix)]
 #[test]
-fn a_disk_that_is_full_half_way_is_told_with_the_file_and_nothing_stays() {
+fn a_disk_that_becomes_full_is_an_error_with_the_file_name_and_no_file_remains() {
     let folder = with_model();
     let before = names(folder.path());
     for (format, file) in [("idx", "new/out-images-idx3-ubyte"), ("safetensors", "new/out")] {
         let sample = ["sample", "--model", "model", "-n", "1100", "--steps", "1", "--format", format];
-        // 32 or 64 KiB of 70, by the shell. What is beyond is to be an error and no signal.
+        // The limit is 32 or 64 KiB, depending on the shell; the file has 70 KiB. The shell ignores the signal, so
+        // that a write beyond the limit is an error.
         let script = r#"trap '' XFSZ; ulimit -f 64; exec "$0" "$@" -o new/out"#;
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(cargo_bin!("ddpm-cli")).args(sample).current_dir(folder.path());
@@ -432,7 +433,7 @@ fn a_disk_that_is_full_half_way_is_told_with_the_file_and_nothing_stays() {
 }
 
 #[test]
-fn what_cannot_be_set_is_refused_before_a_run_begins() {
+fn a_setting_that_does_not_exist_or_fit_is_refused_before_training() {
     let folder = with_model();
     for (set, parts) in [
         ("ema=0.5", &["--set ema=0.5", "there is no option `ema`"][..]),
@@ -445,7 +446,7 @@ fn what_cannot_be_set_is_refused_before_a_run_begins() {
         ("epochs=", &["--set epochs=", "expected u64"]),
         ("ema_decay=null", &["--set ema_decay=null", "expected f64"]),
         ("denoiser=3", &["--set denoiser=3", "DenoiserConfig"]),
-        // Of the right type, and out of range.
+        // The type is right, and the value is out of range.
         ("random_shift=65", &["`random_shift` is 65", "expected 0 to 64"]),
         ("denoiser.rows=65", &["`rows` is 65", "expected 1 to 64"]),
     ] {

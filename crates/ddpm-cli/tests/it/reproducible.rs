@@ -1,4 +1,4 @@
-//! An image follows from the seed, its index and its class, and from nothing else.
+//! An image depends on the seed, its index, its class and the sampling options, and on nothing else.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{CLASSES, SIDE, run, with_model};
 
 const PIXELS: usize = SIDE * SIDE;
 
-/// The pixels that `sample` draws with these options.
+/// The pixels of the images that `sample` generates with these options.
 fn pixels(folder: &Path, options: &[&str]) -> Vec<u8> {
     let out = ["sample", "--model", "model", "--format", "idx", "-q", "-o", "out"];
     run(folder, &[&out[..], options].concat());
@@ -31,7 +31,7 @@ fn the_same_command_gives_the_same_file() {
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let folder = with_model();
-    // More images than the network sees at a time.
+    // More images than one part of a job.
     for options in
         [&["-n", "130"][..], &["-n", "7", "--guidance-scale", "2"], &["-n", "7", "--sampler", "ddim"]]
     {
@@ -51,7 +51,7 @@ fn the_parts_of_a_job_are_the_whole() {
         let whole_labels = labels();
         let (mut parts, mut part_labels) = (Vec::new(), Vec::new());
         for shard in ["1/3", "2/3", "3/3"] {
-            // Two images cannot be divided into three parts: the first is empty, which is an error.
+            // With two images and three parts, the first part is empty, which is an error.
             if job == ["-n", "2"] && shard == "1/3" {
                 continue;
             }
@@ -62,7 +62,7 @@ fn the_parts_of_a_job_are_the_whole() {
     }
 }
 
-/// Images are sampled and written some hundred at a time.
+/// The program samples and writes a few hundred images at a time.
 #[test]
 fn a_job_of_many_pieces_is_the_same_in_every_format_and_in_shards() {
     let folder = with_model();
@@ -104,7 +104,7 @@ fn images_differ_from_each_other() {
     assert_eq!(images.len(), 30);
 }
 
-/// Each option that is to change the images does.
+/// Each option that should change the images changes them.
 #[test]
 fn every_option_of_sampling_has_an_effect() {
     let folder = with_model();
@@ -143,7 +143,7 @@ fn every_option_of_sampling_has_an_effect() {
         pixels(folder.path(), &[&job[..], &["--guidance-interval", "8-15"]].concat()) == base,
         "the middle"
     );
-    // The same under another name, to the last grey level but for rounding.
+    // Two names for the same sampler: the images are equal up to rounding.
     let near = |a: &[u8], b: &[u8]| std::iter::zip(a, b).all(|(a, b)| a.abs_diff(*b) <= 1);
     let of = |sampler| pixels(folder.path(), &[&job[..], &["--sampler", sampler]].concat());
     assert!(near(&of("euler-ancestral"), &base) && near(&of("euler"), &of("ddim")));

@@ -1,4 +1,4 @@
-//! Runs that are repeated, interrupted, continued or replaced.
+//! Training runs that are repeated, interrupted, resumed or replaced.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,7 @@ fn weights(run: &Path) -> Vec<u8> {
     fs::read(run.join("model").join(WEIGHTS)).unwrap()
 }
 
-/// Two threads in the run here, whatever the machine has in the one that is compared with.
+/// Runs with one and with two threads, compared with a run that has the default number of threads.
 #[test]
 fn the_same_command_gives_the_same_model() {
     for threads in ["1", "2"] {
@@ -39,16 +39,16 @@ fn another_seed_gives_another_model() {
     assert!(weights(&folder.path().join("other")) != LABELLED.files[&Path::new("model").join(WEIGHTS)]);
 }
 
-/// Starts the run in a process that the system kills when it reports the first epoch, whose checkpoint is written
-/// by then: files may have 512 MiB at most, and standard error is a file with room for `report` only, which the
-/// process writes before.
+/// Starts the run in a process that the system kills when it reports the first epoch; its checkpoint is written by
+/// then. The limit on the size of files is 512 MiB, and standard error is a file with space left for `report` only,
+/// which the process writes before that.
 #[cfg(unix)]
 fn kill_after_first_checkpoint(folder: &Path, report: &str) {
     use std::os::unix::process::ExitStatusExt;
     let stderr = fs::OpenOptions::new().create(true).append(true).open(folder.join("stderr")).unwrap();
-    // Without content, it takes no room on the disk.
+    // The file is sparse, so it takes no space on the disk.
     stderr.set_len((512 << 20) - report.len() as u64).unwrap();
-    // In blocks of 512 bytes.
+    // The unit is a block of 512 bytes.
     let script = r#"ulimit -c 0; ulimit -f 1048576; exec "$0" "$@" -v"#;
     let mut command = std::process::Command::new("sh");
     command.args(["-c", script]).arg(cargo_bin!("ddpm-cli")).args(TRAIN).current_dir(folder).stderr(stderr);
@@ -61,11 +61,11 @@ fn kill_after_first_checkpoint(folder: &Path, report: &str) {
 #[cfg(unix)]
 #[test]
 fn a_run_that_was_killed_is_resumed_to_the_same_model() {
-    let (folder, whole) = (tempdir().unwrap(), tempdir().unwrap());
-    for folder in [&folder, &whole] {
+    let (folder, uninterrupted) = (tempdir().unwrap(), tempdir().unwrap());
+    for folder in [&folder, &uninterrupted] {
         write_data(folder.path(), true);
     }
-    let expected = run(whole.path(), &[&TRAIN[..], &["--json", "-v"]].concat());
+    let expected = run(uninterrupted.path(), &[&TRAIN[..], &["--json", "-v"]].concat());
     let report = String::from_utf8(expected.get_output().stderr.clone()).unwrap();
     let expected: serde_json::Value = serde_json::from_slice(&expected.get_output().stdout).unwrap();
     kill_after_first_checkpoint(folder.path(), report.split_once("epoch 1: ").unwrap().0);
@@ -73,14 +73,14 @@ fn a_run_that_was_killed_is_resumed_to_the_same_model() {
     for key in ["steps", "images", "train_loss", "test_loss", "epochs"] {
         assert_eq!(resumed[key], expected[key], "{key}");
     }
-    let (folder, whole) = (folder.path().join("run"), whole.path().join("run"));
-    assert!(weights(&folder) == weights(&whole));
-    assert_eq!(names(&folder.join("model")), names(&whole.join("model")));
+    let (folder, uninterrupted) = (folder.path().join("run"), uninterrupted.path().join("run"));
+    assert!(weights(&folder) == weights(&uninterrupted));
+    assert_eq!(names(&folder.join("model")), names(&uninterrupted.join("model")));
     let checkpoints =
         |run: &Path| names(&run.join("checkpoints")).into_iter().filter(|n| n.starts_with("step-"));
-    assert!(checkpoints(&folder).eq(checkpoints(&whole)));
+    assert!(checkpoints(&folder).eq(checkpoints(&uninterrupted)));
     let preview = "previews/epoch-006.png";
-    assert!(fs::read(folder.join(preview)).unwrap() == fs::read(whole.join(preview)).unwrap());
+    assert!(fs::read(folder.join(preview)).unwrap() == fs::read(uninterrupted.join(preview)).unwrap());
 }
 
 /// A folder with data and a finished run of one epoch.
@@ -103,7 +103,7 @@ fn resuming_a_finished_run_writes_the_same_model_again() {
 }
 
 #[test]
-fn an_occupied_folder_is_left_alone_and_the_way_out_is_told() {
+fn an_occupied_folder_is_not_changed_and_the_message_names_the_options() {
     let (folder, args) = finished();
     let before = weights(&folder.path().join("run"));
     let error = fail(folder.path(), 1, &args);
@@ -132,7 +132,7 @@ fn resuming_with_other_options_names_the_option() {
 }
 
 #[test]
-fn resuming_without_a_checkpoint_says_so_and_what_to_do() {
+fn resuming_without_a_checkpoint_is_refused_with_advice() {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
     let error = fail(folder.path(), 1, &[&TRAIN[..], &["--resume"]].concat());
@@ -140,7 +140,7 @@ fn resuming_without_a_checkpoint_says_so_and_what_to_do() {
     assert!(error.contains("without --resume") || error.contains("--overwrite"), "{error}");
 }
 
-/// A name that was mistyped.
+/// For example, a mistyped folder name.
 #[test]
 fn resuming_where_there_is_nothing_makes_no_folder() {
     let folder = tempdir().unwrap();
@@ -150,7 +150,7 @@ fn resuming_where_there_is_nothing_makes_no_folder() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_told_and_the_older_one_is_used() {
+fn a_damaged_checkpoint_is_a_warning_and_the_older_one_is_used() {
     let folder = tempdir().unwrap();
     write_data(folder.path(), true);
     let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out-dir", "run", "-q"];

@@ -1,4 +1,4 @@
-//! `features`: a feature net of a data set.
+//! `train-features`: a feature net for a data set.
 
 use std::fs;
 
@@ -42,7 +42,7 @@ fn a_net_of_classes_is_trained_and_described() {
     {
         assert!(card.contains(part), "{part}: {card}");
     }
-    // The same net again, in the place of the first, whatever the number of threads; another of another seed.
+    // The same net replaces the first one, on any number of threads. Another seed gives another net.
     let again = json(folder.path(), &[&args[..], &["--threads", "1"]].concat());
     assert_eq!(again["sha256"], digest);
     let other = json(folder.path(), &[&args[..], &["--seed", "2"]].concat());

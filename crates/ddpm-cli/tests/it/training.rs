@@ -1,4 +1,4 @@
-//! `train` and `data`: what they say and what they leave.
+//! `train` and `data`: their output and their files.
 
 use std::{fs, path::Path};
 
@@ -58,7 +58,7 @@ fn data_knows_the_built_in_mnist() {
 }
 
 #[test]
-fn train_tells_its_result_as_one_json_object() {
+fn train_prints_its_result_as_one_json_object() {
     assert_eq!(LABELLED.stdout.lines().count(), 1, "{}", LABELLED.stdout);
     let result: Value = serde_json::from_str(&LABELLED.stdout).unwrap();
     let expected = [
@@ -87,7 +87,7 @@ fn train_tells_its_result_as_one_json_object() {
 }
 
 #[test]
-fn train_leaves_a_model_a_log_and_previews() {
+fn train_writes_a_model_a_log_and_previews() {
     let files: Vec<String> =
         LABELLED.files.keys().map(|path| path.to_str().unwrap().replace('\\', "/")).collect();
     let expected = [
@@ -115,7 +115,7 @@ fn train_leaves_a_model_a_log_and_previews() {
     assert!(card.contains("8×8") && card.contains("3 classes") && card.contains("96"), "{card}");
 }
 
-/// The picture is 880 pixels wide; the axis of epochs goes from 14 + 76 to 880 − 28.
+/// The plot is 880 pixels wide; the axis of epochs extends from 14 + 76 to 880 − 28.
 #[test]
 fn the_loss_curve_has_the_points_of_the_log() {
     let file = |name: &str| String::from_utf8(LABELLED.files[Path::new(name)].clone()).unwrap();
@@ -146,7 +146,7 @@ fn the_loss_curve_has_the_points_of_the_log() {
 }
 
 #[test]
-fn the_model_can_be_read_and_its_result_is_that_of_the_log() {
+fn the_model_can_be_read_and_its_description_fits_the_result() {
     let folder = with_model();
     let denoiser = read_model(&folder.path().join("model"), &Device::Cpu).unwrap();
     let config = denoiser.config();
@@ -162,10 +162,10 @@ fn the_model_can_be_read_and_its_result_is_that_of_the_log() {
     assert!(text.contains("8×8, 3 classes") && text.contains("20 steps"), "{text}");
 }
 
-/// The options of a run as `--verbose` tells them, from a run that ends before its first step.
+/// The configuration that `--verbose` prints, from a run that fails before its first step.
 fn configured(options: &[&str]) -> String {
     let folder = with_model();
-    // A folder that is occupied: the options are told before.
+    // The folder is occupied. The program prints the configuration before it checks the folder.
     fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
     fail(folder.path(), 1, &[&["train", "--data", "data", "--out-dir", "run", "-v"], options].concat())
 }
@@ -205,7 +205,7 @@ fn a_network_changes_only_the_architecture_of_a_preset() {
     }
 }
 
-/// To the letter: the plain network, ε as its output, and the error of ε.
+/// The original recipe: the plain network, ε as its output, and the squared error of ε as its loss.
 #[test]
 fn the_original_recipe_can_be_trained() {
     let text = configured(&["--preset", "original", "--parameterization", "epsilon", "--loss", "epsilon"]);
@@ -243,7 +243,7 @@ fn any_option_can_be_set_by_its_name() {
 }
 
 #[test]
-fn what_is_set_goes_before_other_options_and_the_last_counts() {
+fn set_overrides_other_options_and_the_last_value_counts() {
     let twice = configured(&["--epochs", "3", "--set", "epochs=4", "--set", "epochs=5"]);
     assert!(twice.contains("epochs: 5"), "{twice}");
 }

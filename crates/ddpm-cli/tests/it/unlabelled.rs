@@ -1,4 +1,4 @@
-//! A data set without labels, and a model without classes.
+//! Data sets without labels, and models without classes.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ fn data_without_labels_has_no_classes() {
 }
 
 #[test]
-fn a_model_without_classes_is_trained_and_draws_a_plain_grid() {
+fn a_model_without_classes_is_trained_and_sampled_to_a_plain_grid() {
     let folder = with_unlabelled_model();
     let info = json(folder.path(), &["info", "--model", "model"]);
     assert_eq!(info["denoiser"]["num_classes"], 0);
@@ -26,7 +26,7 @@ fn a_model_without_classes_is_trained_and_draws_a_plain_grid() {
     assert_eq!(result["images"], 50);
     let picture = image::open(folder.path().join("grid.png")).unwrap().into_luma8();
     assert_eq!(picture.dimensions(), (24 + 8 * 88 + 7 * 4, 24 + 7 * 88 + 6 * 4));
-    // The first tile begins at the upper margin, where a label would stand.
+    // The first tile starts at the upper margin, where a label would otherwise be.
     let sample = ["sample", "--model", "model", "-n", "1", "--format", "idx", "-o", "first"];
     run(folder.path(), &sample);
     let first = fs::read(folder.path().join("first-images-idx3-ubyte")).unwrap();
@@ -40,7 +40,7 @@ fn a_model_without_classes_is_trained_and_draws_a_plain_grid() {
 }
 
 #[test]
-fn its_model_card_does_not_speak_of_classes() {
+fn its_model_card_does_not_mention_classes() {
     let card = &UNLABELLED.files[Path::new("model/README.md")];
     let card = String::from_utf8(card.clone()).unwrap();
     assert!(!card.contains("class-conditional") && !card.contains("0 classes"), "{card}");
@@ -68,13 +68,13 @@ fn guidance_needs_classes() {
 }
 
 #[test]
-fn classes_cannot_be_asked_of_a_model_without_them() {
+fn classes_are_refused_for_a_model_without_classes() {
     let folder = with_unlabelled_model();
     let error = fail(folder.path(), 1, &["sample", "--model", "model", "--classes", "1"]);
     assert!(error.contains("no classes"), "{error}");
 }
 
-/// The log says which run it is; a labelled set in its place is another one.
+/// The checkpoint names the training data; a labelled set is different data.
 #[test]
 fn a_run_without_labels_is_not_resumed_with_labels() {
     let (folder, labelled) = (with_unlabelled_model(), with_model());

@@ -1,4 +1,4 @@
-//! `ddpm-cli eval`.
+//! `ddpm-cli eval`: metrics of generated images.
 
 mod pairs;
 mod plot;
@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use clap::ValueEnum;
+use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, HubConfig, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
@@ -17,11 +18,11 @@ use serde_json::{Value, json};
 
 use super::job::Job;
 use crate::{
-    args::{Common, Eval},
+    args::{Common, Eval, Interval},
     model, output,
 };
 
-/// What was measured and how.
+/// The results of an evaluation, with everything that determined them.
 struct Evaluated<'a> {
     options: &'a Eval,
     common: &'a Common,
@@ -29,6 +30,10 @@ struct Evaluated<'a> {
     net: &'a FeatureNet,
     report: &'a Report,
 }
+
+/// The sampling options: name, value in JSON, and value on the command line, which is `None` if the command does not
+/// need the option.
+type SamplingOptions = [(&'static str, Value, Option<String>); 8];
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let device = common.device.open()?;
@@ -44,7 +49,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     }
     let metrics = metrics(options, &denoiser, &net)?;
     if let Some(folder) = &options.out_dir {
-        // Rather now than after sampling.
+        // Fails before sampling rather than after it.
         create_dir_all(folder)?;
     }
 
@@ -57,7 +62,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         net: &net,
         train,
         test: splits.test(),
-        // Only where classes were left out is there anything to leave out.
+        // Restricts the real images only if --classes restricts the generated ones.
         classes: labels.as_deref().filter(|_| options.sampling.classes.is_some()),
         metrics: &metrics,
         seed: common.seed,
@@ -77,21 +82,22 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         }
     }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
-    let table = table::markdown(&evaluated)?;
+    let sampling = evaluated.sampling_options(&denoiser);
+    let table = table::markdown(&evaluated, &sampling)?;
     if let Some(folder) = &options.out_dir {
         write_atomic(&folder.join("quality.md"), table.as_bytes())?;
     }
-    output::result(common, &evaluated.json(&denoiser)?, &table)
+    output::result(common, &evaluated.json(&sampling)?, &table)
 }
 
-/// The feature net asked for, or that of MNIST if the data is MNIST.
+/// The feature net of --features, or the built-in one if the data is MNIST.
 fn net(options: &Eval, splits: &Splits, device: &Device) -> Result<FeatureNet> {
     match &options.features {
         Some(folder) => Ok(FeatureNet::load(folder, device)?),
         None if is_mnist(&options.data, splits.train())? => Ok(FeatureNet::builtin(device)?),
         None => bail!(
-            "{} is not MNIST, for which a feature net is built in; train one by `ddpm-cli features --data {} -o \
-             features` and pass --features features",
+            "{} is not MNIST, and the built-in feature net is for MNIST only; train one with `ddpm-cli train-features \
+             --data {} -o features` and pass --features features",
             splits.name(),
             options.data
         ),
@@ -107,13 +113,13 @@ fn is_mnist(source: &Source, train: &Dataset) -> Result<bool> {
     Ok((train.images_sha256(), train.labels_sha256()) == (mnist.images_sha256(), mnist.labels_sha256()))
 }
 
-/// What to measure: what was asked for, or all.
+/// The metrics of --metrics, or all metrics.
 fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<Metric>> {
     let Some(names) = &options.metrics else { return Ok(Metric::ALL.to_vec()) };
     if names.contains(&Metric::Accuracy) {
         ensure!(
             denoiser.config().num_classes > 0,
-            "the model has no classes, so there is no class accuracy to measure"
+            "the model has no classes, so class accuracy cannot be measured"
         );
         ensure!(
             net.num_classes().is_some(),
@@ -123,7 +129,7 @@ fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<
     Ok(names.clone())
 }
 
-/// Says what is being done, and afterwards how long it took to those who asked for more.
+/// Shows the current part of the evaluation on the terminal. With `--verbose`, prints the time that each part took.
 struct Clock<'a> {
     common: &'a Common,
     bar: indicatif::ProgressBar,
@@ -136,7 +142,7 @@ impl Clock<'_> {
             output::verbose(self.common, &format!("{name}: {:.1} s", started.elapsed().as_secs_f64()));
         }
         match name {
-            // Sampling has a bar of its own.
+            // Sampling has its own progress bar.
             Some("sampling") => {}
             Some(name) => self.bar.set_message(name),
             None => self.bar.finish_and_clear(),
@@ -146,36 +152,44 @@ impl Clock<'_> {
 }
 
 impl Evaluated<'_> {
-    /// The name of the feature net, with the start of its digest.
-    fn net_name(&self) -> String {
+    /// The name of the feature net with the first 12 digits of its digest.
+    fn feature_net_name(&self) -> String {
         format!("the feature net {}", &self.net.digest()[..12])
     }
 
-    fn json(&self, denoiser: &Denoiser) -> Result<Value> {
-        let Self { options, report, .. } = self;
-        let sampling = &options.sampling;
-        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-            value().map(|value| value.get_name().to_owned())
-        };
-        let timesteps = match &self.config.steps {
+    fn sampling_options(&self, denoiser: &Denoiser) -> SamplingOptions {
+        let sampling = &self.options.sampling;
+        let classes = sampling.classes.as_ref().map(|list| &list.0);
+        let sampler = sampling.sampler.to_possible_value().map(|value| value.get_name().to_owned());
+        let variance = sampling.variance();
+        let step_count = match &self.config.steps {
             TimestepSelection::All => denoiser.schedule().num_train_timesteps(),
             TimestepSelection::Spaced(steps) => *steps,
             TimestepSelection::List(list) => list.len(),
         };
+        let timesteps = &sampling.timesteps;
+        let scale = self.config.guidance.scale();
+        let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
+        [
+            ("classes", json!(classes), classes.map(output::list)),
+            ("sampler", json!(sampler), sampler),
+            ("variance", json!(variance), variance.as_ref().map(variance_name)),
+            ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
+            ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
+            ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
+            ("guidance-scale", json!(scale), Some(scale.to_string())),
+            ("guidance-interval", json!(interval), interval.map(|[first, last]| format!("{first}-{last}"))),
+        ]
+    }
+
+    fn json(&self, sampling: &SamplingOptions) -> Result<Value> {
+        let Self { options, report, .. } = self;
         let accuracy = report.accuracy.as_ref();
         let settings = json!({
-            "model": sampling.model,
+            "model": options.sampling.model,
             "data": options.data.to_string(),
             "seed": self.common.seed,
-            "sampler": name(&|| sampling.sampler.to_possible_value()),
-            "variance": sampling.variance(),
-            "eta": sampling.eta,
-            "steps": timesteps,
-            "timesteps": sampling.timesteps,
-            "guidance_scale": self.config.guidance.scale(),
-            "guidance_interval": sampling.guidance_interval.map(|interval| [interval.0, interval.1]),
-            "classes": sampling.classes.as_ref().map(|list| &list.0),
-            "feature_net": self.net_name(),
+            "feature_net": self.feature_net_name(),
             "features_sha256": self.net.digest(),
             "class_accuracy": accuracy.map(|found| found.generated.overall),
             "class_accuracy_by_class": accuracy.map(|found| &found.generated.by_class),
@@ -183,9 +197,20 @@ impl Evaluated<'_> {
         });
         let (Value::Object(mut all), Value::Object(metrics)) = (settings, serde_json::to_value(report)?)
         else {
-            bail!("a report is an object");
+            bail!("the report is not a JSON object");
         };
+        all.extend(sampling.iter().map(|(name, value, _)| (name.replace('-', "_"), value.clone())));
         all.extend(metrics);
         Ok(Value::Object(all))
+    }
+}
+
+/// A variance as the value of --variance.
+fn variance_name(variance: &ReverseVariance) -> String {
+    match variance {
+        ReverseVariance::FixedSmall => "fixed_small".to_owned(),
+        ReverseVariance::FixedLarge => "fixed_large".to_owned(),
+        ReverseVariance::PerStep(list) => output::list(list),
+        _ => "zero".to_owned(),
     }
 }

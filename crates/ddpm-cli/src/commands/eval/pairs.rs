@@ -1,4 +1,4 @@
-//! The picture of generated images above the training images that they resemble most.
+//! The picture of generated images, each above its nearest training image.
 
 use anyhow::{Context, Result};
 use ddpm_data::Dataset;
@@ -6,13 +6,15 @@ use ddpm_eval::ClosePair;
 
 use crate::picture::{self, Column};
 
-/// Pairs from the nearest to the farthest: the generated image above the training image, under their distance in
-/// grey levels.
+/// A PNG of pairs, in order of increasing distance: the generated image above the training image. The label of a pair
+/// is its distance in grey levels.
 pub(super) fn png(pairs: &[ClosePair], generated: &[u8], train: &Dataset) -> Result<Vec<u8>> {
     let (rows, cols) = (train.rows(), train.cols());
     let image = |number: usize| generated.chunks(train.image_size()).nth(number);
     let column = |pair: &ClosePair| {
-        let tiles = image(pair.generated).zip(train.image(pair.train)).context("a pair is of two images")?;
+        let tiles = image(pair.generated)
+            .zip(train.image(pair.train))
+            .context("a pair refers to an image that does not exist")?;
         Ok(Column { label: format!("{:.1}", pair.distance), tiles: vec![tiles.0, tiles.1] })
     };
     let columns: Vec<Column<'_>> = pairs.iter().map(column).collect::<Result<_>>()?;

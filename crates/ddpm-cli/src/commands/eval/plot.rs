@@ -1,4 +1,4 @@
-//! Accuracy by class, and features in two dimensions, as SVG.
+//! Plots of the accuracy by class and of the features in two dimensions, as SVG.
 
 use anyhow::{Context, Result};
 use ddpm_eval::{ClassAccuracy, MetricResult, PcaProjection, Report};
@@ -15,7 +15,7 @@ const TRAIN_COLOUR: RGBColor = RGBColor(196, 196, 196);
 const REAL_COLOUR: RGBColor = RGBColor(60, 60, 60);
 const BAR_COLOUR: RGBColor = RGBColor(116, 153, 190);
 const FONT: &str = "sans-serif";
-/// Ten colours that can be told apart, those of Tableau.
+/// Ten distinguishable colours, from Tableau.
 const CLASS_COLOURS: [RGBColor; 10] = [
     RGBColor(78, 121, 167),
     RGBColor(242, 142, 43),
@@ -29,8 +29,8 @@ const CLASS_COLOURS: [RGBColor; 10] = [
     RGBColor(20, 120, 120),
 ];
 
-/// What was measured of accuracy and features side by side; none if neither was. `labels` are the classes of the
-/// generated images.
+/// The plots of class accuracy and of features, side by side; a plot without data is left out. `None` if neither has
+/// data. `labels` are the classes of the generated images.
 pub(super) fn svg(report: &Report, labels: Option<&[u8]>) -> Result<Option<String>> {
     let panels = u32::from(report.accuracy.is_some()) + u32::from(report.projection.is_some());
     if panels == 0 {
@@ -57,17 +57,17 @@ fn draw(svg: &mut String, panels: u32, report: &Report, labels: Option<&[u8]>) -
     Ok(())
 }
 
-/// A bar for each class, and a line across it at the accuracy of test images.
+/// Draws a bar for each class, and a line across it at the accuracy of test images.
 fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Result<()> {
     let by_class = &accuracy.generated.by_class;
     let floor = accuracy.floor.as_ref().map(|floor| floor.by_class.as_slice()).unwrap_or_default();
     let known = || by_class.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
     let real = || floor.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
     let least = known().chain(real()).map(|(_, part)| part).fold(1.0, f64::min);
-    // In whole steps, so that small differences near 1 are seen.
+    // If all accuracies are 0.9 or more, the axis starts just below the lowest, so that small differences are visible.
     let low = if least >= 0.9 { (least * 50.0).floor() / 50.0 - 0.02 } else { 0.0 };
     let digits = if low > 0.0 { 3 } else { 1 };
-    // The legend has the upper part for itself.
+    // The upper part of the plot is reserved for the legend.
     let high = 1.0 + 0.2 * (1.0 - low);
     let mut chart = ChartBuilder::on(area)
         .caption("Class accuracy", (FONT, 24).into_font().color(&TEXT_COLOUR))
@@ -85,7 +85,7 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Res
         .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
         .x_labels(by_class.len().min(20) + 1)
         .x_desc("class")
-        .y_desc("part of the images")
+        .y_desc("share of images")
         .x_label_formatter(&|class| if class.fract() == 0.0 { class.to_string() } else { String::new() })
         .y_label_formatter(&|part| if *part > 1.001 { String::new() } else { format!("{part:.digits$}") })
         .draw()?;
@@ -106,9 +106,10 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Res
     draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
-/// Training images in grey, and generated ones over them in the colour of their class.
-fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Result<()> {
-    // The legend has the right part for itself.
+/// Draws the features of training images in grey, and over them the features of generated images in the colour of
+/// their class.
+fn draw_view(area: &Area<'_>, view: &View, labels: Option<&[u8]>) -> Result<()> {
+    // The right part of the plot is reserved for the legend.
     let range = |axis: usize, beyond: f32| {
         let values = || view.train.iter().chain(&view.generated).map(|point| point[axis]);
         let (low, high) =
@@ -155,7 +156,7 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
     for class in classes {
         let of_class = view.generated.iter().zip(labels).filter(|(_, label)| **label == class);
         let series = chart.draw_series(of_class.map(|(point, _)| dot(point, colour(class))))?;
-        // More colours than there are would be the same again.
+        // Further classes repeat the colours, so they are not in the legend.
         if usize::from(class) < CLASS_COLOURS.len() {
             series
                 .label(format!("generated, class {class}"))

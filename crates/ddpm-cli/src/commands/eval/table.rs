@@ -1,22 +1,18 @@
-//! The metrics as Markdown.
+//! The metrics as a Markdown table.
 
 use std::fmt::Write;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use ddpm_core::ReverseVariance;
 use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{MetricResult, Report};
 
-use super::Evaluated;
-use crate::{
-    args::{ClassList, Interval},
-    output,
-};
+use super::{Evaluated, SamplingOptions};
+use crate::output;
 
-pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
+pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> Result<String> {
     let report = evaluated.report;
-    let mut text = head(evaluated);
+    let mut text = head(evaluated, sampling);
     writeln!(text, "| metric | generated images | real test images | ratio |\n| --- | --- | --- | --- |")?;
     for [metric, generated, floor, ratio] in rows(report) {
         writeln!(text, "| {metric} | {generated} | {floor} | {ratio} |")?;
@@ -25,30 +21,30 @@ pub(super) fn markdown(evaluated: &Evaluated<'_>) -> Result<String> {
     Ok(text)
 }
 
-/// What the figures belong to, and how to make them again.
-fn head(evaluated: &Evaluated<'_>) -> String {
+/// The command that reproduces the metrics, and the conditions under which they are comparable.
+fn head(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
     let Evaluated { report, common, .. } = evaluated;
-    let command = command(evaluated);
+    let command = command(evaluated, sampling);
     let (version, seed, digest) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
     let Report { samples, train_images, subset_images, .. } = report;
     let floor = match report.test_images {
-        Some(images) => format!("{images} test images measured in the same way are the floor"),
+        Some(images) => format!("the same metrics of {images} real test images are the floor"),
         None => "there are no test images, so there is no floor".to_owned(),
     };
     format!(
-        "`{command} --seed {seed}`, version {version}. The feature net has SHA-256 `{digest}`. {samples} \
-         generated images are compared with {train_images} training images, or {subset_images} of them where time \
-         grows with the square of their number; {floor}. ± is a standard error, and says nothing of other training \
-         images.\n\n"
+        "`{command} --seed {seed}`, version {version}. The features are from the feature net with SHA-256 `{digest}`. \
+         {samples} generated images are compared with {train_images} training images, or with {subset_images} of them \
+         in metrics whose time grows with the square of the number of images; {floor}. ± is a standard error; it does \
+         not include the variation between training sets.\n\n"
     )
 }
 
-fn command(evaluated: &Evaluated<'_>) -> String {
+/// The command that reproduces the evaluation, without its seed.
+fn command(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
     let options = evaluated.options;
-    let sampling = &options.sampling;
     let mut command = format!(
         "ddpm-cli eval --model {} --data {} --num-images {}",
-        sampling.model, options.data, options.num_images
+        options.sampling.model, options.data, options.num_images
     );
     let mut add = |option: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -63,28 +59,13 @@ fn command(evaluated: &Evaluated<'_>) -> String {
             output::list(metrics.iter().filter_map(|metric| name(metric.to_possible_value())))
         }),
     );
-    add("classes", sampling.classes.as_ref().map(|ClassList(classes)| output::list(classes)));
-    add("sampler", name(sampling.sampler.to_possible_value()));
-    add("variance", sampling.variance().map(|variance| variance_name(&variance)));
-    add("eta", sampling.eta.map(|eta| eta.to_string()));
-    add("steps", sampling.steps.map(|steps| steps.to_string()));
-    add("timesteps", sampling.timesteps.as_ref().map(output::list));
-    add("guidance-scale", Some(evaluated.config.guidance.scale().to_string()));
-    add("guidance-interval", sampling.guidance_interval.map(|Interval(a, b)| format!("{a}-{b}")));
+    for (option, _, value) in sampling {
+        add(option, value.clone());
+    }
     command
 }
 
-/// A variance as --variance takes it.
-fn variance_name(variance: &ReverseVariance) -> String {
-    match variance {
-        ReverseVariance::FixedSmall => "fixed_small".to_owned(),
-        ReverseVariance::FixedLarge => "fixed_large".to_owned(),
-        ReverseVariance::PerStep(list) => output::list(list),
-        _ => "zero".to_owned(),
-    }
-}
-
-/// Name, generated, floor and ratio of each metric.
+/// The cells of each metric: its name, the value of generated images, the value of test images, and their ratio.
 fn rows(report: &Report) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
     if let Some(frechet) = &report.frechet {
@@ -94,7 +75,7 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         if frechet.generated.limit.is_some() {
             let name = "Fréchet distance, extrapolated to ∞ images".to_owned();
             let limit = row(name, frechet, |found| Some(format!("{:.2}", found.limit.as_ref()?.distance)));
-            // The ratio is that of the row above; that of the limit may divide by something near 0.
+            // Without a ratio: the extrapolated distance of test images can be close to 0.
             let [name, generated, floor, _] = limit;
             rows.push([name, generated, floor, String::new()]);
         }
@@ -139,7 +120,7 @@ fn row<T>(name: String, metric: &MetricResult<T>, cell: impl Fn(&T) -> Option<St
     ]
 }
 
-/// Accuracy and diversity of each class that was asked for; nothing without classes.
+/// A table of accuracy and diversity of each class that was generated; empty without classes.
 fn by_class(report: &Report) -> String {
     let mut columns: Vec<(&str, &[Option<f64>])> = Vec::new();
     if let Some(MetricResult { generated, floor, .. }) = &report.accuracy {
@@ -151,7 +132,7 @@ fn by_class(report: &Report) -> String {
         columns.extend(floor.as_ref().map(|floor| ("of test images", floor.by_class.as_slice())));
     }
     columns.retain(|(_, values)| !values.is_empty());
-    // That of the generated images is the first one.
+    // The first column is from the generated images.
     let Some((_, generated)) = columns.first() else { return String::new() };
     let line = |first: &str, cells: &mut dyn Iterator<Item = String>| {
         format!("| {first} | {} |\n", cells.collect::<Vec<_>>().join(" | "))

@@ -1,0 +1,66 @@
+//! Encoding of pictures as PNG and GIF.
+
+use anyhow::{Context, Result, ensure};
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{Delay, ExtendedColorType, Frame, GrayImage, ImageEncoder, RgbaImage};
+
+/// Number of grey levels in a GIF: few, because frames of noise hardly compress.
+const GIF_LEVELS: u16 = 16;
+
+/// Encodes a picture as a grey PNG.
+///
+/// # Errors
+/// The encoder fails.
+pub(crate) fn encode_png(image: &GrayImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Tiles repeat each pixel and each line, which compresses best without a line filter.
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::NoFilter)
+        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::L8)
+        .context("cannot encode the picture as PNG")?;
+    Ok(bytes)
+}
+
+/// Encodes pictures of one size as a GIF with 16 grey levels that loops forever.
+///
+/// `delays_ms` is the time that each frame is shown, in milliseconds. GIF rounds it down to hundredths of a second.
+///
+/// # Errors
+/// There are no frames, their sizes differ, the number of delays is not the number of frames, or the encoder fails.
+pub(crate) fn encode_gif(frames: &[GrayImage], delays_ms: &[u32]) -> Result<Vec<u8>> {
+    let size = frames.first().context("a GIF needs at least one frame")?.dimensions();
+    ensure!(
+        frames.len() == delays_ms.len(),
+        "found {} delays for {} frames, expected one for each",
+        delays_ms.len(),
+        frames.len()
+    );
+    let mut bytes = Vec::new();
+    // The speed belongs to a colour search, which the encoder skips for pictures of at most 256 colours.
+    let mut encoder = GifEncoder::new_with_speed(&mut bytes, 30);
+    encoder.set_repeat(Repeat::Infinite).context("cannot start the GIF")?;
+    for (index, (frame, &delay)) in frames.iter().zip(delays_ms).enumerate() {
+        ensure!(
+            frame.dimensions() == size,
+            "frame {index} has {:?} pixels, the first one {size:?}",
+            frame.dimensions()
+        );
+        let pixels = RgbaImage::from_fn(size.0, size.1, |x, y| {
+            let level = gif_level(frame.get_pixel(x, y).0[0]);
+            image::Rgba([level, level, level, u8::MAX])
+        });
+        let delay = Delay::from_numer_denom_ms(delay, 1);
+        encoder
+            .encode_frame(Frame::from_parts(pixels, 0, 0, delay))
+            .with_context(|| format!("cannot encode frame {index} of the GIF"))?;
+    }
+    drop(encoder);
+    Ok(bytes)
+}
+
+/// The nearest of the [`GIF_LEVELS`] grey levels. Black and white do not change.
+pub(super) fn gif_level(level: u8) -> u8 {
+    let steps = GIF_LEVELS - 1;
+    let nearest = (u16::from(level) * steps + 127).div_euclid(255);
+    u8::try_from((nearest * 255).div_euclid(steps)).unwrap_or(u8::MAX)
+}
