@@ -204,11 +204,11 @@ fn data_that_does_not_fit_the_model_is_refused_with_both_descriptions() {
     let folder = with_model();
     let error = fail(folder.path(), 1, &["eval", "--model", "model"]);
     assert!(error.contains("8×8 images of 3 classes"), "{error}");
-    assert!(error.contains("MNIST has 28×28 images of 10 classes"), "{error}");
+    assert!(error.contains("MNIST/train has 28×28 images of 10 classes"), "{error}");
     fs::remove_file(folder.path().join("data/train-labels-idx1-ubyte")).unwrap();
     fs::remove_file(folder.path().join("data/t10k-labels-idx1-ubyte")).unwrap();
     let error = fail(folder.path(), 1, &EVAL);
-    assert!(error.contains("data has 8×8 images of 0 classes"), "{error}");
+    assert!(error.contains("data/train has 8×8 images of 0 classes"), "{error}");
 }
 
 const LIKELIHOOD: [&str; 5] = ["likelihood", "--model", "model", "--data", "data"];

@@ -160,12 +160,6 @@ fn spoilt(file: &str, spoil: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> Error {
     error
 }
 
-/// The error with all its sources, separated by ": ".
-fn chain(error: &Error) -> String {
-    let sources = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn replace(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Option<Vec<u8>> {
     move |bytes| {
         let text = String::from_utf8(bytes).unwrap();
