@@ -27,13 +27,12 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "feature_net",
         "features_sha256",
         "frechet",
-        "guidance",
         "guidance_interval",
+        "guidance_scale",
         "kernel",
         "manifold",
         "memorisation",
         "model",
-        "noise",
         "real_accuracy",
         "sampler",
         "samples",
@@ -43,13 +42,13 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "test_images",
         "timesteps",
         "train_images",
-        "variances",
+        "variance",
     ];
     assert_eq!(keys(&result), expected);
     assert_eq!((&result["samples"], &result["seed"]), (&18.into(), &1.into()));
     assert_eq!((&result["train_images"], &result["test_images"]), (&TRAIN.into(), &18.into()));
     assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"ddpm".into()));
-    assert_eq!((&result["steps"], &result["guidance"]), (&20.into(), &1.5.into()));
+    assert_eq!((&result["steps"], &result["guidance_scale"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
     assert_eq!(result["feature_net"], format!("the feature net {}", &digest[..12]));
     let values = [
