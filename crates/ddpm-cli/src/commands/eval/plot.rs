@@ -108,7 +108,7 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Res
 
 /// Draws the features of training images in grey, and over them the features of generated images in the colour of
 /// their class.
-fn draw_view(area: &Area<'_>, view: &View, labels: Option<&[u8]>) -> Result<()> {
+fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Result<()> {
     // The right part of the plot is reserved for the legend.
     let range = |axis: usize, beyond: f32| {
         let values = || view.train.iter().chain(&view.generated).map(|point| point[axis]);
