@@ -1,13 +1,13 @@
-//! The forward process: how a schedule turns a picture into noise, and what makes a schedule a good one.
+//! The forward process: how a schedule turns an image into noise, and how schedules differ.
 //!
 //! ```sh
 //! cargo run -p ddpm-core --example 01_forward_process
 //! ```
 //!
-//! One sees the table of the 20-step schedule, a picture sinking into noise, three published schedules side
-//! by side, and what happens to a schedule for 1000 steps that is used with 20.
+//! It prints the table of the 20-step schedule, an image at increasing noise levels, a comparison of three schedules,
+//! and the effect of using the betas of a 1000-step schedule with 20 steps.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -33,10 +33,10 @@ fn main() -> Result<()> {
     unscaled()
 }
 
-/// xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε: the two factors are all that a schedule is.
+/// Prints the schedule. It is defined by the two factors of xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε.
 fn table(schedule: &NoiseSchedule) -> Result<()> {
     println!("The schedule mnist20: T = 20, beta linear from 0.001 to 0.7\n");
-    println!("  t    beta   alpha_cumprod   signal    noise        snr   what is left of the picture");
+    println!("  t    beta   alpha_cumprod   signal    noise        snr   signal left in the image");
     for t in [0, 1, 2, 4, 6, 8, 10, 13, 16, 19] {
         let (timestep, beta) = (schedule.timestep(t)?, schedule.betas()[t]);
         let alpha_cumprod = timestep.alpha_cumprod();
@@ -44,13 +44,14 @@ fn table(schedule: &NoiseSchedule) -> Result<()> {
         let (snr, bar) = (schedule.snr(t)?, bar(signal, 28));
         println!("{t:3}  {beta:6.4}   {alpha_cumprod:13.6}   {signal:6.4}   {noise:6.4}   {snr:8.3}   {bar}");
     }
-    println!("\nsignal² + noise² = 1: data of variance 1 keeps it at every step, only its content changes.");
-    println!("Where the snr passes 1 there is as much noise as picture; there a sampler decides");
-    println!("what it draws.\n");
+    println!(
+        "\nsignal² + noise² = 1, so data of variance 1 has variance 1 at every timestep. At snr = 1 there"
+    );
+    println!("is as much noise as image. Near this level a sampler decides the content of the image.\n");
     Ok(())
 }
 
-/// The same noise at each t: only the factors change.
+/// Prints an image at five timesteps with the same noise, so only the factors differ.
 fn picture(schedule: &NoiseSchedule) -> Result<()> {
     let pixels = PICTURE.iter().flat_map(|row| row.chars()).map(|c| if c == '#' { 1.0_f32 } else { -1.0 });
     let x_start = Tensor::from_iter(pixels, &Device::Cpu)?.reshape((1, 9, 9))?;
@@ -61,18 +62,20 @@ fn picture(schedule: &NoiseSchedule) -> Result<()> {
         .iter()
         .map(|&t| Ok(schedule.q_sample(&x_start, &[t], &eps)?.squeeze(0)?.to_vec2()?))
         .collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
-    println!("A picture at five steps, by q_sample with one and the same noise\n");
+    println!("An image at five timesteps, noised by q_sample with the same noise\n");
     println!("{}", steps.map(|t| format!("{:21}", format!("t = {t}"))).concat().trim_end());
     for row in 0..9 {
         let line = noised.iter().map(|picture| picture[row].iter().map(shade).collect::<String>());
         println!("{}", line.collect::<Vec<_>>().join(" │ ").trim_end());
     }
-    println!("\nAt t = 19 nothing of the picture is seen: it is the noise alone, and that is where sampling");
-    println!("starts. A network learns to go one step back from any of these.\n");
+    println!(
+        "\nAt t = 19 the image has vanished and only noise is left. Sampling starts there. A network learns"
+    );
+    println!("to take one step back from each of these noise levels.\n");
     Ok(())
 }
 
-/// Two characters for a pixel from −1 (empty) to 1 (full), so that it is about a square.
+/// Draws a pixel from −1 (empty) to 1 (full) as two characters, which are about square.
 fn shade(pixel: &f32) -> &'static str {
     match pixel {
         ..-0.6 => "  ",
@@ -83,9 +86,9 @@ fn shade(pixel: &f32) -> &'static str {
     }
 }
 
-/// The schedules differ in how the signal is spread over the way, not in where it ends.
+/// Compares three schedules. They end at about the same signal, but reach it along different curves.
 fn compare() -> Result<()> {
-    println!("Three schedules, by the part of the way to t = T - 1: the signal that is left\n");
+    println!("The signal left in three schedules, by the fraction of the timesteps up to t = T - 1\n");
     println!("{:32}{:32}cosine, T = 1000", "ho2020, T = 1000", "mnist20, T = 20");
     let configs =
         [NoiseScheduleConfig::ho2020(), NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::cosine()];
@@ -100,13 +103,15 @@ fn compare() -> Result<()> {
         }
         println!("{}", line.trim_end());
     }
-    println!("\nThe linear ones spend their second half where little is left to see; the cosine falls");
-    println!("evenly, which is why Nichol & Dhariwal 2021 proposed it. mnist20 is the curve of ho2020 in");
-    println!("20 steps.\n");
+    println!(
+        "\nIn the second half of the linear schedules little signal is left. The cosine schedule decreases"
+    );
+    println!("evenly, which is why Nichol & Dhariwal 2021 proposed it. mnist20 has about the same curve as");
+    println!("ho2020, in 20 steps.\n");
     Ok(())
 }
 
-/// Why the betas must grow when the steps get fewer.
+/// Shows why a schedule with fewer timesteps needs larger betas.
 fn unscaled() -> Result<()> {
     println!("The betas of ho2020 with 20 steps instead of 1000\n");
     let config = NoiseScheduleConfig { num_train_timesteps: 20, ..NoiseScheduleConfig::ho2020() };
@@ -115,8 +120,8 @@ fn unscaled() -> Result<()> {
         Some(warning) => println!("  warning: {warning}"),
         None => println!("  no warning"),
     }
-    println!("  Training would never show pure noise to the network, and sampling starts with nothing else.");
-    println!("\nThe same, each beta 1000/20 times as large\n");
+    println!("  The network would never see pure noise in training, but sampling starts from pure noise.");
+    println!("\nThe same schedule with each beta multiplied by 1000/20\n");
     match NoiseSchedule::new(&NoiseScheduleConfig { beta_start: 0.005, beta_end: 1.0, ..config }) {
         Ok(_) => println!("  accepted"),
         Err(error) => println!("  error: {error}"),

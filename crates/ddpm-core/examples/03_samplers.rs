@@ -1,14 +1,13 @@
-//! All samplers on data whose best denoiser is known: a mixture of two normal distributions in one dimension.
+//! All samplers on data whose optimal denoiser is known: a mixture of two normal distributions in one dimension.
 //!
 //! ```sh
 //! cargo run -p ddpm-core --example 03_samplers
 //! ```
 //!
-//! One sees how fast each deterministic sampler approaches the exact answer, that is its order, and how well
-//! each random one reproduces the data, also what is lost when DDPM leaves out its noise. No network is
-//! trained: any difference to the truth is the sampler's.
+//! It shows the order of convergence of each deterministic sampler, and how well each stochastic sampler reproduces the
+//! data, including DDPM without added noise. No network is trained, so every error is the sampler's.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -17,27 +16,27 @@ use ddpm_core::{
     sampler::{Churn, DpmSolver, UniPc},
 };
 
-/// (weight, mean, deviation) of each part of the data.
+/// (weight, mean, standard deviation) of each component of the data.
 const MIXTURE: [(f64, f64, f64); 2] = [(0.3, -1.0, 0.2), (0.7, 0.6, 0.4)];
 const STEPS: [usize; 5] = [5, 10, 20, 50, 100];
 const SAMPLES: usize = 10_000;
 
 fn main() -> Result<()> {
-    // Clipping would be wrong here: the data has no bounds.
+    // The data is unbounded, so x₀ must not be clipped.
     let schedule =
         NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::ho2020() })?;
     deterministic(&schedule)?;
-    random(&schedule)
+    stochastic(&schedule)
 }
 
-/// Noised to ᾱ, the data is a mixture again: weight, mean and variance of each part.
+/// The data noised to ᾱ, which is a mixture too: (weight, mean, variance) of each component.
 fn mixture_at(alpha_cumprod: f64) -> [(f64, f64, f64); 2] {
     MIXTURE.map(|(weight, mean, deviation)| {
         (weight, alpha_cumprod.sqrt() * mean, alpha_cumprod * deviation.powi(2) + 1.0 - alpha_cumprod)
     })
 }
 
-/// ε̂ = −√(1−ᾱ) ∇ log q(xₜ), in closed form: what a perfectly trained network would say.
+/// The optimal network in closed form: ε̂ = −√(1−ᾱ) ∇ log q(xₜ).
 fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     let parts = mixture_at(timestep.alpha_cumprod());
     let score = |x: f64| {
@@ -54,8 +53,8 @@ fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     Tensor::from_iter(all, x_t.device())?.reshape(x_t.shape())
 }
 
-/// In one dimension the flow of probability keeps the order of points, so it maps quantiles to quantiles: the
-/// exact end of a path is known as well.
+/// Compares deterministic samplers with the exact probability flow. In one dimension the flow keeps the order of points,
+/// so it maps each quantile to the same quantile.
 fn deterministic(schedule: &NoiseSchedule) -> Result<()> {
     let starts: Vec<f64> = (1..200).map(|i| -2.5 + 0.025 * f64::from(i)).collect();
     let [first, last] = [999, 0].map(|t| schedule.alphas_cumprod()[t]);
@@ -65,9 +64,9 @@ fn deterministic(schedule: &NoiseSchedule) -> Result<()> {
     let dpm = DpmSolver { lower_order_final: false, ..DpmSolver::plus_plus_2m() };
     let uni_pc = UniPc { lower_order_final: false, ..UniPc::order_2() };
     for (name, sampler) in [
-        ("DDIM with eta 0, which is Euler's", Sampler::Ddim(0.0)),
+        ("DDIM with eta 0 (Euler's method)", Sampler::Ddim(0.0)),
         ("DPM-Solver++ 2M", Sampler::DpmSolverMultistep(dpm)),
-        ("Heun (asks the network twice a step)", Sampler::Heun(Churn::NONE)),
+        ("Heun (2 network evaluations a step)", Sampler::Heun(Churn::NONE)),
         ("UniPC-2", Sampler::UniPc(uni_pc)),
     ] {
         let mut errors = Vec::new();
@@ -80,7 +79,9 @@ fn deterministic(schedule: &NoiseSchedule) -> Result<()> {
         let order = (errors[3] / errors[4]).log2();
         println!("{name:38}{}   {order:5.1}", errors.iter().map(|e| format!("{e:9.5}")).collect::<String>());
     }
-    println!("\nOrder 1: twice the steps, half the error. Order 2: a quarter. UniPC's corrector adds one.");
+    println!(
+        "\nTwice the steps divide the error by 2 at order 1, and by 4 at order 2. UniPC's corrector adds one order."
+    );
     Ok(())
 }
 
@@ -90,7 +91,7 @@ fn even(schedule: &NoiseSchedule, steps: usize) -> Result<Timesteps> {
     Ok(Timesteps::from_sigmas(schedule, &sigmas)?.ending_at_sigma_min(schedule))
 }
 
-/// All paths are one image of shape [1, n], whose noise is drawn at once.
+/// Runs a sampler. All n paths are pixels of one image of shape [1, n].
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: Tensor) -> Result<Vec<f64>> {
     let rng = CounterRng::new(1);
     let noise = |x_t: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x_t);
@@ -98,11 +99,11 @@ fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: 
     Ok(sampled.flatten_all()?.to_vec1()?)
 }
 
-/// Paths with noise have no exact end, but what they draw has an exact distribution.
-fn random(schedule: &NoiseSchedule) -> Result<()> {
-    println!("\nRandom samplers: Wasserstein distance between {SAMPLES} samples and the data, and the");
-    println!("width of the middle half of the samples\n");
-    println!("{:38}{}   middle half", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
+/// Compares the samples of stochastic samplers with the exact distribution of the data.
+fn stochastic(schedule: &NoiseSchedule) -> Result<()> {
+    println!("\nStochastic samplers: Wasserstein distance between {SAMPLES} samples and the data, and the");
+    println!("interquartile range (IQR) of the samples\n");
+    println!("{:38}{}   IQR", "steps", STEPS.map(|n| format!("{n:>9}")).concat());
     let exact: Vec<f64> = (0..SAMPLES).map(|i| quantile((i as f64 + 0.5) / SAMPLES as f64, 1.0)).collect();
     let rng = CounterRng::new(2);
     let x_t = rng.normal(Purpose::SAMPLE_START, &[0], 0, &[SAMPLES], DType::F64, &Device::Cpu)?;
@@ -126,12 +127,15 @@ fn random(schedule: &NoiseSchedule) -> Result<()> {
         println!("{name:38}{line}   {half:6.2}");
     }
     println!("{:83}   {:6.2}", "the data itself", exact[7_500] - exact[2_500]);
-    println!("\nAbout 0.01 is chance. DDIM with eta 1 is DDPM with the posterior's variance. Without noise");
-    println!("DDPM collapses, however many steps there are: all samples end at the same place.");
+    println!(
+        "\nA distance of about 0.01 is within sampling error. DDIM with eta 1 equals DDPM with the posterior"
+    );
+    println!("variance. Without added noise DDPM collapses at any number of steps: all samples end at about");
+    println!("the same value.");
     Ok(())
 }
 
-/// The part of the data, noised to ᾱ, that lies below x.
+/// The cumulative distribution function of the data noised to ᾱ.
 fn cdf(x: f64, alpha_cumprod: f64) -> f64 {
     let below = |(weight, mean, variance): (f64, f64, f64)| {
         weight * 0.5 * (1.0 + libm::erf((x - mean) / (2.0 * variance).sqrt()))
@@ -139,7 +143,7 @@ fn cdf(x: f64, alpha_cumprod: f64) -> f64 {
     mixture_at(alpha_cumprod).into_iter().map(below).sum()
 }
 
-/// Where that part is `p`, by bisection.
+/// The `p`-quantile of the data noised to ᾱ, by bisection.
 fn quantile(p: f64, alpha_cumprod: f64) -> f64 {
     let (mut low, mut high) = (-10.0, 10.0);
     for _ in 0..60 {

@@ -1,15 +1,15 @@
-//! How many bits an image costs: the variational bound term by term, on data whose entropy is known, and the
-//! best timesteps for a small number of steps.
+//! The cost of images in bits: the variational bound term by term, on data of known entropy, and a search for the best
+//! timesteps.
 //!
 //! ```sh
 //! cargo run -p ddpm-core --example 06_likelihood
 //! ```
 //!
-//! One sees where the bits go, how near the bound comes to the entropy with the three variances of DDPM, with
-//! more steps, and with timesteps that are chosen by what they cost instead of evenly. The network is the best
-//! possible one, in closed form, so all that is above the entropy is the price of the chain itself.
+//! It prints the cost of each step, and how close the bound comes to the entropy: with three variances, with more steps,
+//! and with searched instead of evenly spaced timesteps. The network is the optimal one in closed form, so every bit
+//! above the entropy is a cost of the chain itself.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::f64::consts::PI;
 
@@ -28,14 +28,16 @@ fn main() -> Result<()> {
     let levels = levels();
     let entropy: f64 = (0..256).map(probability).map(|p| -p * p.log2()).sum();
     let cost = levels.iter().map(|&level| -probability(level).log2()).sum::<f64>() / levels.len() as f64;
-    println!("The entropy of a pixel is {entropy:.3} bits; those drawn here need {cost:.3}.\n");
+    println!(
+        "The entropy of a pixel is {entropy:.3} bits. The sampled pixels need {cost:.3} bits on average.\n"
+    );
     let values = levels.into_iter().map(value);
     let images = Tensor::from_iter(values, &Device::Cpu)?.reshape(((), usize::from(PIXELS)))?;
     term_by_term(&images)?;
     timestep_search(&images)
 }
 
-/// How often a pixel has a level: it is dark, near 50, or bright, near 200.
+/// The probability of a level: a pixel is dark, near 50, or bright, near 200.
 fn probability(level: usize) -> f64 {
     let part = |weight: f64, mean: f64, deviation: f64| {
         weight / deviation * (-((level as f64 - mean) / deviation).powi(2) / 2.0).exp()
@@ -43,14 +45,14 @@ fn probability(level: usize) -> f64 {
     (part(0.7, 50.0, 10.0) + part(0.3, 200.0, 15.0)) / (2.0 * PI).sqrt()
 }
 
-/// x₀ = 2g/255 − 1
+/// Converts level g to x₀ = 2g/255 − 1.
 fn value(level: usize) -> f64 {
     2.0 * level as f64 / 255.0 - 1.0
 }
 
-/// Draws a level for each pixel of each image.
+/// Samples a level for each pixel of each image.
 fn levels() -> Vec<usize> {
-    let draw = |image, pixel| {
+    let sample = |image, pixel| {
         let mut left = CounterRng::new(1).uniform(Purpose::EVALUATION, image, pixel);
         let reached = |&level: &usize| {
             left -= probability(level);
@@ -58,10 +60,10 @@ fn levels() -> Vec<usize> {
         };
         (0..255).find(reached).unwrap_or(255)
     };
-    (0..IMAGES).flat_map(|image| (0..PIXELS).map(move |pixel| draw(image, pixel))).collect()
+    (0..IMAGES).flat_map(|image| (0..PIXELS).map(move |pixel| sample(image, pixel))).collect()
 }
 
-/// E[x₀ given xₜ], the mean of all levels, weighted by how well each explains xₜ.
+/// The optimal network E[x₀ given xₜ]: the mean of all levels, weighted by their probability given xₜ.
 fn network(x_t: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     let alpha_cumprod = timestep.alpha_cumprod();
     let expected = |x: f64| {
@@ -89,10 +91,10 @@ fn schedule(config: NoiseScheduleConfig) -> Result<NoiseSchedule> {
 fn bound(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
-    mode: &ReverseVariance,
+    variance: &ReverseVariance,
     images: &Tensor,
 ) -> Result<Bound> {
-    let mut estimator = BoundEstimator::new(schedule, timesteps, mode)?;
+    let mut estimator = BoundEstimator::new(schedule, timesteps, variance)?;
     estimator.add(images, network, noise)?;
     Ok(estimator.finish()?)
 }
@@ -108,8 +110,8 @@ fn term_by_term(images: &Tensor) -> Result<()> {
     let line = |name: &str, bits: [f64; 3], rest: &str| {
         println!("{name:12}{:12.4}{:9.4}{:11.4}   {rest}", bits[0], bits[1], bits[2]);
     };
-    println!("mnist20, bits per pixel of each term, by the variance of the steps");
-    println!("{:12}   posterior     beta    optimal   error of the prediction, in grey levels", "term");
+    println!("mnist20: bits per pixel of each term, by the variance of the reverse steps");
+    println!("{:12}   posterior     beta    optimal   RMSE of the prediction, in grey levels", "term");
     line("prior", bounds.map(|bound| bound.prior_bits_per_dim.mean), "");
     for (i, point) in optimal.rate_distortion().iter().enumerate() {
         let name =
@@ -119,8 +121,10 @@ fn term_by_term(images: &Tensor) -> Result<()> {
     }
     line("bound", bounds.map(|bound| bound.total_bits_per_dim.mean), "");
     line("+-", bounds.map(|bound| bound.total_bits_per_dim.standard_error), "");
-    println!("\nNearly all is paid in the last steps, when a pixel gets its exact level. There the");
-    println!("posterior's variance is too small by far: it is right for a network without error.\n");
+    println!("\nThe last steps, which decide the exact level of a pixel, cost most of the bits. There the");
+    println!(
+        "posterior's variance is far too small, because it is optimal only for a network without error.\n"
+    );
     Ok(())
 }
 
@@ -132,17 +136,24 @@ fn timestep_search(images: &Tensor) -> Result<()> {
     estimator.add(images, network, noise)?;
     let costs = estimator.finish()?;
     println!("The cosine schedule with T = 100: the bound for n timesteps, with optimal variances");
-    println!("   n   evenly   searched   the list found");
+    println!("   n   evenly   searched   best list");
     for n in [3, 5, 10, 20, 50, 100] {
         let evenly = Timesteps::spaced(&schedule, n)?;
-        let mode = ReverseVariance::PerStep(costs.optimal_variances(&evenly)?);
-        let evenly = bound(&schedule, &evenly, &mode, images)?.total_bits_per_dim.mean;
+        let variance = ReverseVariance::PerStep(costs.optimal_variances(&evenly)?);
+        let evenly = bound(&schedule, &evenly, &variance, images)?.total_bits_per_dim.mean;
         let (searched, bits) = costs.best(&schedule, n)?;
         let list = if n > 10 { "…".to_owned() } else { format!("{:?}", searched.indices()) };
         println!("{n:4}{evenly:9.4}{bits:11.4}   {list}");
     }
-    println!("\nOne pass over the images prices all lists. The cheapest has few steps in the noise and many");
-    println!("where levels are decided, and leaves out the last ones, with less noise than a level is wide.");
-    println!("(It chose by these images: a few thousandths are chance.)");
+    println!(
+        "\nOne pass over the images gives the costs of all lists. The best list has few steps at high noise"
+    );
+    println!(
+        "and many at the noise levels that decide the level of a pixel. It omits the last timesteps, whose"
+    );
+    println!(
+        "noise is smaller than the width of a level. It was searched on the same images, so differences of"
+    );
+    println!("a few thousandths are not significant.");
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! The published noise schedules, as lists of β.
+//! The β tables of the published noise schedules.
 
 use std::f64::consts::PI;
 
 use crate::{BetaSchedule, NoiseScheduleConfig};
 
-/// β is never above this in the cosine schedule (Nichol & Dhariwal 2021, section 3.2).
+/// The largest β of the cosine schedule (Nichol & Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;
 
-/// The betas of a configuration that was validated.
+/// Computes the betas of a validated configuration.
 pub(crate) fn betas(config: &NoiseScheduleConfig) -> Vec<f64> {
     let betas = match &config.trained_betas {
         Some(betas) => betas.clone(),
@@ -37,8 +37,8 @@ fn named(config: &NoiseScheduleConfig) -> Vec<f64> {
     }
 }
 
-/// Shifts √ᾱ such that the last one is 0 and scales it such that the first one stays (Lin et al. 2023,
-/// arXiv 2305.08891, algorithm 1). The last β is then 1.
+/// Shifts and scales √ᾱ: the last value becomes 0, and the first stays as it is (Lin et al. 2023, arXiv 2305.08891,
+/// algorithm 1). The last β becomes 1.
 fn rescale_zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
     let mut signal: Vec<f64> = alphas_cumprod(betas).into_iter().map(f64::sqrt).collect();
     let (first, last) = (signal[0], signal[signal.len() - 1]);

@@ -1,10 +1,10 @@
-//! What defines a schedule, as plain data.
+//! The configuration of a noise schedule, as plain data.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, PredictionType, Result, TimestepSpacing};
 
-/// How βₜ runs over t. The names are those of diffusers.
+/// βₜ as a function of t. Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -13,8 +13,8 @@ pub enum BetaSchedule {
     Linear,
     /// √β evenly spaced (Rombach et al. 2022, arXiv 2112.10752).
     ScaledLinear,
-    /// ᾱ falls as a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17); `beta_start` and
-    /// `beta_end` do not matter.
+    /// ᾱ decreases as a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17). `beta_start` and
+    /// `beta_end` are ignored.
     #[serde(rename = "squaredcos_cap_v2")]
     SquaredcosCapV2,
     /// A logistic curve from `beta_start` to `beta_end` (Xu et al. 2022, GeoDiff, arXiv 2203.02923).
@@ -23,99 +23,104 @@ pub enum BetaSchedule {
 
 /// The variance σ² of a reverse step (Ho et al. 2020, section 3.2).
 ///
-/// `fixed_small_log` and `fixed_large_log` of diffusers are names of code that computes the same variances as
-/// exp(ln σ²); they are read as [`FixedSmall`](Self::FixedSmall) and [`FixedLarge`](Self::FixedLarge).
+/// The options `fixed_small_log` and `fixed_large_log` of diffusers compute the same variances as exp(ln σ²). They are
+/// read as [`FixedSmall`](Self::FixedSmall) and [`FixedLarge`](Self::FixedLarge).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReverseVariance {
-    /// β̃ₜ, the posterior's variance: right if the data is a single point.
+    /// β̃ₜ, the posterior's variance. It is optimal if the data is a single point.
     #[serde(alias = "fixed_small_log")]
     FixedSmall,
-    /// βₜ: right if the data is standard normal.
+    /// βₜ. It is optimal if the data is standard normal.
     #[serde(alias = "fixed_large_log")]
     FixedLarge,
-    /// Between β̃ₜ and βₜ for each number of the image, from a second output v of the network in [−1, 1] (Nichol &
-    /// Dhariwal 2021, arXiv 2102.09672, eq. 15): ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. Only for a schedule
-    /// whose `variance_type` it is.
+    /// A learned variance between β̃ₜ and βₜ for each pixel (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15). The
+    /// network emits a second output v in [−1, 1], and ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2. A sampler
+    /// accepts it only if it is also the schedule's `variance_type`.
     LearnedRange,
-    /// A variance for each timestep of the list, in its order; see
+    /// One variance for each timestep of the list, in the same order; see
     /// [`optimal_variances`](crate::likelihood::optimal_variances).
     PerStep(Vec<f64>),
-    /// 0: each step goes to the mean. The samples are sharper and much less varied than the learned distribution.
+    /// 0: each reverse step goes to the mean, without added noise. The samples are much less varied than the learned
+    /// distribution.
     Zero,
 }
 
-/// Whether known defects of diffusers are reproduced.
+/// Whether samplers reproduce known defects of diffusers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compat {
-    /// What the published equations say.
+    /// Samplers follow the published equations.
     #[default]
     Exact,
-    /// What diffusers 0.42.1 does, for comparing pictures. The last two are a matter of a
-    /// [`Scheduler`](crate::Scheduler), the others of the samplers themselves:
+    /// Samplers behave like diffusers 0.42.1, for comparing images. The samplers reproduce the first two defects, and
+    /// [`Scheduler`](crate::Scheduler) the last two:
     ///
-    /// - its DDPM adds noise in the last step, unless that starts at t = 0;
-    /// - its DDIM goes from t to t − ⌊T/n⌋ even where that is not the next timestep of the list, and keeps
-    ///   an ε̂ that does not belong to a clipped x̂₀;
-    /// - its DPM-Solver, Euler and UniPC take ᾱ = 2⁻²⁴ in place of the 0 of `rescale_betas_zero_snr`;
-    /// - its DPM-Solver and UniPC tell the network a rounded t where Karras' noise levels lie between two.
+    /// - DDPM adds noise in the last step, unless it starts at t = 0;
+    /// - DDIM goes from t to t − ⌊T/n⌋ even if that is not the next timestep of the list, and computes ε̂ from the
+    ///   x̂₀ before clipping;
+    /// - DPM-Solver, Euler and UniPC use ᾱ = 2⁻²⁴ instead of 0 with `rescale_betas_zero_snr`;
+    /// - DPM-Solver and UniPC pass a rounded t to the network if a Karras noise level lies between two timesteps.
     ///
-    /// `fixtures/README.md` has them in detail. What cannot be meant is not reproduced: a list of timesteps one too
-    /// long (62 for T = 1000, n = 61, trailing), the root of a negative number for `fixed_large_log`. diffusers
-    /// does all this by the number of steps asked for, so a list shortened by `strength` is not its own.
+    /// `fixtures/README.md` describes the details. Two evident bugs are not reproduced: a list of timesteps that is one
+    /// too long (62 for T = 1000, n = 61, trailing), and the root of a negative number with `fixed_large_log`.
+    /// diffusers derives these values from `num_inference_steps`, so results differ for a list that
+    /// [`Timesteps::strength`](crate::Timesteps::strength) has shortened.
     Diffusers,
 }
 
-/// All that defines a schedule and how a network trained with it is to be read.
+/// The configuration of a noise schedule, and how to interpret the output of a network that was trained with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseScheduleConfig {
-    /// T, the number of steps from data to noise; 2 to 10,000.
+    /// T, the number of timesteps of the forward process; 2 to 10,000.
     pub num_train_timesteps: usize,
-    /// How β runs from `beta_start` to `beta_end`.
+    /// How β grows from `beta_start` to `beta_end`.
     pub beta_schedule: BetaSchedule,
-    /// β of the first step (t = 0), strictly between 0 and 1.
+    /// β of the first timestep (t = 0), strictly between 0 and 1.
     pub beta_start: f64,
-    /// β of the last step (t = T − 1), strictly between 0 and 1.
+    /// β of the last timestep (t = T − 1), strictly between 0 and 1.
     pub beta_end: f64,
-    /// T betas of one's own, which take the place of `beta_schedule`.
+    /// A custom list of T betas, each strictly between 0 and 1. If it is `Some`, `beta_schedule`, `beta_start` and
+    /// `beta_end` are ignored.
     pub trained_betas: Option<Vec<f64>>,
-    /// Whether the schedule is shifted and scaled such that nothing of the image is left at T − 1 (Lin et
-    /// al. 2023, arXiv 2305.08891, algorithm 1).
+    /// Whether to shift and scale the schedule so that the signal-to-noise ratio at T − 1 is 0 (Lin et al. 2023,
+    /// arXiv 2305.08891, algorithm 1).
     pub rescale_betas_zero_snr: bool,
-    /// What the network's prediction means.
+    /// The quantity that the network predicts: ε, x₀ or v.
     pub prediction_type: PredictionType,
-    /// The variance of a reverse step.
+    /// The variance of a reverse step. [`ReverseVariance::LearnedRange`] means that the network's output is twice as
+    /// wide in dimension 1.
     pub variance_type: ReverseVariance,
-    /// Whether the predicted x₀ is clipped to ±`clip_sample_range` at each step.
+    /// Whether to clip the predicted x₀ to ±`clip_sample_range` at each step.
     pub clip_sample: bool,
-    /// The largest magnitude in x₀; 1 for images in [−1, 1].
+    /// The largest magnitude of a clipped x₀, above 0; 1 for images in [−1, 1].
     pub clip_sample_range: f64,
-    /// Whether the predicted x₀ is clipped to a quantile of its own magnitudes and divided by it (dynamic
-    /// thresholding, Saharia et al. 2022, arXiv 2205.11487, section 2.3), in place of `clip_sample`.
+    /// Whether to use dynamic thresholding instead of `clip_sample`: the predicted x₀ is clipped to a quantile of its
+    /// own magnitudes and divided by it (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
     pub thresholding: bool,
     /// The quantile of dynamic thresholding, 0 to 1.
     pub dynamic_thresholding_ratio: f64,
-    /// The largest magnitude that dynamic thresholding divides by; at least 1.
+    /// The largest divisor of dynamic thresholding, at least 1.
     pub sample_max_value: f64,
-    /// Which steps are taken if fewer than T are asked for.
+    /// How the timesteps of a run of fewer than T steps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// What is added to each timestep of leading spacing.
+    /// An offset that leading spacing adds to each timestep.
     pub steps_offset: usize,
-    /// Whether known defects of diffusers are reproduced.
+    /// Whether samplers reproduce known defects of diffusers.
     #[serde(default)]
     pub compat: Compat,
 }
 
-/// The range of a β.
+/// The accepted range of a β.
 const UNIT: &str = "a number strictly between 0 and 1";
 
 impl NoiseScheduleConfig {
-    /// T = 20, β linear from 0.001 to 0.7: what this project trains on MNIST.
+    /// T = 20, β linear from 0.001 to 0.7: the schedule of this project's MNIST models.
     ///
-    /// ᾱ falls to 5.4e-5, so the prior is reached; β₁ leaves about 4 grey levels of noise in x₀.
+    /// ᾱ at the last timestep is 5.4e-5, so the forward process ends in almost pure noise. The first timestep adds noise
+    /// with a standard deviation of about 4 grey levels.
     #[must_use]
     pub fn mnist20() -> Self {
         Self::linear(20, 0.001, 0.7)
@@ -127,7 +132,7 @@ impl NoiseScheduleConfig {
         Self::linear(1000, 1e-4, 0.02)
     }
 
-    /// T = 1000, ᾱ a squared cosine: the schedule of Nichol & Dhariwal 2021.
+    /// T = 1000, ᾱ decreasing as a squared cosine: the schedule of Nichol & Dhariwal 2021.
     #[must_use]
     pub fn cosine() -> Self {
         Self { beta_schedule: BetaSchedule::SquaredcosCapV2, ..Self::ho2020() }
@@ -154,13 +159,13 @@ impl NoiseScheduleConfig {
         }
     }
 
-    /// Everything that can be said without computing a table.
+    /// Checks all options that can be checked without computing a table.
     pub(crate) fn validate(&self) -> Result<()> {
         let total = self.num_train_timesteps;
         if !(2..=10_000).contains(&total) {
             return Err(Error::out_of_range("num_train_timesteps", total, "2 to 10000"));
         }
-        // Written so that NaN is refused as well.
+        // With these comparisons NaN is rejected too.
         let between = |x: f64| x > 0.0 && x < 1.0;
         if let Some(betas) = &self.trained_betas {
             if betas.len() != total {

@@ -1,4 +1,4 @@
-//! What can go wrong in this crate.
+//! The error type of this crate.
 
 use std::borrow::Cow;
 
@@ -9,26 +9,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A number is outside its range.
+    /// A value is outside its range.
     #[error("{name} is {found}, expected {expected}")]
     OutOfRange {
         /// The option, argument or table entry, such as `beta_end` or `trained_betas[3]`.
         name: Cow<'static, str>,
         /// Its value.
         found: String,
-        /// The values that work.
+        /// The accepted values.
         expected: Cow<'static, str>,
     },
-    /// The schedule ends in pure noise, where ε says nothing about the image.
+    /// The schedule ends in pure noise, where x₀ cannot be computed from ε.
     #[error(
-        "rescale_betas_zero_snr with a network for epsilon, expected sample or v_prediction: nothing of \
-             the image is left at the last timestep, so ε does not tell what it was"
+        "rescale_betas_zero_snr with prediction_type epsilon, expected sample or v_prediction: the last \
+             timestep is pure noise, where ε does not determine the image"
     )]
     ZeroSnrEpsilon,
-    /// A learned variance with a schedule whose network has none.
-    #[error("noise mode learned_range, expected a schedule with variance_type learned_range")]
+    /// A sampler needs a learned variance, but the network of this schedule does not predict one.
+    #[error("reverse variance learned_range, expected a schedule with variance_type learned_range")]
     NoLearnedVariance,
-    /// The network does not put out what the schedule's variance type asks for.
+    /// The network's output has the wrong shape for the images and the schedule's `variance_type`.
     #[error("a network output of shape {found:?} for images of shape {image:?}, expected {expected}")]
     NetworkOutput {
         /// The shape of the output.
@@ -41,7 +41,7 @@ pub enum Error {
     /// A list of timesteps is empty.
     #[error("the list of timesteps is empty, expected at least one")]
     NoTimesteps,
-    /// Two tensors that belong together have different shapes.
+    /// Two tensors that must have the same shape differ.
     #[error("tensors of shapes {first:?} and {second:?}, expected the same shape")]
     Shapes {
         /// The shape of the first tensor.
@@ -49,22 +49,22 @@ pub enum Error {
         /// The shape of the second tensor.
         second: Vec<usize>,
     },
-    /// A buffer cannot be divided equally.
-    #[error("{found} numbers for {indices} images, expected a multiple")]
+    /// The length of a buffer is not a multiple of the number of images.
+    #[error("a buffer of {found} values for {indices} images, expected a multiple of the number of images")]
     BufferLength {
         /// The length of the buffer.
         found: usize,
         /// The number of images.
         indices: usize,
     },
-    /// A scheduler file is not the JSON that was expected.
-    #[error("scheduler configuration: not the expected JSON")]
+    /// A scheduler file is not a JSON object.
+    #[error("scheduler configuration: not a JSON object")]
     SchedulerJson {
-        /// What the parser says.
+        /// The error of the JSON parser.
         #[from]
         source: serde_json::Error,
     },
-    /// A scheduler file asks for something that is not implemented.
+    /// A scheduler file has an option or a value that this crate does not implement.
     #[error("scheduler option `{option}` of {class} is {found}, supported: {expected}")]
     SchedulerOption {
         /// The scheduler's class.
@@ -73,50 +73,50 @@ pub enum Error {
         option: Box<str>,
         /// The value found, as JSON.
         found: Box<str>,
-        /// The values that work.
+        /// The supported values.
         expected: Box<str>,
     },
-    /// A reverse step of variance 0, whose bound on the likelihood is infinite.
-    #[error("the variance of step {position} is 0, expected above 0: without it the bound is infinite")]
+    /// A reverse step has variance 0, which makes the bound on the likelihood infinite.
+    #[error("the variance of step {position} is 0, expected above 0: the bound is infinite at 0")]
     NoVariance {
         /// The position of its timestep in the list.
         position: usize,
     },
-    /// A list of timesteps ends before x₀, whose likelihood is asked for.
+    /// A list of timesteps ends before x₀, so it does not give the likelihood of x₀.
     #[error("the timesteps end at alphas_cumprod {alpha_cumprod}, expected 1, an image without noise")]
     EndsBeforeXStart {
         /// ᾱ after the last step.
         alpha_cumprod: f64,
     },
-    /// A value of an image is not one of 256 levels.
-    #[error("a value of {found} in an image, expected one of the 256 levels 2g/255 - 1")]
+    /// A pixel value is not one of the 256 levels of an 8-bit image.
+    #[error("a pixel value is {found}, expected one of the 256 levels 2g/255 - 1")]
     Level {
         /// The value found.
         found: f64,
     },
-    /// An estimate over no images.
+    /// An estimator was finished before any image was added.
     #[error("no images were added, expected at least one")]
     NoImages,
-    /// A table does not have the right length.
+    /// A table does not have one value for each timestep.
     #[error("{found} values of {table}, expected {expected}, one for each timestep")]
     TableLength {
-        /// The table.
+        /// The name of the table.
         table: &'static str,
         /// Its length.
         found: usize,
         /// The number of timesteps.
         expected: usize,
     },
-    /// A noise source or an observer failed for a reason of its own.
+    /// A noise source or a callback failed with an error of another crate.
     #[error(transparent)]
     Callback(Box<dyn std::error::Error + Send + Sync>),
-    /// The tensor library failed, for example because shapes do not fit.
+    /// candle failed, for example because shapes do not fit.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
 
 impl Error {
-    /// [`Error::OutOfRange`] from text and numbers of any kind.
+    /// Makes an [`Error::OutOfRange`] from text or numbers.
     pub fn out_of_range(
         name: impl Into<Cow<'static, str>>,
         found: impl ToString,
@@ -125,7 +125,7 @@ impl Error {
         Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
     }
 
-    /// [`Error::SchedulerOption`] from text of any kind.
+    /// Makes an [`Error::SchedulerOption`] from text.
     pub fn scheduler_option(
         class: &'static str,
         option: impl Into<Box<str>>,

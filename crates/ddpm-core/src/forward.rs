@@ -4,14 +4,14 @@ use candle_core::Tensor;
 
 use crate::{Error, NoiseSchedule, PosteriorCoefs, Result, weighted_sum::weighted_sum};
 
-/// q(xₜ₋₁ given xₜ, x₀), a normal distribution with one variance for each image.
+/// The posterior q(xₜ₋₁ given xₜ, x₀): a normal distribution with one variance for each image.
 #[derive(Clone, Debug)]
 pub struct Posterior {
     /// The mean, shape [B, …].
     pub mean: Tensor,
-    /// β̃ₜ for each timestep given; 0 at t = 0.
+    /// β̃ₜ for each timestep of the argument `t`; 0 at t = 0.
     pub variance: Vec<f64>,
-    /// ln β̃ₜ, with the value of t = 1 in place of −∞ at t = 0.
+    /// ln β̃ₜ for each timestep of the argument `t`. At t = 0 it is the value of t = 1 instead of −∞.
     pub log_variance_clipped: Vec<f64>,
 }
 
@@ -22,7 +22,7 @@ impl NoiseSchedule {
     /// xₜ = √ᾱₜ x₀ + √(1 − ᾱₜ) ε
     /// ```
     ///
-    /// `x_start` and `eps` are [B, …]; `t` holds one timestep for each image, or a single one for all.
+    /// `x_start` and `eps` have the shape [B, …]. `t` holds one timestep for each image, or a single one for all images.
     ///
     /// ```
     /// # use candle_core::{Device, Tensor};
@@ -37,14 +37,14 @@ impl NoiseSchedule {
     ///
     /// # Errors
     ///
-    /// If a timestep is out of range, their number does not fit, or the shapes differ.
+    /// If a timestep is out of range, `t` has a length other than 1 and B, or the shapes differ.
     pub fn q_sample(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
         combine(self, t, x_start, eps, |alpha_cumprod, _| {
             (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt())
         })
     }
 
-    /// v = √ᾱₜ ε − √(1−ᾱₜ) x₀ (Salimans & Ho 2022), shapes as in [`NoiseSchedule::q_sample`].
+    /// Computes v = √ᾱₜ ε − √(1−ᾱₜ) x₀ (Salimans & Ho 2022). The shapes are the same as in [`NoiseSchedule::q_sample`].
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl NoiseSchedule {
         })
     }
 
-    /// The posterior of a step (Ho et al. 2020, eq. 6 and 7):
+    /// Computes the posterior q(xₜ₋₁ given xₜ, x₀) (Ho et al. 2020, eq. 6 and 7):
     ///
     /// ```text
     /// μ̃ = √ᾱₜ₋₁ βₜ / (1−ᾱₜ) · x₀ + √αₜ (1−ᾱₜ₋₁) / (1−ᾱₜ) · xₜ,   β̃ₜ = (1−ᾱₜ₋₁) / (1−ᾱₜ) · βₜ
@@ -75,8 +75,8 @@ impl NoiseSchedule {
     }
 }
 
-/// `ca(t)·a + cb(t)·b`, with coefficients from ᾱₜ and the posterior step to t − 1. They are computed in
-/// f64 and cast once to the tensors' type.
+/// Computes `ca(t)·a + cb(t)·b`. The function `coefficients` computes (ca, cb) from ᾱₜ and the posterior of the step
+/// to t − 1, in f64. They are rounded once, to the tensors' type.
 pub(crate) fn combine(
     schedule: &NoiseSchedule,
     t: &[usize],

@@ -1,14 +1,14 @@
-//! Denoising diffusion for any candle network: noise schedules in f64, the forward process, its
-//! posterior, samplers, and a random number generator that is addressed instead of drawn from.
+//! Denoising diffusion for any candle network: noise schedules in f64, the forward process and its
+//! posterior, samplers, likelihood terms, and counter-based random numbers.
 //!
 //! The crate holds no network, reads no file and prints nothing. A network enters as a closure
 //! `FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>` that predicts ε, x₀ or v.
 //!
 //! # Notation
 //!
-//! `t` is **0-based**: `betas[t]` is the paper's β₍ₜ₊₁₎ and `t = T − 1` is the noisiest step. `x_start`
-//! is x₀; the step after `t = 0` is x₀ itself, at which ᾱ = 1. Elsewhere in these pages an index t counts
-//! from 0 as well: ᾱₜ is `alphas_cumprod[t]`.
+//! `t` is **0-based**: `betas[t]` is the paper's β₍ₜ₊₁₎, and `t = T − 1` is the noisiest timestep. `x_start`
+//! is x₀. The reverse step from `t = 0` leads to x₀ itself, where ᾱ = 1. All formulas in this documentation use
+//! the 0-based t: ᾱₜ is `alphas_cumprod[t]`.
 //!
 //! | here | Ho et al. 2020 (arXiv 2006.11239) | |
 //! | --- | --- | --- |
@@ -21,8 +21,8 @@
 //!
 //! # Example
 //!
-//! Sampling from a network that is known in closed form: if the data is a standard normal, the best
-//! prediction of ε at step t is √(1−ᾱₜ)·xₜ, and the samples are again a standard normal.
+//! This example samples with a network that is known in closed form. If the data is standard normal, the best
+//! prediction of ε at timestep t is √(1−ᾱₜ)·xₜ, and the samples are standard normal too.
 //!
 //! ```
 //! use candle_core::{Device, DType};
@@ -74,7 +74,7 @@ pub use timestep::Timestep;
 pub use timestep_search::{TimestepCostEstimator, TimestepCosts};
 pub use timesteps::{TimestepSpacing, Timesteps};
 
-/// The examples of the README, as tests.
+/// Runs the examples of the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

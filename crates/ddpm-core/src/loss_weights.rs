@@ -1,7 +1,7 @@
-//! The weights of a training loss over timesteps.
+//! The weights of the training loss at each timestep.
 //!
-//! ε, x₀ and v are affine functions of each other, so a mean squared error of one is a mean squared error of
-//! another times a weight that depends on t. The weights of the squared error of x₀ are
+//! ε, x₀ and v are affine functions of each other. So the mean squared error of one is the mean squared error of
+//! another, multiplied by a weight that depends on t. The weights of the squared error of x₀ are
 //!
 //! ```text
 //! epsilon      SNR(t) = ᾱₜ / (1−ᾱₜ)        (Ho et al. 2020, eq. 14: L_simple)
@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, NoiseSchedule, PredictionType, Result};
 
-/// How much the squared error at each timestep counts.
+/// The weighting of the squared error over timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum LossWeighting {
-    /// The plain mean squared error of ε: `L_simple` of Ho et al. 2020.
+    /// The unweighted mean squared error of ε: `L_simple` of Ho et al. 2020.
     Epsilon,
-    /// The plain mean squared error of x₀.
+    /// The unweighted mean squared error of x₀.
     Sample,
-    /// The plain mean squared error of v.
+    /// The unweighted mean squared error of v.
     VPrediction,
     /// The mean squared error of x₀, weighted by min(SNR, 5).
     MinSnr,
@@ -32,11 +32,11 @@ pub enum LossWeighting {
     ClampedSnr,
 }
 
-/// γ of min-SNR: the value that Hang et al. recommend.
+/// γ of min-SNR, as recommended by Hang et al.
 const MIN_SNR_GAMMA: f64 = 5.0;
 
 impl LossWeighting {
-    /// The weight of the squared error of x₀ at a signal-to-noise ratio.
+    /// The weight of the squared error of x₀ at the signal-to-noise ratio `snr`.
     #[must_use]
     pub fn sample_weight(self, snr: f64) -> f64 {
         match self {
@@ -48,12 +48,12 @@ impl LossWeighting {
         }
     }
 
-    /// The weight at each timestep t = 0 … T − 1 of the squared error of a network's output, which is ε, x₀ or v
-    /// according to `output`.
+    /// The weights of the squared error of a network's output at each timestep t = 0 … T − 1. `output` is the
+    /// quantity that the network emits: ε, x₀ or v.
     ///
     /// # Errors
     ///
-    /// If the output is ε and the schedule has a timestep of signal-to-noise ratio 0, at which the error of ε does
+    /// If the output is ε and the schedule has a timestep with a signal-to-noise ratio of 0. There the error of ε does
     /// not determine the error of x₀.
     pub fn weights(self, schedule: &NoiseSchedule, output: PredictionType) -> Result<Vec<f64>> {
         let output = match output {
@@ -65,7 +65,7 @@ impl LossWeighting {
             .map(|t| {
                 let snr = schedule.snr(t)?;
                 let weight = match (self, output) {
-                    // The limits at a signal-to-noise ratio of 0, where the quotient is 0/0.
+                    // At a signal-to-noise ratio of 0 the quotient is 0/0. These are its limits.
                     (Self::Epsilon, Self::Epsilon) => 1.0,
                     (Self::MinSnr, Self::Epsilon) => (MIN_SNR_GAMMA / snr).min(1.0),
                     _ => self.sample_weight(snr) / output.sample_weight(snr),

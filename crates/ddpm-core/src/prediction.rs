@@ -1,15 +1,15 @@
-//! What a network predicts, and the conversions between the three predictions.
+//! The three quantities that a network can predict, and the conversions between them.
 //!
-//! Given xₜ = √ᾱ x₀ + √(1−ᾱ) ε, each of ε, x₀ and v is an affine function of any other, so a
-//! prediction of one *is* a prediction of all. Which one a network's raw output is, decides how easily
-//! it learns; which one is named, only how it is read.
+//! Given xₜ = √ᾱ x₀ + √(1−ᾱ) ε, each of ε, x₀ and v is an affine function of any other. So a prediction of one
+//! is also a prediction of the other two. The parameterization, which is the quantity that the network emits, decides
+//! how easily the network learns. A conversion of its output does not.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{NoiseSchedule, Result, forward::combine, weighted_sum::weighted_sum_within};
 
-/// The quantity that a prediction stands for. The names are those of diffusers.
+/// The quantity that a prediction represents. Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
@@ -23,7 +23,7 @@ pub enum PredictionType {
 }
 
 impl PredictionType {
-    /// (a, b) such that `to = a·xₜ + b·self` at the noise level ᾱ:
+    /// The factors (a, b) of the conversion `to = a·xₜ + b·self` at the noise level ᾱ:
     ///
     /// ```text
     ///           to ε                          to x₀                       to v
@@ -49,7 +49,7 @@ impl PredictionType {
 }
 
 impl PredictionType {
-    /// Reads `prediction`, which is of this kind, as one of the kind `to` at the noise level ᾱ of `x_t`.
+    /// Converts `prediction` from this quantity to the quantity `to`, at the noise level ᾱ of `x_t`.
     ///
     /// # Errors
     ///
@@ -80,12 +80,12 @@ impl PredictionType {
 }
 
 impl NoiseSchedule {
-    /// Reads a prediction of the kind `from`, shape [B, …] like `x_t`, as one of the kind `to`.
-    /// `t` holds one timestep for each image, or a single one for all.
+    /// Converts a prediction of the quantity `from` to the quantity `to`. `prediction` and `x_t` have the same shape
+    /// [B, …]. `t` holds one timestep for each image, or a single one for all images.
     ///
     /// # Errors
     ///
-    /// If a timestep is out of range, their number does not fit, or the shapes differ.
+    /// If a timestep is out of range, `t` has a length other than 1 and B, or the shapes differ.
     pub fn convert(
         &self,
         from: PredictionType,
@@ -100,7 +100,7 @@ impl NoiseSchedule {
         combine(self, t, x_t, prediction, |alpha_cumprod, _| from.conversion(to, alpha_cumprod))
     }
 
-    /// x₀ from a prediction of ε: (xₜ − √(1−ᾱₜ) ε) / √ᾱₜ (Ho et al. 2020, eq. 15).
+    /// Computes x₀ from a prediction of ε: (xₜ − √(1−ᾱₜ) ε) / √ᾱₜ (Ho et al. 2020, eq. 15).
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl NoiseSchedule {
         self.convert(PredictionType::Epsilon, PredictionType::Sample, eps, x_t, t)
     }
 
-    /// ε from a prediction of x₀: (xₜ − √ᾱₜ x₀) / √(1−ᾱₜ).
+    /// Computes ε from a prediction of x₀: (xₜ − √ᾱₜ x₀) / √(1−ᾱₜ).
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! The noise schedule: how much noise each step adds, and all tables that follow from it, in f64.
+//! The noise schedule: the β of each timestep and the tables derived from it, in f64.
 
 use crate::{Error, NoiseScheduleConfig, Result, betas};
 
-/// A validated schedule with its tables, each of length T, indexed by the 0-based t, in f64.
+/// A validated noise schedule with its tables in f64. Each table has length T and is indexed by the 0-based t.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
     config: NoiseScheduleConfig,
@@ -11,7 +11,7 @@ pub struct NoiseSchedule {
     alphas_cumprod_prev: Vec<f64>,
 }
 
-/// The reverse step from `t` to an earlier `prev` as numbers:
+/// The coefficients of the posterior of a reverse step from `t` to a smaller `prev`:
 /// q(x_prev given xₜ, x₀) = N(`x_start_coef`·x₀ + `x_t_coef`·xₜ, `variance`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PosteriorCoefs {
@@ -21,20 +21,20 @@ pub struct PosteriorCoefs {
     pub x_t_coef: f64,
     /// β̃, the posterior's variance.
     pub variance: f64,
-    /// The effective β of the step, 1 − ᾱₜ/ᾱ_prev, which is βₜ where `prev` is t − 1.
+    /// The effective β of the step, 1 − ᾱₜ/ᾱ_prev. It is βₜ if `prev` is t − 1.
     pub beta: f64,
 }
 
-/// ᾱ at T − 1 above which there is a warning: a tenth of the image's amplitude is left. Well-known models stay below
-/// it, if not by much (Stable Diffusion has 0.0047, which Lin et al. 2023 already call a flaw).
+/// The largest ᾱ at T − 1 without a warning. At this value a tenth of the image's amplitude is left. Well-known models
+/// are below it: Stable Diffusion has 0.0047, which Lin et al. 2023 already call a flaw.
 const PRIOR: f64 = 0.01;
 
-/// Something about a schedule that is allowed and probably not meant.
+/// A property of a schedule that is allowed but probably a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleWarning {
-    /// Training ends with images that are still seen through the noise, and sampling starts without them. A
-    /// schedule for many steps that is used with few is an example.
+    /// At the last timestep the image is still visible through the noise, but sampling starts from pure noise. One
+    /// cause is using the betas of a schedule for many timesteps with few timesteps.
     #[error(
         "alphas_cumprod is {alpha_cumprod:.3} at the last timestep, so sampling does not start where the \
              forward process ends; expected at most 0.01"
@@ -50,9 +50,8 @@ impl NoiseSchedule {
     ///
     /// # Errors
     ///
-    /// If an option is outside its range, options contradict each other (ε cannot be predicted where there is
-    /// nothing but noise, so `rescale_betas_zero_snr` needs another prediction), or so much or so little noise
-    /// is added that ᾱ is 0 or 1 in f64.
+    /// If an option is outside its range, if `rescale_betas_zero_snr` is combined with a prediction of ε (in pure noise
+    /// ε does not determine x₀), or if ᾱ rounds to 0 or 1 in f64.
     pub fn new(config: &NoiseScheduleConfig) -> Result<Self> {
         config.validate()?;
         let betas = betas::betas(config);
@@ -72,7 +71,7 @@ impl NoiseSchedule {
         Self { config, betas, alphas_cumprod, alphas_cumprod_prev }
     }
 
-    /// The same schedule with another ᾱ at T − 1; its last β is then not what leads there.
+    /// The same schedule with another ᾱ at T − 1. The last β stays as it is, so it does not match the new ᾱ.
     pub(crate) fn with_terminal(self, alpha_cumprod: f64) -> Self {
         let (mut alphas_cumprod, last) = (self.alphas_cumprod, self.betas.len() - 1);
         alphas_cumprod[last] = alpha_cumprod;
@@ -85,13 +84,13 @@ impl NoiseSchedule {
         &self.config
     }
 
-    /// T, the number of steps.
+    /// T, the number of timesteps.
     #[must_use]
     pub fn num_train_timesteps(&self) -> usize {
         self.betas.len()
     }
 
-    /// βₜ.
+    /// βₜ for t = 0 … T − 1.
     #[must_use]
     pub fn betas(&self) -> &[f64] {
         &self.betas
@@ -109,7 +108,7 @@ impl NoiseSchedule {
         &self.alphas_cumprod_prev
     }
 
-    /// The signal-to-noise ratio ᾱₜ/(1 − ᾱₜ) at step `t`; 0 at the end of a rescaled schedule.
+    /// The signal-to-noise ratio ᾱₜ/(1 − ᾱₜ) at timestep `t`. It is 0 at T − 1 with `rescale_betas_zero_snr`.
     ///
     /// # Errors
     ///
@@ -119,19 +118,19 @@ impl NoiseSchedule {
         Ok(alpha_cumprod / (1.0 - alpha_cumprod))
     }
 
-    /// The posterior's variance of each step to its predecessor (Ho et al. 2020, eq. 7):
+    /// The variance of the posterior of each step from t to t − 1 (Ho et al. 2020, eq. 7):
     ///
     /// ```text
     /// β̃ₜ = (1 − ᾱₜ₋₁) / (1 − ᾱₜ) · βₜ
     /// ```
     ///
-    /// The first is 0.
+    /// It is 0 at t = 0.
     #[must_use]
     pub fn posterior_variance(&self) -> Vec<f64> {
         self.posterior_steps().map(|step| step.variance).collect()
     }
 
-    /// ln β̃ₜ, with the first, which would be −∞, replaced by the second, as Ho et al. do.
+    /// ln β̃ₜ. At t = 0, where it would be −∞, it is the value of t = 1, as in Ho et al. 2020.
     #[must_use]
     pub fn posterior_log_variance_clipped(&self) -> Vec<f64> {
         let mut log: Vec<f64> = self.posterior_variance().into_iter().map(f64::ln).collect();
@@ -151,7 +150,7 @@ impl NoiseSchedule {
         self.posterior_steps().map(|step| step.x_t_coef).collect()
     }
 
-    /// Something about the schedule that is allowed and probably not meant.
+    /// A property of the schedule that is probably a mistake, or `None`.
     #[must_use]
     pub fn warning(&self) -> Option<ScheduleWarning> {
         let alpha_cumprod = self.alphas_cumprod[self.alphas_cumprod.len() - 1];
@@ -163,8 +162,8 @@ impl NoiseSchedule {
             .map(|(&alpha_cumprod, &prev)| PosteriorCoefs::between(alpha_cumprod, prev))
     }
 
-    /// The reverse step from `t` to `prev`, where `None` is x₀ itself. Steps that lie between are
-    /// skipped: the effective β is 1 − ᾱₜ/ᾱ_prev.
+    /// The posterior coefficients of the reverse step from `t` to `prev`; `None` stands for x₀ itself. The step may skip
+    /// timesteps: the effective β is 1 − ᾱₜ/ᾱ_prev.
     ///
     /// # Errors
     ///
@@ -189,7 +188,7 @@ impl NoiseSchedule {
 }
 
 impl PosteriorCoefs {
-    /// From the noise level ᾱ to the cleaner level ᾱ_prev.
+    /// The coefficients of a step from the noise level ᾱ to the cleaner level ᾱ_prev.
     pub(crate) fn between(alpha_cumprod: f64, alpha_bar_prev: f64) -> Self {
         let alpha = alpha_cumprod / alpha_bar_prev;
         let (beta, noise) = (1.0 - alpha, 1.0 - alpha_cumprod);

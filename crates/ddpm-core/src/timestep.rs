@@ -1,10 +1,10 @@
-//! A noise level at which a network is asked.
+//! A noise level at which a network is evaluated.
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::{NoiseSchedule, Result, weighted_sum::weighted_sum};
 
-/// One noise level at which a network is asked: a timestep of the schedule, or a point between two.
+/// A noise level at which a network is evaluated: a timestep of the schedule, or a point between two timesteps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timestep {
     t: f64,
@@ -12,13 +12,13 @@ pub struct Timestep {
 }
 
 impl Timestep {
-    /// The number of the timestep, 0 to T − 1; whole unless the list was made from noise levels.
+    /// The timestep, 0 to T − 1. It is an integer unless the list was made from noise levels σ.
     #[must_use]
     pub fn t(self) -> f64 {
         self.t
     }
 
-    /// The whole timestep that is nearest, for a network that knows no others.
+    /// The nearest integer timestep, for networks that accept only integers.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "t lies between 0 and T")]
     pub fn index(self) -> usize {
@@ -44,18 +44,19 @@ impl Timestep {
         -self.sigma().ln()
     }
 
-    /// t once for each image of a batch, as most networks want it; rounded if `dtype` is one of whole numbers.
+    /// A tensor of shape [batch] that holds t for each image, the form that most networks take. If `dtype` is an
+    /// integer type, t is rounded.
     ///
     /// # Errors
     ///
-    /// If the tensor library fails.
+    /// If candle fails.
     pub fn to_tensor(self, batch: usize, dtype: DType, device: &Device) -> Result<Tensor> {
         let t = if dtype.is_int() { self.t.round() } else { self.t };
         Ok(Tensor::full(t, batch, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// An image noised to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
-    /// [`NoiseSchedule::q_sample`] is for whole timesteps, one for each image.
+    /// Noises images to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
+    /// [`NoiseSchedule::q_sample`] takes integer timesteps, one for each image.
     ///
     /// # Errors
     ///
@@ -64,7 +65,7 @@ impl Timestep {
         weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
     }
 
-    /// ᾱ = 1/(1+σ²).
+    /// The timestep `t` at the noise level σ: ᾱ = 1/(1+σ²).
     pub(crate) fn with_sigma(t: f64, sigma: f64) -> Self {
         Self::new(t, 1.0 / (1.0 + sigma * sigma))
     }
@@ -79,10 +80,10 @@ pub(crate) fn sigma(alpha_cumprod: f64) -> f64 {
 }
 
 impl NoiseSchedule {
-    /// The timestep at σ, by linear interpolation of ln σ over t; at the ends, the first and the last one.
+    /// The timestep at σ, by linear interpolation of ln σ over t. Beyond the σ of the schedule t is 0 or T − 1.
     pub(crate) fn at_sigma(&self, sigma_found: f64) -> Timestep {
         let table = self.alphas_cumprod();
-        // The first timestep that is noisier.
+        // The first timestep with a larger σ.
         let above = table.partition_point(|&alpha| sigma(alpha) <= sigma_found);
         let t = match above {
             0 => 0.0,

@@ -13,7 +13,7 @@ use crate::{
     timesteps::check_count,
 };
 
-/// What any list of timesteps costs a network in bits per dimension: its variational bound with
+/// The cost of any list of timesteps for one network, in bits per dimension. The cost is the variational bound with
 /// [`optimal_variances`], which is a sum over the steps t → s of the list (Watson et al. 2021, arXiv 2106.03802):
 ///
 /// ```text
@@ -24,10 +24,11 @@ use crate::{
 /// decoder(t) = E −log₂ p(x₀ given xₜ),  p of variance mse(t)
 /// ```
 ///
-/// The cost is that of the optimal variance, ½ log₂(σ*²/β̃): the factor c²/β̃ of the squared error in it is the
+/// `cost(t, s)` is the KL term at the optimal variance, ½ log₂(σ*²/β̃). The factor c²/β̃ of its squared error is the
 /// difference of the two signal-to-noise ratios (Kingma et al. 2021, arXiv 2107.00630).
 ///
-/// It belongs to one network and one schedule, and is made once, by a [`TimestepCostEstimator`]; serde saves it.
+/// The costs belong to one network and one schedule. A [`TimestepCostEstimator`] computes them once; save them with
+/// serde.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimestepCosts {
@@ -37,19 +38,20 @@ pub struct TimestepCosts {
 }
 
 impl TimestepCosts {
-    /// From numbers: the mean of (x₀ − x̂₀)² at each t = 0 … T − 1, the bits per dimension of a step from t to
-    /// x₀ with that variance, and the mean of x₀², all over images and dimensions.
+    /// Makes the costs from known values, each a mean over images and dimensions: `mse` is (x₀ − x̂₀)² at each
+    /// t = 0 … T − 1, `decoder_bits_per_dim` is the cost in bits of a step from t to x₀ with the variance `mse[t]`, and
+    /// `mean_square` is x₀².
     ///
     /// # Errors
     ///
-    /// If the tables differ in length, an error or the mean of x₀² is negative, or a number is not finite.
+    /// If the tables differ in length, a value of `mse` or `mean_square` is negative, or a value is not finite.
     pub fn new(mse: Vec<f64>, decoder_bits_per_dim: Vec<f64>, mean_square: f64) -> Result<Self> {
         let costs = Self { mse, decoder_bits_per_dim, mean_square };
         costs.check(costs.mse.len())?;
         Ok(costs)
     }
 
-    /// Also after reading from a file.
+    /// Checks the tables. Deserialized costs may have any values, so this runs before each search too.
     fn check(&self, expected: usize) -> Result<()> {
         let (mse, decoder) = (&self.mse, &self.decoder_bits_per_dim);
         for (table, found) in [("mse", mse.len()), ("decoder_bits_per_dim", decoder.len())] {
@@ -68,24 +70,25 @@ impl TimestepCosts {
         Ok(())
     }
 
-    /// The list of `n` timesteps with the smallest bound, and that bound in bits per dimension. Where two lists
-    /// are equal, the one whose timesteps are smaller, from the first on.
+    /// Finds the list of `n` timesteps with the smallest bound. Returns the list and its bound in bits per dimension.
+    /// Among lists with equal bounds it returns the lexicographically smallest.
     ///
-    /// It is the best list for the likelihood, which counts every bit, and not for the eye: where the last steps
-    /// cost a network more than they tell, it goes from a noisy image straight to the mean of x₀, which is blurred.
+    /// The list is optimal for the likelihood, not for how samples look. If the last steps cost the network more bits
+    /// than they save, the list skips them: its last step goes from a noisy image directly to the mean of x₀, which is
+    /// blurred.
     ///
-    /// Both ends are free: a list may start below T − 1, if the images are gone there already, and end above 0.
-    /// Takes T²/2 logarithms, n T²/2 additions and n T numbers of memory.
+    /// Both ends are free. A list may start below T − 1, if the image has already vanished there, and end above 0. The
+    /// search computes T²/2 logarithms and n T²/2 additions, and stores n T values of 8 bytes.
     ///
     /// # Errors
     ///
-    /// If `n` is 0 or above T, or the costs are not of T timesteps.
+    /// If `n` is 0 or above T, or the costs are for another number of timesteps than T.
     pub fn best(&self, schedule: &NoiseSchedule, n: usize) -> Result<(Timesteps, f64)> {
         self.best_of(schedule, n, std::iter::once(n))?.pop().ok_or(Error::NoTimesteps)
     }
 
-    /// [`TimestepCosts::best`] for 1 to 20, 32, 64, 128 and 256 timesteps, without lengths above T. All share the work for
-    /// the longest list, so memory is at most 256 T numbers, and the lists have at most 690 timesteps together.
+    /// Finds the best lists, as in [`TimestepCosts::best`], for the lengths 1 to 20, 32, 64, 128 and 256 that are at
+    /// most T. One search for the longest list serves all lengths, so it stores at most 256 T values of 8 bytes.
     ///
     /// # Errors
     ///
@@ -96,7 +99,7 @@ impl TimestepCosts {
         self.best_of(schedule, lengths().max().unwrap_or(1), lengths())
     }
 
-    /// The best lists of some lengths, of which `n` is the longest.
+    /// Finds the best list for each of `lengths`. `n` is the largest of them.
     fn best_of(
         &self,
         schedule: &NoiseSchedule,
@@ -110,20 +113,20 @@ impl TimestepCosts {
             alphas_cumprod.iter().map(|&alpha_cumprod| alpha_cumprod / (1.0 - alpha_cumprod)).collect();
         let step = |t: usize, s: usize| 0.5 * (self.mse[t] * (snr[s] - snr[t])).ln_1p() / LN_2;
         let first = |t: usize| prior_bits(alphas_cumprod[t], self.mean_square);
-        let ways = Ways::new(n, &self.decoder_bits_per_dim, step, first);
+        let paths = Paths::new(n, &self.decoder_bits_per_dim, step, first);
         let best = |length| {
-            let (list, bits) = ways.best_list(length);
+            let (list, bits) = paths.best_list(length);
             Ok((Timesteps::explicit(schedule, list)?, bits))
         };
         lengths.map(best).collect()
     }
 
-    /// The [`optimal_variances`] for a list, with which its bound is what [`TimestepCosts::best`] says. Between whole
-    /// timesteps the error is taken to be that of the nearest.
+    /// The [`optimal_variances`] of a list. With these variances the bound of the list is the one that
+    /// [`TimestepCosts::best`] returns. For a fractional timestep it uses the error at the nearest integer timestep.
     ///
     /// # Errors
     ///
-    /// If the list has a timestep that the costs do not have.
+    /// If the list has a timestep for which there is no cost.
     pub fn optimal_variances(&self, timesteps: &Timesteps) -> Result<Vec<f64>> {
         let last = self.mse.len().saturating_sub(1);
         let refuse = |t| Error::out_of_range("timestep", t, format!("0 to {last}"));
@@ -134,14 +137,14 @@ impl TimestepCosts {
 }
 
 impl Timesteps {
-    /// The best `num_inference_steps` of the schedule's steps for the network that `costs` was made with: one more
-    /// spacing, for any sampler. Made for [`sampler::ddpm`](crate::sampler::ddpm) with
+    /// The best `num_inference_steps` timesteps of the schedule for the network that `costs` was computed from. Any
+    /// sampler accepts the list, but it is optimal for [`sampler::ddpm`](crate::sampler::ddpm) with
     /// [`TimestepCosts::optimal_variances`].
     ///
     /// ```
     /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, TimestepCosts, Timesteps};
     /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
-    /// // A network whose error is a tenth of the noise: the image is known best from the least noisy step.
+    /// // A network whose error is a tenth of the noise variance, so it is most accurate at the cleanest timestep.
     /// let mse: Vec<f64> = schedule.alphas_cumprod().iter().map(|alpha| 0.1 * (1.0 - alpha)).collect();
     /// let decoder = mse.iter().map(|mse| 9.0 + 0.5 * mse.log2()).collect();
     /// let costs = TimestepCosts::new(mse, decoder, 0.9)?;
@@ -161,54 +164,55 @@ impl Timesteps {
     }
 }
 
-/// Descending lists of numbers below T, of which the cheapest is sought: first(t₀) + Σ step(tᵢ, tᵢ₊₁) + last(tₙ₋₁).
-struct Ways<S, F> {
+/// Dynamic programming over descending lists of numbers below T. It minimizes the cost
+/// first(t₀) + Σ step(tᵢ, tᵢ₊₁) + last(tₙ₋₁).
+struct Paths<S, F> {
     /// The length of the longest list.
     n: usize,
-    /// `cheapest[t·n + k]` is the cheapest way from t with k more entries below it.
+    /// `cheapest[t·n + k]` is the cost of the cheapest path from t through k more entries below it.
     cheapest: Vec<f64>,
     step: S,
     first: F,
 }
 
-impl<S: Fn(usize, usize) -> f64, F: Fn(usize) -> f64> Ways<S, F> {
+impl<S: Fn(usize, usize) -> f64, F: Fn(usize) -> f64> Paths<S, F> {
     fn new(n: usize, last: &[f64], step: S, first: F) -> Self {
-        // Row by row, so that each step's cost is computed once.
+        // Filling row by row computes the cost of each step only once.
         let mut cheapest = vec![f64::INFINITY; last.len() * n];
         for (t, &last) in last.iter().enumerate() {
             let (below, row) = cheapest.split_at_mut(t * n);
             row[0] = last;
             for (s, from) in below.chunks(n).enumerate() {
                 let cost = step(t, s);
-                for (way, rest) in std::iter::zip(&mut row[1..n], from) {
-                    *way = way.min(cost + rest);
+                for (path, rest) in std::iter::zip(&mut row[1..n], from) {
+                    *path = path.min(cost + rest);
                 }
             }
         }
         Self { n, cheapest, step, first }
     }
 
-    /// The cheapest list of a length up to n, and its cost.
+    /// The cheapest list of `length` entries and its cost; `length` is at most n.
     fn best_list(&self, length: usize) -> (Vec<usize>, f64) {
-        let way = |t: usize, k: usize| self.cheapest[t * self.n + k];
-        // `min_by` takes the first of several that are equal.
+        let path = |t: usize, k: usize| self.cheapest[t * self.n + k];
+        // `min_by` returns the first of several equal minima.
         let cheapest = |candidates: usize, cost: &dyn Fn(usize) -> f64| {
             let costs = (0..candidates).map(|t| (t, cost(t)));
             costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY))
         };
         let all = self.cheapest.chunks(self.n).len();
-        let (mut t, total) = cheapest(all, &|t| (self.first)(t) + way(t, length - 1));
+        let (mut t, total) = cheapest(all, &|t| (self.first)(t) + path(t, length - 1));
         let mut list = vec![t];
         for k in (0..length - 1).rev() {
-            t = cheapest(t, &|s| (self.step)(t, s) + way(s, k)).0;
+            t = cheapest(t, &|s| (self.step)(t, s) + path(s, k)).0;
             list.push(t);
         }
         (list, total)
     }
 }
 
-/// Makes the [`TimestepCosts`] of a network: a second pass over images, after a [`Bound`] over all timesteps, whose
-/// squared errors are the variances of this one.
+/// Computes the [`TimestepCosts`] of a network in a second pass over images. The first pass estimates a [`Bound`] over
+/// all timesteps. Its squared errors are the variances of the decoder term in the second pass.
 #[derive(Clone, Debug)]
 pub struct TimestepCostEstimator {
     schedule: NoiseSchedule,
@@ -218,11 +222,11 @@ pub struct TimestepCostEstimator {
 }
 
 impl TimestepCostEstimator {
-    /// From a bound over [`Timesteps::all`], with any variances.
+    /// Starts from a bound over [`Timesteps::all`] with any variances.
     ///
     /// # Errors
     ///
-    /// If the bound's timesteps are others.
+    /// If the bound has other timesteps.
     pub fn new(schedule: &NoiseSchedule, bound: &Bound) -> Result<Self> {
         let all = Timesteps::all(schedule);
         let levels = all.as_slice().iter().map(|timestep| (timestep.t(), timestep.alpha_cumprod()));
@@ -235,11 +239,12 @@ impl TimestepCostEstimator {
         Ok(Self { schedule: schedule.clone(), mse, decoder, mean_square: RunningMean::default() })
     }
 
-    /// Adds a batch of images; arguments and errors as [`BoundEstimator::add`](crate::likelihood::BoundEstimator::add).
+    /// Adds a batch of images. The arguments are the same as in
+    /// [`BoundEstimator::add`](crate::likelihood::BoundEstimator::add).
     ///
     /// # Errors
     ///
-    /// If the images are not of 8-bit levels, the network or the noise source fails, or the shapes do not fit.
+    /// If a pixel value is not one of the 256 levels, the network or the noise source fails, or the shapes do not fit.
     pub fn add(
         &mut self,
         x_start: &Tensor,
@@ -263,7 +268,7 @@ impl TimestepCostEstimator {
     ///
     /// # Errors
     ///
-    /// If there were none, or the network put out numbers that are not finite.
+    /// If no images were added, or the network emitted values that are not finite.
     pub fn finish(&self) -> Result<TimestepCosts> {
         if self.mean_square.count() == 0 {
             return Err(Error::NoImages);
@@ -278,7 +283,7 @@ mod tests {
     use super::*;
     use crate::{CounterRng, Purpose};
 
-    /// Small whole numbers, so that many lists cost the same and sums are exact.
+    /// The costs are small integers, so many lists have equal costs and sums are exact.
     #[test]
     fn dynamic_programming_finds_the_first_of_the_cheapest_lists() {
         const T: usize = 8;
@@ -294,15 +299,15 @@ mod tests {
                 let steps: f64 = list.windows(2).map(|pair| random(pair[0], pair[1])).sum();
                 first(list[0]) + steps + last[list[list.len() - 1]]
             };
-            let ways = Ways::new(T, &last, random, first);
+            let paths = Paths::new(T, &last, random, first);
             for n in 1..=T {
                 let subsets = (0_usize..1 << T).filter(|set| set.count_ones() as usize == n);
                 let lists = subsets.map(|set| (0..T).rev().filter(|t| set >> t & 1 == 1).collect::<Vec<_>>());
                 let mut lists: Vec<_> = lists.map(|list| (cost(&list), list)).collect();
                 lists.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
                 ties += usize::from(lists.len() > 1 && lists[0].0 == lists[1].0);
-                // By a table for this length, and by one that serves longer lists too.
-                for (list, total) in [Ways::new(n, &last, random, first).best_list(n), ways.best_list(n)] {
+                // One table is made for this length, the other for the longest.
+                for (list, total) in [Paths::new(n, &last, random, first).best_list(n), paths.best_list(n)] {
                     assert_eq!((total, list), lists[0], "table {table}, {n} of {T}");
                 }
             }

@@ -1,25 +1,25 @@
-//! Which steps a sampler takes.
+//! The list of timesteps that a sampler runs through.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, NoiseSchedule, Result, Timestep, timestep::sigma};
 
-/// How n steps are spread over T. The names are those of diffusers; see Lin et al. 2023
-/// (arXiv 2305.08891), table 2.
+/// How n inference timesteps are spaced over the T training timesteps (Lin et al. 2023, arXiv 2305.08891,
+/// table 2). Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
-    /// 0, k, 2k, … with k = ⌊T/n⌋: ends at t = 0, but starts below T − 1.
+    /// 0, k, 2k, … with k = ⌊T/n⌋. The list ends at t = 0, but starts below T − 1.
     Leading,
-    /// T − 1 down in strides of T/n: starts at the noisiest step, which is where x_T belongs. The last step goes
-    /// from t = T/n − 1 straight to x₀, so few steps average fine detail away.
+    /// From T − 1 down in strides of T/n. The list starts at the noisiest timestep, where the forward process ends.
+    /// The last step goes from t = T/n − 1 directly to x₀, so with few steps the samples lose fine detail.
     Trailing,
-    /// Evenly from T − 1 to 0, both included.
+    /// Evenly spaced from T − 1 to 0, both included.
     Linspace,
 }
 
-/// A validated list of timesteps, strictly descending, and the noise level at which it ends: none, that
-/// is x₀, unless said otherwise.
+/// A validated, strictly descending list of timesteps, and the noise level after the last step. By default the last
+/// step leads to x₀.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timesteps {
     list: Vec<Timestep>,
@@ -32,15 +32,15 @@ pub struct Timesteps {
 pub(crate) struct Transition {
     pub(crate) index: usize,
     pub(crate) from: Timestep,
-    /// ᾱ of the level to which the step leads.
+    /// ᾱ of the noise level to which the step leads.
     pub(crate) to: f64,
     pub(crate) is_last: bool,
-    /// The number by which the noise of this step is asked for.
+    /// The argument of the noise source for this step.
     pub(crate) noise_index: usize,
 }
 
 impl Timesteps {
-    /// All T steps.
+    /// All T timesteps of the schedule.
     #[must_use]
     pub fn all(schedule: &NoiseSchedule) -> Self {
         let numbered = schedule.alphas_cumprod().iter().enumerate().rev();
@@ -48,7 +48,7 @@ impl Timesteps {
         Self { list, last: 1.0 }
     }
 
-    /// `num_inference_steps` of the schedule's steps, spread by its `timestep_spacing`.
+    /// `num_inference_steps` timesteps of the schedule, spaced by its `timestep_spacing`.
     ///
     /// ```
     /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, Timesteps};
@@ -59,13 +59,13 @@ impl Timesteps {
     ///
     /// # Errors
     ///
-    /// If `num_inference_steps` is 0 or above T, or `steps_offset` leads beyond the schedule.
+    /// If `num_inference_steps` is 0 or above T, or `steps_offset` moves a timestep above T − 1.
     pub fn spaced(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
         check_count(schedule, num_inference_steps)?;
         Self::explicit(schedule, spread(schedule, num_inference_steps)?)
     }
 
-    /// A list of one's own.
+    /// A list of explicit timesteps, 0 to T − 1, noisiest first.
     ///
     /// # Errors
     ///
@@ -84,35 +84,35 @@ impl Timesteps {
         Self::new(list.into_iter().map(timestep).collect())
     }
 
-    /// Noise levels σ of one's own (see [`Timestep::sigma`]), falling. Their timesteps lie between those of
-    /// the schedule, by interpolation of ln σ, so this is for networks that take a fraction as t.
+    /// A list of explicit noise levels σ (see [`Timestep::sigma`]), strictly descending. The timestep t of each level
+    /// is interpolated linearly in ln σ, so the network must accept fractional t.
     ///
     /// # Errors
     ///
-    /// If there is none, one is not between 10⁻⁷ and 10⁷, or they do not fall.
+    /// If the list is empty, a value is not between 10⁻⁷ and 10⁷, or the list is not strictly descending.
     pub fn from_sigmas(schedule: &NoiseSchedule, sigmas: &[f64]) -> Result<Self> {
         let refuse = |found: f64, position: usize| {
-            let expected = "strictly falling values between 1e-7 and 1e7";
+            let expected = "strictly descending values between 1e-7 and 1e7";
             Error::out_of_range(format!("sigmas[{position}]"), found, expected)
         };
         let mut bound = f64::INFINITY;
         for (position, &found) in sigmas.iter().enumerate() {
-            // Beyond these 1 − ᾱ or ᾱ has no digits left in f64.
-            let has_both = (1e-7..1e7).contains(&found);
-            if !(has_both && found < bound) {
+            // Outside this range 1 − ᾱ or ᾱ loses all digits in f64.
+            let in_range = (1e-7..1e7).contains(&found);
+            if !(in_range && found < bound) {
                 return Err(refuse(found, position));
             }
             bound = found;
         }
         let list: Vec<Timestep> = sigmas.iter().map(|&sigma| schedule.at_sigma(sigma)).collect();
-        // Two that are so close that they are one level would make a step of no length.
+        // Two values of σ that round to the same ᾱ would make a step of length 0.
         match list.windows(2).position(|pair| pair[0].alpha_cumprod() >= pair[1].alpha_cumprod()) {
             Some(position) => Err(refuse(sigmas[position + 1], position + 1)),
             None => Self::new(list),
         }
     }
 
-    /// The spacing of Karras et al. 2022 (arXiv 2206.00364, eq. 5) between the largest and the smallest σ of
+    /// Noise levels spaced as in Karras et al. 2022 (arXiv 2206.00364, eq. 5), from the largest to the smallest σ of
     /// the schedule, with ρ = 7:
     ///
     /// ```text
@@ -121,32 +121,32 @@ impl Timesteps {
     ///
     /// # Errors
     ///
-    /// If `num_inference_steps` is 0 or above T, or the schedule ends at a signal-to-noise ratio of zero,
-    /// where σ is infinite.
+    /// If `num_inference_steps` is 0 or above T, or the schedule ends at a signal-to-noise ratio of 0, where σ is
+    /// infinite.
     pub fn karras(schedule: &NoiseSchedule, num_inference_steps: usize) -> Result<Self> {
         check_count(schedule, num_inference_steps)?;
         let alphas_cumprod = schedule.alphas_cumprod();
         let (min, max) = (sigma(alphas_cumprod[0]), sigma(alphas_cumprod[alphas_cumprod.len() - 1]));
         if max.is_infinite() {
-            let expected = "a finite one, so no rescale_betas_zero_snr";
+            let expected = "a finite value, which needs rescale_betas_zero_snr: false";
             return Err(Error::out_of_range("the largest sigma", max, expected));
         }
         Self::from_sigmas(schedule, &karras_sigmas(max, min, num_inference_steps))
     }
 
-    /// The same steps, ending at the smallest noise level of the schedule instead of x₀
-    /// (`set_alpha_to_one: false` and `final_sigmas_type: "sigma_min"` of diffusers), or at the last level of the list
-    /// if that is below.
+    /// The same timesteps, but the last step leads to the smallest noise level of the schedule instead of x₀
+    /// (`set_alpha_to_one: false` and `final_sigmas_type: "sigma_min"` of diffusers). If the last level of the list
+    /// has less noise, the last step leads to that level.
     #[must_use]
     pub fn ending_at_sigma_min(self, schedule: &NoiseSchedule) -> Self {
         let last = self.list[self.len() - 1].alpha_cumprod();
         Self { last: last.max(schedule.alphas_cumprod()[0]), ..self }
     }
 
-    /// The last steps only, for a start from a partly noised image (image-to-image): `strength` 1 is all of
-    /// them, 0.3 the last 30 %, rounded down but never none.
+    /// Keeps only the last part of the list, for image-to-image sampling from a partly noised image. `strength` is the
+    /// fraction of the timesteps to keep, above 0 and at most 1. The count is rounded down, but at least 1.
     ///
-    /// Noise the image to the first of them: `timesteps.first().q_sample(&image, &eps)`.
+    /// Noise the image to the first timestep that is kept: `timesteps.first().q_sample(&image, &eps)`.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl Timesteps {
         Ok(self)
     }
 
-    /// Checks nothing but that there is a step.
+    /// Makes a list and checks only that it is not empty.
     pub(crate) fn new(list: Vec<Timestep>) -> Result<Self> {
         if list.is_empty() { Err(Error::NoTimesteps) } else { Ok(Self { list, last: 1.0 }) }
     }
@@ -172,7 +172,7 @@ impl Timesteps {
         &self.list
     }
 
-    /// The whole timesteps nearest to the list's.
+    /// The timesteps, each rounded to the nearest integer.
     #[must_use]
     pub fn indices(&self) -> Vec<usize> {
         self.list.iter().map(|timestep| timestep.index()).collect()
@@ -184,35 +184,35 @@ impl Timesteps {
         self.list[0]
     }
 
-    /// The number of steps; at least 1.
+    /// The number of timesteps, at least 1.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// ᾱ after the last step: 1, that of x₀, unless the list ends before.
+    /// ᾱ after the last step. It is 1 if the last step leads to x₀.
     #[must_use]
     pub fn last_alpha_cumprod(&self) -> f64 {
         self.last
     }
 
-    /// Where a step ends, as a level at which a network can be asked.
+    /// The noise level at the end of a step, as a timestep at which the network can be evaluated.
     pub(crate) fn level_after(&self, schedule: &NoiseSchedule, step: Transition) -> Timestep {
         self.list.get(step.index + 1).copied().unwrap_or_else(|| schedule.at_sigma(sigma(step.to)))
     }
 
     /// The steps from each level to the next.
     pub(crate) fn transitions(&self) -> impl DoubleEndedIterator<Item = Transition> {
-        // The timestep itself is the draw, so that a shorter list draws the same noise at the same level.
-        // Between whole timesteps two might share one, and levels beyond the schedule's have that of its ends; there
-        // the place in the list is distinct.
-        let whole = self.list.iter().all(|timestep| timestep.t().fract() == 0.0)
+        // The noise index is the timestep, so a shorter list uses the same noise at the same level. Fractional
+        // timesteps may round to the same integer, and levels beyond the schedule all have the timestep of its end. For
+        // such lists the noise index is the position, counted from the end.
+        let distinct = self.list.iter().all(|timestep| timestep.t().fract() == 0.0)
             && self.list.is_sorted_by(|before, after| before.t() > after.t());
         self.list.iter().enumerate().map(move |(index, &from)| {
             let is_last = index + 1 == self.list.len();
             let to = self.list.get(index + 1).map_or(self.last, |next| next.alpha_cumprod());
-            let noise_index = if whole { from.index() } else { self.list.len() - 1 - index };
+            let noise_index = if distinct { from.index() } else { self.list.len() - 1 - index };
             Transition { index, from, to, is_last, noise_index }
         })
     }
@@ -226,24 +226,24 @@ pub(crate) fn check_count(schedule: &NoiseSchedule, found: usize) -> Result<()> 
     Err(Error::out_of_range("num_inference_steps", found, format!("1 to {total}")))
 }
 
-/// Rounds half to even, as numpy does, so that the steps are those of diffusers.
+/// Rounds half to even like numpy, so that the timesteps match diffusers.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "values lie between 0 and T")]
 pub(crate) fn round(x: f64) -> usize {
     x.round_ties_even() as usize
 }
 
-/// `n` timesteps, spread by the schedule's `timestep_spacing`; not descending if there are more than T.
-#[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
+/// Computes `n` timesteps, spaced by the schedule's `timestep_spacing`. The list is not strictly descending if n > T.
 ///
 /// # Errors
 ///
-/// If `steps_offset` leads beyond the schedule.
+/// If `steps_offset` moves a timestep above T − 1.
+#[allow(clippy::integer_division, reason = "leading spacing is defined by the floor")]
 pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
     let (total, config) = (schedule.num_train_timesteps(), schedule.config());
     Ok(match config.timestep_spacing {
         TimestepSpacing::Leading => {
             let (stride, offset) = (total / n, config.steps_offset);
-            // The offset may come from a file, so it is compared before it is added.
+            // The offset may come from a file. Comparing before adding avoids an overflow.
             let room = total - 1 - (n - 1) * stride;
             if offset > room {
                 return Err(Error::out_of_range(
@@ -258,7 +258,7 @@ pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
             let stride = total as f64 / n as f64;
             (0..n).map(|i| round(total as f64 - i as f64 * stride) - 1).collect()
         }
-        // numpy's linspace of one point is its start, 0, from where nothing can be sampled.
+        // numpy's linspace of one point is 0, the cleanest timestep, where sampling cannot start.
         TimestepSpacing::Linspace if n == 1 => vec![total - 1],
         TimestepSpacing::Linspace => {
             let stride = (total - 1) as f64 / (n - 1) as f64;
@@ -267,7 +267,7 @@ pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
     })
 }
 
-/// Karras et al. 2022, eq. 5.
+/// `n` noise levels from `max` to `min` (Karras et al. 2022, eq. 5).
 pub(crate) fn karras_sigmas(max: f64, min: f64, n: usize) -> Vec<f64> {
     const RHO: f64 = 7.0;
     let (max_root, min_root) = (max.powf(1.0 / RHO), min.powf(1.0 / RHO));

@@ -1,19 +1,19 @@
-//! Sums of tensors with factors: all that a sampler does to images, in one pass over memory.
+//! Weighted sums of tensors in one pass over memory. Samplers need no other operation on images.
 
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// Numbers that one thread takes at a time: a piece of each tensor stays in its cache, and 50 images of MNIST are
-/// enough for several threads.
+/// The number of values that one thread processes at a time. A piece of each tensor fits in the thread's cache, and
+/// 50 images of MNIST make enough pieces for several threads.
 const PIECE: usize = 1 << 14;
 
-/// Σ factor · tensor, over one or more tensors of the same shape. The factors are rounded once, to the
-/// tensors' type; the terms are added from the first to the last.
+/// Computes Σ factor · tensor over one or more tensors of the same shape. Each factor is rounded once, to the
+/// tensors' type. The terms are added in order, from the first to the last.
 ///
-/// On a CPU this reads each tensor once and writes the result once. Elsewhere, and where a gradient is wanted,
-/// it is the same sum by tensor operations.
+/// On a CPU this reads each tensor once and writes the result once. On other devices, and for tensors that track
+/// gradients, candle's tensor operations compute the same sum.
 pub(crate) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     weighted_sum_within(terms, f64::INFINITY)
 }
@@ -39,17 +39,17 @@ pub(crate) fn weighted_sum_within(terms: &[(f64, &Tensor)], range: f64) -> Resul
     if range.is_finite() { Ok(sum.clamp(-range, range)?) } else { Ok(sum) }
 }
 
-/// The tensor in f32, or in f64 if it is that already: where half precision is too coarse.
+/// Converts a tensor to f32, for computations that half precision is too coarse for. A tensor in f64 stays f64.
 pub(crate) fn at_least_f32(tensor: &Tensor) -> candle_core::Result<Tensor> {
     tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })
 }
 
-/// Nothing unless all tensors are contiguous, of type `T`, on the CPU, and without a gradient.
+/// Returns `None` unless all tensors are contiguous, of type `T`, on the CPU, and without gradient tracking.
 fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<Tensor>> {
-    let plain = |tensor: &Tensor| {
+    let is_supported = |tensor: &Tensor| {
         tensor.device().is_cpu() && tensor.dtype() == T::DTYPE && tensor.is_contiguous() && !tensor.track_op()
     };
-    if !terms.iter().all(|(_, tensor)| plain(tensor)) {
+    if !terms.iter().all(|(_, tensor)| is_supported(tensor)) {
         return Ok(None);
     }
     let (shape, count) = (terms[0].1.shape(), terms[0].1.elem_count());
@@ -74,7 +74,7 @@ fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<T
         }
         if range.is_finite() {
             let (low, high) = (T::from_f64(-range), T::from_f64(range));
-            // Written so that NaN stays NaN.
+            // With these comparisons NaN stays NaN.
             let clip = |x: T| {
                 if x < low {
                     low
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// More than one piece, and a view that does not start at the beginning.
+    /// Tensors of more than one piece; two of them are views with an offset.
     fn terms(dtype: DType) -> [Tensor; 3] {
         let long = Tensor::arange(0.0_f64, 200_000.0, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
         [0, 7, 99_999].map(|start| long.narrow(0, start, 100_000).unwrap().reshape((10, 10_000)).unwrap())

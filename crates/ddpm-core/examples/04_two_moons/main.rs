@@ -1,13 +1,13 @@
-//! Diffusion from data to picture: two moons in the plane, a small network trained on them, and four samplers.
+//! Training and sampling on a toy data set: two moons in the plane, a small network, and four samplers.
 //!
 //! ```sh
 //! cargo run --release -p ddpm-core --example 04_two_moons [two-moons.svg]
 //! ```
 //!
-//! One sees the loss fall for about twenty seconds, a table that compares samples with held-out data, and a
-//! picture of them. All numbers come from seeds, the first weights as well, so every run is the same.
+//! It trains the network, prints a table that compares samples with test data, and draws the samples. All random numbers
+//! come from fixed seeds, including the initial weights, so every run gives the same result.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 mod report;
 
@@ -24,7 +24,7 @@ use ddpm_core::{
 const TRAINING_STEPS: u64 = 3000;
 const BATCH: u64 = 384;
 const SAMPLES: u64 = 1500;
-const HELD_OUT: Range<u64> = SAMPLES..2 * SAMPLES;
+const TEST: Range<u64> = SAMPLES..2 * SAMPLES;
 const WIDTH: usize = 64;
 const FREQUENCIES: [f32; 4] = [1.0, 2.0, 4.0, 8.0];
 
@@ -43,17 +43,17 @@ fn main() -> Result<()> {
         let sampled = sample(&network, &schedule, &sampler, steps, |_x_t| Ok(()))?;
         panels.push((format!("{name}, {steps} steps"), sampled));
     }
-    report::compare(&panels, &moons(HELD_OUT)?)?;
+    report::compare(&panels, &moons(TEST)?)?;
     let mut paths = Vec::new();
     let keep = |x_t: &Tensor| report::points(x_t).map(|points| paths.push(points)).map_err(Into::into);
     sample(&network, &schedule, &Sampler::Ddim(0.0), 100, keep)?;
     let path = env::args().nth(1).unwrap_or_else(|| "two-moons.svg".to_owned());
     report::draw(&path, &panels, &paths)?;
-    println!("\n{path} shows them, and the paths that the points take.");
+    println!("\n{path} shows the samples and the paths of the points from noise to data.");
     Ok(())
 }
 
-/// Points on two half circles, with a little noise. Each is made from its number alone.
+/// Points on two half circles, with a little noise. Each point depends only on its number.
 fn moons(numbers: Range<u64>) -> Result<Tensor> {
     let (rng, numbers): (_, Vec<u64>) = (CounterRng::new(1), numbers.collect());
     let on_curve = |&number: &u64| {
@@ -68,13 +68,13 @@ fn moons(numbers: Range<u64>) -> Result<Tensor> {
     Ok((curve.to_dtype(DType::F32)? + noise * 0.06)?)
 }
 
-/// Linear layers with SiLU between them, of a point and its timestep as sines and cosines.
+/// Linear layers with SiLU between them. The input is a point and its time, with sines and cosines of both.
 struct Network {
     layers: Vec<Linear>,
 }
 
 impl Network {
-    /// candle's own initialisation cannot be seeded, so the weights are drawn here.
+    /// Initializes the weights with a fixed seed, because candle's initialization cannot be seeded.
     fn new(vars: &mut Vec<Var>) -> Result<Self> {
         let rng = CounterRng::new(2);
         let widths = [3 + 6 * FREQUENCIES.len(), WIDTH, WIDTH, WIDTH, 2];
@@ -89,7 +89,7 @@ impl Network {
         Ok(Self { layers: (0..).zip(widths.windows(2)).map(layer).collect::<Result<_>>()? })
     }
 
-    /// `x_t` is [B, 2], and `time` is t/T for each point.
+    /// Evaluates the network. `x_t` is [B, 2], and `time` is t/T for each point.
     fn forward(&self, x_t: &Tensor, time: Vec<f64>) -> candle_core::Result<Tensor> {
         let time = Tensor::new(time, &Device::Cpu)?.to_dtype(DType::F32)?.unsqueeze(1)?;
         let input = Tensor::cat(&[x_t, &time], D::Minus1)?;
@@ -108,14 +108,14 @@ fn train(schedule: &NoiseSchedule) -> Result<Network> {
     let (rng, mut mean) = (CounterRng::new(3), 0.0);
     for step in 0..TRAINING_STEPS {
         let numbers: Vec<u64> = (step * BATCH..(step + 1) * BATCH).collect();
-        let x_start = moons(HELD_OUT.end + step * BATCH..HELD_OUT.end + (step + 1) * BATCH)?;
+        let x_start = moons(TEST.end + step * BATCH..TEST.end + (step + 1) * BATCH)?;
         let timestep = |&number: &u64| rng.below(Purpose::TRAIN_TIMESTEP, number, 0, 1000) as usize;
         let t: Vec<usize> = numbers.iter().map(timestep).collect();
         let eps = rng.normal_like(Purpose::TRAIN_NOISE, &numbers, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let v = network.forward(&x_t, t.iter().map(|&t| t as f64 / 1000.0).collect())?;
         let loss = (v - schedule.velocity(&x_start, &t, &eps)?)?.sqr()?.mean_all()?;
-        // The rate falls as a cosine, so that the last steps average the noise of the batches.
+        // The learning rate decreases as a cosine, so that the last updates average out the noise of the batches.
         optimizer.set_learning_rate(2e-3 * (1.0 + (PI * step as f64 / TRAINING_STEPS as f64).cos()));
         optimizer.backward_step(&loss)?;
         mean += f64::from(loss.to_scalar::<f32>()?) / 500.0;
@@ -132,18 +132,18 @@ fn sample(
     schedule: &NoiseSchedule,
     sampler: &Sampler,
     steps: usize,
-    mut see: impl FnMut(&Tensor) -> ddpm_core::Result<()>,
+    mut observe: impl FnMut(&Tensor) -> ddpm_core::Result<()>,
 ) -> Result<Tensor> {
     let (rng, images): (_, Vec<u64>) = (CounterRng::new(4), (0..SAMPLES).collect());
     let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[2], DType::F32, &Device::Cpu)?;
     let timesteps = Timesteps::spaced(schedule, steps)?;
-    see(&x_t)?;
+    observe(&x_t)?;
     Ok(sampler.run(
         schedule,
         &timesteps,
         x_t,
         |x_t, timestep| network.forward(x_t, vec![timestep.t() / 1000.0; x_t.dim(0)?]),
         |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
-        |step| see(step.x_t),
+        |step| observe(step.x_t),
     )?)
 }

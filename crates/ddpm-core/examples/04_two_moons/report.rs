@@ -1,27 +1,34 @@
-//! How samples compare with data: a table, and a picture.
+//! Compares samples with data in a table and a picture.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 use plotters::prelude::*;
 
-/// Prints how far samples are from the curves, and from other data.
-pub(crate) fn compare(panels: &[(String, Tensor)], other: &Tensor) -> Result<()> {
-    println!("\n{:30}  to the moons   on the first   to other data", "distance");
+/// Prints the distances of samples from the curves and from test data.
+pub(crate) fn compare(panels: &[(String, Tensor)], test: &Tensor) -> Result<()> {
+    println!("\n{:30}  to the moons     first moon    to test data", "distance");
     for (name, x) in panels {
         let all: Vec<[f64; 2]> = points(x)?.into_iter().map(distances).collect();
         let distance = all.iter().map(|d| d[0].min(d[1])).sum::<f64>() / all.len() as f64;
         let first = 100.0 * all.iter().filter(|d| d[0] < d[1]).count() as f64 / all.len() as f64;
-        println!("{name:30}{distance:14.3}   {first:10.1} %   {:13.4}", energy_distance(x, other)?);
+        println!("{name:30}{distance:14.3}   {first:10.1} %   {:13.4}", energy_distance(x, test)?);
     }
-    println!("\nTo the moons: the mean distance of a point to the nearer curve; the data lies around it. To");
-    println!("other data: the energy distance, where the first row is chance, and 0.01 is hard to see.");
-    println!("Without noise all points go to one place, which no distance to a curve would tell.");
+    println!(
+        "\nTo the moons: the mean distance of a point to the nearer curve. First moon: the percentage of"
+    );
+    println!(
+        "points nearer to the first curve. To test data: the energy distance. Its first row compares two"
+    );
+    println!(
+        "samples of the data, so it is sampling error; 0.01 is hard to see in the picture. Without noise"
+    );
+    println!("all points end at nearly the same place, which the distance to the curves does not show.");
     Ok(())
 }
 
-/// Draws five sets of points, and the paths of the first of them through all images of a run.
+/// Draws five sets of points, and the paths of 160 points through all steps of a run.
 pub(crate) fn draw(path: &str, panels: &[(String, Tensor)], run: &[Vec<(f64, f64)>]) -> Result<()> {
     let root = SVGBackend::new(path, (1260, 720)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -58,7 +65,7 @@ pub(crate) fn points(x: &Tensor) -> candle_core::Result<Vec<(f64, f64)>> {
     Ok(x.to_dtype(DType::F64)?.to_vec2()?.into_iter().map(|p| (p[0], p[1])).collect())
 }
 
-/// The distances to the two half circles.
+/// The distances of a point to the two half circles.
 fn distances((x, y): (f64, f64)) -> [f64; 2] {
     [1.0, -1.0].map(|side| {
         let (x, y) = (side * x + 0.5, side * y + 0.25);
@@ -66,7 +73,7 @@ fn distances((x, y): (f64, f64)) -> [f64; 2] {
     })
 }
 
-/// 2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖: 0 for equal distributions, and only then (Székely & Rizzo 2013).
+/// The energy distance 2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖. It is 0 only for equal distributions (Székely & Rizzo 2013).
 fn energy_distance(x: &Tensor, y: &Tensor) -> Result<f64> {
     let mean = |a: &Tensor, b: &Tensor| -> Result<f64> {
         let differences = a.unsqueeze(0)?.broadcast_sub(&b.unsqueeze(1)?)?;

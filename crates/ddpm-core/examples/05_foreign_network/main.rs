@@ -1,14 +1,14 @@
-//! Samplers for a network of somebody else: guidance, a scheduler file of diffusers, image to image, inpainting.
+//! Sampling with a third-party network: guidance, a scheduler file of diffusers, image to image, and inpainting.
 //!
 //! ```sh
 //! cargo run -p ddpm-core --example 05_foreign_network
 //! ```
 //!
-//! `network.rs` holds the network, which takes images [B, 1, 16, 16], whole timesteps and classes as tensors and
-//! predicts v. Its images are random textures of which everything is known, so one sees beside each number that
-//! was sampled the one that it should be.
+//! `network.rs` holds the network. It takes images [B, 1, 16, 16], integer timesteps and classes as tensors and predicts
+//! v. Its images are random textures with a known distribution, so the example prints the exact value next to each
+//! sampled value.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 mod network;
 
@@ -21,7 +21,7 @@ use ddpm_core::{
 };
 use network::{CLASS_MEANS, DEVIATION, SIDE, SpectralNet, measure};
 
-/// As it lies beside the weights of a model, in scheduler/scheduler_config.json.
+/// The content of a model's scheduler/scheduler_config.json.
 const SCHEDULER_CONFIG: &str = r#"{
   "_class_name": "DPMSolverMultistepScheduler",
   "_diffusers_version": "0.30.0",
@@ -35,7 +35,7 @@ const SCHEDULER_CONFIG: &str = r#"{
 const IMAGES: u64 = 128;
 const STEPS: usize = 50;
 const BRIGHT: u32 = 1;
-const NONE: u32 = 2;
+const NO_CLASS: u32 = 2;
 
 fn main() -> Result<()> {
     let config = DiffusersConfig::from_diffusers_json(SCHEDULER_CONFIG)?;
@@ -49,8 +49,9 @@ fn main() -> Result<()> {
     inpainting(&network, &scheduler)
 }
 
-/// The adapter: whatever the network wants beside xₜ is captured, and whatever form of t it wants is made here.
-fn of_class(
+/// Adapts the network to the closure that samplers take. It captures the class, and converts the timestep to the tensor
+/// that the network takes.
+fn for_class(
     network: &SpectralNet,
     class: u32,
 ) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor> {
@@ -70,26 +71,28 @@ fn noise(x_t: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
     CounterRng::new(1).normal_like(Purpose::SAMPLE_STEP, &Vec::from_iter(0..IMAGES), noise_index, x_t)
 }
 
-/// Two closures are one: prediction = none + scale · (class − none), which here moves the mean.
+/// Combines two closures: prediction = none + scale · (class − none). For these images guidance changes only the mean.
 fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
-    println!("Guidance                                mean  should be   deviation  should be");
+    println!("Guidance                                  mean      exact   deviation      exact");
     for scale in [1.0, 2.0, 3.0] {
         let guidance = Guidance::new(scale);
-        let model = sampler::guided(&guidance, of_class(network, BRIGHT), of_class(network, NONE));
+        let model = sampler::guided(&guidance, for_class(network, BRIGHT), for_class(network, NO_CLASS));
         let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
         let sampled = scheduler.sample(&timesteps, x_t, model, noise, |_step| Ok(()))?;
         let [mean, deviation, _] = measure(&sampled)?;
         let expected = scale * CLASS_MEANS[BRIGHT as usize];
         println!("  scale {scale:3}   {mean:32.3}   {expected:8.3}   {deviation:9.3}   {DEVIATION:8.3}");
     }
-    println!("  The scale multiplies what tells the class from none: here its mean, and nothing else.\n");
+    println!(
+        "  The scale multiplies the difference between class and no class, which is only the mean here.\n"
+    );
     Ok(())
 }
 
 fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
     println!("Samplers, for the bright class          mean   deviation   neighbours   calls");
     for (name, sampler) in [
-        ("as in the file", config.sampler.clone()),
+        ("sampler of the file", config.sampler.clone()),
         ("DDPM", Sampler::Ddpm(ReverseVariance::FixedSmall)),
         ("DDIM", Sampler::Ddim(0.0)),
         ("Euler", Sampler::Euler(Churn::NONE)),
@@ -97,7 +100,7 @@ fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
         ("UniPC", Sampler::UniPc(UniPc::order_2())),
     ] {
         let scheduler = Scheduler::new(&DiffusersConfig::new(config.schedule.clone(), sampler))?;
-        let (mut calls, mut model) = (0, of_class(network, BRIGHT));
+        let (mut calls, mut model) = (0, for_class(network, BRIGHT));
         let counted = |x_t: &Tensor, timestep| {
             calls += 1;
             model(x_t, timestep)
@@ -108,43 +111,45 @@ fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
         println!("  {name:30}{mean:12.3}{deviation:12.3}{neighbours:13.3}{calls:8}");
     }
     let neighbours = network::neighbour_correlation();
-    println!("  {:30}{:12.3}{DEVIATION:12.3}{neighbours:13.3}", "should be", CLASS_MEANS[BRIGHT as usize]);
-    println!("  Short of that is what the last step, from t = 19, cannot know: the finest detail.\n");
+    println!("  {:30}{:12.3}{DEVIATION:12.3}{neighbours:13.3}", "exact", CLASS_MEANS[BRIGHT as usize]);
+    println!(
+        "  The difference is the finest detail, which the last step, from t = 19 to x₀, cannot recover.\n"
+    );
     Ok(())
 }
 
 fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
-    println!("Image to image    first t   correlation with the image  should be");
-    let images = network.draw(&normal(Purpose::EVALUATION)?, NONE)?;
+    println!("Image to image    first t   correlation with the image      exact");
+    let images = network.images(&normal(Purpose::EVALUATION)?, NO_CLASS)?;
     for strength in [0.1, 0.3, 0.5, 0.8] {
         let timesteps = scheduler.timesteps(STEPS)?.strength(strength)?;
         let first = timesteps.first();
         let x_t =
             scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SAMPLE_START)?)?;
-        let again = scheduler.sample(&timesteps, x_t, of_class(network, NONE), noise, |_step| Ok(()))?;
+        let again = scheduler.sample(&timesteps, x_t, for_class(network, NO_CLASS), noise, |_step| Ok(()))?;
         let (found, expected) =
             (network::correlation(&images, &again)?, network::kept(first.alpha_cumprod()));
         println!("  strength {strength:3}   {:10}   {found:26.3}   {expected:8.3}", first.index());
     }
-    println!("  The stronger, the less is left of the image; 1 would be a sample from scratch.\n");
+    println!("  A larger strength keeps less of the image. At strength 1 the image has no effect.\n");
     Ok(())
 }
 
-/// The left half is known. Right of the border a pixel must go with its neighbour as anywhere else.
+/// Inpaints the right half. Across the border, neighbouring pixels must correlate as they do elsewhere.
 fn inpainting(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
-    println!("Inpainting the right half                 correlation over the border  should be");
-    let known = network.draw(&normal(Purpose::EVALUATION)?, NONE)?;
+    println!("Inpainting the right half                 correlation over the border      exact");
+    let known = network.images(&normal(Purpose::EVALUATION)?, NO_CLASS)?;
     let halves = known.chunk(2, 3)?;
     let mask = Tensor::cat(&[halves[0].ones_like()?, halves[1].zeros_like()?], 3)?;
     let expected = network::neighbour_correlation();
     for (jump_length, jump_n_sample) in [(1, 1), (2, 3), (2, 8)] {
         let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
         let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
-        let (schedule, model) = (scheduler.schedule(), of_class(network, NONE));
+        let (schedule, model) = (scheduler.schedule(), for_class(network, NO_CLASS));
         let painted = sampler::repaint(schedule, &timesteps, &options, x_t, model, noise, |_step| Ok(()))?;
         let found = network::correlation(&painted.narrow(3, 7, 1)?, &painted.narrow(3, 8, 1)?)?;
         println!("  jumps of {jump_length}, {jump_n_sample:2} times   {found:37.3}   {expected:8.3}");
     }
-    println!("  Without going back (1 time) the two halves do not fit well.");
+    println!("  Without jumps back (1 time) the two halves are not consistent.");
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! Somebody else's network: images [B, 1, 16, 16], whole timesteps and classes as tensors, a prediction of v.
-//! It knows nothing of this crate.
+//! A third-party network. It takes images [B, 1, 16, 16], integer timesteps and classes as tensors, and predicts v. It
+//! does not use this crate.
 //!
-//! So that its output can be checked, its weights are not trained but computed: it is the best denoiser of
-//! random textures, normal images with a known spectrum S. In the frequencies all pixels are independent,
+//! To make its output checkable, its weights are computed instead of trained. It is the optimal denoiser of random
+//! textures: normally distributed images with a known spectrum S. In the frequency domain all components are independent:
 //!
 //! ```text
-//! x̂₀ = m + √ᾱ S / (ᾱ S + 1 − ᾱ) · (xₜ − √ᾱ m),   m the mean of the class
+//! x̂₀ = m + √ᾱ S / (ᾱ S + 1 − ᾱ) · (xₜ − √ᾱ m),   where m is the mean of the class
 //! ```
 
 #![allow(clippy::integer_division, reason = "rows and columns of a grid")]
@@ -15,17 +15,17 @@ use std::{collections::HashMap, f64::consts::PI};
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Linear, Module, VarBuilder, embedding, linear_no_bias};
 
-/// Pixels on a side.
+/// The width and height of an image in pixels.
 pub(crate) const SIDE: usize = 16;
 /// The standard deviation of a pixel.
 pub(crate) const DEVIATION: f64 = 0.3;
-/// The mean of a pixel of each class; the last class is "none", as guidance needs it.
+/// The mean pixel value of each class. The last entry is "no class", which guidance needs.
 pub(crate) const CLASS_MEANS: [f64; 3] = [-0.3, 0.3, 0.0];
 
 const PIXELS: usize = SIDE * SIDE;
 
 pub(crate) struct SpectralNet {
-    /// Into the frequencies and, since it is its own inverse, back.
+    /// The transform to the frequency domain. It is its own inverse.
     transform: Linear,
     class_mean: Embedding,
     spectrum: Tensor,
@@ -42,7 +42,7 @@ impl SpectralNet {
         })
     }
 
-    /// v for images [B, 1, 16, 16], timesteps u32 [B] and classes u32 [B].
+    /// Predicts v for images [B, 1, 16, 16], timesteps u32 [B] and classes u32 [B].
     pub(crate) fn forward(&self, x: &Tensor, t: &Tensor, class: &Tensor) -> Result<Tensor> {
         let alpha_cumprod = self.alphas_cumprod.index_select(t, 0)?.unsqueeze(1)?;
         let (signal, noise_variance) = (alpha_cumprod.sqrt()?, alpha_cumprod.affine(-1.0, 1.0)?);
@@ -57,16 +57,16 @@ impl SpectralNet {
         v.reshape(x.shape())
     }
 
-    /// Images of a class, from standard normal numbers: what the network would have been trained on.
-    pub(crate) fn draw(&self, normal: &Tensor, class: u32) -> Result<Tensor> {
+    /// Makes images of a class from standard normal numbers.
+    pub(crate) fn images(&self, normal: &Tensor, class: u32) -> Result<Tensor> {
         let pixels = normal.flatten_from(1)?.broadcast_mul(&self.spectrum.sqrt()?)?;
         (self.transform.forward(&pixels)? + CLASS_MEANS[class as usize])?.reshape(normal.shape())
     }
 }
 
-/// The weights, by the names under which a file would have them.
+/// The weights by name, as in a weights file.
 pub(crate) fn weights(alphas_cumprod: &[f64]) -> Result<HashMap<String, Tensor>> {
-    // The transform of Hartley: sine plus cosine of every pair of frequencies.
+    // The Hartley transform: sine plus cosine of every pair of frequencies.
     let turn = |a: usize, b: usize| 2.0 * PI * (a * b) as f64 / SIDE as f64;
     let hartley = |i: usize| {
         let [row, column] = [(i / PIXELS), (i % PIXELS)].map(|i| (i / SIDE, i % SIDE));
@@ -85,7 +85,7 @@ pub(crate) fn weights(alphas_cumprod: &[f64]) -> Result<HashMap<String, Tensor>>
     ]))
 }
 
-/// S: neighbours are alike by the factor ρ, in rows and in columns.
+/// The spectrum S of images whose neighbouring pixels correlate with about ρ, in rows and in columns.
 pub(crate) fn spectrum() -> Vec<f64> {
     const RHO: f64 = 0.7;
     let line: Vec<f64> = (0..SIDE)
@@ -96,20 +96,20 @@ pub(crate) fn spectrum() -> Vec<f64> {
     (0..PIXELS).map(at).collect()
 }
 
-/// The correlation of neighbours: that of the whole spectrum, turned by one pixel.
+/// The correlation of horizontally neighbouring pixels: the spectrum, shifted by one pixel.
 pub(crate) fn neighbour_correlation() -> f64 {
     let turned = |(i, s): (usize, f64)| s * (2.0 * PI * (i % SIDE) as f64 / SIDE as f64).cos();
     spectrum().into_iter().enumerate().map(turned).sum::<f64>() / spectrum().iter().sum::<f64>()
 }
 
-/// How much of an image is left after noise to ᾱ and the flow of probability back: the correlation of the two.
+/// The correlation of an image with the result of noising it to ᾱ and following the probability flow back.
 pub(crate) fn kept(alpha_cumprod: f64) -> f64 {
     let flow = |s: f64| (s / (alpha_cumprod * s + 1.0 - alpha_cumprod)).sqrt();
     let both = spectrum().into_iter().map(|s| alpha_cumprod.sqrt() * s * flow(s)).sum::<f64>();
     both / spectrum().iter().sum::<f64>()
 }
 
-/// Mean and standard deviation of the pixels, and the correlation of each with its right neighbour.
+/// Mean and standard deviation of the pixels, and the correlation of horizontal neighbours.
 pub(crate) fn measure(images: &Tensor) -> Result<[f64; 3]> {
     let mean = |x: &Tensor| x.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>();
     let average = mean(images)?;

@@ -1,4 +1,4 @@
-//! The variational bound, estimated batch by batch.
+//! The estimator of the variational bound.
 
 use std::f64::consts::LN_2;
 
@@ -12,7 +12,8 @@ use crate::{
     weighted_sum::at_least_f32,
 };
 
-/// Estimates the [`Bound`] over any number of images, of which it keeps nothing but sums.
+/// Estimates the [`Bound`] over any number of images, in batches. It stores running means only, so its memory does not
+/// grow with the number of images.
 #[derive(Clone, Debug)]
 pub struct BoundEstimator {
     schedule: NoiseSchedule,
@@ -33,23 +34,25 @@ struct StepEstimator {
 /// σ² of a reverse step.
 #[derive(Clone, Copy, Debug)]
 enum Variance {
-    /// The same for each number of the images.
+    /// One value for all pixels.
     Same(f64),
-    /// Between two for each number of the images, as the network says.
+    /// A value between two bounds for each pixel, from the network's second output.
     LearnedRange { small: f64, large: f64 },
 }
 
 impl BoundEstimator {
-    /// A bound for the reverse chain over `timesteps` with the variances of `mode`. The last step, which samples
-    /// without noise, has a variance here: that of [`ReverseVariance::FixedSmall`], which would be 0, is the one of the
-    /// step before (as Ho et al. clip its logarithm), or β if there is none.
+    /// Starts an estimate for the reverse chain over `timesteps` with the given variances.
+    ///
+    /// The last step adds no noise when sampling, but its likelihood needs a variance. For
+    /// [`ReverseVariance::FixedSmall`], where it would be 0, it is the variance of the step before, as Ho et al. clip its
+    /// logarithm. If there is only one step, it is β.
     ///
     /// # Errors
     ///
-    /// If the mode does not fit or has a variance of 0, for which the bound is infinite, as [`ReverseVariance::Zero`]
-    /// has, or the list does not end at x₀.
-    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &ReverseVariance) -> Result<Self> {
-        mode.check(schedule, timesteps)?;
+    /// If the variance does not fit the schedule or the list, a variance is 0, as with [`ReverseVariance::Zero`] (the
+    /// bound is then infinite), or the list does not end at x₀.
+    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, variance: &ReverseVariance) -> Result<Self> {
+        variance.check(schedule, timesteps)?;
         check_ends_at_x_start(timesteps)?;
         let mut before = None;
         let steps = timesteps.transitions().map(|step| {
@@ -57,7 +60,7 @@ impl BoundEstimator {
             let large = posterior.beta;
             let small = if step.is_last { before.unwrap_or(large) } else { posterior.variance };
             before = Some(small);
-            let variance = match mode {
+            let variance = match variance {
                 ReverseVariance::FixedSmall => Variance::Same(small),
                 ReverseVariance::FixedLarge => Variance::Same(large),
                 ReverseVariance::Zero => Variance::Same(0.0),
@@ -84,15 +87,15 @@ impl BoundEstimator {
         })
     }
 
-    /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is asked once for each
-    /// timestep of the list, about xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with the noise `noise(x_start, noise_index)`. Other arguments
-    /// as in [`sampler`](crate::sampler).
+    /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is evaluated once for each
+    /// timestep of the list, at xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with ε = `noise(x_start, noise_index)`.
+    /// [`sampler`](crate::sampler) describes `model` and `noise`.
     ///
-    /// If it fails, nothing of the batch was added.
+    /// If it fails, the estimate stays as it was before the call.
     ///
     /// # Errors
     ///
-    /// If the images are not of 8-bit levels, the network or the noise source fails, or the shapes do not fit.
+    /// If a pixel value is not one of the 256 levels, the network or the noise source fails, or the shapes do not fit.
     pub fn add(
         &mut self,
         x_start: &Tensor,
@@ -132,7 +135,7 @@ impl BoundEstimator {
     ///
     /// # Errors
     ///
-    /// If there were none.
+    /// If no images were added.
     pub fn finish(&self) -> Result<Bound> {
         let images = self.total.count();
         if images == 0 {
@@ -154,8 +157,8 @@ impl BoundEstimator {
 }
 
 impl StepEstimator {
-    /// KL(q(x_prev given xₜ, x₀) ‖ p(x_prev given xₜ)) of each image in bits per dimension. The means differ by
-    /// c (x₀ − x̂₀), so with ρ = σ²/β̃ it is (Ho et al. 2020, eq. 8, with its constant)
+    /// KL(q(x_prev given xₜ, x₀) ‖ p(x_prev given xₜ)) of each image, in bits per dimension. The means differ by
+    /// c (x₀ − x̂₀). With ρ = σ²/β̃ the divergence is (Ho et al. 2020, eq. 8, including the constant)
     ///
     /// ```text
     /// ½ [ln ρ + 1/ρ − 1 + c²/β̃ · (x₀ − x̂₀)²/ρ] / ln 2,   c²/β̃ = ᾱ_prev/(1−ᾱ_prev) − ᾱₜ/(1−ᾱₜ)
@@ -179,7 +182,7 @@ impl StepEstimator {
         Ok(nats.into_iter().map(|nats: f64| 0.5 * nats / LN_2).collect())
     }
 
-    /// −log₂ p(x₀ given xₜ) of each image per dimension.
+    /// The decoder term −log₂ p(x₀ given xₜ) of each image, in bits per dimension.
     fn decoder(&self, levels: &Levels, prediction: &Prediction) -> Result<Vec<f64>> {
         let means = host(&prediction.x_start)?;
         Ok(match self.variance {

@@ -1,4 +1,4 @@
-//! The last term of the bound: the probability of an 8-bit level under a normal distribution.
+//! The decoder term of the bound: the probability of 8-bit levels under a normal distribution.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
 
@@ -9,27 +9,28 @@ use rayon::prelude::*;
 use super::host;
 use crate::{Error, Result};
 
-/// How far a value may lie from a level, as part of the distance of two: more than what f16 rounds away.
+/// The largest accepted distance of a value from a level, in units of the spacing of levels. It exceeds the rounding
+/// error of f16.
 const TOLERANCE: f64 = 0.1;
-/// Half of the distance of two levels.
+/// Half of the spacing of levels.
 const HALF_BIN: f64 = 1.0 / 255.0;
 
 /// A batch of 8-bit images.
 pub(crate) struct Levels {
     levels: Vec<u8>,
-    /// Values in an image; at least 1.
+    /// The number of pixel values in an image, at least 1.
     dimensions: usize,
 }
 
 impl Levels {
-    /// Reads x₀ = 2g/255 − 1, shape [B, …], as g.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255, as was checked")]
+    /// Converts x₀ = 2g/255 − 1, shape [B, …], to the levels g.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 255")]
     pub(crate) fn of(x_start: &Tensor) -> Result<Self> {
         let dimensions = x_start.dims().iter().skip(1).product::<usize>().max(1);
         let level = |x: f64| {
             let level = (x + 1.0) / (2.0 * HALF_BIN);
             let nearest = level.round().clamp(0.0, 255.0);
-            // Written so that NaN is refused as well.
+            // With this comparison NaN is rejected too.
             if (level - nearest).abs() <= TOLERANCE {
                 Ok(nearest as u8)
             } else {
@@ -46,8 +47,8 @@ impl Levels {
         images.map(|image| mean(image, |_, level| value(level).powi(2))).collect()
     }
 
-    /// −log₂ of the probability of each image per dimension, where value i of the batch is N(`means[i]`,
-    /// `variance(i)`), rounded to the nearest level (Ho et al. 2020, eq. 13):
+    /// −log₂ of the probability of each image, in bits per dimension. Value i of the batch has the distribution
+    /// N(`means[i]`, `variance(i)`), rounded to the nearest level (Ho et al. 2020, eq. 13):
     ///
     /// ```text
     /// −log₂ ∫ N(x; x̂₀, σ²) dx   from x₀ − 1/255 to x₀ + 1/255, or to ∓∞ for black and white
@@ -72,18 +73,18 @@ fn mean(levels: &[u8], value: impl Fn(usize, u8) -> f64) -> f64 {
     values.sum::<f64>() / levels.len() as f64
 }
 
-/// Level g as 2g/255 − 1.
+/// Converts level g to the pixel value 2g/255 − 1.
 fn value(level: u8) -> f64 {
     f64::from(level) * (2.0 * HALF_BIN) - 1.0
 }
 
-/// ln of the mass of N(mean, deviation²) that rounds to a level.
+/// The logarithm of the probability that a sample of N(mean, deviation²) rounds to `level`.
 fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
     let distance = value(level) - mean;
     match level {
         0 => log_cdf((distance + HALF_BIN) / deviation),
         255 => log_cdf((HALF_BIN - distance) / deviation),
-        // By symmetry into the lower tail, where small numbers keep their digits.
+        // By symmetry the interval is moved to the lower tail, where small values keep their precision.
         _ => log_interval(-distance.abs() / deviation, HALF_BIN / deviation),
     }
 }
@@ -92,13 +93,13 @@ fn log_mass(level: u8, mean: f64, deviation: f64) -> f64 {
 fn log_interval(middle: f64, half: f64) -> f64 {
     let (lower, upper) = (middle - half, middle + half);
     if half * (1.0 - middle) < 1e-3 {
-        // The density times the width, and its curvature: a difference would lose digits.
+        // The density times the width, with a second-order correction. A difference of Φ would lose digits.
         let log_density = -0.5 * (middle * middle + (2.0 * PI).ln());
         log_density + (2.0 * half).ln() + (half * half * (middle * middle - 1.0) / 6.0).ln_1p()
     } else if upper > 0.0 {
         (-0.5 * (erfc(upper * FRAC_1_SQRT_2) + erfc(-lower * FRAC_1_SQRT_2))).ln_1p()
     } else {
-        // Both values of Φ without the factor e^(−upper²/2), with which they would vanish.
+        // Both values of Φ are computed without the factor e^(−upper²/2), with which they would underflow.
         let scaled =
             erfcx(-upper * FRAC_1_SQRT_2) - erfcx(-lower * FRAC_1_SQRT_2) * (2.0 * middle * half).exp();
         -0.5 * upper * upper + (0.5 * scaled).ln()
@@ -114,7 +115,7 @@ fn log_cdf(x: f64) -> f64 {
     }
 }
 
-/// e^(x²) erfc(x) for x ≥ 0. Beyond 10 by the asymptotic series, of which ten terms are exact to rounding:
+/// e^(x²) erfc(x) for x ≥ 0. For x ≥ 10 it sums ten terms of the asymptotic series, which is exact up to rounding:
 ///
 /// ```text
 /// (1 − 1/(2x²) + 1·3/(2x²)² − 1·3·5/(2x²)³ + …) / (x √π)
@@ -138,7 +139,7 @@ mod tests {
         assert!((found - expected).abs() <= 1e-13 * expected.abs().max(1.0), "{found} {expected}");
     }
 
-    /// From mpmath with 50 digits.
+    /// Reference values from mpmath with 50 digits.
     #[test]
     fn scaled_erfc_is_right_on_both_sides_of_the_change_of_method() {
         for (x, expected) in ERFCX {
@@ -169,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Bins and their mirror images, far away, wide and narrow.
+    /// Compares bins with their mirror images: near and far from the mean, wide and narrow.
     #[test]
     fn a_mirrored_bin_has_the_same_mass() {
         for (mean, deviation) in [(0.1, 1.0), (0.9, 0.01), (0.2, 1e-3), (30.0, 0.2)] {
@@ -179,7 +180,8 @@ mod tests {
         }
     }
 
-    /// From mpmath with 50 digits: up to 1000 σ away, where the mass is e^−500000, and bins of 2e-6 σ.
+    /// Reference values from mpmath with 50 digits. They include bins 1000 σ from the mean, where the mass is e^−500000,
+    /// and bins of width 2e-6 σ.
     #[test]
     fn far_tails_and_narrow_bins_are_exact() {
         for (level, mean, deviation, expected) in LOG_MASS {

@@ -1,4 +1,4 @@
-//! Means over images, and how certain they are.
+//! Means over images with standard errors.
 
 use serde::Serialize;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 pub struct MeanAndError {
     /// The mean over the images.
     pub mean: f64,
-    /// The standard deviation of that mean, s/√n with s² = Σ(x − mean)²/(n−1); infinite for a single image, which
-    /// says nothing about others.
+    /// The standard error of the mean, s/√n with s² = Σ(x − mean)²/(n−1). It is infinite for a single image, from which
+    /// the variance cannot be estimated.
     pub standard_error: f64,
 }
 
 impl MeanAndError {
-    /// The ends of the 95 % confidence interval, mean ± 1.96 standard errors, for some dozens of images or more.
+    /// The ends of the 95 % confidence interval, mean ± 1.96 standard errors. It assumes at least a few dozen images.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
         let half = 1.96 * self.standard_error;
@@ -21,7 +21,7 @@ impl MeanAndError {
     }
 }
 
-/// Running mean and sum of squared deviations (Welford 1962), which lose no digits to large means.
+/// A running mean and sum of squared deviations (Welford 1962). It keeps its precision if the mean is large.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunningMean {
     count: usize,
@@ -63,17 +63,17 @@ mod tests {
 
     #[test]
     fn digits_survive_a_large_mean() {
-        let mut moments = RunningMean::default();
-        moments.extend(&[1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
-        let MeanAndError { mean, standard_error } = moments.estimate();
+        let mut running = RunningMean::default();
+        running.extend(&[1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
+        let MeanAndError { mean, standard_error } = running.estimate();
         assert_eq!(mean, 1e9 + 10.0);
         assert!((standard_error - (30.0_f64 / 4.0).sqrt()).abs() < 1e-9, "{standard_error}");
     }
 
     #[test]
     fn one_image_says_nothing_about_others() {
-        let mut moments = RunningMean::default();
-        moments.add(3.0);
-        assert_eq!(moments.estimate().interval(), (f64::NEG_INFINITY, f64::INFINITY));
+        let mut running = RunningMean::default();
+        running.add(3.0);
+        assert_eq!(running.estimate().interval(), (f64::NEG_INFINITY, f64::INFINITY));
     }
 }

@@ -1,8 +1,8 @@
-//! How likely images are under a model: the variational bound, term by term, and what follows from it.
+//! The likelihood of images under a model: the variational bound, its terms, and quantities derived from it.
 //!
-//! The model is the chain of [`sampler::ddpm`](crate::sampler::ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²), over
-//! any list of timesteps, with the mean of the posterior q for the network's x̂₀ and the variance of a
-//! [`ReverseVariance`](crate::ReverseVariance). An image costs at most (Ho et al. 2020, eq. 5)
+//! The model is the reverse chain of [`sampler::ddpm`](crate::sampler::ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²),
+//! over any list of timesteps. μ̃ is the mean of the posterior q for the network's x̂₀, and σ² is the variance of a
+//! [`ReverseVariance`](crate::ReverseVariance). The bound on the cost of an image is (Ho et al. 2020, eq. 5)
 //!
 //! ```text
 //! −log p(x₀) ≤   KL(q(x_first given x₀) ‖ N(0, I))                           the prior term
@@ -10,23 +10,24 @@
 //!              + E [−log p(x₀ given x_last)]                                 the last step, the decoder
 //! ```
 //!
-//! with the expectation over xₜ ~ q(xₜ given x₀). All terms are in **bits per dimension**: divided by ln 2 and by
-//! the number of values in an image, so a file without compression has 8.
+//! where the expectation is over xₜ ~ q(xₜ given x₀). All terms are in **bits per dimension**: the value in nats
+//! divided by ln 2 and by the number of pixel values in an image. An uncompressed 8-bit file has 8.
 //!
 //! | | |
 //! | --- | --- |
-//! | [`BoundEstimator`] | the bound over a set of images, with its uncertainty |
-//! | [`optimal_variances`] | the σ² of each step that makes it smallest (Bao et al. 2022) |
-//! | [`Bound::rate_distortion`] | what a receiver knows after how many bits (Ho et al. 2020, figure 5) |
-//! | [`progressive_decoding`] | what the receiver sees (Ho et al. 2020, section 4.3) |
+//! | [`BoundEstimator`] | the bound over a set of images, with standard errors |
+//! | [`optimal_variances`] | the σ² of each step that minimizes the bound (Bao et al. 2022) |
+//! | [`Bound::rate_distortion`] | the error of a receiver's estimate after a number of bits (Ho et al. 2020, figure 5) |
+//! | [`progressive_decoding`] | the receiver's estimates (Ho et al. 2020, section 4.3) |
 //! | [`TimestepCosts`](crate::TimestepCosts) | the best n timesteps (Watson et al. 2021) |
 //!
-//! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are those of
-//! [`sampler`](crate::sampler); the bound asks for noise once for each step and batch, numbered as a sampler does.
+//! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are the same
+//! closures as in [`sampler`](crate::sampler). The bound calls `noise` once for each step and batch, with the noise
+//! index that a sampler uses.
 //!
 //! # Example
 //!
-//! A network that knows nothing but that pixels are black or white:
+//! The bound of a network that assumes that each pixel is either black or white:
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -37,18 +38,18 @@
 //! let schedule = NoiseSchedule::new(&config)?;
 //! let timesteps = Timesteps::all(&schedule);
 //! let images = Tensor::new(&[[-1.0_f32, 1.0, -1.0, -1.0], [1.0, 1.0, -1.0, 1.0]], &Device::Cpu)?;
-//! let bound = |mode: &ReverseVariance| {
-//!     let mut estimator = BoundEstimator::new(&schedule, &timesteps, mode)?;
+//! let bound = |variance: &ReverseVariance| {
+//!     let mut estimator = BoundEstimator::new(&schedule, &timesteps, variance)?;
 //!     estimator.add(
 //!         &images,
 //!         |x_t, timestep| (x_t * (timestep.alpha_cumprod().sqrt() / (1.0 - timestep.alpha_cumprod())))?.tanh(),
-//!         |x, noise_index| CounterRng::new(1).normal_like(Purpose::EVALUATION, &[0, 1], draw, x),
+//!         |x, noise_index| CounterRng::new(1).normal_like(Purpose::EVALUATION, &[0, 1], noise_index, x),
 //!     )?;
 //!     estimator.finish()
 //! };
 //! let fixed = bound(&ReverseVariance::FixedSmall)?;
 //! let best = bound(&ReverseVariance::PerStep(optimal_variances(&timesteps, &fixed.mse())?))?;
-//! assert!(best.total_bits_per_dim.mean < 1.1); // a coin's toss is one bit
+//! assert!(best.total_bits_per_dim.mean < 1.1); // black or white with equal probability is one bit
 //! assert!(best.total_bits_per_dim.mean < fixed.total_bits_per_dim.mean);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -77,8 +78,8 @@ pub(crate) use discretized::Levels;
 pub(crate) use estimate::RunningMean;
 pub(crate) use optimal::{check_mse, floored};
 
-/// KL(q(xₜ given x₀) ‖ N(0, I)) at the noise level ᾱ in bits per dimension, where the mean of x₀² over the
-/// dimensions is `mean_square`:
+/// The prior term KL(q(xₜ given x₀) ‖ N(0, I)) at the noise level ᾱ, in bits per dimension. `mean_square` is the mean
+/// of x₀² over the dimensions:
 ///
 /// ```text
 /// ½ [ᾱ (x₀² − 1) − ln(1 − ᾱ)] / ln 2
@@ -87,7 +88,7 @@ pub(crate) fn prior_bits(alpha_cumprod: f64, mean_square: f64) -> f64 {
     0.5 * (alpha_cumprod * (mean_square - 1.0) - (-alpha_cumprod).ln_1p()) / std::f64::consts::LN_2
 }
 
-/// The network's prediction for xₜ ~ q(xₜ given x₀), at the noise level from which a step starts.
+/// Evaluates the network at xₜ ~ q(xₜ given x₀), at the noise level where a step starts.
 pub(crate) fn predict_noised(
     schedule: &NoiseSchedule,
     x_start: &Tensor,
@@ -99,12 +100,12 @@ pub(crate) fn predict_noised(
     predict(schedule, &x_t, step.from, model)
 }
 
-/// The values of a tensor, row by row.
+/// Copies the values of a tensor to the host, in row-major order.
 pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// The likelihood is one of x₀, so that is where a list must end.
+/// Checks that a list ends at x₀, because the bound is on the likelihood of x₀.
 fn check_ends_at_x_start(timesteps: &Timesteps) -> Result<()> {
     match timesteps.last_alpha_cumprod() {
         1.0 => Ok(()),

@@ -1,38 +1,38 @@
-//! The best variance of a reverse step, from data.
+//! The optimal variances of reverse steps, estimated from data.
 
 use crate::{Error, PosteriorCoefs, Result, Timesteps};
 
-/// The smallest mean squared error that a variance is made of, so that none is 0.
+/// The smallest mean squared error used for a variance. It keeps every variance above 0.
 const SMALLEST: f64 = 1e-20;
 
-/// The one variance for each step of a list that makes the bound smallest (Analytic-DPM, Bao et al. 2022,
-/// arXiv 2201.06503), from the mean squared error of x̂₀ at each timestep, in the order of the list:
+/// Computes the variance of each step of a list that minimizes the bound (Analytic-DPM, Bao et al. 2022,
+/// arXiv 2201.06503). `mse` is the mean squared error of x̂₀ at each timestep, in the order of the list:
 ///
 /// ```text
 /// σ*² = β̃ + c² mse(t),   mse(t) = E ‖x₀ − x̂₀(xₜ)‖² / d,   c = √ᾱ_prev β / (1−ᾱₜ)
 /// ```
 ///
-/// It is the second moment of q(x_prev given xₜ, x₀) around the model's mean, so it is best for any network,
-/// a poor one as well. With it the mean of a step's KL term becomes ½ log₂(σ*²/β̃) bits per dimension. In the
-/// last step, to x₀, it is `mse(t)` itself (at least 1e-20), best for the density of x₀; for the probability of a
-/// level it is so if it is wide compared to a level's bin.
+/// σ*² is the second moment of q(x_prev given xₜ, x₀) around the model's mean, so it is optimal for any network, even
+/// a poor one. With it the mean of a step's KL term becomes ½ log₂(σ*²/β̃) bits per dimension. In the last step, to x₀,
+/// σ*² is `mse(t)` itself, but at least 1e-20. This is optimal for the density of x₀. It is also optimal for the
+/// probability of an 8-bit level if the standard deviation is large compared to the width of a level's bin.
 ///
-/// Bao et al. write it by the score (theorem 1), which is the same for a perfect network, of which
-/// mse(t) = (1−ᾱₜ)/ᾱₜ · (1 − (1−ᾱₜ) Γₜ):
+/// Bao et al. express σ*² by the score (theorem 1). For a perfect network, where
+/// mse(t) = (1−ᾱₜ)/ᾱₜ · (1 − (1−ᾱₜ) Γₜ), both forms are equal:
 ///
 /// ```text
 /// σ*² = β̃ + (√((1−ᾱₜ)/α) − √(1−ᾱ_prev−β̃))² (1 − (1−ᾱₜ) Γₜ),   Γₜ = E ‖∇ log q(xₜ)‖² / d
 /// ```
 ///
-/// Their bounds for images in [−1, 1] (theorem 2), β̃ ≤ σ*² ≤ β̃ + c², say here that 0 ≤ mse(t) ≤ 1: a network
-/// that does not even beat a uniform grey breaks the upper one.
+/// For images in [−1, 1] they give the bounds β̃ ≤ σ*² ≤ β̃ + c² (theorem 2), which correspond to 0 ≤ mse(t) ≤ 1. A
+/// network that is worse than predicting uniform grey violates the upper bound.
 ///
-/// `mse` is [`Bound::mse`](super::Bound::mse); the result goes into
+/// [`Bound::mse`](super::Bound::mse) returns `mse`. Pass the result to
 /// [`ReverseVariance::PerStep`](crate::ReverseVariance::PerStep).
 ///
 /// # Errors
 ///
-/// If there is not one number for each timestep, or one is negative or not finite.
+/// If `mse` does not have one value for each timestep, or a value is negative or not finite.
 pub fn optimal_variances(timesteps: &Timesteps, mse: &[f64]) -> Result<Vec<f64>> {
     if mse.len() != timesteps.len() {
         return Err(Error::TableLength { table: "mse", found: mse.len(), expected: timesteps.len() });
@@ -46,12 +46,12 @@ pub fn optimal_variances(timesteps: &Timesteps, mse: &[f64]) -> Result<Vec<f64>>
         .collect()
 }
 
-/// A mean squared error that a variance can be made of.
+/// Raises a mean squared error to the smallest value used for a variance.
 pub(crate) fn floored(mse: f64) -> f64 {
     mse.max(SMALLEST)
 }
 
-/// Refuses NaN as well.
+/// Checks that a mean squared error is finite and not negative. NaN is rejected too.
 pub(crate) fn check_mse(index: usize, found: f64) -> Result<()> {
     if found >= 0.0 && found.is_finite() {
         return Ok(());

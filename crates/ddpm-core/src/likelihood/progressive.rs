@@ -1,4 +1,4 @@
-//! Progressive decoding: images as a receiver of the bound's code sees them sharpen.
+//! Progressive decoding: the estimates of an image while its code is transmitted.
 
 use candle_core::Tensor;
 
@@ -8,22 +8,22 @@ use crate::{
     weighted_sum::weighted_sum,
 };
 
-/// Sends images from the noisiest step to the last (Ho et al. 2020, section 4.3, algorithms 3 and 4). The sender
-/// knows x₀, [B, …], and draws
+/// Simulates the progressive transmission of images, from the noisiest step to the last (Ho et al. 2020, section 4.3,
+/// algorithms 3 and 4). The sender knows x₀, [B, …], and samples
 ///
 /// ```text
-/// x_first ~ q(x_first given x₀),   then x_prev ~ q(x_prev given xₜ, x₀),   at last x₀
+/// x_first ~ q(x_first given x₀),   then x_prev ~ q(x_prev given xₜ, x₀),   finally x₀
 /// ```
 ///
-/// The receiver knows xₜ and the network. Its estimate of the images is what `callback` sees as
-/// [`StepInfo::x_start`], before a step is sent that leads to [`StepInfo::x_t`].
+/// The receiver knows xₜ and the network. At each step `callback` receives the receiver's estimate of the images as
+/// [`StepInfo::x_start`], computed before the step to [`StepInfo::x_t`] is transmitted.
 ///
-/// The noise is that of [`BoundEstimator`](super::BoundEstimator) at the first step and independent of it
-/// later, where xₜ is a step from the one before; the estimates are distributed alike.
+/// At the first step xₜ is the same as in [`BoundEstimator`](super::BoundEstimator). At later steps xₜ depends on the
+/// previous step, but the estimates have the same distribution.
 ///
 /// # Errors
 ///
-/// If the list does not end at x₀, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the list does not end at x₀, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn progressive_decoding(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -40,7 +40,7 @@ pub fn progressive_decoding(
         let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
         x_t = match steps.get(index + 1) {
             None => x_start.clone(),
-            // The noise at a level is numbered by the step that starts there, as at the first one.
+            // The noise at a level has the noise index of the step that starts there, as at the first step.
             Some(next) => weighted_sum(&[
                 (posterior.x_start_coef, x_start),
                 (posterior.x_t_coef, &x_t),

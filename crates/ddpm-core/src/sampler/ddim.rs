@@ -1,4 +1,4 @@
-//! DDIM, Song et al. 2021 (arXiv 2010.02502), and its inverse.
+//! DDIM (Song et al. 2021, arXiv 2010.02502) and its inverse.
 
 use candle_core::Tensor;
 
@@ -8,20 +8,20 @@ use crate::{
     timestep::sigma, timesteps::Transition, weighted_sum::weighted_sum,
 };
 
-/// Samples by the non-Markovian process of Song et al. 2021, eq. 12 and 16:
+/// Samples with the non-Markovian process of Song et al. 2021, eq. 12 and 16:
 ///
 /// ```text
 /// x_prev = √ᾱ_prev x̂₀ + √(1 − ᾱ_prev − σ²) ε̂ + σ z
 /// σ      = η √((1−ᾱ_prev)/(1−ᾱₜ)) √(1 − ᾱₜ/ᾱ_prev)
 /// ```
 ///
-/// η = 0 is deterministic in the start; η = 1 is ancestral sampling with the posterior's variance. If x̂₀
-/// is clipped, ε̂ is derived from the clipped x̂₀, so that the two stay consistent with xₜ. Arguments as
-/// in the [module](super).
+/// With η = 0 the result is a deterministic function of the start image. With η = 1 it is ancestral sampling with the
+/// posterior's variance. If x̂₀ is clipped, ε̂ is computed from the clipped x̂₀, so the two stay consistent with xₜ. The
+/// [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If η is outside [0, 1], the network, the noise source or the observer fails, or the shapes do not fit.
+/// If η is outside [0, 1], the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn ddim(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -39,18 +39,18 @@ pub fn ddim(
         let prediction = predict(schedule, &x_t, step.from, &mut model)?;
         let (from, to) = (step.from.alpha_cumprod(), target(schedule, timesteps, step)?);
         let variance = eta * eta * PosteriorCoefs::between(from, to).variance;
-        let drawn = if variance > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
-        // ε̂ belongs to the clipped x̂₀; in diffusers it does not.
-        let of_eps = prediction.unclipped.as_ref().unwrap_or(&prediction.x_start);
+        let step_noise = if variance > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
+        // ε̂ follows from the clipped x̂₀, but diffusers computes it from x̂₀ before clipping.
+        let x_start_of_eps = prediction.unclipped.as_ref().unwrap_or(&prediction.x_start);
         let direction = (1.0 - to - variance).max(0.0).sqrt();
         let (x_t_factor, eps_factor) = PredictionType::Sample.conversion(PredictionType::Epsilon, from);
         let mut terms = Vec::with_capacity(4);
         terms.push((to.sqrt(), &prediction.x_start));
         if direction > 0.0 {
             terms.push((direction * x_t_factor, &x_t));
-            terms.push((direction * eps_factor, of_eps));
+            terms.push((direction * eps_factor, x_start_of_eps));
         }
-        terms.extend(drawn.as_ref().map(|noise| (variance.sqrt(), noise)));
+        terms.extend(step_noise.as_ref().map(|noise| (variance.sqrt(), noise)));
         x_t = weighted_sum(&terms)?;
         let (index, total, timestep) = (step.index, timesteps.len(), step.from);
         callback(StepInfo { index, total, timestep, x_t: &x_t, x_start: &prediction.x_start })?;
@@ -58,8 +58,8 @@ pub fn ddim(
     Ok(x_t)
 }
 
-/// ᾱ to which a step leads: that of the next timestep, or in diffusers of t − ⌊T/n⌋.
-#[allow(clippy::integer_division, reason = "diffusers' own floor")]
+/// ᾱ after a step: ᾱ of the next timestep, or in diffusers ᾱ at t − ⌊T/n⌋.
+#[allow(clippy::integer_division, reason = "the floor of diffusers")]
 fn target(schedule: &NoiseSchedule, timesteps: &Timesteps, step: Transition) -> Result<f64> {
     match schedule.config().compat {
         Compat::Exact => Ok(step.to),
@@ -73,28 +73,30 @@ fn target(schedule: &NoiseSchedule, timesteps: &Timesteps, step: Transition) -> 
     }
 }
 
-/// Encodes an image as the noise from which [`ddim`] with η = 0 makes it (Song et al. 2021, section 5.4): the
-/// same steps in the opposite direction.
+/// Encodes an image as the noise from which [`ddim`] with η = 0 generates it (Song et al. 2021, section 5.4). It takes
+/// the same steps in the opposite direction.
 ///
-/// Each step of `ddim` from t to s is solved for xₜ, given x_s, by iterating one of the two forms of its equation
+/// Each step of `ddim` from t to s is solved for xₜ, given x_s, by fixed-point iteration of one of the two forms of its
+/// equation
 ///
 /// ```text
 /// xₜ ← √ᾱₜ/√ᾱ_s · (x_s − √(1−ᾱ_s) ε̂(xₜ)) + √(1−ᾱₜ) ε̂(xₜ)       where σₜ σ_s ≤ 1
 /// xₜ ← √(1−ᾱₜ)/√(1−ᾱ_s) · (x_s − √ᾱ_s x̂₀(xₜ)) + √ᾱₜ x̂₀(xₜ)     elsewhere
 /// ```
 ///
-/// `iterations` times. With 1 the network is asked at x_s in place of xₜ, the usual approximation, whose error
-/// falls with the number of steps. Each more one multiplies the error of a step by a factor; for normal data of
-/// deviation d that is (σₜ−σ_s)σₜ/(d²+σₜ²) or (σₜ−σ_s)d²/σ_s/(d²+σₜ²), below 1 for any step if d ≤ 1. So a few make
-/// the round trip exact to rounding (Pan et al. 2023, AIDI, arXiv 2309.04907), unless the network's x̂₀ jumps from
-/// one image to another between xₜ that are close.
+/// `iterations` is the number of iterations of each step, 1 or more. With 1 the network is evaluated at x_s instead of
+/// xₜ. This is the usual approximation, and its error decreases with the number of steps. Each further iteration
+/// multiplies the error of a step by a factor. For normal data of standard deviation d the factor is
+/// (σₜ−σ_s)σₜ/(d²+σₜ²) or (σₜ−σ_s)d²/σ_s/(d²+σₜ²), which is below 1 for any step if d ≤ 1. So a few iterations make the
+/// round trip exact up to rounding (Pan et al. 2023, AIDI, arXiv 2309.04907), unless x̂₀ of the network changes abruptly
+/// between neighbouring xₜ.
 ///
-/// `x_start` is [B, …], a clean image; the result is on the level of the first timestep of the list. The observer
-/// sees the level reached and x̂₀ there; steps are counted in the order taken.
+/// `x_start` holds clean images, [B, …]. The result is at the noise level of the first timestep of the list. The
+/// callback receives the noise level reached and x̂₀ at that level. Steps are counted in the order of execution.
 ///
 /// # Errors
 ///
-/// If `iterations` is 0, the network or the observer fails, or the shapes do not fit.
+/// If `iterations` is 0, the network or the callback fails, or the shapes do not fit.
 pub fn ddim_inverse(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -121,8 +123,8 @@ pub fn ddim_inverse(
                 weighted_sum(&[(ratio, &x), (signal - ratio * to.sqrt(), &predicted)])?
             } else {
                 let ratio = signal / to.sqrt();
-                let of_eps = 1.0 - ratio * (1.0 - to).sqrt() / noise;
-                weighted_sum(&[(ratio, &x), (of_eps, &guess), (-of_eps * signal, &predicted)])?
+                let eps_factor = 1.0 - ratio * (1.0 - to).sqrt() / noise;
+                weighted_sum(&[(ratio, &x), (eps_factor, &guess), (-eps_factor * signal, &predicted)])?
             };
         }
         x = guess;

@@ -1,4 +1,4 @@
-//! Ancestral sampling, Algorithm 2 of Ho et al. 2020 (arXiv 2006.11239).
+//! Ancestral sampling (Ho et al. 2020, arXiv 2006.11239, algorithm 2).
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl ReverseVariance {
-    /// Checks that the variance fits the schedule and the list.
+    /// Checks that the variance is valid for the schedule and the list of timesteps.
     pub(crate) fn check(&self, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Result<()> {
         match self {
             Self::LearnedRange if schedule.config().variance_type != ReverseVariance::LearnedRange => {
@@ -27,18 +27,18 @@ impl ReverseVariance {
     }
 }
 
-/// Samples by walking the chain of reverse steps (Ho et al. 2020, Algorithm 2). With x̂₀ from the network,
+/// Samples with the chain of reverse steps (Ho et al. 2020, algorithm 2). With x̂₀ from the network,
 ///
 /// ```text
 /// x_prev = √ᾱ_prev β/(1−ᾱₜ) · x̂₀ + √α (1−ᾱ_prev)/(1−ᾱₜ) · xₜ + σ z,   z ~ N(0, I)
 /// ```
 ///
-/// where α = ᾱₜ/ᾱ_prev and β = 1 − α belong to the step actually taken, so any subset of timesteps is
-/// right. A step to x₀ lands on x̂₀ without noise. Arguments as in the [module](super).
+/// where α = ᾱₜ/ᾱ_prev and β = 1 − α belong to the step that is taken. So the formula holds for any subset of the
+/// timesteps. A step to x₀ returns x̂₀ without noise. The [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If the variance does not fit, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the variance does not fit the schedule or the list, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn ddpm(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -52,8 +52,8 @@ pub fn ddpm(
     walk(schedule, timesteps, variance, schedule.config().compat, x_t, model, noise, callback)
 }
 
-/// [`ddpm`] with or without diffusers' deviations.
-#[allow(clippy::too_many_arguments, reason = "those of a sampler, and one")]
+/// [`ddpm`] with an explicit choice of reproducing the defects of diffusers.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a sampler and `compat`")]
 pub(super) fn walk(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -84,15 +84,16 @@ pub(super) fn walk(
     Ok(x_t)
 }
 
+/// The standard deviation σ of a step.
 enum Deviation {
     None,
-    /// The same for each number of the images.
+    /// One value for all pixels.
     Same(f64),
-    /// One for each number, of the images' shape.
+    /// One value for each pixel, in the shape of the images.
     Each(Tensor),
 }
 
-/// σ of a step.
+/// Computes σ of a step.
 fn deviation(
     variance: &ReverseVariance,
     step: Transition,
@@ -100,18 +101,18 @@ fn deviation(
     prediction: &Prediction,
     compat: Compat,
 ) -> Result<Deviation> {
-    let silent = match compat {
-        // A step to x₀, or one of no length.
+    let no_noise = match compat {
+        // A step to x₀, or a step of length 0.
         Compat::Exact => posterior.variance <= 0.0,
         Compat::Diffusers => step.from.t() == 0.0,
     };
-    // diffusers never lets it be 0, which shows where a last step adds noise.
+    // diffusers bounds the variance below. This matters if the last step adds noise.
     let small = match compat {
         Compat::Exact => posterior.variance,
         Compat::Diffusers => posterior.variance.max(1e-20),
     };
     let variance = match variance {
-        _ if silent => 0.0,
+        _ if no_noise => 0.0,
         ReverseVariance::Zero => 0.0,
         ReverseVariance::FixedSmall => small,
         ReverseVariance::FixedLarge => posterior.beta,

@@ -1,5 +1,5 @@
-//! DPM-Solver++ in its multistep form, and as a stochastic differential equation: Lu et al. 2022
-//! (arXiv 2211.01095).
+//! DPM-Solver++ in its multistep form, for the ordinary and the stochastic differential equation (Lu et al. 2022,
+//! arXiv 2211.01095).
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -9,18 +9,19 @@ use crate::{
     Error, NoiseSchedule, Result, Timestep, Timesteps, timesteps::Transition, weighted_sum::weighted_sum,
 };
 
-/// The options of [`dpm_solver_multistep`]. The names are those of diffusers.
+/// The options of [`dpm_solver_multistep`]. Names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DpmSolver {
-    /// 1 or 2.
+    /// The order of the solver, 1 or 2.
     pub solver_order: usize,
-    /// Where the second order takes the derivative from.
+    /// The form of the second-order term.
     pub solver_type: SolverType,
-    /// Whether noise is added in each step: the reverse diffusion in place of the flow of probability.
+    /// Whether to add noise in each step. Then the solver follows the reverse diffusion (SDE) instead of the probability
+    /// flow (ODE).
     pub sde: bool,
-    /// Whether a run of fewer than 15 steps ends with a step of first order.
+    /// Whether the last step of a run of fewer than 15 steps is of first order.
     pub lower_order_final: bool,
-    /// Whether any run ends with a step of first order. (A run that ends at x₀ always does.)
+    /// Whether the last step of any run is of first order. A last step to x₀ always is.
     pub euler_at_final: bool,
 }
 
@@ -44,31 +45,31 @@ impl DpmSolver {
     }
 }
 
-/// The two forms of the second order; they differ in the third.
+/// The two forms of the second-order term. They differ in terms of third order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SolverType {
-    /// Half of the first-order step.
+    /// The change of x̂₀ over the step has half the factor of x̂₀.
     Midpoint,
-    /// The exact integral of the linear term.
+    /// The factor of the change of x̂₀ is the exact integral of a linear function.
     Heun,
 }
 
-/// Samples with DPM-Solver++ (Lu et al. 2022, algorithm 2, and section 5 for the SDE). With λ the half
-/// log-SNR, h = λ_s − λₜ the length of a step from t to s, x̂₀ the prediction at t and x̂₀′ the one before:
+/// Samples with DPM-Solver++ (Lu et al. 2022, algorithm 2, and section 5 for the SDE). Let λ be the half log-SNR,
+/// h = λ_s − λₜ the length of a step from t to s, x̂₀ the prediction at t, and h′ and x̂₀′ the same for the previous step:
 ///
 /// ```text
-/// D   = x̂₀ + ½ h/h′ (x̂₀ − x̂₀′)                                 (midpoint; x̂₀ alone at first order)
+/// D   = x̂₀ + ½ h/h′ (x̂₀ − x̂₀′)                                 (midpoint; D = x̂₀ at first order)
 /// ODE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) xₜ + √ᾱ_s (1 − e^−h) D
 /// SDE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) e^−h xₜ + √ᾱ_s (1 − e^−2h) D + √(1−ᾱ_s) √(1 − e^−2h) z
 /// ```
 ///
-/// At first order the ODE is DDIM with η = 0 and the SDE is DDPM with the posterior's variance. Arguments as in
-/// the [module](super).
+/// At first order the ODE form is DDIM with η = 0, and the SDE form is DDPM with the posterior's variance. The
+/// [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If the order is not 1 or 2, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the order is not 1 or 2, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn dpm_solver_multistep(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -80,7 +81,7 @@ pub fn dpm_solver_multistep(
 ) -> Result<Tensor> {
     check_order(options.solver_order)?;
     let total = timesteps.len();
-    // The prediction before this one and the h of the step that it was made for.
+    // The prediction of the previous step and its length h.
     let mut before: Option<(Tensor, f64)> = None;
     for step in timesteps.transitions() {
         let x_start = predict_x_start(schedule, &x_t, step.from, &mut model)?;
@@ -97,8 +98,8 @@ pub fn dpm_solver_multistep(
                 terms.extend([(c.x_start + slope, &x_start), (-slope, previous)]);
             }
         }
-        let drawn = if c.noise > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
-        terms.extend(drawn.as_ref().map(|noise| (c.noise, noise)));
+        let step_noise = if c.noise > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
+        terms.extend(step_noise.as_ref().map(|noise| (c.noise, noise)));
         x_t = weighted_sum(&terms)?;
         callback(StepInfo { index: step.index, total, timestep: step.from, x_t: &x_t, x_start: &x_start })?;
         before = Some((x_start, c.h));
@@ -113,19 +114,19 @@ pub(super) fn check_order(order: usize) -> Result<()> {
     Err(Error::out_of_range("solver_order", order, "1 or 2"))
 }
 
-/// h = λ_to − λ_from and e^−h, which is 0 where a step starts from no signal or ends without noise.
+/// Computes h = λ_to − λ_from and e^−h. e^−h is 0 if the step starts at ᾱ = 0 or ends at ᾱ = 1.
 pub(super) fn step_length(step: Transition) -> (f64, f64) {
     let (from, to) = (step.from.alpha_cumprod(), step.to);
     let e = ((1.0 - to) * from / (to * (1.0 - from))).sqrt();
     (-e.ln(), e)
 }
 
-/// The factors in a step.
+/// The factors of the terms of a step.
 struct Coefficients {
     h: f64,
     x_t: f64,
     x_start: f64,
-    /// Of the derivative by λ times h.
+    /// The factor of h times the derivative of x̂₀ with respect to λ.
     slope: f64,
     noise: f64,
 }
@@ -135,12 +136,12 @@ impl Coefficients {
         let (h, e) = step_length(step);
         let (signal, sigma) = (step.to.sqrt(), (1.0 - step.to).sqrt());
         let ratio = sigma / (1.0 - step.from.alpha_cumprod()).sqrt();
-        // The SDE takes the step as if it were twice as long and adds the noise that is then missing.
+        // The SDE form takes a step of twice the length, and adds noise to reach the noise level of the target.
         let (decay, twice) = if options.sde { (e * e, 2.0 * h) } else { (e, h) };
         let x_start = signal * (1.0 - decay);
         let slope = match options.solver_type {
             SolverType::Midpoint => x_start / 2.0,
-            // The limit of a step of no length.
+            // The limit for a step of length 0.
             SolverType::Heun if twice == 0.0 => 0.0,
             SolverType::Heun => signal * (1.0 - (1.0 - decay) / twice),
         };

@@ -1,4 +1,4 @@
-//! Euler's method on the equation of Karras et al. 2022 (EDM, arXiv 2206.00364), and the ancestral sampler of
+//! Euler's method for the equation of Karras et al. 2022 (EDM, arXiv 2206.00364), and the ancestral sampler of
 //! k-diffusion.
 
 use candle_core::Tensor;
@@ -9,22 +9,22 @@ use crate::{
     timesteps::Transition, weighted_sum::weighted_sum,
 };
 
-/// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2): σ is raised to σ(1+γ) with
-/// γ = min(`s_churn`/n, √2 − 1), where σ lies from `s_tmin` to `s_tmax`.
+/// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2). If σ is between `s_tmin` and `s_tmax`, it
+/// is raised to σ(1+γ) with γ = min(`s_churn`/n, √2 − 1), where n is the number of steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Churn {
-    /// The amount, over all steps; 0 for none.
+    /// The total amount of noise over all steps, 0 or more. 0 adds no noise.
     pub s_churn: f64,
-    /// The smallest σ to which noise is added.
+    /// The smallest σ at which noise is added, 0 or more.
     pub s_tmin: f64,
-    /// The largest.
+    /// The largest σ at which noise is added, at least `s_tmin`.
     pub s_tmax: f64,
-    /// The deviation of the noise; a little above 1 makes up for detail that is lost.
+    /// The standard deviation of the noise, 0 or more. A value slightly above 1 compensates for lost detail.
     pub s_noise: f64,
 }
 
 impl Churn {
-    /// No noise: the deterministic solver.
+    /// Adds no noise: the solver is deterministic.
     pub const NONE: Self = Self { s_churn: 0.0, s_tmin: 0.0, s_tmax: f64::INFINITY, s_noise: 1.0 };
 
     pub(super) fn check(&self) -> Result<()> {
@@ -40,8 +40,8 @@ impl Churn {
         Err(Error::out_of_range("s_tmax", self.s_tmax, "at least s_tmin"))
     }
 
-    /// The level and the image from which the step is taken. The network is asked at that level, so its
-    /// timestep lies between two of the schedule.
+    /// Adds the noise of a step. Returns the image and the raised noise level from which the step starts. The network is
+    /// evaluated at the raised level, whose timestep is fractional.
     pub(super) fn apply(
         &self,
         schedule: &NoiseSchedule,
@@ -65,14 +65,14 @@ impl Churn {
     }
 }
 
-/// Samples with Euler's method on dx̃/dσ = (x̃ − x̂₀)/σ with x̃ = x/√ᾱ (Karras et al. 2022, eq. 3), after raising
-/// the noise as `churn` says.
+/// Samples with Euler's method for dx̃/dσ = (x̃ − x̂₀)/σ with x̃ = x/√ᾱ (Karras et al. 2022, eq. 3). Before each step it
+/// adds the noise of `churn`.
 ///
-/// Without churn it is DDIM with η = 0, in other words. Arguments as in the [module](super).
+/// Without churn it is equivalent to DDIM with η = 0. The [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If an option is out of range, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If an option is out of range, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn euler(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -93,30 +93,30 @@ pub fn euler(
     Ok(x_t)
 }
 
-/// √ᾱ_to (x̂₀ + σ_to ε̂), where ε̂ = (x̃ − x̂₀)/σ is the derivative at the start.
+/// Takes one step of Euler's method: √ᾱ_to (x̂₀ + σ_to ε̂), where ε̂ = (x̃ − x̂₀)/σ is the derivative at the start.
 pub(super) fn euler_step(x_t: &Tensor, x_start: &Tensor, from: Timestep, to: f64) -> Result<Tensor> {
     if to == 1.0 {
         return Ok(x_start.clone());
     }
-    let (of_x_t, of_x_start) =
+    let (x_t_factor, x_start_factor) =
         PredictionType::Sample.conversion(PredictionType::Epsilon, from.alpha_cumprod());
     let (signal, slope) = (to.sqrt(), to.sqrt() * sigma(to));
-    weighted_sum(&[(slope * of_x_t, x_t), (signal + slope * of_x_start, x_start)])
+    weighted_sum(&[(slope * x_t_factor, x_t), (signal + slope * x_start_factor, x_start)])
 }
 
-/// Samples with the ancestral form of Euler's method (k-diffusion, `sample_euler_ancestral`): a step down to
-/// σ_down, below the next level σ′, and noise of deviation σ_up back up to it,
+/// Samples with the ancestral form of Euler's method (k-diffusion, `sample_euler_ancestral`). A step goes down to
+/// σ_down, below the next level σ′, and noise of standard deviation σ_up then raises it to σ′:
 ///
 /// ```text
 /// σ_up² = σ′² (σ² − σ′²)/σ²,   σ_down² = σ′² − σ_up²
 /// ```
 ///
-/// σ_up² is the variance of the posterior, on the scale x/√ᾱ, so this *is* [`ddpm`](super::ddpm()) with the
-/// posterior's noise, and that is how it is computed. Arguments as in the [module](super).
+/// On the scale x/√ᾱ, σ_up² is the variance of the posterior. So this sampler is equivalent to [`ddpm`](super::ddpm())
+/// with [`ReverseVariance::FixedSmall`], and is implemented that way. The [module](super) describes the arguments.
 ///
 /// # Errors
 ///
-/// If the network, the noise source or the observer fails, or the shapes do not fit.
+/// If the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn euler_ancestral(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -125,6 +125,6 @@ pub fn euler_ancestral(
     noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
     callback: impl FnMut(StepInfo<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    // Its class in diffusers does not have the deviations of DDPM's.
+    // The ancestral class of diffusers does not have the defects of its DDPM class.
     ddpm::walk(schedule, timesteps, &ReverseVariance::FixedSmall, Compat::Exact, x_t, model, noise, callback)
 }

@@ -1,11 +1,11 @@
-//! Classifier-free guidance, Ho & Salimans 2022 (arXiv 2207.12598).
+//! Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
 use candle_core::Tensor;
 use std::ops::RangeInclusive;
 
 use crate::{Error, NoiseSchedule, Result, Timestep, weighted_sum::weighted_sum};
 
-/// How much a conditional prediction is exaggerated, and at which timesteps.
+/// The scale of classifier-free guidance, and the timesteps at which it is applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guidance {
     scale: f64,
@@ -13,26 +13,27 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Guidance at all timesteps. `scale` is that of diffusers, which is the paper's 1 + w: 1 is none.
+    /// Guidance at all timesteps. `scale` is the guidance scale of diffusers, which is 1 + w of the paper. A scale of 1
+    /// means no guidance.
     #[must_use]
     pub fn new(scale: f64) -> Self {
         Self { scale, interval: 0.0..=f64::INFINITY }
     }
 
-    /// Guidance at the timesteps t of an interval only, both ends included; elsewhere the prediction is the
-    /// conditional one alone, and costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724: guidance harms at
-    /// high noise and is of no use at low noise).
+    /// Restricts guidance to an interval of timesteps t, both ends included. Outside the interval only the conditional
+    /// network is evaluated, which halves the cost. Kynkäänniemi et al. 2024 (arXiv 2404.07724) found that guidance is
+    /// harmful at high noise and has little effect at low noise.
     #[must_use]
     pub fn within(self, interval: RangeInclusive<f64>) -> Self {
         Self { interval, ..self }
     }
 
-    /// Whether the interval fits the schedule; for a sampler to ask before its first step.
+    /// Checks that the interval lies within the schedule. Call it before sampling.
     ///
     /// # Errors
     ///
-    /// If an end of the interval is NaN or beyond the timesteps 0 to T − 1, or the first end is above the last: such
-    /// an interval would switch guidance off without notice.
+    /// If an end of the interval is NaN or outside 0 to T − 1, or the interval is reversed. Such an interval would
+    /// silently disable guidance.
     pub fn check(&self, schedule: &NoiseSchedule) -> Result<()> {
         self.check_order()?;
         let (first, last) = (*self.interval.start(), *self.interval.end());
@@ -43,13 +44,13 @@ impl Guidance {
         Err(self.refused(format!("timesteps from 0 to {}", total - 1.0)))
     }
 
-    /// What can be checked without a schedule. NaN is refused as well.
+    /// Checks that the interval starts at 0 or more and is not reversed. NaN is rejected too.
     fn check_order(&self) -> Result<()> {
         let (first, last) = (*self.interval.start(), *self.interval.end());
         if first >= 0.0 && first <= last {
             return Ok(());
         }
-        Err(self.refused("a first timestep of 0 or more and a last one that is not below it".to_owned()))
+        Err(self.refused("a first timestep of 0 or more and a last timestep that is not below it".to_owned()))
     }
 
     fn refused(&self, expected: String) -> Error {
@@ -63,24 +64,25 @@ impl Guidance {
         self.scale
     }
 
-    /// The scale at a timestep: 1 outside the interval.
+    /// The scale at a timestep. It is 1 outside the interval.
     #[must_use]
     pub fn scale_at(&self, timestep: Timestep) -> f64 {
         if self.interval.contains(&timestep.t()) { self.scale } else { 1.0 }
     }
 }
 
-/// One network of two, a conditional and an unconditional one (Ho & Salimans 2022, eq. 6):
+/// Combines a conditional and an unconditional network into one (Ho & Salimans 2022, eq. 6):
 ///
 /// ```text
 /// prediction = unconditional + scale · (conditional − unconditional)
 /// ```
 ///
-/// It holds for ε, x₀ and v alike, since they are affine functions of each other. With scale 1 the second
-/// network is not asked. A learnt variance, the second half of an output, is the conditional one.
+/// The formula holds for ε, x₀ and v, because they are affine functions of each other. With scale 1 the unconditional
+/// network is not evaluated. A learned variance, the second half of the output, is taken from the conditional network
+/// without guidance.
 ///
-/// The network fails if the guidance has a reversed interval. Compare an interval with the schedule by
-/// [`Guidance::check`].
+/// The combined network fails if the interval of the guidance is reversed. [`Guidance::check`] compares the interval
+/// with a schedule.
 pub fn guided(
     guidance: &Guidance,
     mut conditional: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,

@@ -1,4 +1,4 @@
-//! Heun's method on the equation of Karras et al. 2022 (EDM, arXiv 2206.00364).
+//! Heun's method for the equation of Karras et al. 2022 (EDM, arXiv 2206.00364).
 
 use candle_core::Tensor;
 
@@ -7,20 +7,21 @@ use crate::{
     NoiseSchedule, PredictionType, Result, Timestep, Timesteps, timestep::sigma, weighted_sum::weighted_sum,
 };
 
-/// Samples with Heun's method (Karras et al. 2022, algorithms 1 and 2): a step of Euler, and a second one with
-/// the mean of the derivatives at both ends,
+/// Samples with Heun's method (Karras et al. 2022, algorithms 1 and 2). It takes a step of Euler's method, then repeats
+/// the step with the mean of the derivatives at both ends:
 ///
 /// ```text
 /// x̃′ ← x̃ + (σ′ − σ) · ½ (ε̂(x̃, σ) + ε̂(x̃′, σ′)),   x̃ = x/√ᾱ
 /// ```
 ///
-/// It is of order 2 and asks the network twice a step, except in a last step that ends at x₀, where σ′ = 0
-/// has no derivative, and in a first one from σ = ∞ (a signal-to-noise ratio of zero). The observer sees x̂₀ at
-/// the start of the step. Arguments as in the [module](super).
+/// It is of order 2 and evaluates the network twice in each step. Two steps need only one evaluation: a last step to
+/// x₀, because there is no derivative at σ′ = 0, and a first step from σ = ∞ (a signal-to-noise ratio of 0). The
+/// callback receives x̂₀ at the start of the step. Before each step the sampler adds the noise of `churn`. The
+/// [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If an option is out of range, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If an option is out of range, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn heun(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -41,7 +42,7 @@ pub fn heun(
             let eps = |at: f64| PredictionType::Sample.conversion(PredictionType::Epsilon, at);
             let (from_x_t, from_x_start) = eps(from.alpha_cumprod());
             let (to_x_t, to_x_start) = eps(step.to);
-            // Half the difference of the derivatives, which Euler's step has not seen.
+            // Adds half the difference of the two derivatives, which changes Euler's step into Heun's.
             let half = step.to.sqrt() * (sigma(step.to) - from.sigma()) / 2.0;
             x_t = weighted_sum(&[
                 (1.0 + half * to_x_t, &x_t),

@@ -1,30 +1,31 @@
-//! Samplers: plain functions of a schedule, a list of timesteps, options, a start, a network, a noise source
-//! and an observer.
+//! Samplers. Each is a function of a schedule, a list of timesteps, options, a start image, a network, a noise source
+//! and a callback.
 //!
-//! | function | | order | draws noise |
+//! | function | method | order | adds noise |
 //! | --- | --- | --- | --- |
-//! | [`ddpm`] | the ancestral sampler of Ho et al. 2020 | | yes |
-//! | [`ddim`] | Song et al. 2021, with any η; [`ddim_inverse`] goes back | 1 | if η > 0 |
-//! | [`dpm_solver_multistep`] | DPM-Solver++ 2M, and its SDE form | 2 | as SDE |
+//! | [`ddpm`] | ancestral sampling, Ho et al. 2020 | | yes |
+//! | [`ddim`] | Song et al. 2021, with any η; [`ddim_inverse`] encodes an image | 1 | if η > 0 |
+//! | [`dpm_solver_multistep`] | DPM-Solver++ 2M, and its SDE form | 2 | in the SDE form |
 //! | [`euler`], [`heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
-//! | [`euler_ancestral`] | k-diffusion's | | yes |
-//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 and more | no |
+//! | [`euler_ancestral`] | ancestral Euler method of k-diffusion | | yes |
+//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 or more | no |
 //! | [`repaint`] | inpainting, Lugmayr et al. 2022 | | yes |
 //!
-//! All take
-//! - `x_t`, the start, shape [B, …]: standard normal noise for a sample from scratch. It is always on the scale
-//!   of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, also where the literature scales by 1/√ᾱ, so that one
-//!   network serves all samplers;
-//! - `model(x_t, timestep)`, which returns a prediction of the kind that the schedule's `prediction_type`
-//!   names, of the shape of `x_t` (twice as wide in dimension 1 if the variance is learnt);
-//! - `noise(x_t, draw)`, which returns standard normal noise of the shape of `x_t`. It is called only where
-//!   noise is added, with a number that is distinct for each draw of a run: the timestep, if those of the list
-//!   are whole;
-//! - `callback(step)`, called after each step, for previews and progress; an error it returns ends the run, and
-//!   [`Error::Callback`] is for those that are none of this crate's.
+//! All samplers take these arguments:
 //!
-//! What a network is told about its images, a class or a mask for example, it captures. [`guided`] makes one
-//! network of two.
+//! - `x_t` is the start image, of shape [B, …]. To generate images, pass standard normal noise. It is always on the
+//!   scale of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, even if the literature scales by 1/√ᾱ. So one network works
+//!   with all samplers.
+//! - `model(x_t, timestep)` evaluates the network. It returns a prediction of the schedule's `prediction_type`, of the
+//!   same shape as `x_t`. With a learned variance the output is twice as wide in dimension 1.
+//! - `noise(x_t, noise_index)` returns standard normal noise of the same shape as `x_t`. The sampler calls it only when
+//!   it adds noise. The noise index is distinct for each call of a run. If all timesteps of the list are integers, it is
+//!   the timestep.
+//! - `callback(step)` is called after each step, for previews and progress. If it returns an error, the run ends. Wrap an
+//!   error of another crate in [`Error::Callback`].
+//!
+//! Conditioning (a class or a mask) is not an argument: capture it in the closure. [`guided`] combines a conditional and
+//! an unconditional network.
 
 mod ddim;
 mod ddpm;
@@ -54,31 +55,32 @@ use crate::{
     weighted_sum::at_least_f32,
 };
 
-/// What an observer sees after a step.
+/// The argument of a sampler's callback, which is called after each step.
 #[derive(Debug)]
 pub struct StepInfo<'a> {
-    /// The number of this step, from 0.
+    /// The index of this step, from 0.
     pub index: usize,
     /// The number of steps of the run.
     pub total: usize,
-    /// The timestep from which the step was taken.
+    /// The timestep at which the step started.
     pub timestep: Timestep,
-    /// The image after the step; x₀ itself after the last, unless the list ends before.
+    /// The image after the step. After the last step it is x₀, unless the list ends at a larger noise level.
     pub x_t: &'a Tensor,
-    /// The network's prediction of x₀ at this step, clipped if the schedule says so.
+    /// The predicted x₀ of this step, clipped if the schedule's `clip_sample` or `thresholding` is set.
     pub x_start: &'a Tensor,
 }
 
-/// A prediction, read as x₀, and what the network says about the variance, if it does.
+/// A prediction, converted to x₀, and the learned variance if there is one.
 pub(crate) struct Prediction {
     pub(crate) x_start: Tensor,
-    /// Of a schedule with `variance_type` `LearnedRange`, in [−1, 1]: where ln σ² lies between ln β̃ and ln β.
+    /// The second output of a network with a learned variance, in [−1, 1]: the position of ln σ² between ln β̃ and ln β.
+    /// `None` unless the schedule's `variance_type` is `LearnedRange`.
     pub(crate) variance: Option<Tensor>,
-    /// x₀ before it was clipped, where diffusers takes ε̂ from that.
+    /// x₀ before clipping, from which diffusers computes ε̂. `None` unless the schedule reproduces diffusers.
     unclipped: Option<Tensor>,
 }
 
-/// Asks the network, and reads its answer as x₀, clipped if the schedule says so.
+/// Evaluates the network, converts its output to x₀ and clips it according to the schedule.
 pub(crate) fn predict(
     schedule: &NoiseSchedule,
     x_t: &Tensor,
@@ -105,12 +107,12 @@ pub(crate) fn predict(
     } else {
         to_x_start(if config.clip_sample { config.clip_sample_range } else { f64::INFINITY })?
     };
-    let stale = config.compat == Compat::Diffusers && (config.thresholding || config.clip_sample);
-    let unclipped = if stale { Some(to_x_start(f64::INFINITY)?) } else { None };
+    let keep_unclipped = config.compat == Compat::Diffusers && (config.thresholding || config.clip_sample);
+    let unclipped = if keep_unclipped { Some(to_x_start(f64::INFINITY)?) } else { None };
     Ok(Prediction { x_start, variance, unclipped })
 }
 
-/// Only x₀ of [`predict`].
+/// [`predict`], but returns only x₀.
 fn predict_x_start(
     schedule: &NoiseSchedule,
     x_t: &Tensor,
@@ -120,7 +122,7 @@ fn predict_x_start(
     Ok(predict(schedule, x_t, timestep, model)?.x_start)
 }
 
-/// The two halves of dimension 1.
+/// Splits an output into its two halves along dimension 1: the prediction and the learned variance.
 fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     let fits = match (output.dims(), x_t.dims()) {
         ([b, w, rest @ ..], [image_b, image_w, image_rest @ ..]) => {
@@ -130,7 +132,7 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     };
     if !fits {
         let (found, image) = (output.dims().to_vec(), x_t.dims().to_vec());
-        let expected = "twice the width in dimension 1, for a learnt variance";
+        let expected = "twice the width in dimension 1, for a learned variance";
         return Err(Error::NetworkOutput { found, image, expected });
     }
     let width = x_t.dim(1)?;
@@ -138,12 +140,12 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     Ok((half(0)?, Some(half(width)?)))
 }
 
-/// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): clips each image to ±s and
-/// divides it by s, where s is the `ratio`-quantile of its magnitudes, between 1 and `max`.
+/// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3). It clips each image to ±s and divides it
+/// by s. Here s is the `ratio`-quantile of the magnitudes of the image, clamped to [1, `max`].
 fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
     let (sorted, _) = at_least_f32(&magnitudes)?.contiguous()?.sort_last_dim(true)?;
-    // Linear interpolation between the two neighbours, as numpy and PyTorch have it.
+    // The quantile is interpolated linearly between two neighbours, as in numpy and PyTorch.
     let last = sorted.dim(D::Minus1)? - 1;
     let place = ratio * last as f64;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the last index")]

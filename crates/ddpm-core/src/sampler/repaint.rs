@@ -1,38 +1,39 @@
-//! Inpainting with resampling: RePaint, Lugmayr et al. 2022 (arXiv 2201.09865).
+//! Inpainting with resampling: RePaint (Lugmayr et al. 2022, arXiv 2201.09865).
 
 use candle_core::Tensor;
 
 use super::{StepInfo, predict_x_start};
 use crate::{Error, NoiseSchedule, PosteriorCoefs, Result, Timestep, Timesteps, weighted_sum::weighted_sum};
 
-/// What is known of the images, and how often the rest is drawn again to fit it.
+/// The known part of the images, and the resampling options of [`repaint`].
 #[derive(Clone, Copy, Debug)]
 pub struct RePaint<'a> {
-    /// The images, clean, [B, …]. What the mask hides does not matter, as long as it is finite.
+    /// Clean images, [B, …]. Pixels where the mask is 0 have no effect, but must be finite.
     pub known: &'a Tensor,
-    /// 1 where a pixel is known and 0 where not, of the images' shape.
+    /// A tensor of the images' shape that is 1 at known pixels and 0 at unknown pixels.
     pub mask: &'a Tensor,
-    /// How many steps are gone back at a time, j in the paper; 10 there, of 250. With few steps it must be small:
-    /// a list of no more steps than this never goes back.
+    /// The number of steps of each jump back, 1 or more. It is j in the paper, which uses 10 of 250 steps. If the list
+    /// of timesteps is not longer than this, there are no jumps, so choose a small value for few steps.
     pub jump_length: usize,
-    /// How often each stretch of steps is walked, r in the paper; 10 there, and 1 never goes back.
+    /// The number of times that each stretch of `jump_length` steps is sampled, 1 or more. It is r in the paper, which
+    /// uses 10. With 1 there are no jumps.
     pub jump_n_sample: usize,
 }
 
-/// Samples the unknown part of images (Lugmayr et al. 2022, algorithm 1, and figure 9 for the jumps). In each step
-/// the unknown pixels are those of ancestral sampling and the known ones are noised afresh,
+/// Samples the unknown part of images (Lugmayr et al. 2022, algorithm 1, and figure 9 for the jumps). In each step the
+/// unknown pixels follow ancestral sampling, and the known pixels are noised from the clean image:
 ///
 /// ```text
 /// x_prev = mask · q(x_prev given known) + (1−mask) · p(x_prev given xₜ)
 /// ```
 ///
-/// and after each `jump_length` steps the image is noised again by as many, so that the two parts come to agree.
-/// Its cost is that of about `jump_n_sample` runs. The noise source is asked with 0, 1, 2, …. The observer sees
-/// steps down only, and `total` counts them. Other arguments as in the [module](super).
+/// After each `jump_length` steps, a jump noises the image back by `jump_length` steps, so that the two parts become
+/// consistent. The cost is about `jump_n_sample` runs without jumps. The noise index counts 0, 1, 2, …. The callback is
+/// called for reverse steps only, and `total` counts these. The [module](super) describes the other arguments.
 ///
 /// # Errors
 ///
-/// If a number of `options` is 0, the network, the noise source or the observer fails, or the shapes do not fit.
+/// If `jump_length` or `jump_n_sample` is 0, the network, the noise source or the callback fails, or the shapes do not fit.
 pub fn repaint(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -53,8 +54,8 @@ pub fn repaint(
     let known = (known * mask)?;
     let unknown = (1.0 - mask)?;
     let levels: Vec<(Timestep, f64)> = timesteps.transitions().map(|step| (step.from, step.to)).collect();
-    // Steps left to x₀, and how often each jump is still made: at every multiple of the length that leaves
-    // room for going back.
+    // `left` is the number of steps left to x₀. `jumps` holds the number of jumps left at each multiple of `jump_length`
+    // that is far enough from the start of the list.
     let (steps, mut left) = (levels.len(), levels.len());
     let mut jumps = vec![jump_n_sample - 1; steps.saturating_sub(jump_length).div_ceil(jump_length)];
     let total = steps + jumps.len() * jump_length * (jump_n_sample - 1);
@@ -62,7 +63,7 @@ pub fn repaint(
     while left > 0 {
         let (from, to) = levels[steps - left];
         let x_start = predict_x_start(schedule, &x_t, from, &mut model)?;
-        let drawn = if to < 1.0 {
+        let sampled = if to < 1.0 {
             let step = PosteriorCoefs::between(from.alpha_cumprod(), to);
             let z = next_noise(&x_t)?;
             let terms = [(step.x_start_coef, &x_start), (step.x_t_coef, &x_t), (step.variance.sqrt(), &z)];
@@ -76,7 +77,7 @@ pub fn repaint(
         } else {
             known.clone()
         };
-        x_t = (noised + (drawn * &unknown)?)?;
+        x_t = (noised + (sampled * &unknown)?)?;
         left -= 1;
         callback(StepInfo { index, total, timestep: from, x_t: &x_t, x_start: &x_start })?;
         index += 1;
@@ -85,7 +86,7 @@ pub fn repaint(
             && *again > 0
         {
             *again -= 1;
-            // As many steps of the forward process at once.
+            // Applies `jump_length` steps of the forward process at once.
             let (back, reached) = (levels[steps - left - jump_length].0.alpha_cumprod(), to);
             let alpha = back / reached;
             let z = next_noise(&x_t)?;

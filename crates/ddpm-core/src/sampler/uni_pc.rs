@@ -1,4 +1,4 @@
-//! UniPC, Zhao et al. 2023 (arXiv 2302.04867), for predictions of x₀.
+//! UniPC for predictions of x₀ (Zhao et al. 2023, arXiv 2302.04867).
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,19 @@ use super::{
 };
 use crate::{NoiseSchedule, Result, Timestep, Timesteps, timesteps::Transition, weighted_sum::weighted_sum};
 
-/// The options of [`uni_pc`]. The names are those of diffusers.
+/// The options of [`uni_pc`]. Names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UniPc {
-    /// The order of the predictor, 1 or 2; the corrector adds one.
+    /// The order of the predictor, 1 or 2. The corrector raises the order by one.
     pub solver_order: usize,
     /// The function B(h).
     pub solver_type: Bh,
-    /// Whether the last step is of first order. (A run that ends at x₀ always ends so.)
+    /// Whether the last step is of first order. A last step to x₀ always is.
     pub lower_order_final: bool,
 }
 
 impl UniPc {
-    /// UniPC-2 with B₂, which the authors recommend for few steps.
+    /// UniPC of order 2 with B₂, as the authors recommend for few steps.
     #[must_use]
     pub fn order_2() -> Self {
         Self { solver_order: 2, solver_type: Bh::Bh2, lower_order_final: true }
@@ -39,35 +39,36 @@ pub enum Bh {
     Bh2,
 }
 
-/// A step that was predicted and waits for its correction.
+/// A step that the predictor has taken and the corrector has not.
 struct Predicted {
     step: Transition,
     order: usize,
-    /// x at the start of the step, corrected.
+    /// The corrected x at the start of the step.
     x: Tensor,
-    /// x̂₀ there.
+    /// x̂₀ at the start of the step.
     x_start: Tensor,
-    /// x̂₀ one step earlier, and the length of that step.
+    /// x̂₀ of the previous step and the length of that step. `None` in the first step.
     before: Option<(Tensor, f64)>,
 }
 
-/// Samples with UniPC (Zhao et al. 2023, algorithms 1 and 2). A predictor like DPM-Solver++ 2M takes a step; when the
-/// network has been asked at its end, which the next step needs anyway, a corrector takes the step again with that
-/// prediction too, and the next step starts from there. So the order is higher at no cost.
+/// Samples with UniPC (Zhao et al. 2023, algorithms 1 and 2). A predictor like DPM-Solver++ 2M takes a step. The network
+/// is then evaluated at the end of the step, as the next step needs anyway. With this prediction a corrector repeats the
+/// step, and the next step starts from the corrected image. So the order is higher without more evaluations.
 ///
-/// With h the length of the step in the half log-SNR, m the predictions of x₀ and r the place of an earlier one:
+/// Let h be the length of the step in the half log-SNR, m a prediction of x₀, and r its position relative to t in units
+/// of h:
 ///
 /// ```text
 /// x  = √((1−ᾱ_s)/(1−ᾱₜ)) xₜ + √ᾱ_s (1 − e^−h) mₜ − √ᾱ_s B(−h) Σ ρ D,   D = (m − mₜ)/r
 /// ```
 ///
-/// where ρ = ½ for the predictor and for a corrector of order 1, and otherwise solves the 2 × 2 conditions of
-/// the paper. The observer sees the predicted image. It draws no noise; other arguments as in the
-/// [module](super).
+/// Here ρ = ½ for the predictor and for a corrector of order 1. Otherwise ρ solves the 2 × 2 system of the paper. The
+/// callback receives the predicted image, before its correction. The sampler adds no noise. The [module](super)
+/// describes the other arguments.
 ///
 /// # Errors
 ///
-/// If the order is not 1 or 2, the network or the observer fails, or the shapes do not fit.
+/// If the order is not 1 or 2, the network or the callback fails, or the shapes do not fit.
 pub fn uni_pc(
     schedule: &NoiseSchedule,
     timesteps: &Timesteps,
@@ -96,7 +97,7 @@ pub fn uni_pc(
 }
 
 impl Predicted {
-    /// The end of the step, from what was known at its start.
+    /// Predicts the image at the end of the step.
     fn predict(&self, options: &UniPc) -> Result<Tensor> {
         let c = Coefficients::new(options, self.step);
         match self.before.as_ref().filter(|_| self.order == 2) {
@@ -108,7 +109,7 @@ impl Predicted {
         }
     }
 
-    /// The end of the step again, with the prediction `at_end` that was made there.
+    /// Corrects the image at the end of the step, given the prediction `at_end` of x₀ at that image.
     fn correct(&self, options: &UniPc, at_end: &Tensor) -> Result<Tensor> {
         let c = Coefficients::new(options, self.step);
         let Some((before, h_before)) = self.before.as_ref().filter(|_| self.order == 2) else {
@@ -116,9 +117,9 @@ impl Predicted {
             let terms = [(c.x, &self.x), (c.x_start - slope, &self.x_start), (slope, at_end)];
             return weighted_sum(&terms);
         };
-        // The place of the earlier prediction, in units of the step; negative.
+        // The position of the earlier prediction in units of the step. It is negative.
         let r = -(h_before / c.h);
-        // ρ₁ + ρ₂ = b₁ and r ρ₁ + ρ₂ = b₂.
+        // ρ₁ and ρ₂ solve ρ₁ + ρ₂ = b₁ and r ρ₁ + ρ₂ = b₂.
         let rho_1 = (c.b_1 - c.b_2) / (1.0 - r);
         let (earlier, later) = (c.b * rho_1 / r, c.b * (c.b_1 - rho_1));
         weighted_sum(&[
@@ -130,7 +131,7 @@ impl Predicted {
     }
 }
 
-/// The factors in a step.
+/// The factors of the terms of a step.
 struct Coefficients {
     h: f64,
     x: f64,
@@ -147,7 +148,7 @@ impl Coefficients {
         let signal = step.to.sqrt();
         let phi_1 = e - 1.0;
         let b = match options.solver_type {
-            // From no signal at all the step is infinitely long, and only B₂ has a limit.
+            // A step from ᾱ = 0 is infinitely long, where only B₂ has a limit.
             Bh::Bh1 if h.is_finite() => -h,
             _ => phi_1,
         };

@@ -1,11 +1,11 @@
-//! The options of a scheduler file, in either direction.
+//! Reading and writing the options of a scheduler file.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, NoiseScheduleConfig, Result, ReverseVariance};
 
-/// Takes options out of a map, or puts them in.
+/// Reads options by removing them from a JSON map, or writes them by inserting them.
 pub(super) struct Codec {
     pub(super) class: &'static str,
     pub(super) reading: bool,
@@ -17,7 +17,7 @@ impl Codec {
         Error::scheduler_option(self.class, option, found.to_string(), expected)
     }
 
-    /// An option that is implemented.
+    /// Reads or writes an option that this crate implements.
     pub(super) fn field<T: Serialize + DeserializeOwned>(
         &mut self,
         option: &str,
@@ -32,8 +32,8 @@ impl Codec {
         Ok(())
     }
 
-    /// An option of which only these values are implemented. The first is diffusers' default, and is not
-    /// written.
+    /// Reads an option of which this crate implements only the values in `supported`. The first is the default of
+    /// diffusers, so it is not written.
     pub(super) fn only(&mut self, option: &str, supported: &[Value]) -> Result<()> {
         match self.map.remove(option) {
             Some(found) if !supported.contains(&found) => {
@@ -44,7 +44,7 @@ impl Codec {
         }
     }
 
-    /// −∞, which is read as a string, or null.
+    /// Accepts only −∞ (which was quoted as a string) or null for `lambda_min_clipped`.
     pub(super) fn no_clipping_of_lambda(&mut self) -> Result<()> {
         match self.map.remove("lambda_min_clipped") {
             None | Some(Value::Null) => Ok(()),
@@ -53,7 +53,7 @@ impl Codec {
         }
     }
 
-    /// An entry that is written back as it is.
+    /// Keeps an entry in `other` when reading, and writes it back unchanged.
     pub(super) fn keep(&mut self, option: &str, other: &mut Map<String, Value>) {
         let (from, to) = if self.reading { (&mut self.map, other) } else { (other, &mut self.map) };
         if let Some(value) = from.remove(option) {
@@ -61,7 +61,7 @@ impl Codec {
         }
     }
 
-    /// The reverse variance. The name that a file has for it is kept in `other` if it is one of two.
+    /// Reads or writes the reverse variance. If the file uses an alias, such as `fixed_small_log`, `other` keeps it.
     pub(super) fn variance_type(
         &mut self,
         schedule: &mut NoiseScheduleConfig,
@@ -99,7 +99,7 @@ impl Codec {
         self.field("sample_max_value", &mut schedule.sample_max_value)
     }
 
-    /// Flow matching, of which there is nothing here.
+    /// Rejects flow matching, which this crate does not implement.
     pub(super) fn flow(&mut self) -> Result<()> {
         self.only("use_flow_sigmas", &[false.into()])?;
         self.only("flow_shift", &[json!(1.0), json!(1)])?;

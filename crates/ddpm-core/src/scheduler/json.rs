@@ -1,6 +1,6 @@
-//! `scheduler_config.json` of diffusers, read and written.
+//! Reading and writing the `scheduler_config.json` of diffusers.
 //!
-//! One description of each class serves both directions, so what is read is what is written.
+//! One description of each class serves both directions, so reading and writing handle the same options.
 
 use serde_json::{Map, Value, json};
 
@@ -11,14 +11,14 @@ use crate::{
     sampler::{Churn, DpmSolver, UniPc},
 };
 
-/// Options that files have for other classes.
-const OF_OTHERS: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
+/// Options of other classes that occur in files.
+const OTHER_CLASSES: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
 
 impl DiffusersConfig {
     /// Reads the `scheduler_config.json` of one of the diffusers classes `DDPMScheduler`, `DDIMScheduler`,
     /// `DPMSolverMultistepScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
-    /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. Options that are absent have that class's
-    /// defaults.
+    /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. A missing option has the default of its
+    /// class.
     ///
     /// ```
     /// # use ddpm_core::DiffusersConfig;
@@ -29,8 +29,8 @@ impl DiffusersConfig {
     ///
     /// # Errors
     ///
-    /// If the text is not such a file, or has an option or a value that this crate does not implement;
-    /// the error names it.
+    /// If the text is not a JSON object of one of these classes, or has an option or a value that this crate does not
+    /// implement. The error names the option.
     pub fn from_diffusers_json(json: &str) -> Result<Self> {
         let map: Map<String, Value> = serde_json::from_str(&quote_bare_words(json))?;
         let found = map.get("_class_name").cloned().unwrap_or_default();
@@ -43,7 +43,7 @@ impl DiffusersConfig {
         let mut config = defaults(sampler);
         let mut codec = Codec { class: config.sampler.diffusers_class(), reading: true, map };
         codec.map.remove("_class_name");
-        // −∞ is the default of `lambda_min_clipped`, and no other option may be infinite.
+        // `lambda_min_clipped` is −∞ by default. No other option may be infinite.
         let infinite = |(option, found): &(&String, &Value)| {
             *option != "lambda_min_clipped" && BARE_WORDS.iter().any(|word| *found == word)
         };
@@ -57,21 +57,21 @@ impl DiffusersConfig {
         }
     }
 
-    /// The `scheduler_config.json` with which a scheduler of diffusers does the same; it ends with a new line.
-    /// `compat` is not part of it.
+    /// Writes the `scheduler_config.json` of the equivalent scheduler of diffusers. The text ends with a newline. It does
+    /// not contain `compat`, nor η of DDIM, which is an argument of `step` in diffusers.
     ///
     /// # Errors
     ///
-    /// If there is something for which the class of diffusers has no option: DDPM with no noise or variances of
-    /// one's own, churn, clipping for most samplers. (η of DDIM is an argument in diffusers and not in the file.)
+    /// If the class of diffusers has no option for a setting: DDPM with a variance other than the schedule's
+    /// `variance_type`, churn, clipping for most samplers.
     pub fn to_diffusers_json(&self) -> Result<String> {
         let class = self.sampler.diffusers_class();
         let refuse = |option: &str, found: String, expected: &str| {
             Err(Error::scheduler_option(class, option, found, expected))
         };
         match &self.sampler {
-            Sampler::Ddpm(mode) if *mode != self.schedule.variance_type.clone() => {
-                return refuse("noise mode", format!("{mode:?}"), "that of variance_type");
+            Sampler::Ddpm(variance) if *variance != self.schedule.variance_type => {
+                return refuse("reverse variance", format!("{variance:?}"), "the schedule's variance_type");
             }
             Sampler::Euler(churn) | Sampler::Heun(churn) if *churn != Churn::NONE => {
                 return refuse("churn", format!("{churn:?}"), "none");
@@ -81,7 +81,7 @@ impl DiffusersConfig {
         let mut codec = Codec { class, reading: false, map: Map::new() };
         codec.map.insert("_class_name".to_owned(), class.into());
         describe(&mut codec, &mut self.clone())?;
-        // What the class has no option for.
+        // Settings for which the class has no option.
         let NoiseScheduleConfig {
             clip_sample, thresholding, rescale_betas_zero_snr, ref variance_type, ..
         } = self.schedule;
@@ -99,7 +99,7 @@ impl DiffusersConfig {
         if *variance_type == ReverseVariance::LearnedRange
             && !written("variance_type", "learned_range".into())
         {
-            return refuse("variance_type", "learned_range".to_owned(), "a fixed one");
+            return refuse("variance_type", "learned_range".to_owned(), "a fixed variance");
         }
         let is_ddim = matches!(self.sampler, Sampler::Ddim(_));
         let ends = is_ddim || written("final_sigmas_type", "sigma_min".into());
@@ -110,10 +110,10 @@ impl DiffusersConfig {
     }
 }
 
-/// Python's numbers that are not JSON; the longest first, since one ends with another.
+/// The numbers that Python writes but JSON does not have.
 const BARE_WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Makes a string of each of [`BARE_WORDS`] that stands outside strings.
+/// Puts quotation marks around each of [`BARE_WORDS`] that is not inside a string.
 fn quote_bare_words(json: &str) -> String {
     let mut quoted = String::with_capacity(json.len());
     let (mut rest, mut in_string, mut escaped) = (json, false, false);
@@ -131,7 +131,7 @@ fn quote_bare_words(json: &str) -> String {
     quoted
 }
 
-/// One sampler of each class, with the class's defaults.
+/// One sampler of each class, with the defaults of the class.
 fn samplers() -> [Sampler; 7] {
     [
         Sampler::Ddpm(ReverseVariance::FixedSmall),
@@ -144,7 +144,7 @@ fn samplers() -> [Sampler; 7] {
     ]
 }
 
-/// The defaults of the class of one of [`samplers`].
+/// The default configuration of the class of a sampler from [`samplers`].
 fn defaults(sampler: Sampler) -> DiffusersConfig {
     let mut schedule =
         NoiseScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..NoiseScheduleConfig::ho2020() };
@@ -157,7 +157,7 @@ fn defaults(sampler: Sampler) -> DiffusersConfig {
     DiffusersConfig::new(schedule, sampler)
 }
 
-/// The options of the class, all of them.
+/// Reads or writes all options of the class.
 fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
     let DiffusersConfig { schedule, sampler, use_karras_sigmas, final_sigma, other } = config;
     codec.keep("_diffusers_version", other);
@@ -199,7 +199,8 @@ fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
             codec.field("solver_type", &mut options.solver_type)?;
             codec.field("lower_order_final", &mut options.lower_order_final)?;
             codec.field("euler_at_final", &mut options.euler_at_final)?;
-            // Without a learnt variance it means nothing to this class, and is null unless it was left there.
+            // This class uses `variance_type` only for a learned variance. Otherwise it is null, or a value that another
+            // class has left in the file.
             let learned = match codec.map.get("variance_type") {
                 Some(found) => *found == "learned_range" || *found == "learned",
                 None => schedule.variance_type == ReverseVariance::LearnedRange,
@@ -251,7 +252,7 @@ fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
         codec.only("sigma_min", &[Value::Null])?;
         codec.only("sigma_max", &[Value::Null])?;
     }
-    for option in OF_OTHERS {
+    for option in OTHER_CLASSES {
         codec.keep(option, other);
     }
     if !codec.reading || codec.map.get("clip_sample") == Some(&false.into()) {
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
     use crate::BetaSchedule;
 
-    /// Corruption of text: a word inside a string was replaced as if it were a number.
+    /// Regression: a word inside a string was quoted as if it were a number.
     #[test]
     fn words_of_python_are_quoted_outside_strings_only() {
         let text = r#"{ "a-Infinity": -Infinity, "b": ["\"NaN", NaN, Infinity, "\\"], "c": "é Infinity" }"#;
@@ -291,7 +292,7 @@ mod tests {
         }
     }
 
-    /// Whoever adds a β schedule must say how diffusers names it: this reads all names back.
+    /// Checks the name in diffusers of every β schedule. Add new β schedules to this list.
     #[test]
     fn names_of_beta_schedules_are_those_of_diffusers() {
         for (name, value) in [

@@ -1,4 +1,4 @@
-//! A schedule with a sampler, as diffusers' `scheduler_config.json` describes one.
+//! A schedule with a sampler, as described by a `scheduler_config.json` of diffusers.
 
 mod codec;
 mod json;
@@ -12,7 +12,7 @@ use crate::{
     sampler::{self, Churn, DpmSolver, UniPc},
 };
 
-/// A sampler with its options: one of the functions of [`sampler`], as data.
+/// A sampler with its options, as data. Each variant stands for a function of [`sampler`] and a class of diffusers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Sampler {
@@ -33,7 +33,7 @@ pub enum Sampler {
 }
 
 impl Sampler {
-    /// The name of its class in diffusers.
+    /// The name of the class in diffusers.
     #[must_use]
     pub fn diffusers_class(&self) -> &'static str {
         match self {
@@ -47,11 +47,11 @@ impl Sampler {
         }
     }
 
-    /// Runs it; arguments as in [`sampler`].
+    /// Runs the sampler. The [module](sampler) describes the arguments.
     ///
     /// # Errors
     ///
-    /// Those of the function.
+    /// If the sampler's function fails.
     pub fn run(
         &self,
         schedule: &NoiseSchedule,
@@ -63,7 +63,7 @@ impl Sampler {
     ) -> Result<Tensor> {
         use sampler::{ddim, ddpm, dpm_solver_multistep, euler, euler_ancestral, heun, uni_pc};
         match self {
-            Self::Ddpm(mode) => ddpm(schedule, timesteps, mode, x_t, model, noise, callback),
+            Self::Ddpm(variance) => ddpm(schedule, timesteps, variance, x_t, model, noise, callback),
             Self::Ddim(eta) => ddim(schedule, timesteps, *eta, x_t, model, noise, callback),
             Self::DpmSolverMultistep(options) => {
                 dpm_solver_multistep(schedule, timesteps, options, x_t, model, noise, callback)
@@ -76,36 +76,38 @@ impl Sampler {
     }
 }
 
-/// The noise level at which a run ends.
+/// The noise level at the end of a run (`final_sigmas_type` of diffusers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
-    /// None: x₀.
+    /// σ = 0: the run ends at x₀.
     Zero,
-    /// That of t = 0.
+    /// σ at t = 0, the smallest noise level of the schedule.
     SigmaMin,
 }
 
-/// What a `scheduler_config.json` says. Read one with [`DiffusersConfig::from_diffusers_json`].
+/// The content of a `scheduler_config.json`. Read one with [`DiffusersConfig::from_diffusers_json`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffusersConfig {
-    /// The schedule, and how the network is read.
+    /// The schedule, and how to interpret the network's output.
     pub schedule: NoiseScheduleConfig,
     /// The sampler.
     pub sampler: Sampler,
-    /// Whether the noise levels are spaced by the rule of [`Timesteps::karras`]; for Euler and Heun between the ends
-    /// that `timestep_spacing` gives.
+    /// Whether to space the noise levels as in [`Timesteps::karras`]. For Euler and Heun the largest and the smallest
+    /// level follow from `timestep_spacing`.
     pub use_karras_sigmas: bool,
-    /// Where a run ends.
+    /// The noise level at the end of a run.
     pub final_sigma: FinalSigma,
-    /// `_diffusers_version` and options of other classes that mean nothing to this one, which diffusers leaves
-    /// in files when one scheduler is made from another: kept to be written back.
+    /// `_diffusers_version`, and options of other classes without effect on this one. diffusers leaves such options in
+    /// files when one scheduler is made from another. They are written back unchanged.
     other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl DiffusersConfig {
-    /// A schedule with a sampler, ending at x₀. Not every option of a schedule can be written for every class:
-    /// only those of DDPM, DDIM and Heun have `clip_sample`, which the named schedules set.
+    /// Combines a schedule and a sampler. Runs end at x₀.
+    ///
+    /// Not every option of a schedule can be written for every class. For example, only the classes of DDPM, DDIM and
+    /// Heun have `clip_sample`, which the schedules of [`NoiseScheduleConfig`] set by default.
     #[must_use]
     pub fn new(schedule: NoiseScheduleConfig, sampler: Sampler) -> Self {
         let other = serde_json::Map::new();
@@ -139,18 +141,18 @@ pub struct Scheduler {
     schedule: NoiseSchedule,
 }
 
-/// What diffusers' classes by σ put for an ᾱ of 0.
+/// The value that the σ-based classes of diffusers use instead of ᾱ = 0.
 const DIFFUSERS_TERMINAL: f64 = 1.0 / 16_777_216.0;
 
 impl Scheduler {
-    /// Computes the tables.
+    /// Computes the tables of the schedule.
     ///
     /// # Errors
     ///
     /// As [`NoiseSchedule::new`].
     pub fn new(config: &DiffusersConfig) -> Result<Self> {
         let mut schedule = NoiseSchedule::new(&config.schedule)?;
-        // Heun's class has no such option.
+        // The class of Heun has no option `rescale_betas_zero_snr`.
         let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::Heun(_));
         let NoiseScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
         if by_sigma && rescale_betas_zero_snr && compat == Compat::Diffusers {
@@ -159,7 +161,7 @@ impl Scheduler {
         Ok(Self { config: config.clone(), schedule })
     }
 
-    /// The configuration from which it was made.
+    /// The configuration from which the scheduler was made.
     #[must_use]
     pub fn config(&self) -> &DiffusersConfig {
         &self.config
@@ -171,14 +173,13 @@ impl Scheduler {
         &self.schedule
     }
 
-    /// `num_inference_steps` timesteps, spaced as diffusers' class of the same name does. The classes differ,
-    /// even where `timestep_spacing` is the same: those of Euler and Heun take fractions of a timestep with
-    /// linspace, and those of DPM-Solver and UniPC leave one more step between the last timestep and x₀.
-    /// [`Timesteps::spaced`] is the same for all samplers.
+    /// Computes `num_inference_steps` timesteps with the spacing of the diffusers class. The classes differ even for the
+    /// same `timestep_spacing`: Euler and Heun use fractional timesteps with linspace, and DPM-Solver and UniPC leave
+    /// room for one more timestep before x₀. [`Timesteps::spaced`] is the same for all samplers.
     ///
     /// # Errors
     ///
-    /// If `num_inference_steps` is 0 or above T, or the class's rule gives no descending list.
+    /// If `num_inference_steps` is 0 or above T, or the spacing of the class gives no descending list.
     pub fn timesteps(&self, num_inference_steps: usize) -> Result<Timesteps> {
         let timesteps = spacing::timesteps(&self.config, &self.schedule, num_inference_steps)?;
         Ok(match self.config.final_sigma {
@@ -187,11 +188,11 @@ impl Scheduler {
         })
     }
 
-    /// Runs the sampler; arguments as in [`sampler`].
+    /// Runs the sampler. The [module](sampler) describes the arguments.
     ///
     /// # Errors
     ///
-    /// Those of the sampler.
+    /// If the sampler fails.
     pub fn sample(
         &self,
         timesteps: &Timesteps,

@@ -1,4 +1,4 @@
-//! How each of diffusers' classes spreads its steps.
+//! The timestep spacing of each class of diffusers.
 
 use super::{DiffusersConfig, Sampler};
 use crate::{
@@ -7,11 +7,11 @@ use crate::{
     timesteps::{check_count, karras_sigmas, round, spread},
 };
 
-/// The timesteps of diffusers' `set_timesteps`.
+/// The timesteps that `set_timesteps` of diffusers computes.
 pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     check_count(schedule, n)?;
     match config.sampler {
-        // diffusers has no such option for these two.
+        // diffusers has no option `use_karras_sigmas` for these two classes.
         Sampler::Ddpm(_) | Sampler::Ddim(_) if config.use_karras_sigmas => Timesteps::karras(schedule, n),
         Sampler::Ddpm(_) | Sampler::Ddim(_) => Timesteps::spaced(schedule, n),
         Sampler::DpmSolverMultistep(_) | Sampler::UniPc(_) if config.use_karras_sigmas => {
@@ -34,7 +34,8 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
     }
 }
 
-/// DPM-Solver and UniPC: of n + 1 points the last, t = 0, is left out; trailing has none there.
+/// DPM-Solver and UniPC: n + 1 timesteps without the last one, t = 0. Trailing spacing does not contain t = 0, so it
+/// gives n timesteps.
 fn one_more(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     if schedule.config().timestep_spacing == TimestepSpacing::Trailing {
         return Timesteps::spaced(schedule, n);
@@ -44,7 +45,7 @@ fn one_more(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     Timesteps::explicit(schedule, list)
 }
 
-/// Euler and Heun: linspace is not rounded, and σ is interpolated between the neighbours.
+/// Euler and Heun: linspace is not rounded, and σ is interpolated linearly between neighbouring timesteps.
 fn fractional(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     let total = schedule.num_train_timesteps();
     if schedule.config().timestep_spacing != TimestepSpacing::Linspace || n == 1 {
@@ -64,7 +65,7 @@ fn fractional(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     Timesteps::new((0..n).rev().map(at).collect())
 }
 
-/// The same noise levels with whole timesteps, which then are not theirs.
+/// Rounds each timestep to an integer but keeps its noise level, so t and ᾱ no longer match.
 fn rounded(timesteps: &Timesteps) -> Result<Timesteps> {
     let round = |at: &Timestep| Timestep::new(at.t().round_ties_even(), at.alpha_cumprod());
     Timesteps::new(timesteps.as_slice().iter().map(round).collect())

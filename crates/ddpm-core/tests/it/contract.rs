@@ -1,5 +1,4 @@
-//! What every sampler promises its caller: how often it asks the network and the noise source, with what, and what
-//! its observer sees.
+//! The contract of every sampler: the calls and arguments of the network, the noise source and the callback.
 
 use std::collections::BTreeSet;
 
@@ -15,16 +14,16 @@ use crate::{
     values,
 };
 
-/// What a run asked for and showed.
+/// The calls of a run.
 #[derive(Default)]
 struct Record {
     asked: Vec<Timestep>,
-    draws: Vec<usize>,
-    /// index, total and timestep of each step.
+    noise_indices: Vec<usize>,
+    /// Index, total and timestep of each step.
     seen: Vec<(usize, usize, Timestep)>,
 }
 
-/// A run on a few numbers; the last image that the observer sees must be the result.
+/// Records a run on a few values. The last image that the callback receives must be the result.
 fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) -> Record {
     let mut record = Record::default();
     let network = NORMAL.network(schedule);
@@ -38,7 +37,7 @@ fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) ->
             network(x, timestep)
         },
         |x, noise_index| {
-            record.draws.push(noise_index);
+            record.noise_indices.push(noise_index);
             CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x)
         },
         |step| {
@@ -76,7 +75,7 @@ fn the_network_is_asked_once_for_each_step_and_by_heun_twice_but_for_the_last() 
             let asked = record(&sampler, &schedule, &timesteps).asked;
             let expected = if matches!(sampler, Sampler::Heun(_)) { 2 * n - 1 } else { n };
             assert_eq!(asked.len(), expected, "{name} in {n} steps");
-            // Churn asks at a level between the list's, and Heun at each but the first twice.
+            // Churn evaluates at levels between the list's. Heun evaluates twice at each level except the first.
             if !name.ends_with("churn") {
                 let mut levels = asked;
                 levels.dedup();
@@ -86,9 +85,9 @@ fn the_network_is_asked_once_for_each_step_and_by_heun_twice_but_for_the_last() 
     }
 }
 
-/// 0 of a deterministic sampler, and otherwise one for each step that does not end at x₀.
+/// A deterministic sampler requests no noise. Others request it once for each step that does not end at x₀.
 #[test]
-fn noise_is_drawn_only_where_it_is_added_and_by_the_number_of_the_timestep() {
+fn noise_is_requested_only_where_it_is_added_and_its_index_is_the_timestep() {
     let schedule = schedule(|_| {});
     let timesteps = Timesteps::explicit(&schedule, vec![19, 12, 4, 3]).unwrap();
     for (name, sampler) in samplers() {
@@ -98,26 +97,26 @@ fn noise_is_drawn_only_where_it_is_added_and_by_the_number_of_the_timestep() {
             _ if name.starts_with("dpm") || name.starts_with("uni") => &[],
             _ => &[19, 12, 4],
         };
-        assert_eq!(record(&sampler, &schedule, &timesteps).draws, expected, "{name}");
+        assert_eq!(record(&sampler, &schedule, &timesteps).noise_indices, expected, "{name}");
     }
 }
 
-fn assert_distinct(name: &str, draws: &[usize]) {
-    let distinct: BTreeSet<&usize> = draws.iter().collect();
-    assert_eq!(distinct.len(), draws.len(), "{name}: {draws:?}");
+fn assert_distinct(name: &str, noise_indices: &[usize]) {
+    let distinct: BTreeSet<&usize> = noise_indices.iter().collect();
+    assert_eq!(distinct.len(), noise_indices.len(), "{name}: {noise_indices:?}");
 }
 
-/// The same noise in two steps would correlate them. A network may be told the same timestep twice: levels beyond
-/// those of the schedule have the timestep of its ends, and diffusers rounds.
+/// The same noise in two steps would correlate them. The timestep alone does not distinguish steps: levels beyond the
+/// schedule all have the timestep of its end, and diffusers rounds timesteps.
 #[test]
-fn no_two_draws_of_a_run_have_the_same_number() {
+fn the_noise_indices_of_a_run_are_distinct() {
     let schedule = fine_schedule(PredictionType::Sample);
     let all = Timesteps::all(&schedule);
     let beyond = Timesteps::from_sigmas(&schedule, &[400.0, 300.0, 200.0, 0.005, 0.004, 0.003]).unwrap();
     let between = log_uniform(&schedule, [100.0, 0.1], 30);
     for timesteps in [all, beyond, between] {
         for (name, sampler) in samplers() {
-            assert_distinct(name, &record(&sampler, &schedule, &timesteps).draws);
+            assert_distinct(name, &record(&sampler, &schedule, &timesteps).noise_indices);
         }
     }
     let sampler = Sampler::DpmSolverMultistep(DpmSolver::sde_2m());
@@ -125,7 +124,7 @@ fn no_two_draws_of_a_run_have_the_same_number() {
     (config.use_karras_sigmas, config.schedule.compat) = (true, Compat::Diffusers);
     let scheduler = Scheduler::new(&config).unwrap();
     let rounded = scheduler.timesteps(50).unwrap();
-    assert_distinct("rounded Karras", &record(&sampler, scheduler.schedule(), &rounded).draws);
+    assert_distinct("rounded Karras", &record(&sampler, scheduler.schedule(), &rounded).noise_indices);
 }
 
 #[test]
@@ -145,10 +144,10 @@ fn an_error_of_the_network_the_noise_or_the_observer_ends_the_run_at_once() {
         let failing = |_: &Tensor, _| candle_core::bail!("the network");
         let failed = sampler.run(&schedule, &timesteps, x(), failing, zeros, |_| Ok(()));
         assert!(failed.unwrap_err().to_string().contains("the network"), "{name}");
-        let draws = record(&sampler, &schedule, &timesteps).draws.len();
+        let noise_indices = record(&sampler, &schedule, &timesteps).noise_indices.len();
         let failed =
             sampler.run(&schedule, &timesteps, x(), &network, |_, _| Err(Error::NoTimesteps), |_| Ok(()));
-        assert_eq!(matches!(failed, Err(Error::NoTimesteps)), draws > 0, "{name}");
+        assert_eq!(matches!(failed, Err(Error::NoTimesteps)), noise_indices > 0, "{name}");
     }
 }
 
@@ -190,8 +189,8 @@ fn an_option_outside_its_range_is_refused_by_name() {
             &schedule,
             &timesteps,
             x,
-            |_, _| panic!("the network was asked"),
-            |_, _| panic!("noise was drawn"),
+            |_, _| panic!("the network was evaluated"),
+            |_, _| panic!("noise was requested"),
             |_| Ok(()),
         );
         let message = refused.unwrap_err().to_string();

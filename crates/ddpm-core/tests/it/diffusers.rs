@@ -1,4 +1,4 @@
-//! Golden traces of diffusers, every intermediate xₜ: `fixtures/README.md` says how they were made.
+//! Golden traces of diffusers with every intermediate xₜ. `fixtures/README.md` describes how they were made.
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{
@@ -37,7 +37,7 @@ enum Sampler {
     Ddim(f64),
 }
 
-/// Runs our sampler on the fixture's start and noise, in `dtype`, and returns the largest difference
+/// Runs the sampler on the fixture's start image and noise, in `dtype`, and returns the largest difference
 /// over every intermediate image.
 fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dtype: DType) -> f64 {
     let mut worst = 0.0_f64;
@@ -68,7 +68,9 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
             Ok(())
         };
         match sampler {
-            Sampler::Ddpm(mode) => sampler::ddpm(&schedule, &timesteps, mode, x_t, network, noise, callback),
+            Sampler::Ddpm(reverse_variance) => {
+                sampler::ddpm(&schedule, &timesteps, reverse_variance, x_t, network, noise, callback)
+            }
             Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, network, noise, callback),
         }
         .unwrap();
@@ -95,7 +97,7 @@ fn every_intermediate_image_agrees_with_diffusers() {
         let f64_difference = trace(name, sampler, clip, spacing, DType::F64);
         let f32_difference = trace(name, sampler, clip, spacing, DType::F32);
         println!("{name}: {f64_difference:.1e} in f64, {f32_difference:.1e} in f32");
-        // diffusers adds 1e-10 of noise at a last step above t = 0, where there should be none.
+        // In a last step that starts above t = 0 diffusers adds noise of standard deviation 1e-10 instead of 0.
         assert!(f64_difference < 1e-9, "{name}: {f64_difference}");
         assert!(f32_difference < 1e-5, "{name}: {f32_difference}");
     }

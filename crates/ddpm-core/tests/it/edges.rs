@@ -1,5 +1,5 @@
-//! Every sampler at the edges: few steps, few timesteps, no signal at the start, other ends, number types, layouts
-//! and shapes.
+//! Edge cases of every sampler: few steps, few timesteps, no signal at the start, other final levels, data types,
+//! layouts and shapes.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
@@ -33,7 +33,7 @@ fn assert_finite(name: &str, x: &Tensor) {
     assert!(x.iter().all(|x| x.is_finite()), "{name}: {x:?}");
 }
 
-/// Whatever the method, a single step from any level to x₀ is x̂₀ itself.
+/// With every method a single step from any level to x₀ returns x̂₀.
 #[test]
 fn one_step_to_x_start_is_the_prediction() {
     for zero_snr in [false, true] {
@@ -75,8 +75,8 @@ fn a_schedule_of_two_timesteps_samples_in_one_step_or_two() {
     }
 }
 
-/// From nothing but noise: the first step has an infinite length in the log-SNR. The result must be the limit of
-/// steps from ever less signal.
+/// From pure noise the first step has an infinite length in the log-SNR. Its result must be the limit of steps from a
+/// decreasing signal.
 #[test]
 fn a_start_without_any_signal_is_the_limit_of_ever_less_signal() {
     let x = normal(&[2, 3], DType::F64);
@@ -87,14 +87,14 @@ fn a_start_without_any_signal_is_the_limit_of_ever_less_signal() {
     };
     let limit = NoiseSchedule::new(&config).unwrap();
     assert_eq!(limit.alphas_cumprod()[19], 0.0);
-    // The same betas but the last, which leaves ᾱ = 1e-14 in place of 0.
+    // The same betas except the last, which gives ᾱ = 1e-14 instead of 0.
     let mut betas = limit.betas().to_vec();
     betas[19] = 1.0 - 1e-14 / limit.alphas_cumprod()[18];
     let almost = NoiseScheduleConfig { trained_betas: Some(betas), rescale_betas_zero_snr: false, ..config };
     let almost = NoiseSchedule::new(&almost).unwrap();
     for n in [1, 2, 5, 20] {
         for (name, sampler) in samplers() {
-            // From no signal, Heun takes a first-order step, and B₁ is replaced by B₂.
+            // From pure noise Heun takes a first-order step, and B₂ replaces B₁.
             if n > 1 && (matches!(sampler, Sampler::Heun(_)) || name == "uni-pc bh1") {
                 assert_finite(name, &run(&sampler, &limit, &Timesteps::spaced(&limit, n).unwrap(), &x));
                 continue;
@@ -102,15 +102,14 @@ fn a_start_without_any_signal_is_the_limit_of_ever_less_signal() {
             let [limit, almost] = [&limit, &almost]
                 .map(|schedule| run(&sampler, schedule, &Timesteps::spaced(schedule, n).unwrap(), &x));
             let difference = largest_difference(&values(&almost), &values(&limit));
-            // The multistep slope falls with 1/h only, and h is 17.
+            // The multistep slope decreases only with 1/h, and h is 17.
             let tolerance = if name.contains("2M") || name.starts_with("uni") { 0.1 } else { 1e-5 };
             assert!(difference < tolerance, "{name} in {n} steps: {difference}");
         }
     }
 }
 
-/// Every sampler, whatever its steps, for lists that end at σ of t = 0 in place of x₀, those that end in a step of
-/// no length included.
+/// Lists that end at σ of t = 0 instead of x₀, including lists whose last step has length 0.
 #[test]
 fn runs_may_end_at_the_smallest_noise_level() {
     let schedule = fine_schedule(PredictionType::Epsilon);
@@ -138,7 +137,7 @@ fn runs_may_end_at_the_smallest_noise_level() {
     }
 }
 
-/// The noise of a last step that does not end at x₀ is added by all samplers alike.
+/// All samplers add noise in a last step that does not end at x₀.
 #[test]
 fn ddpm_and_ddim_with_eta_1_agree_where_a_run_ends_before_x_start() {
     let schedule = schedule(|_| {});
@@ -181,7 +180,7 @@ fn views_in_another_layout_give_the_same_bits() {
     }
 }
 
-/// With clipping and with dynamic thresholding, which looks at whole images.
+/// Runs with clipping, and with dynamic thresholding, which depends on whole images.
 #[test]
 fn images_may_have_any_number_of_dimensions_and_a_batch_any_number_of_images() {
     for thresholding in [false, true] {

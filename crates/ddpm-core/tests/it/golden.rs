@@ -1,6 +1,6 @@
-//! Golden traces of seven schedulers of diffusers, every intermediate xₜ, and its schedules: `fixtures/README.md`
-//! says how they were made. Each scheduler is built from its `scheduler_config.json`, so this is the test of that
-//! file too.
+//! Golden traces of seven schedulers of diffusers with every intermediate xₜ, and tables of its schedules.
+//! `fixtures/README.md` describes how they were made. Each scheduler is built from its `scheduler_config.json`, so these
+//! tests cover that file too.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn metadata() -> Value {
     serde_json::from_str(&header.metadata().as_ref().unwrap()["generator"]).unwrap()
 }
 
-/// The scheduler of a trace, as its `scheduler_config.json` has it.
+/// The scheduler of a trace, from its `scheduler_config.json`.
 fn scheduler(about: &Value, compat: Compat) -> Scheduler {
     let mut config = DiffusersConfig::from_diffusers_json(&about["config"].to_string()).unwrap();
     config.schedule.compat = compat;
@@ -31,7 +31,7 @@ fn scheduler(about: &Value, compat: Compat) -> Scheduler {
     Scheduler::new(&config).unwrap()
 }
 
-/// Runs our sampler on the fixture's start and noise, in `dtype`, and returns the largest difference over
+/// Runs the sampler on the fixture's start image and noise, in `dtype`, and returns the largest difference over
 /// every intermediate image and timestep.
 fn trace(name: &str, about: &Value, compat: Compat, dtype: DType) -> f64 {
     let scheduler = scheduler(about, compat);
@@ -69,7 +69,7 @@ fn every_intermediate_image_of_seven_schedulers_agrees_with_diffusers() {
     let mut failed = Vec::new();
     for (name, about) in traces {
         let exact = about["deviates"].is_null();
-        // Clipped x̂₀ with a fresh ε̂ is ours; diffusers has it as an argument.
+        // This crate computes ε̂ from the clipped x̂₀. In diffusers that is an argument of `step`.
         let fresh = about["use_clipped_model_output"].as_bool() == Some(true);
         let compat = if fresh { Compat::Exact } else { Compat::Diffusers };
         let in_f64 = trace(name, about, compat, DType::F64);
@@ -98,7 +98,7 @@ fn every_intermediate_image_of_seven_schedulers_agrees_with_diffusers() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Nothing was left out of the file.
+/// The file must contain all traces.
 #[test]
 fn the_traces_are_seven_schedulers_by_prediction_by_spacing_by_number_of_steps() {
     let metadata = metadata();
@@ -120,7 +120,7 @@ fn the_traces_are_seven_schedulers_by_prediction_by_spacing_by_number_of_steps()
     }
 }
 
-/// In f64, from numpy: the tables of every β schedule at several T.
+/// The tables of every β schedule at several T, computed in f64 by numpy.
 #[test]
 fn schedules_agree_with_numpy() {
     let metadata = metadata();

@@ -44,7 +44,7 @@ fn the_prediction_is_that_without_the_condition_and_so_often_the_difference() {
     }
 }
 
-/// Converting first and guiding then is the same as guiding first.
+/// Converting before guiding gives the same result as guiding before converting.
 #[test]
 fn guiding_eps_x_start_or_v_is_the_same() {
     let schedule = schedule(|_| {});
@@ -72,7 +72,7 @@ fn guiding_eps_x_start_or_v_is_the_same() {
     }
 }
 
-/// How often each network is asked in a run over all of mnist20.
+/// Counts the evaluations of each network in a run over all timesteps of mnist20.
 fn calls(guidance: &Guidance) -> (usize, usize, Vec<f64>) {
     let schedule = schedule(|_| {});
     let (conditional, unconditional) = (Cell::new(0), Cell::new(0));
@@ -87,7 +87,7 @@ fn calls(guidance: &Guidance) -> (usize, usize, Vec<f64>) {
             without(x, at)
         },
     );
-    let no_noise = |_: &Tensor, draw: usize| panic!("noise was drawn at {draw}");
+    let no_noise = |_: &Tensor, noise_index: usize| panic!("noise was requested at {noise_index}");
     let sampled =
         sampler::ddim(&schedule, &Timesteps::all(&schedule), 0.0, point(), model, no_noise, |_| Ok(()));
     (conditional.get(), unconditional.get(), values(&sampled.unwrap()))
@@ -98,7 +98,7 @@ fn with_scale_one_or_outside_the_interval_only_the_conditional_network_is_asked(
     let (asked, not_asked, plain) = calls(&Guidance::new(1.0));
     assert_eq!((asked, not_asked), (20, 0));
     assert_eq!(calls(&Guidance::new(3.0)).1, 20);
-    // Both ends included.
+    // Both ends are included.
     assert_eq!(calls(&Guidance::new(3.0).within(5.0..=8.0)).1, 4);
     let (_, never, outside) = calls(&Guidance::new(3.0).within(100.0..=200.0));
     assert_eq!((never, outside), (0, plain));
@@ -108,7 +108,7 @@ fn with_scale_one_or_outside_the_interval_only_the_conditional_network_is_asked(
     assert_eq!(scales, [1.0, 3.0, 3.0, 1.0]);
 }
 
-/// Silent loss of guidance: such an interval holds no timestep of the schedule.
+/// Such an interval contains no timestep of the schedule, so guidance would be silently disabled.
 #[test]
 fn an_interval_that_is_reversed_nan_or_beyond_the_schedule_is_refused() {
     let schedule = schedule(|_| {});
@@ -134,7 +134,7 @@ fn an_interval_that_is_reversed_nan_or_beyond_the_schedule_is_refused() {
 const CONDITIONAL: Mixture = Mixture(&[(1.0, 0.4, 0.3)]);
 const UNCONDITIONAL: Mixture = Mixture(&[(1.0, -0.1, 0.6)]);
 
-/// ∇ log of the density p(xₜ given class)^s · p(xₜ)^(1−s), which is normal if both are.
+/// The guided score is ∇ log of p(xₜ given class)^s · p(xₜ)^(1−s), which is normal if both densities are.
 #[test]
 fn the_guided_score_is_that_of_the_tilted_normal_distribution() {
     for kind in ALL {
@@ -150,7 +150,7 @@ fn the_guided_score_is_that_of_the_tilted_normal_distribution() {
             // The score is −ε̂/√(1−ᾱ).
             let score: Vec<f64> =
                 values(&eps).iter().map(|eps| -eps / (1.0 - alpha_cumprod).sqrt()).collect();
-            // Precisions add, each with its power.
+            // Precisions add, each multiplied by its power.
             let (mut precision, mut weighted_mean) = (0.0, 0.0);
             for (data, power) in [(CONDITIONAL, scale), (UNCONDITIONAL, 1.0 - scale)] {
                 let (_, mean, deviation) = data.0[0];
@@ -165,8 +165,8 @@ fn the_guided_score_is_that_of_the_tilted_normal_distribution() {
     }
 }
 
-/// If classes differ in their mean only, the tilted distributions of all levels belong to one distribution of data, so
-/// sampling gives it: N(m + s (m′ − m), deviation²).
+/// If classes differ only in their mean, the guided densities of all noise levels belong to one data distribution, and
+/// sampling gives that distribution: N(m + s (m′ − m), deviation²).
 #[test]
 fn guided_samples_follow_the_tilted_distribution_of_shifted_classes() {
     const OTHER: Mixture = Mixture(&[(1.0, -0.1, 0.3)]);
@@ -198,7 +198,7 @@ fn a_network_that_fails_or_answers_in_another_shape_is_an_error() {
     assert_eq!(guided(&guidance, with, without)(&point(), at).unwrap().dtype(), DType::F64);
 }
 
-/// The variance must stay between β̃ and β, so it is not exaggerated.
+/// The variance must stay between β̃ and β, so guidance must not change it.
 #[test]
 fn a_learnt_variance_is_the_conditional_one() {
     let schedule = schedule(|_| {});

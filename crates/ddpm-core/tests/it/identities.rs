@@ -16,8 +16,8 @@ fn normal(seed: u64, batch: u64, dtype: DType) -> Tensor {
     CounterRng::new(seed).normal(Purpose::EVALUATION, &images, 0, &[6], dtype, &Device::Cpu).unwrap()
 }
 
-/// Bayes' rule for normal distributions, from the two factors q(xₜ given xₜ₋₁) and q(xₜ₋₁ given x₀)
-/// themselves: precisions add. This shares no formula with the code under test.
+/// Bayes' rule for normal distributions, from the two factors q(xₜ given xₜ₋₁) and q(xₜ₋₁ given x₀): precisions add.
+/// This shares no formula with the code under test.
 #[test]
 fn posterior_is_bayes_rule() {
     for config in [NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::ho2020()] {
@@ -57,8 +57,8 @@ fn the_prior_of_mnist20_is_reached_and_that_of_an_unscaled_ho2020_at_20_steps_is
     assert!((unscaled.alphas_cumprod()[19] - 0.82).abs() < 0.01);
 }
 
-/// Forward steps one by one give the same distribution as the jump of eq. 4: with noise set to zero the
-/// means agree, and variances follow the recursion v ← (1−β) v + β.
+/// Single forward steps give the same distribution as eq. 4, which goes from x₀ to xₜ directly. Without noise the means
+/// agree, and the variances follow the recursion v ← (1−β) v + β.
 #[test]
 fn single_steps_compose_to_q_sample() {
     let schedule = schedule(|_| {});
@@ -171,17 +171,18 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
 fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
     let schedule = schedule(|c| c.prediction_type = PredictionType::Sample);
     let timesteps = Timesteps::explicit(&schedule, vec![19, 5]).unwrap();
-    for mode in [ReverseVariance::FixedSmall, ReverseVariance::FixedLarge, ReverseVariance::Zero] {
-        let mut drawn = Vec::new();
+    for reverse_variance in [ReverseVariance::FixedSmall, ReverseVariance::FixedLarge, ReverseVariance::Zero]
+    {
+        let mut noise_indices = Vec::new();
         let mut seen = Vec::new();
         let x = sampler::ddpm(
             &schedule,
             &timesteps,
-            &mode,
+            &reverse_variance,
             normal(1, 2, DType::F32),
             |x, _| x * 3.0,
             |x, t| {
-                drawn.push(t);
+                noise_indices.push(t);
                 Ok(x.ones_like()?)
             },
             |step| {
@@ -190,15 +191,15 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
                 Ok(())
             },
         );
-        let noisy_steps: &[usize] = if mode == ReverseVariance::Zero { &[] } else { &[19] };
-        assert_eq!(drawn, noisy_steps, "{mode:?}");
+        let noisy_steps: &[usize] = if reverse_variance == ReverseVariance::Zero { &[] } else { &[19] };
+        assert_eq!(noise_indices, noisy_steps, "{reverse_variance:?}");
         assert_eq!(seen, [(0, 2, 19), (1, 2, 5)]);
         assert!(values(&x.unwrap()).iter().all(|x| x.abs() <= 1.0));
     }
 }
 
-/// By the rule itself, step by step, over timesteps of which no two are equally far apart: the next level is that of
-/// the list, never t − T/n.
+/// Computes DDIM step by step over unevenly spaced timesteps. The target of each step must be the next timestep of the
+/// list, not t − T/n.
 #[test]
 fn the_previous_timestep_is_the_next_of_the_list() {
     let schedule = schedule(|c| c.clip_sample = false);
@@ -221,7 +222,7 @@ fn the_previous_timestep_is_the_next_of_the_list() {
     assert!(difference < 1e-10, "{difference}");
 }
 
-/// x̂₀ and ε̂ must make up xₜ, the clipped one as well.
+/// x̂₀ and ε̂ must combine to xₜ, even if x̂₀ is clipped.
 #[test]
 fn if_x_start_is_clipped_eps_is_derived_anew() {
     let schedule = schedule(|_| {});
@@ -252,8 +253,7 @@ fn if_x_start_is_clipped_eps_is_derived_anew() {
     assert!(largest_difference(&first, &expected) < 1e-12);
 }
 
-/// Song et al. 2021, eq. 16, with the noise alone: what it adds is σ, and what it takes from the direction of ε̂ is left
-/// of 1 − ᾱ.
+/// Song et al. 2021, eq. 16. The noise has standard deviation σ, and the factor of ε̂ is √(1 − ᾱ − σ²).
 #[test]
 fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
     let schedule = schedule(|c| (c.prediction_type, c.clip_sample) = (PredictionType::Sample, false));
@@ -261,17 +261,17 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
     let (at, next) = (schedule.alphas_cumprod()[15], schedule.alphas_cumprod()[6]);
     for eta in [0.25, 0.5, 1.0] {
         let mut first = [0.0; 2];
-        for (drawn, first) in std::iter::zip([0.0, 1.0], &mut first) {
+        for (noise_value, first) in std::iter::zip([0.0, 1.0], &mut first) {
             let callback = |step: ddpm_core::StepInfo<'_>| {
                 if step.index == 0 {
                     *first = values(step.x_t)[0];
                 }
                 Ok(())
             };
-            // x̂₀ is 0, so that ε̂ is xₜ/√(1−ᾱₜ), here 1.
+            // x̂₀ is 0, so ε̂ is xₜ/√(1−ᾱₜ), which is 1 here.
             let x = Tensor::new(&[[(1.0 - at).sqrt()]], &Device::Cpu).unwrap();
             let black = |x: &Tensor, _| x.zeros_like();
-            let noise = |x: &Tensor, _| Ok((x.zeros_like()? + drawn)?);
+            let noise = |x: &Tensor, _| Ok((x.zeros_like()? + noise_value)?);
             sampler::ddim(&schedule, &timesteps, eta, x, black, noise, callback).unwrap();
         }
         let sigma = eta * ((1.0 - next) / (1.0 - at)).sqrt() * (1.0 - at / next).sqrt();
@@ -280,7 +280,7 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
     }
 }
 
-/// Saharia et al. 2022, section 2.3, image by image: the quantile lies between two magnitudes, and in [1, max].
+/// Saharia et al. 2022, section 2.3, for each image: the quantile lies between two magnitudes, and in [1, max].
 #[test]
 fn dynamic_thresholding_clips_to_a_quantile_of_each_image_and_divides_by_it() {
     let run = |ratio: f64, max: f64| {

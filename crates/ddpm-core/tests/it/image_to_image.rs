@@ -1,4 +1,4 @@
-//! Starts that are not pure noise: interpolation, slerp and strength.
+//! Start images that are not pure noise: interpolation, slerp and strength.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{CounterRng, Error, PredictionType, Purpose, Timesteps, sampler};
@@ -41,7 +41,7 @@ fn interpolation_starts_at_one_image_and_ends_at_the_other() {
     assert!(matches!(differ, Err(Error::Shapes { .. })));
 }
 
-/// What the documentation says of the variance.
+/// The variance that the documentation of `interpolate` states.
 #[test]
 fn two_noises_lose_half_of_the_variance_in_the_middle_and_one_loses_none() {
     let schedule = schedule(|_| {});
@@ -55,7 +55,7 @@ fn two_noises_lose_half_of_the_variance_in_the_middle_and_one_loses_none() {
     assert!((variance([&one, &one]) - 1.0).abs() < 0.04);
 }
 
-/// Image by image; in two dimensions, against the angle itself.
+/// Each image is interpolated separately. In two dimensions the angle itself is checked.
 #[test]
 fn slerp_keeps_norms_and_walks_the_angle_evenly() {
     for shape in [&[3, 784][..], &[2, 1, 28, 28], &[4, 5]] {
@@ -104,7 +104,7 @@ fn slerp_of_parallel_and_empty_images_is_linear() {
     assert!(largest_difference(&values(&between), &values(&(&a * 0.75).unwrap())) < 1e-12);
 }
 
-/// An angle needs more digits, and a norm a wider range, than half precision has.
+/// In half precision an angle would lose digits and a norm would overflow.
 #[test]
 fn slerp_works_in_half_precision_and_for_any_number_of_dimensions() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
@@ -136,8 +136,9 @@ fn strength_keeps_the_last_steps_and_the_end_of_the_list() {
     }
 }
 
-/// An image y, noised to xₜ and denoised again. What comes out has a known law for normal data: of the posterior of x₀
-/// given xₜ if the sampler is stochastic, of the flow from xₜ if it is not, and mixed over the noise of xₜ.
+/// An image y is noised to xₜ and denoised again. For normal data the distribution of the result is known. A stochastic
+/// sampler gives the posterior of x₀ given xₜ, a deterministic sampler the probability flow from xₜ. Both are averaged
+/// over the noise of xₜ.
 #[test]
 fn a_partly_noised_image_is_denoised_to_the_exact_conditional_law() {
     const IMAGE: f64 = 2.0;
@@ -152,7 +153,7 @@ fn a_partly_noised_image_is_denoised_to_the_exact_conditional_law() {
     let alpha_cumprod = first.alpha_cumprod();
     let (signal, noise_variance) = (alpha_cumprod.sqrt(), 1.0 - alpha_cumprod);
     let variance = alpha_cumprod * deviation.powi(2) + noise_variance;
-    // x̂₀ = mean + gain (xₜ − signal mean), with what is left of the variance.
+    // x̂₀ = mean + gain (xₜ − signal mean), and the remaining variance of x₀.
     let gain = signal * deviation.powi(2) / variance;
     let left = deviation.powi(2) * noise_variance / variance;
     let slope = deviation / variance.sqrt();
@@ -165,19 +166,19 @@ fn a_partly_noised_image_is_denoised_to_the_exact_conditional_law() {
             _ if name.starts_with("dpm") || name.starts_with("uni") => law(slope, 0.0),
             "ddpm posterior" | "ddpm beta" | "ddim 1" | "euler ancestral" => law(gain, left),
             _ if name.starts_with("sde") => law(gain, left),
-            // Between the two.
+            // Between the two distributions.
             _ => continue,
         };
         let network = NORMAL.network(&schedule);
         let sampled = sampler.run(&schedule, &timesteps, x_t.clone(), network, noise(6), |_| Ok(())).unwrap();
         let found = moments(&values(&sampled));
         let (mean_off, deviation_off) = ((found.0 - expected.0).abs(), (found.1 - expected.1).abs());
-        // Five standard errors are 0.0125 and 0.009; solvers of first order lose variance.
+        // Five standard errors are 0.0125 and 0.009. First-order solvers lose some variance.
         let bias = if name.starts_with("dd") || name.starts_with("euler") { 0.02 } else { 0.005 };
         let fits = mean_off < 0.015 && deviation_off < 0.01 + bias;
         assert!(fits, "{name}: {found:?}, expected {expected:?}");
     }
-    // The two laws differ, so the test can tell them apart.
+    // The two distributions differ enough for this test to distinguish them.
     let apart = (law(slope, 0.0).0 - law(gain, left).0).abs();
     assert!(apart > 0.1, "{apart}");
 }

@@ -1,4 +1,4 @@
-//! An image is the same bits alone, in a batch, in another order and on any number of threads.
+//! An image has the same bits alone, in a batch, in another order and on any number of threads.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
@@ -8,7 +8,7 @@ use ddpm_core::{
 
 use crate::{network, schedule, toy::samplers, values};
 
-/// Of a size of which 50 images are more than one piece of the sums that threads share.
+/// Runs a sampler. 50 of these images are more than one piece of `weighted_sum`, so threads share the work.
 fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
     let schedule = schedule(|c| {
         c.prediction_type = PredictionType::VPrediction;
@@ -52,15 +52,15 @@ fn every_sampler_gives_the_same_bits_on_one_thread_and_on_two() {
 
 #[test]
 fn noise_is_the_same_bits_on_one_thread_and_on_two_and_in_every_shape() {
-    let draw = |shape: &[usize]| {
+    let sample = |shape: &[usize]| {
         let images: Vec<u64> = (100..150).collect();
         CounterRng::new(7).normal(Purpose::SAMPLE_STEP, &images, 3, shape, DType::F32, &Device::Cpu).unwrap()
     };
-    let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || draw(&[784]))));
+    let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || sample(&[784]))));
     assert!(one == two);
-    assert!(one == values(&draw(&[1, 28, 28])));
-    // A narrower image has the first of the same numbers.
-    assert!(values(&draw(&[5])).chunks(5).zip(one.chunks(784)).all(|(few, many)| *few == many[..5]));
+    assert!(one == values(&sample(&[1, 28, 28])));
+    // A smaller image has the first values of the larger one.
+    assert!(values(&sample(&[5])).chunks(5).zip(one.chunks(784)).all(|(few, many)| *few == many[..5]));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! DDIM backwards: encoding data as noise.
+//! The inverse of DDIM: encoding data as noise.
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{Error, NoiseSchedule, PredictionType, Timestep, Timesteps, sampler};
@@ -23,11 +23,11 @@ fn encode(
 }
 
 fn decode(schedule: &NoiseSchedule, timesteps: &Timesteps, data: &Mixture, x: &Tensor) -> Tensor {
-    let no_noise = |_: &Tensor, draw: usize| panic!("noise was drawn at {draw}");
+    let no_noise = |_: &Tensor, noise_index: usize| panic!("noise was requested at {noise_index}");
     sampler::ddim(schedule, timesteps, 0.0, x.clone(), data.network(schedule), no_noise, |_| Ok(())).unwrap()
 }
 
-/// The error of encoding and decoding again.
+/// The error of encoding and then decoding.
 fn round_trip(schedule: &NoiseSchedule, timesteps: &Timesteps, data: &Mixture, iterations: usize) -> f64 {
     let x = Tensor::new(&[[-0.75_f64, -0.6, -0.5], [0.3, 0.5, 0.8]], &Device::Cpu).unwrap();
     let encoded = encode(schedule, timesteps, data, iterations, &x);
@@ -59,7 +59,7 @@ fn each_iteration_reduces_the_error_of_the_round_trip() {
     }
 }
 
-/// The usual approximation, with the network asked at the wrong end of each step.
+/// The usual approximation, which evaluates the network at the wrong end of each step.
 #[test]
 fn with_one_iteration_the_error_falls_with_the_number_of_steps() {
     let schedule = fine_schedule(PredictionType::VPrediction);
@@ -76,12 +76,12 @@ fn with_one_iteration_the_error_falls_with_the_number_of_steps() {
     }
 }
 
-/// What DDIM makes data of, is data's encoding: standard normal numbers.
+/// The encoding of data has the distribution of DDIM's start image: standard normal.
 #[test]
 fn encoded_data_is_standard_normal_and_decodes_to_itself() {
     let schedule = fine_schedule(PredictionType::VPrediction);
     let timesteps = log_uniform(&schedule, [157.0, 0.01], 100).ending_at_sigma_min(&schedule);
-    // The data: which component by a first number, where in it by a second.
+    // One random number chooses the component of the data, another the position within it.
     let component = values(&start(3));
     let data: Vec<f64> = std::iter::zip(component, values(&start(4)))
         .map(|(which, z)| {
@@ -102,7 +102,7 @@ fn encoded_data_is_standard_normal_and_decodes_to_itself() {
     assert!(difference < 0.01, "{difference}");
 }
 
-/// Of which the smallest σ is 6 times smaller than the next, and the largest infinite.
+/// In this schedule the smallest σ is 6 times smaller than the next, and the largest σ is infinite.
 #[test]
 fn mnist20_with_zero_terminal_snr_has_an_exact_encoding() {
     let config = ddpm_core::NoiseScheduleConfig {

@@ -1,5 +1,5 @@
-//! The variational bound: every term against numpy's (`fixtures/README.md`), and against the exact likelihood of
-//! normal data, for which the best network is known.
+//! The variational bound. Every term is compared with numpy's (`fixtures/README.md`), and the bound with the exact
+//! likelihood of normal data, for which the optimal network is known.
 
 mod normal_data;
 
@@ -23,7 +23,7 @@ pub(crate) fn list(schedule: &NoiseSchedule, name: &str) -> Timesteps {
     Timesteps::explicit(schedule, list).unwrap()
 }
 
-/// The fixture's schedule, with its name of a prediction.
+/// The schedule of the fixture, for a `prediction_type` by its name in the fixture.
 pub(crate) fn fixture_schedule(prediction: &str, variance_type: ReverseVariance) -> NoiseSchedule {
     schedule(|config| {
         config.clip_sample = prediction == "epsilon_clip";
@@ -41,14 +41,19 @@ pub(crate) fn images(dtype: DType) -> Tensor {
     ((grey * (2.0 / 255.0)).unwrap() - 1.0).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// The fixture's noise, of all images or of the one at `first` alone.
+/// The noise of the fixture, for a batch of images that starts at `first`.
 pub(crate) fn noise(first: usize) -> impl Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> {
     let noise = tensor("noise");
     move |x, noise_index| Ok(noise.get(noise_index)?.narrow(0, first, x.dim(0)?)?.to_dtype(x.dtype())?)
 }
 
-fn bound(schedule: &NoiseSchedule, timesteps: &Timesteps, mode: &ReverseVariance, dtype: DType) -> Bound {
-    let mut estimator = BoundEstimator::new(schedule, timesteps, mode).unwrap();
+fn bound(
+    schedule: &NoiseSchedule,
+    timesteps: &Timesteps,
+    reverse_variance: &ReverseVariance,
+    dtype: DType,
+) -> Bound {
+    let mut estimator = BoundEstimator::new(schedule, timesteps, reverse_variance).unwrap();
     estimator.add(&images(dtype), network_of(schedule), noise(0)).unwrap();
     estimator.finish().unwrap()
 }
@@ -58,23 +63,29 @@ fn means(bound: &Bound) -> Vec<f64> {
     std::iter::once(bound.prior_bits_per_dim.mean).chain(steps).collect()
 }
 
-/// The terms of each image, [N + 1][B], by a bound of its own, against the fixture; then their means and standard
-/// errors. `mode` is that of the fixture's name of a variance, given the squared errors.
-fn compare(schedule: &NoiseSchedule, name: &str, mode: &ReverseVariance, dtype: DType, tolerance: f64) {
+/// Compares the terms [N + 1][B] of each image, each from a separate bound, with the fixture. Then it compares their means
+/// and standard errors. `reverse_variance` belongs to the entry `name` of the fixture.
+fn compare(
+    schedule: &NoiseSchedule,
+    name: &str,
+    reverse_variance: &ReverseVariance,
+    dtype: DType,
+    tolerance: f64,
+) {
     let list_name = name.split('/').next().unwrap();
     let timesteps = list(schedule, &format!("timesteps/{list_name}"));
     let expected = tensor(&format!("terms/{name}"));
     let images = images(dtype);
     let count = images.dim(0).unwrap();
     for image in 0..count {
-        let mut estimator = BoundEstimator::new(schedule, &timesteps, mode).unwrap();
+        let mut estimator = BoundEstimator::new(schedule, &timesteps, reverse_variance).unwrap();
         let alone = images.narrow(0, image, 1).unwrap();
         estimator.add(&alone, network_of(schedule), noise(image)).unwrap();
         let found = means(&estimator.finish().unwrap());
         let difference = largest_difference(&found, &values(&expected.narrow(1, image, 1).unwrap()));
         assert!(difference < tolerance, "{name} {dtype:?}, image {image}: {difference}");
     }
-    let bound = bound(schedule, &timesteps, mode, dtype);
+    let bound = bound(schedule, &timesteps, reverse_variance, dtype);
     assert_eq!(bound.images, count);
     let total = expected.sum(0).unwrap();
     let (expected_total, expected_terms) = (statistics(&values(&total)), expected.to_vec2::<f64>().unwrap());
@@ -110,13 +121,19 @@ fn every_term_of_every_image_is_that_of_numpy() {
                 let optimal = optimal_variances(&timesteps, &mse).unwrap();
                 let expected = values(&tensor(&format!("optimal/{name}/{prediction}")));
                 assert!(largest_difference(&optimal, &expected) < tolerance, "{name} {prediction} {dtype:?}");
-                for (variance, mode, schedule) in [
+                for (variance, reverse_variance, schedule) in [
                     ("fixed_small", ReverseVariance::FixedSmall, &schedule),
                     ("fixed_large", ReverseVariance::FixedLarge, &schedule),
                     ("learned_range", ReverseVariance::LearnedRange, &learned),
                     ("optimal", ReverseVariance::PerStep(optimal), &schedule),
                 ] {
-                    compare(schedule, &format!("{name}/{prediction}/{variance}"), &mode, dtype, tolerance);
+                    compare(
+                        schedule,
+                        &format!("{name}/{prediction}/{variance}"),
+                        &reverse_variance,
+                        dtype,
+                        tolerance,
+                    );
                 }
             }
         }
@@ -178,7 +195,9 @@ fn a_batch_that_fails_leaves_no_trace() {
 fn what_has_no_finite_bound_is_refused() {
     let schedule = schedule(|_| {});
     let timesteps = Timesteps::explicit(&schedule, vec![19, 7]).unwrap();
-    let refused = |timesteps: &Timesteps, mode| BoundEstimator::new(&schedule, timesteps, &mode).unwrap_err();
+    let refused = |timesteps: &Timesteps, reverse_variance| {
+        BoundEstimator::new(&schedule, timesteps, &reverse_variance).unwrap_err()
+    };
     assert!(matches!(refused(&timesteps, ReverseVariance::Zero), Error::NoVariance { position: 0 }));
     let zero = ReverseVariance::PerStep(vec![0.1, 0.0]);
     assert!(matches!(refused(&timesteps, zero), Error::NoVariance { position: 1 }));
@@ -192,7 +211,7 @@ fn what_has_no_finite_bound_is_refused() {
     assert!(matches!(estimator.add(&between, network_of(&schedule), noise(0)), Err(Error::Level { .. })));
 }
 
-/// The report is printed as JSON, so its names are part of the interface.
+/// The report is written as JSON, so its field names are part of the interface.
 #[test]
 fn the_report_names_its_units() {
     let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
@@ -209,7 +228,7 @@ fn the_report_names_its_units() {
     assert!(curve[0]["distortion_rmse"].as_f64().unwrap() > 1.0);
 }
 
-/// The levels are those of q(xₜ given x₀), one after the other, and so is what is seen of the image.
+/// Each xₜ must have the distribution q(xₜ given x₀), and so must the receiver's estimates.
 #[test]
 fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     let data = NormalData::new();
@@ -225,7 +244,7 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     progressive_decoding(schedule, &timesteps, &images, data.network(), noise, |step| {
         let sent: Vec<f64> = values(&(step.x_start - &images)?);
         let found = sent.iter().map(|x| x * x).sum::<f64>() / sent.len() as f64;
-        // 32,768 values: a relative standard error of √(2/32768) = 0.8 % in each of the two.
+        // 32,768 values give a relative standard error of √(2/32768) = 0.8 % in each of the two.
         assert!((found / mse[step.index] - 1.0).abs() < 0.05, "{}: {found} {}", step.index, mse[step.index]);
         if let Some(next) = timesteps.as_slice().get(step.index + 1) {
             let alpha_cumprod = next.alpha_cumprod();

@@ -1,4 +1,4 @@
-//! The weights of the losses: their closed forms, and the errors that they stand for.
+//! The loss weights: their closed forms, and the weighted errors of a network.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
@@ -20,7 +20,7 @@ fn schedule() -> NoiseSchedule {
     NoiseSchedule::new(&NoiseScheduleConfig::mnist20()).unwrap()
 }
 
-/// ᾱ of every timestep from the definition alone: 20 betas from 0.001 to 0.7.
+/// ᾱ of every timestep, computed from the definition: 20 betas from 0.001 to 0.7.
 fn alphas_cumprod() -> Vec<f64> {
     let mut product = 1.0;
     let mut next = |t: i32| {
@@ -34,7 +34,7 @@ fn assert_close(found: f64, expected: f64, what: &str) {
     assert!((found / expected - 1.0).abs() < 1e-9, "{what}: {found}, expected {expected}");
 }
 
-/// With SNR = ᾱ/(1−ᾱ), so that SNR + 1 = 1/(1−ᾱ).
+/// With SNR = ᾱ/(1−ᾱ), SNR + 1 = 1/(1−ᾱ).
 #[test]
 fn weights_are_their_closed_forms() {
     type Form = fn(f64) -> f64;
@@ -90,8 +90,8 @@ fn mean_square(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar().unwrap()
 }
 
-/// What the weights are for: whatever a network puts out, the weighted error of it is the plain error in
-/// the loss's space.
+/// The purpose of the weights: for any parameterization the weighted error of the output is the unweighted error of the
+/// quantity of the loss.
 #[test]
 fn the_weighted_error_of_an_output_is_the_error_in_the_space_of_the_loss() {
     let schedule = schedule();

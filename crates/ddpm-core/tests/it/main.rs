@@ -1,4 +1,4 @@
-//! Integration tests of `ddpm-core`: everything here goes through the public API.
+//! Integration tests of `ddpm-core` through its public API.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,12 +38,12 @@ fn schedule(change: impl FnOnce(&mut NoiseScheduleConfig)) -> NoiseSchedule {
     NoiseSchedule::new(&config).unwrap()
 }
 
-/// A network for any shape and type, which is never exactly right: that of the fixtures.
+/// The network of the fixtures. It accepts any shape and type, and its prediction is never exact.
 fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     ((x * 0.7)? + 0.1 * timestep.t().sin())?.tanh()
 }
 
-/// [`network`], with a second output if the variance is learnt.
+/// [`network`], with a second output if the variance is learned.
 fn network_of(schedule: &NoiseSchedule) -> impl Fn(&Tensor, Timestep) -> candle_core::Result<Tensor> + use<> {
     let learned = schedule.config().variance_type == ReverseVariance::LearnedRange;
     move |x, timestep| {
@@ -69,7 +69,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A value was refused: the argument, option or entry `name` with the value `found`.
+/// Asserts that the value `found` of the argument, option or table entry `name` was rejected.
 #[track_caller]
 fn assert_out_of_range<T>(result: ddpm_core::Result<T>, name: &str, found: impl ToString) {
     match result.map(|_| ()) {
@@ -80,7 +80,7 @@ fn assert_out_of_range<T>(result: ddpm_core::Result<T>, name: &str, found: impl 
     }
 }
 
-/// The largest difference, relative where values exceed 1.
+/// The largest difference, relative to the value if the value exceeds 1.
 fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     std::iter::zip(a, b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max)

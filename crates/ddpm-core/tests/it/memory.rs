@@ -1,4 +1,4 @@
-//! Memory: what a sampler needs does not grow with the number of steps.
+//! The memory of a sampler does not grow with the number of steps.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -15,13 +15,13 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// An allocator that remembers the most that a thread had at one time.
+/// An allocator that records the largest number of bytes a thread has had allocated.
 struct Recorder;
 
 #[global_allocator]
 static ALLOCATOR: Recorder = Recorder;
 
-// SAFETY: every call is passed to the system's allocator as it is.
+// SAFETY: every call is passed unchanged to the system's allocator.
 #[allow(unsafe_code, reason = "there is no other way to see an allocation")]
 unsafe impl GlobalAlloc for Recorder {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -38,14 +38,14 @@ unsafe impl GlobalAlloc for Recorder {
 }
 
 fn record(bytes: isize) {
-    // A thread that is ending has no thread-local storage any more.
+    // A thread that is ending may have no thread-local storage.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + bytes);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
     });
 }
 
-/// The most memory of a run on one thread, so that what one allocates is not freed by another, unseen.
+/// The peak memory of a run, in bytes. It runs on one thread, so that the same thread allocates and frees a block.
 fn peak(run: impl FnOnce() + Send) -> isize {
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     one_thread.install(|| {
@@ -78,7 +78,7 @@ fn no_sampler_keeps_more_images_for_more_steps() {
             })
         };
         let (few, many) = (of_steps(10), of_steps(200));
-        // One image more would be 160,000 bytes.
+        // One more image would need 160,000 bytes.
         assert!((many - few).abs() < 10_000, "{name}: {few} bytes for 10 steps, {many} for 200");
         assert!((160_000..160_000 * 12).contains(&few), "{name}: {few}");
     }

@@ -1,8 +1,8 @@
-//! The analytic oracle: for data whose best denoiser is known in closed form, every sampler must give back the data's
-//! distribution.
+//! The analytic oracle: for data whose optimal denoiser is known in closed form, every sampler must reproduce the
+//! distribution of the data.
 //!
-//! What is allowed to be wrong is the chance of 40,000 samples, and the bias of a finite number of steps, which the
-//! tests of `solvers` bound on their own.
+//! The tolerances cover the sampling error of the samples, and the bias of a finite number of steps. The tests in `solvers`
+//! bound that bias separately.
 
 use candle_core::Tensor;
 use ddpm_core::{
@@ -21,7 +21,7 @@ use crate::{
 
 const SAMPLES: f64 = ROWS as f64 * COLUMNS as f64;
 
-/// Of second order, that is, good at half the steps.
+/// Second-order samplers need only half the steps.
 fn is_second_order(sampler: &Sampler) -> bool {
     matches!(sampler, Sampler::DpmSolverMultistep(_) | Sampler::Heun(_) | Sampler::UniPc(_))
 }
@@ -35,8 +35,8 @@ fn sample(sampler: &Sampler, data: &Mixture) -> Vec<f64> {
     values(&sampled.unwrap())
 }
 
-/// Whether mean and deviation are those of `n` samples of a normal distribution, within five standard errors and a
-/// bias of at most `bias` deviations.
+/// Asserts that mean and standard deviation of the samples agree with a normal distribution, within five standard errors
+/// and a bias of at most `bias` standard deviations.
 fn assert_moments(name: &str, samples: &[f64], (mean, deviation): (f64, f64), bias: f64) {
     let (found_mean, found_deviation) = moments(samples);
     let error = deviation / (samples.len() as f64).sqrt();
@@ -56,8 +56,8 @@ fn every_sampler_recovers_mean_and_variance_of_normal_data() {
     }
 }
 
-/// Weights, means and deviations of both components, and the whole distribution. That of n independent samples is
-/// off by more than 2/√n once in a thousand times (Massart 1990).
+/// Checks weights, means and standard deviations of both components, and the cumulative distribution function. For n
+/// independent samples the latter deviates by more than 2/√n with a probability of 0.001 (Massart 1990).
 #[test]
 fn every_sampler_recovers_a_mixture_of_two_normal_distributions() {
     for (name, sampler) in samplers() {
@@ -75,8 +75,8 @@ fn every_sampler_recovers_a_mixture_of_two_normal_distributions() {
     }
 }
 
-/// The true reverse step of normal data *is* normal, with the variance β̃ + c² Var(x₀ given xₜ). So with it, ancestral
-/// sampling has no bias at all, in however few steps, a last one that ends before x₀ included.
+/// For normal data the exact reverse step is normal with the variance β̃ + c² Var(x₀ given xₜ). With this variance
+/// ancestral sampling has no bias for any number of steps, even if the last step ends before x₀.
 #[test]
 fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_steps() {
     let &[(_, mean, deviation)] = NORMAL.0 else { panic!("one component") };
@@ -85,7 +85,7 @@ fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_st
         let timesteps = Timesteps::explicit(&schedule, vec![999, 600, 300, 100]).unwrap();
         let timesteps = timesteps.ending_at_sigma_min(&schedule);
         let last = timesteps.last_alpha_cumprod();
-        // What is left of the variance of x₀, given xₜ: the error of the best network.
+        // The variance of x₀ given xₜ, which is the error of the optimal network.
         let left = |alpha_cumprod: f64| {
             let noise = 1.0 - alpha_cumprod;
             deviation.powi(2) * noise / (alpha_cumprod * deviation.powi(2) + noise)
@@ -93,22 +93,23 @@ fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_st
         let mse: Vec<f64> =
             timesteps.as_slice().iter().map(|timestep| left(timestep.alpha_cumprod())).collect();
         let variances = optimal_variances(&timesteps, &mse).unwrap();
-        let mode = ReverseVariance::PerStep(variances);
+        let reverse_variance = ReverseVariance::PerStep(variances);
         let network = NORMAL.network(&schedule);
-        let sampled = sampler::ddpm(&schedule, &timesteps, &mode, start(1), network, noise(2), |_| Ok(()));
+        let sampled =
+            sampler::ddpm(&schedule, &timesteps, &reverse_variance, start(1), network, noise(2), |_| Ok(()));
         let expected = (last * deviation.powi(2) + 1.0 - last).sqrt();
         assert_moments("optimal", &values(&sampled.unwrap()), (last.sqrt() * mean, expected), 0.0);
     }
 }
 
-/// Leaving the noise out must *lose* variance: the option has a price.
+/// Without added noise, samples must have a smaller variance than the data.
 #[test]
 fn ancestral_sampling_without_noise_collapses() {
     let (_, deviation) = moments(&sample(&Sampler::Ddpm(ReverseVariance::Zero), &NORMAL));
     assert!(deviation < 0.2 * NORMAL.0[0].2, "{deviation}");
 }
 
-/// What the network's answer is called makes no difference to any sampler.
+/// The parameterization of the network makes no difference to any sampler.
 #[test]
 fn the_three_kinds_of_prediction_give_the_same_samples() {
     let kinds = [PredictionType::Sample, PredictionType::Epsilon, PredictionType::VPrediction];

@@ -1,4 +1,4 @@
-//! Inpainting by resampling, on data of two correlated numbers of which the first is known.
+//! Inpainting by resampling, on data of two correlated values. The first value is known.
 
 use std::cell::Cell;
 
@@ -21,8 +21,7 @@ const KNOWN: f64 = 0.6;
 const ROWS: u64 = 20;
 const COLUMNS: usize = 500;
 
-/// The best denoiser: sum and difference of the two numbers are independent, with variances s² (1 ± ρ) for numbers
-/// turned by an eighth.
+/// The optimal denoiser. Sum and difference of the two values, divided by √2, are independent with variances s² (1 ± ρ).
 fn network(x: &Tensor, timestep: Timestep) -> candle_core::Result<Tensor> {
     let alpha_cumprod = timestep.alpha_cumprod();
     let gain = |correlation: f64| {
@@ -42,7 +41,7 @@ fn images(seed: u64) -> Tensor {
     rng.normal(Purpose::SAMPLE_START, &rows, 0, &[2, COLUMNS], DType::F64, &Device::Cpu).unwrap()
 }
 
-/// The first number of each pair.
+/// The first value of each pair.
 fn mask() -> Tensor {
     let one = Tensor::ones((ROWS as usize, 1, COLUMNS), DType::F64, &Device::Cpu).unwrap();
     Tensor::cat(&[&one, &one.zeros_like().unwrap()], 1).unwrap()
@@ -51,17 +50,17 @@ fn mask() -> Tensor {
 struct Run {
     x: Tensor,
     asked: usize,
-    draws: Vec<usize>,
+    noise_indices: Vec<usize>,
     seen: Vec<(usize, usize, usize)>,
 }
 
 fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sample]: [usize; 2]) -> Run {
     let (known, mask) = ((mask() * KNOWN).unwrap(), mask());
-    // What the mask hides does not matter.
+    // Values where the mask is 0 have no effect.
     let known = (known + ((1.0 - &mask).unwrap() * 9.0).unwrap()).unwrap();
     let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
     let asked = Cell::new(0);
-    let (mut draws, mut seen) = (Vec::new(), Vec::new());
+    let (mut noise_indices, mut seen) = (Vec::new(), Vec::new());
     let rows: Vec<u64> = (0..ROWS).collect();
     let x = repaint(
         schedule,
@@ -73,7 +72,7 @@ fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sam
             network(x, at)
         },
         |x, noise_index| {
-            draws.push(noise_index);
+            noise_indices.push(noise_index);
             CounterRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
         },
         |step: StepInfo<'_>| {
@@ -82,15 +81,15 @@ fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sam
         },
     )
     .unwrap();
-    Run { x, asked: asked.get(), draws, seen }
+    Run { x, asked: asked.get(), noise_indices, seen }
 }
 
-/// Mean and deviation of the second number.
+/// Mean and standard deviation of the second value.
 fn second(run: &Run) -> (f64, f64) {
     moments(&values(&run.x.narrow(1, 1, 1).unwrap()))
 }
 
-/// N(ρ known, s² (1 − ρ²)). What resampling leaves of the error falls with the number of times.
+/// The exact distribution is N(ρ known, s² (1 − ρ²)). The error decreases with the number of resamplings.
 #[test]
 fn resampling_recovers_the_conditional_law_of_the_unknown_and_its_absence_does_not() {
     let schedule = fine_schedule(PredictionType::Sample);
@@ -122,9 +121,9 @@ fn steps_are_counted_the_network_is_asked_once_for_each_and_no_noise_is_used_twi
     let timesteps = Timesteps::explicit(&schedule, vec![900, 600, 300, 100, 0]).unwrap();
     for (jumps, levels) in [
         ([1, 1], vec![900, 600, 300, 100, 0]),
-        // With an even number of steps left, and room to go back by two.
+        // Jumps happen at an even number of steps left, if a jump of two steps stays within the list.
         ([2, 2], vec![900, 600, 300, 600, 300, 100, 0, 100, 0]),
-        // A jump as long as the list is never made.
+        // There is no jump of the length of the whole list.
         ([5, 7], vec![900, 600, 300, 100, 0]),
         ([4, 3], vec![900, 600, 300, 100, 0, 600, 300, 100, 0, 600, 300, 100, 0]),
     ] {
@@ -133,11 +132,11 @@ fn steps_are_counted_the_network_is_asked_once_for_each_and_no_noise_is_used_twi
             std::iter::zip(0.., &levels).map(|(index, &t)| (index, levels.len(), t)).collect();
         assert_eq!(run.seen, expected, "{jumps:?}");
         assert_eq!(run.asked, levels.len());
-        assert_eq!(run.draws, (0..run.draws.len()).collect::<Vec<_>>());
+        assert_eq!(run.noise_indices, (0..run.noise_indices.len()).collect::<Vec<_>>());
     }
 }
 
-/// As many steps at once of q, with the ᾱ of both levels.
+/// A jump applies several steps of the forward process at once, with ᾱ of both levels.
 #[test]
 fn going_back_is_the_forward_process_between_the_two_levels() {
     let schedule = fine_schedule(PredictionType::Sample);
@@ -147,7 +146,7 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
     let options = RePaint { known: &ones, mask: &mask, jump_length: 2, jump_n_sample: 2 };
     let at = |t: usize| schedule.alphas_cumprod()[t];
     let mut asked = Vec::new();
-    // All images predicted are 1, and all noise is −1.
+    // All predictions of x₀ are 1, and all noise is −1.
     repaint(
         &schedule,
         &timesteps,
@@ -163,7 +162,7 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
     .unwrap();
     let order: Vec<usize> = asked.iter().map(|(t, _)| *t).collect();
     assert_eq!(order, [900, 600, 500, 600, 500, 300, 100, 300, 100]);
-    // What was reached after three steps, by the rule of one step.
+    // The value after three steps, by the formula of one step.
     let step = |x: f64, t: usize, to: usize| {
         let posterior = schedule.posterior_coefs(t, Some(to)).unwrap();
         posterior.x_start_coef + posterior.x_t_coef * x - posterior.variance.sqrt()
@@ -172,12 +171,12 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
     let alpha = at(600) / at(300);
     let expected = alpha.sqrt() * reached - (1.0 - alpha).sqrt();
     assert!((asked[3].1 - expected).abs() < 1e-12, "{asked:?}, expected {expected}");
-    // From x₀ itself, which is 1.
+    // The jump from x₀ itself, which is 1.
     let expected = at(300).sqrt() - (1.0 - at(300)).sqrt();
     assert!((asked[7].1 - expected).abs() < 1e-12, "{asked:?}, expected {expected}");
 }
 
-/// With everything known or nothing.
+/// A mask of all ones or all zeros.
 #[test]
 fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     let schedule = fine_schedule(PredictionType::Sample);
@@ -187,7 +186,7 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     let known = (&full * 0.3).unwrap();
     let sample = |mask: &Tensor| {
         let options = RePaint { known: &known, mask, jump_length: 2, jump_n_sample: 1 };
-        // The two draws of a step: that of the unknown first.
+        // Each step requests noise twice, first for the unknown part.
         let noise = |x: &Tensor, noise_index: usize| {
             CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index / 2, x)
         };

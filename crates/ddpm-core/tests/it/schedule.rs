@@ -1,4 +1,4 @@
-//! Validation and spacing; `tables` has the rest.
+//! Validation and timestep spacing. More tests are in `tables`.
 
 use ddpm_core::{Error, NoiseSchedule, NoiseScheduleConfig, TimestepSpacing, Timesteps};
 
@@ -77,5 +77,8 @@ fn noise_levels_that_are_one_in_f64_and_infinite_ones_are_refused() {
         c.prediction_type = ddpm_core::PredictionType::VPrediction;
     });
     let error = Timesteps::karras(&no_signal, 5).unwrap_err().to_string();
-    assert_eq!(error, "the largest sigma is inf, expected a finite one, so no rescale_betas_zero_snr");
+    assert_eq!(
+        error,
+        "the largest sigma is inf, expected a finite value, which needs rescale_betas_zero_snr: false"
+    );
 }

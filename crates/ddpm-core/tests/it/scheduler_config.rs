@@ -1,4 +1,4 @@
-//! `scheduler_config.json`: what is read, kept, written and refused.
+//! Reading, keeping, writing and rejecting options of a `scheduler_config.json`.
 
 use ddpm_core::{
     BetaSchedule, DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler,
@@ -97,7 +97,7 @@ fn absent_options_have_the_defaults_of_diffusers() {
     }
 }
 
-/// And what they are here.
+/// The configurations that these defaults are read as.
 #[test]
 fn defaults_are_the_samplers_of_the_papers() {
     let classes = DEFAULTS.map(|(class, _)| read(&format!(r#"{{ "_class_name": "{class}" }}"#)));
@@ -127,7 +127,7 @@ fn defaults_are_the_samplers_of_the_papers() {
     }
 }
 
-/// Every option of a class, none at its default, and some of other classes.
+/// Every option of a class with a value other than its default, and some options of other classes.
 const OTHERS: [(&str, &str); 7] = [
     (
         "DDPMScheduler",
@@ -187,7 +187,7 @@ fn every_option_of_every_class_is_read_and_written_back() {
         assert_eq!(read(&written), config, "{class}");
         assert_eq!(read(&written).to_diffusers_json().unwrap(), written, "{class}");
         assert!(written.ends_with("}\n"), "{class}");
-        // Each of them matters: left out, the configuration is another.
+        // Each option has an effect: without it the configuration differs.
         for option in map(&text).keys().filter(|option| *option != "_class_name") {
             let mut without = map(&text);
             without.remove(option);
@@ -251,7 +251,7 @@ fn every_name_of_a_value_is_that_of_diffusers() {
         let written = config.to_diffusers_json().unwrap();
         assert!(written.contains(&format!(r#""variance_type": "{name}""#)), "as found: {written}");
     }
-    // A name that was found does not outlive a change of the variance.
+    // The alias from the file is dropped if the variance is changed.
     let mut config = read(r#"{ "_class_name": "DDPMScheduler", "variance_type": "fixed_small_log" }"#);
     config.schedule.variance_type = ReverseVariance::FixedLarge;
     config.sampler = Sampler::Ddpm(ReverseVariance::FixedLarge);
@@ -285,7 +285,7 @@ fn the_file_of_stable_diffusion_xl_is_read_and_written_back_with_all_it_holds() 
     assert_eq!((&config.schedule, &config.sampler), (&schedule, &Sampler::Euler(Churn::NONE)));
     let written = map(&config.to_diffusers_json().unwrap());
     for (option, value) in map(text) {
-        // Of which only the default is implemented, and that is not written.
+        // Only the default of these options is implemented, so they are not written.
         if option != "interpolation_type" {
             assert_eq!(written.get(&option), Some(&value), "{option}");
         }
@@ -294,7 +294,7 @@ fn the_file_of_stable_diffusion_xl_is_read_and_written_back_with_all_it_holds() 
     assert_eq!((timesteps[0], timesteps[1], timesteps[29]), (958, 925, 1));
 }
 
-/// The scheduler of Stable Diffusion 2.1: DDIM with an option of PNDM.
+/// The scheduler of Stable Diffusion 2.1: DDIM with an option of the PNDM class.
 #[test]
 fn the_file_of_stable_diffusion_2_1_is_read_and_written_back_with_all_it_holds() {
     let text = r#"{ "_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.012,
@@ -318,7 +318,7 @@ fn no_clipping_of_lambda_is_the_word_infinity_or_null() {
     }
 }
 
-/// A variance that the network does not put out means nothing to DPM-Solver.
+/// DPM-Solver ignores a variance that is not learned.
 #[test]
 fn a_fixed_variance_of_dpm_solver_is_kept_and_a_learnt_one_is_read() {
     let text = |variance: &str| {

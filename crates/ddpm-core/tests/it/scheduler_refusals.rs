@@ -1,5 +1,5 @@
-//! What a `scheduler_config.json` asks for and this crate does not have is refused, with the class, the option and the
-//! value; and so is what this crate has and diffusers does not.
+//! Reading a `scheduler_config.json` rejects options that this crate does not implement, and the error names class,
+//! option and value. Writing rejects settings that diffusers does not have.
 
 use ddpm_core::{
     DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler,
@@ -66,7 +66,7 @@ const REFUSED: [(&str, &str, &str); 62] = [
     (DDPM, "use_karras_sigmas", "true"),
     (DDIM, "variance_type", r#""fixed_small""#),
     (DDIM, "eta", "0.5"),
-    // Unknown and wrongly typed ones.
+    // Unknown options, and values of the wrong type.
     (DDPM, "num_train_timestep", "1000"),
     (EULER, "Beta_Start", "0.1"),
     (DDPM, "num_train_timesteps", "1000.5"),
@@ -126,11 +126,11 @@ fn a_file_without_a_known_class_or_without_json_is_refused() {
     }
     for text in ["", "[]", "null", "{ \"_class_name\": ", "3"] {
         let message = DiffusersConfig::from_diffusers_json(text).unwrap_err().to_string();
-        assert!(message.starts_with("scheduler configuration: "), "{message}");
+        assert!(message.starts_with("scheduler configuration: not a JSON object"), "{message}");
     }
 }
 
-/// A scheduler of diffusers would do something else.
+/// Otherwise the scheduler of diffusers would behave differently.
 #[test]
 fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     let plain = || NoiseScheduleConfig {
@@ -153,9 +153,9 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
     let karras = |sampler| changed(sampler, |config| config.use_karras_sigmas = true);
     let ending = |sampler| changed(sampler, |config| config.final_sigma = FinalSigma::SigmaMin);
     for (config, option) in [
-        (new(plain(), Sampler::Ddpm(ReverseVariance::Zero)), "noise mode"),
-        (new(plain(), Sampler::Ddpm(ReverseVariance::FixedLarge)), "noise mode"),
-        (new(plain(), Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1]))), "noise mode"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::Zero)), "reverse variance"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::FixedLarge)), "reverse variance"),
+        (new(plain(), Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1]))), "reverse variance"),
         (new(plain(), Sampler::Euler(churn)), "churn"),
         (new(plain(), Sampler::Heun(churn)), "churn"),
         (new(clipped(), euler()), "clip_sample"),
@@ -177,7 +177,7 @@ fn what_a_class_of_diffusers_has_no_option_for_is_not_written() {
         };
         assert!(message.contains(&format!("`{option}`")), "{message}");
     }
-    // And where it has one, it is.
+    // Settings for which the class has an option are written.
     for config in [
         new(clipped(), Sampler::Heun(Churn::NONE)),
         new(thresholding(), Sampler::Ddim(0.0)),

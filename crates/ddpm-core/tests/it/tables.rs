@@ -1,4 +1,4 @@
-//! The tables of every schedule, and what is refused or warned of.
+//! The tables of every schedule, and its errors and warnings.
 
 use ddpm_core::{
     BetaSchedule, Compat, DiffusersConfig, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType,
@@ -8,7 +8,7 @@ use ddpm_core::{
 
 use crate::{assert_out_of_range, schedule};
 
-/// Every β schedule at every T, with betas that fit the number of steps, plain and rescaled to zero terminal SNR.
+/// Every β schedule at every T, with betas that fit the number of timesteps, with and without zero terminal SNR.
 fn every_schedule() -> impl Iterator<Item = NoiseSchedule> {
     use BetaSchedule::{Linear, ScaledLinear, Sigmoid, SquaredcosCapV2};
     let kinds = [Linear, ScaledLinear, Sigmoid, SquaredcosCapV2];
@@ -48,7 +48,7 @@ fn no_table_of_any_schedule_has_a_number_that_is_not_finite_or_out_of_range() {
         check("alphas_cumprod_prev", schedule.alphas_cumprod_prev(), f64::MIN_POSITIVE..=1.0);
         check("posterior_variance", &schedule.posterior_variance(), 0.0..=1.0);
         check("posterior_log_variance_clipped", &schedule.posterior_log_variance_clipped(), -30.0..=0.0);
-        // 1 − ᾱ at the cleanest levels has lost digits.
+        // 1 − ᾱ loses digits at the cleanest levels.
         check("posterior_mean_coef1", &schedule.posterior_mean_coef1(), 0.0..=1.0 + 1e-9);
         check("posterior_mean_coef2", &schedule.posterior_mean_coef2(), 0.0..=1.0);
         let last = total - 1;
@@ -76,7 +76,7 @@ fn the_first_beta_and_the_shape_survive_rescaling_to_zero_terminal_snr() {
     };
     let rescaled = NoiseSchedule::new(&config).unwrap();
     assert!((rescaled.betas()[0] - 1e-4).abs() < 1e-15);
-    // √ᾱ is shifted and scaled, so its differences keep their ratios.
+    // √ᾱ is shifted and scaled, so ratios of its differences stay the same.
     let roots =
         |schedule: &NoiseSchedule| schedule.alphas_cumprod().iter().map(|a| a.sqrt()).collect::<Vec<_>>();
     let (before, after) = (roots(&plain), roots(&rescaled));
@@ -93,7 +93,7 @@ fn eps_cannot_be_predicted_at_zero_terminal_snr() {
     assert!(matches!(NoiseSchedule::new(&config), Err(Error::ZeroSnrEpsilon)));
 }
 
-/// Betas made for 1000 steps: scaled by 1000/T they reach 1, and as they are they leave most of the image.
+/// Betas made for 1000 timesteps, used with fewer. Scaled by 1000/T they reach 1; unscaled they leave most of the image.
 #[test]
 fn few_steps_with_the_betas_of_many_are_refused_or_warned_of() {
     let mut config = NoiseScheduleConfig::mnist20();
@@ -142,7 +142,7 @@ fn the_log_of_the_posterior_variance_is_that_of_the_variance_but_for_the_first()
     }
 }
 
-/// σ at which ᾱ is 0 or 1 in f64 have no prediction.
+/// At a σ where ᾱ rounds to 0 or 1 in f64 a prediction cannot be converted.
 #[test]
 fn sigmas_must_fall_and_leave_both_signal_and_noise() {
     let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020()).unwrap();
@@ -222,7 +222,7 @@ fn leading_spacing_is_shifted_by_the_offset_and_an_offset_beyond_the_schedule_is
     assert_eq!(refused, "steps_offset is 4, expected 0 to 3 for 5 steps");
 }
 
-/// An overflow: the sum of stride and offset wrapped around, and panicked in debug builds.
+/// Regression: the sum of stride and offset overflowed, and panicked in debug builds.
 #[test]
 fn a_huge_offset_of_a_file_is_refused_by_its_name() {
     for class in ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"] {
@@ -237,8 +237,8 @@ fn a_huge_offset_of_a_file_is_refused_by_its_name() {
     }
 }
 
-/// For every class, every spacing and every n: descending, of the right length, or refused. In whole timesteps those of
-/// diffusers are in `golden`.
+/// For every class, every spacing and every n the list is descending and has the right length, or is rejected. `golden`
+/// compares lists of integer timesteps with diffusers.
 #[test]
 fn timesteps_of_every_class_fall_for_every_number_of_steps() {
     let samplers = [
@@ -260,7 +260,7 @@ fn timesteps_of_every_class_fall_for_every_number_of_steps() {
                     let scheduler = Scheduler::new(&config).unwrap();
                     for n in 1..=20 {
                         let Ok(timesteps) = scheduler.timesteps(n) else {
-                            // Of n + 1 points the last is left out, so T of them do not fit.
+                            // The list is made of n + 1 timesteps without the last, so n = T is not possible.
                             let one_more = matches!(sampler, Sampler::DpmSolverMultistep(_));
                             assert!(
                                 one_more && n == 20 && spacing != TimestepSpacing::Trailing,

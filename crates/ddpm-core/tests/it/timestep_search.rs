@@ -1,4 +1,4 @@
-//! The search for timesteps: against the best of all lists in the fixture, and on random tables.
+//! The timestep search, compared with the best of all lists in the fixture, and on random tables.
 
 use candle_core::DType;
 use ddpm_core::likelihood::BoundEstimator;
@@ -47,15 +47,15 @@ fn the_best_lists_are_those_of_all_subsets_in_the_fixture() {
     }
 }
 
-/// The promise of the search: with the list and its variances the bound is the sum that was found.
+/// The contract of the search: the bound of the best list with its optimal variances equals the bound that was returned.
 #[test]
 fn the_bound_of_the_list_is_what_the_search_says() {
     let schedule = fixture_schedule("sample", ReverseVariance::FixedSmall);
     let costs = fixture_costs(&schedule, DType::F64);
     for n in [1, 4, 20] {
         let (timesteps, bits) = costs.best(&schedule, n).unwrap();
-        let mode = ReverseVariance::PerStep(costs.optimal_variances(&timesteps).unwrap());
-        let mut bound = BoundEstimator::new(&schedule, &timesteps, &mode).unwrap();
+        let reverse_variance = ReverseVariance::PerStep(costs.optimal_variances(&timesteps).unwrap());
+        let mut bound = BoundEstimator::new(&schedule, &timesteps, &reverse_variance).unwrap();
         bound.add(&images(DType::F64), network_of(&schedule), noise(0)).unwrap();
         let total = bound.finish().unwrap().total_bits_per_dim.mean;
         assert!((total - bits).abs() < 1e-12, "{n}: {total} {bits}");
@@ -132,7 +132,7 @@ fn costs_are_saved_and_costs_that_do_not_fit_are_refused() {
     }
 }
 
-/// Quadratic output and memory: every length up to T was searched and reported.
+/// Regression: every length up to T was searched and reported, so output and memory were quadratic in T.
 #[test]
 fn a_long_schedule_has_few_best_lists() {
     let long = schedule(|config| *config = ddpm_core::NoiseScheduleConfig::ho2020());
@@ -141,7 +141,7 @@ fn a_long_schedule_has_few_best_lists() {
     let lists = costs.best_lists(&long).unwrap();
     let lengths: Vec<usize> = lists.iter().map(|(list, _)| list.len()).collect();
     assert_eq!(lengths, (1..=20).chain([32, 64, 128, 256]).collect::<Vec<_>>());
-    // Each is the best of its length, though the table was made for the longest.
+    // Each list is the best of its length, although the table was made for the longest.
     for index in [2, 20] {
         assert_eq!(lists[index], costs.best(&long, lengths[index]).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Data whose best denoiser is known in closed form, and all samplers to try on it.
+//! Data whose optimal denoiser is known in closed form, and all samplers to test on it.
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
@@ -7,12 +7,12 @@ use ddpm_core::{
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 
-/// A mixture of normal distributions of one dimension: (weight, mean, standard deviation) of each.
+/// A mixture of one-dimensional normal distributions: (weight, mean, standard deviation) of each component.
 pub(crate) struct Mixture(pub(crate) &'static [(f64, f64, f64)]);
 
 pub(crate) const NORMAL: Mixture = Mixture(&[(1.0, 0.3, 0.5)]);
 
-/// Two components that do not overlap: 0.3 and 0.7 of the samples, below and above `SEPARATION`.
+/// Two separate components: 0.3 of the samples are below `SEPARATION` and 0.7 above.
 pub(crate) const TWO: Mixture = Mixture(&[(0.3, -0.6, 0.1), (0.7, 0.5, 0.2)]);
 pub(crate) const SEPARATION: f64 = -0.2;
 
@@ -23,7 +23,7 @@ impl Mixture {
         self.0.iter().map(|(weight, mean, deviation)| weight * normal((x - mean) / deviation)).sum()
     }
 
-    /// E[x₀ given xₜ]: that of each component, weighted by how likely the component is, given xₜ.
+    /// E[x₀ given xₜ]: the expectation for each component, weighted by the probability of the component given xₜ.
     fn denoise(&self, x_t: f64, alpha_cumprod: f64) -> f64 {
         let (signal, noise) = (alpha_cumprod.sqrt(), 1.0 - alpha_cumprod);
         let of = |&(weight, mean, deviation): &(f64, f64, f64)| {
@@ -42,7 +42,7 @@ impl Mixture {
         sum / total
     }
 
-    /// The best network there is, for the kind of prediction that the schedule expects.
+    /// The optimal network, with the parameterization of the schedule's `prediction_type`.
     pub(crate) fn network(
         &self,
         schedule: &NoiseSchedule,
@@ -59,7 +59,7 @@ impl Mixture {
     }
 }
 
-/// Every sampler with every option that changes what it computes, by name.
+/// Every sampler with every option that changes its result, by name.
 pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
     let churn = Churn { s_churn: 20.0, s_tmin: 0.02, s_tmax: 50.0, s_noise: 1.0 };
     let heun = |options| DpmSolver { solver_type: SolverType::Heun, ..options };
@@ -83,7 +83,7 @@ pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
     ]
 }
 
-/// T = 1000, without clipping.
+/// A schedule with T = 1000 and without clipping.
 pub(crate) fn fine_schedule(prediction_type: PredictionType) -> NoiseSchedule {
     let config = NoiseScheduleConfig { prediction_type, clip_sample: false, ..NoiseScheduleConfig::ho2020() };
     NoiseSchedule::new(&config).unwrap()
@@ -96,7 +96,7 @@ pub(crate) fn log_uniform(schedule: &NoiseSchedule, [first, last]: [f64; 2], n: 
     Timesteps::from_sigmas(schedule, &(0..n).map(sigma).collect::<Vec<_>>()).unwrap()
 }
 
-/// The rows of a batch; all samples of a row are independent as well.
+/// The rows of a batch. The samples within a row are independent too.
 pub(crate) const ROWS: u64 = 50;
 pub(crate) const COLUMNS: usize = 800;
 
@@ -104,7 +104,7 @@ pub(crate) fn rows() -> Vec<u64> {
     (0..ROWS).collect()
 }
 
-/// Independent standard normal numbers, [`ROWS`, `COLUMNS`].
+/// Independent standard normal values, [`ROWS`, `COLUMNS`].
 pub(crate) fn start(seed: u64) -> Tensor {
     let rng = CounterRng::new(seed);
     rng.normal(Purpose::SAMPLE_START, &rows(), 0, &[COLUMNS], DType::F64, &Device::Cpu).unwrap()
@@ -122,7 +122,7 @@ pub(crate) fn moments(samples: &[f64]) -> (f64, f64) {
     (mean, (samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt())
 }
 
-/// Kolmogorov and Smirnov's statistic: the largest distance between two distribution functions.
+/// The Kolmogorov-Smirnov statistic: the largest distance between the empirical and the exact distribution function.
 pub(crate) fn kolmogorov_smirnov(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let n = samples.len() as f64;

@@ -1,7 +1,6 @@
-//! Normal data x₀ ~ N(μ, s²), whose likelihood is known. The best network is x̂₀ = E[x₀ given xₜ], which is affine,
-//! and with the best variance a reverse step p(x_prev given xₜ) is q(x_prev given xₜ) exactly. So with *any* list of
-//! timesteps the bound is no bound but the value itself, and its only excess is that sampling starts from N(0, 1)
-//! in place of q(x_first).
+//! Normal data x₀ ~ N(μ, s²), whose likelihood is known. The optimal network is x̂₀ = E[x₀ given xₜ], which is affine in
+//! xₜ. With the optimal variance a reverse step p(x_prev given xₜ) equals q(x_prev given xₜ). So for *any* list of
+//! timesteps the bound is tight. Its only excess is that sampling starts from N(0, 1) instead of q(x_first).
 
 use std::f64::consts::{E, LN_2, PI};
 use std::ops::Range;
@@ -42,8 +41,8 @@ impl NormalData {
         }
     }
 
-    /// Images of 8-bit levels [B, D], and −log₂ of the probability of each per dimension, by the distribution
-    /// function of the data.
+    /// Images of 8-bit levels [B, D], and −log₂ of the probability of each image in bits per dimension, computed from the
+    /// distribution function of the data.
     #[allow(clippy::unused_self, reason = "reads as the data's own")]
     pub(crate) fn images(&self, images: Range<u64>, dimensions: usize) -> (Tensor, Vec<f64>) {
         let numbers: Vec<u64> = images.collect();
@@ -69,12 +68,12 @@ impl NormalData {
     }
 }
 
-/// That of q(xₜ).
+/// The variance of q(xₜ).
 fn variance(alpha_cumprod: f64) -> f64 {
     alpha_cumprod * DEVIATION.powi(2) + 1.0 - alpha_cumprod
 }
 
-/// That of q(x₀ given xₜ), which is the squared error of the best network.
+/// The variance of q(x₀ given xₜ), which is the mean squared error of the optimal network.
 fn mse(alpha_cumprod: f64) -> f64 {
     DEVIATION.powi(2) * (1.0 - alpha_cumprod) / variance(alpha_cumprod)
 }
@@ -92,15 +91,16 @@ fn lists(schedule: &NoiseSchedule) -> Vec<Timesteps> {
         Timesteps::all(schedule),
         Timesteps::spaced(schedule, 5).unwrap(),
         explicit(&[19]),
-        // Starts at images that are clearly seen, which the prior term has to pay.
+        // At the first timestep the image is clearly visible, which makes the prior term large.
         explicit(&[10, 3]),
-        // Levels between timesteps.
+        // Noise levels between timesteps.
         Timesteps::karras(schedule, 7).unwrap(),
     ]
 }
 
-/// Image by image, over the noise, with any list. The bins of the levels make no difference as long as the last
-/// noise is wider than they are: here by a factor of 4, which leaves ¼ (4²·12)⁻² = 7e-6 nats.
+/// Compares the bound of each image, averaged over the noise, for several lists. The bins of the levels have almost no
+/// effect if the noise of the last step is wider than a bin. Here it is 4 times as wide, which leaves an error of
+/// ¼ (4²·12)⁻² = 7e-6 nats.
 #[test]
 fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
     let data = NormalData::new();
@@ -109,10 +109,11 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
         let levels = timesteps.as_slice();
         let mse: Vec<f64> = levels.iter().map(|level| mse(level.alpha_cumprod())).collect();
         let optimal = ReverseVariance::PerStep(optimal_variances(&timesteps, &mse).unwrap());
-        // What the bound of each image exceeds its exact cost by, with the mean and error over images.
-        let excess = |mode: &ReverseVariance| {
+        // The excess of the bound of each image over its exact cost, with mean and standard error over images.
+        let excess = |reverse_variance: &ReverseVariance| {
             let excess = exact.iter().enumerate().map(|(image, exact)| {
-                let mut estimator = BoundEstimator::new(&data.schedule, &timesteps, mode).unwrap();
+                let mut estimator =
+                    BoundEstimator::new(&data.schedule, &timesteps, reverse_variance).unwrap();
                 let x_start = images.narrow(0, image, 1).unwrap();
                 let noise = |x: &Tensor, noise_index: usize| {
                     CounterRng::new(22).normal_like(Purpose::EVALUATION, &[image as u64], noise_index, x)
@@ -131,16 +132,16 @@ fn with_the_best_network_and_variances_the_bound_is_the_likelihood() {
             "{mean} ± {error}, {:?}",
             timesteps.indices()
         );
-        for mode in [ReverseVariance::FixedLarge, ReverseVariance::FixedSmall] {
-            let [fixed, error] = excess(&mode);
-            // Over a single step to noise both fixed variances are 1 − ᾱ; over any list they cost more.
-            assert!(fixed > mean + 4.0 * error, "{mode:?}: {fixed} ± {error}, {mean}");
+        for reverse_variance in [ReverseVariance::FixedLarge, ReverseVariance::FixedSmall] {
+            let [fixed, error] = excess(&reverse_variance);
+            // For a list of a single step both fixed variances are 1 − ᾱ. For any list they cost more.
+            assert!(fixed > mean + 4.0 * error, "{reverse_variance:?}: {fixed} ± {error}, {mean}");
         }
     }
 }
 
-/// The same without images or bins, where it is exact: for each n the best list costs the entropy of the data and
-/// the mismatch at the start, which is smallest at the noisiest level.
+/// The same without images or bins, which makes it exact. For each n the cost of the best list is the entropy of the data
+/// plus the mismatch of the start, which is smallest at the noisiest level.
 #[test]
 fn the_best_list_of_any_length_costs_the_entropy() {
     for config in [NoiseScheduleConfig::mnist20(), NoiseScheduleConfig::ho2020()] {
@@ -177,15 +178,15 @@ fn optimal_variances_are_those_of_the_score() {
             let factor = (noise / alpha).sqrt() - (1.0 - prev - posterior).sqrt();
             let by_score = posterior + factor.powi(2) * (1.0 - noise * gamma);
             assert!((found / by_score - 1.0).abs() < 1e-9, "{i}: {found} {by_score}");
-            // Theorem 2, for which this data is in [−1, 1] often enough.
+            // Theorem 2, which requires data in [−1, 1]. This data is almost always in that range.
             let c = prev.sqrt() * (1.0 - alpha) / noise;
             assert!(posterior <= found && found <= posterior + c * c, "{i}: {found}");
         }
     }
 }
 
-/// Of a hundred intervals from 200 images about 95 hold the value from 20,000 (92 to 98 within 1.5 σ), and their
-/// widths are those of an interval from all images, times √100.
+/// About 95 of a hundred intervals, each from 200 images, contain the mean of 20,000 images (92 to 98 within 1.5 σ). Their
+/// widths are √100 times the width of the interval from all images.
 #[test]
 fn intervals_cover_the_value() {
     let data = NormalData::new();
