@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value is outside its range.
+    /// A value is not accepted, such as a number outside its range or a tensor of the wrong shape.
     #[error("{name} is {found}, expected {expected}")]
     OutOfRange {
         /// The option, argument or table entry, such as `beta_end` or `trained_betas[3]`.
@@ -28,16 +28,6 @@ pub enum Error {
     /// A sampler needs a learned variance, but the network of this schedule does not predict one.
     #[error("reverse variance learned_range, expected a schedule with variance_type learned_range")]
     NoLearnedVariance,
-    /// The network's output has the wrong shape for the images and the schedule's `variance_type`.
-    #[error("a network output of shape {found:?} for images of shape {image:?}, expected {expected}")]
-    NetworkOutput {
-        /// The shape of the output.
-        found: Vec<usize>,
-        /// The shape of the images.
-        image: Vec<usize>,
-        /// The shape that was expected.
-        expected: &'static str,
-    },
     /// A list of timesteps is empty.
     #[error("the list of timesteps is empty, expected at least one")]
     NoTimesteps,

@@ -94,8 +94,7 @@ pub(crate) fn predict(
         _ => (output, None),
     };
     if prediction.dims() != x_t.dims() {
-        let (found, image) = (prediction.dims().to_vec(), x_t.dims().to_vec());
-        return Err(Error::NetworkOutput { found, image, expected: "the same shape" });
+        return Err(wrong_output(&prediction, format!("{:?}, the shape of the images", x_t.dims())));
     }
     let to_x_start = |range: f64| {
         let (from, to, alpha_cumprod) =
@@ -110,6 +109,10 @@ pub(crate) fn predict(
     let keep_unclipped = config.compat == Compat::Diffusers && (config.thresholding || config.clip_sample);
     let unclipped = if keep_unclipped { Some(to_x_start(f64::INFINITY)?) } else { None };
     Ok(Prediction { x_start, variance, unclipped })
+}
+
+fn wrong_output(output: &Tensor, expected: String) -> Error {
+    Error::out_of_range("the shape of the network's output", format!("{:?}", output.dims()), expected)
 }
 
 /// [`predict`], but returns only x₀.
@@ -131,9 +134,9 @@ fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         _ => false,
     };
     if !fits {
-        let (found, image) = (output.dims().to_vec(), x_t.dims().to_vec());
-        let expected = "twice the width in dimension 1, for a learned variance";
-        return Err(Error::NetworkOutput { found, image, expected });
+        let expected =
+            format!("{:?} with twice the width in dimension 1, for a learned variance", x_t.dims());
+        return Err(wrong_output(output, expected));
     }
     let width = x_t.dim(1)?;
     let half = |start| output.narrow(1, start, width)?.contiguous();
