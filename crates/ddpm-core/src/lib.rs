@@ -66,7 +66,7 @@ pub use error::{Error, Result};
 pub use forward::Posterior;
 pub use loss_weights::LossWeighting;
 pub use prediction::PredictionType;
-pub use random::{CounterRng, Purpose};
+pub use random::{CounterRng, Purpose, ShuffledBatches};
 pub use sampler::StepInfo;
 pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
 pub use scheduler::{DiffusersConfig, FinalSigma, Sampler, Scheduler};

@@ -51,9 +51,6 @@ pub enum Error {
     TrailingBytes { file: PathBuf, found: u64, expected: u64 },
 
     // --- sets ---
-    /// More images than a `u32` index can address.
-    #[error("the data set has {count} images, expected at most {limit}")]
-    TooMany { count: usize, limit: u32 },
     /// The file holds no images.
     #[error("{file}: holds no images, expected at least one")]
     Empty { file: PathBuf },
@@ -76,9 +73,6 @@ pub enum Error {
     /// The content differs from the expected one.
     #[error("{file}: SHA-256 is {found}, expected {expected}")]
     Checksum { file: PathBuf, found: String, expected: String },
-    /// The batch size is 0, or larger than the data set.
-    #[error("a batch of {batch_size} from a set of {len}, expected 1 to {len}")]
-    BatchSize { batch_size: usize, len: usize },
 
     // --- sources ---
     /// The folder holds no data set.

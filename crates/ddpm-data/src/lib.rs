@@ -8,7 +8,6 @@
 //! | [`Source`] | the location of a data set: `mnist`, a folder, `hf://datasets/…` |
 //! | [`Splits`] | the splits of a data set: a training set and an optional test set |
 //! | [`Dataset`] | one split: N × rows × cols grey levels and optional class labels |
-//! | [`ShuffledBatches`] | shuffled batches: the image indices of each training step |
 //! | model scale | a pixel as `f32` in \[-1, 1]: `p / 127.5 − 1` ([`to_model_scale`], [`to_pixel`]) |
 //!
 //! With the feature `mnist`, MNIST (Yann LeCun, Corinna Cortes, Christopher
@@ -17,7 +16,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "mnist")] {
-//! use ddpm_data::{Splits, ShuffledBatches};
+//! use ddpm_data::Splits;
 //!
 //! let mnist = Splits::mnist()?;
 //! let train = mnist.train();
@@ -25,13 +24,11 @@
 //! assert_eq!(train.classes(), Some(10));
 //! assert!((train.stats().std - 0.6162).abs() < 1e-4);
 //!
-//! // The batch of step 1000. It does not depend on earlier calls.
-//! let mut epochs = ShuffledBatches::new(train.len(), 128, 42)?;
-//! let indices = epochs.batch(1000);
+//! let indices = [0, 5, 59_999];
 //! let (mut images, mut labels) = (Vec::new(), Vec::new());
-//! train.gather_images(indices, &mut images)?;
-//! train.gather_labels(indices, &mut labels)?;
-//! assert_eq!((images.len(), labels.len()), (128 * 28 * 28, 128));
+//! train.gather_images(&indices, &mut images)?;
+//! train.gather_labels(&indices, &mut labels)?;
+//! assert_eq!((images.len(), labels.len()), (3 * 28 * 28, 3));
 //! assert!(images.iter().all(|x| (-1.0..=1.0).contains(x)));
 //! # }
 //! # Ok::<(), ddpm_data::Error>(())
@@ -46,7 +43,6 @@
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
 //! | `hub` | data sets and model files from the Hub; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`] |
 
-mod batches;
 mod dataset;
 mod error;
 pub mod idx;
@@ -56,7 +52,6 @@ mod pixels;
 mod source;
 mod splits;
 
-pub use batches::ShuffledBatches;
 pub use dataset::{Dataset, PixelStats};
 pub use error::{Cause, Error, Result};
 pub use idx::{Images, Labels};

@@ -8,6 +8,8 @@
 //! everything is in sight. It writes `tiny.png`, ten digits of each class, after about a minute. The crates do
 //! the same with better networks, faster, reproducibly, and with more samplers.
 
+#![allow(clippy::print_stdout, clippy::cast_possible_truncation, reason = "an example")]
+
 use std::error::Error;
 
 use candle_core::{D, DType, Device, Tensor, Var};

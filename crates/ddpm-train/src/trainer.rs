@@ -1,8 +1,8 @@
 //! The training loop's state and its step.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
-use ddpm_data::{Dataset, ShuffledBatches};
+use ddpm_core::{CounterRng, NoiseSchedule, Purpose, ShuffledBatches};
+use ddpm_data::Dataset;
 use ddpm_kernels::StatePart;
 use ddpm_model::Denoiser;
 
@@ -19,7 +19,7 @@ pub struct Trainer<'a> {
     config: TrainConfig,
     schedule: NoiseSchedule,
     data: &'a Dataset,
-    epochs: ShuffledBatches,
+    batches: ShuffledBatches,
     engine: Engine,
     timesteps: TimestepSampler,
     rng: CounterRng,
@@ -35,7 +35,7 @@ impl<'a> Trainer<'a> {
     pub fn new(config: &TrainConfig, data: &'a Dataset, device: &Device) -> Result<Self> {
         config.validate(data)?;
         let schedule = NoiseSchedule::new(&config.schedule)?;
-        let epochs = ShuffledBatches::new(data.len(), config.batch_size, config.seed)?;
+        let batches = ShuffledBatches::new(data.len(), config.batch_size, config.seed)?;
         Ok(Self {
             engine: Engine::new(config, &schedule, data, device)?,
             timesteps: TimestepSampler::new(
@@ -47,7 +47,7 @@ impl<'a> Trainer<'a> {
             step: 0,
             schedule,
             data,
-            epochs,
+            batches,
         })
     }
 
@@ -63,7 +63,7 @@ impl<'a> Trainer<'a> {
         let null = to_u32(self.config.denoiser.null_class());
         let (rng, dropout) = (self.rng, self.config.cond_drop_prob);
 
-        let indices = self.epochs.batch(self.step);
+        let indices = self.batches.batch(self.step);
         // The position of an image in the stream of training images addresses its random numbers.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
         let (t, weights) = positions.iter().map(|&at| self.timesteps.sample(rng, at)).unzip();
@@ -96,7 +96,7 @@ impl<'a> Trainer<'a> {
     /// The number of steps of an epoch. An epoch leaves out the images that do not fill a batch.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
-        self.epochs.steps_per_epoch() as u64
+        self.batches.steps_per_epoch() as u64
     }
 
     /// The number of steps of the whole run.

@@ -7,12 +7,15 @@
 
 mod normal;
 mod philox;
+mod shuffle;
 
 use candle_core::{DType, Device, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use normal::Fill;
+
+pub use shuffle::ShuffledBatches;
 
 use crate::{Error, Result};
 
@@ -45,10 +48,12 @@ impl Purpose {
     pub const CLASS_DROPOUT: Self = Self(5);
     /// Initial weights; index: the number of the parameter.
     pub const WEIGHTS: Self = Self(6);
-    /// Noise and timesteps of held-out images, the same at each evaluation; index: the image.
+    /// Noise and timesteps of test images, the same at each evaluation; index: the image.
     pub const EVALUATION: Self = Self(7);
     /// How far a training image is moved; index as for the noise.
     pub const SHIFT: Self = Self(8);
+    /// The order of the images; index: the epoch.
+    pub const SHUFFLE: Self = Self(9);
 
     /// The first value that does not belong to this project.
     const FIRST_CUSTOM: u8 = 128;

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
-use ddpm_core::{CounterRng, Purpose};
-use ddpm_data::{Dataset, ShuffledBatches};
+use ddpm_core::{CounterRng, Purpose, ShuffledBatches};
+use ddpm_data::Dataset;
 use rayon::prelude::*;
 
 use super::{

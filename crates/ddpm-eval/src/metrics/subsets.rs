@@ -1,6 +1,6 @@
 //! Random subsets of rows.
 
-use ddpm_data::ShuffledBatches;
+use ddpm_core::ShuffledBatches;
 
 use crate::Result;
 

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use ddpm_data::{Dataset, ShuffledBatches};
+use ddpm_core::ShuffledBatches;
+use ddpm_data::Dataset;
 
 use crate::Result;
 

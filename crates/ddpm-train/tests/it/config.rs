@@ -97,8 +97,8 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`eps` is 0", |c| adamw(c, |a| a.eps = 0.0)),
         ("`weight_decay` is 2", |c| adamw(c, |a| a.weight_decay = 2.0)),
         ("`rows` is 0", |c| c.denoiser.rows = 0),
-        ("a batch of 0 from a set of 200", |c| c.batch_size = 0),
-        ("a batch of 201 from a set of 200", |c| c.batch_size = 201),
+        ("batch_size is 0, expected 1 to 200", |c| c.batch_size = 0),
+        ("batch_size is 201, expected 1 to 200", |c| c.batch_size = 201),
     ];
     for (message, spoil) in cases {
         let mut config = config();
