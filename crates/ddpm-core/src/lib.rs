@@ -7,17 +7,17 @@
 //! # Notation
 //!
 //! `t` is **0-based**: `betas[t]` is the paper's β₍ₜ₊₁₎, and `t = T − 1` is the noisiest timestep. `x_start`
-//! is x₀. The reverse step from `t = 0` leads to x₀ itself, where ᾱ = 1. All formulas in this documentation use
-//! the 0-based t: ᾱₜ is `alphas_cumprod[t]`.
+//! is x₀. The reverse step from `t = 0` leads to x₀ itself, where ᾱ = 1. All formulas in this documentation
+//! use the 0-based t, except the middle column of the table below: ᾱₜ is `alphas_cumprod[t]`.
 //!
-//! | here | Ho et al. 2020 (arXiv 2006.11239) | |
+//! | here | in Ho et al. 2020 (arXiv 2006.11239), 1-based | meaning |
 //! | --- | --- | --- |
 //! | `betas[t]` | β₍ₜ₊₁₎ | variance added by step t |
 //! | `alphas_cumprod[t]` | ᾱ₍ₜ₊₁₎ = ∏(1 − βₛ) | signal power left at t |
-//! | `snr(t)` | ᾱₜ / (1 − ᾱₜ) | signal-to-noise ratio |
+//! | `snr(t)` | – | signal-to-noise ratio ᾱₜ / (1 − ᾱₜ) |
 //! | `posterior_variance[t]` | β̃₍ₜ₊₁₎, eq. 7 | variance of q(xₜ₋₁ given xₜ, x₀) |
 //! | `eps` | ε, eq. 4 | the noise in xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε |
-//! | `v` | √ᾱₜ ε − √(1−ᾱₜ) x₀ | Salimans & Ho 2022 (arXiv 2202.00512) |
+//! | `v` | – | √ᾱₜ ε − √(1−ᾱₜ) x₀ of Salimans & Ho 2022 (arXiv 2202.00512) |
 //!
 //! # Example
 //!

@@ -3,7 +3,7 @@
 //! A [`Denoiser`] is a network with the schedule for which it was trained. The network emits x₀ by default
 //! (`parameterization`), and [`Denoiser::predict`] converts it to the schedule's `prediction_type`, ε by default. The
 //! reason is rank: a network narrower than the image cannot reproduce white noise, but it can emit digits. Small
-//! networks shared by all patches add the edges of the strokes ([`Network::PatchMlp`]; see ARCHITECTURE.md).
+//! networks shared by all patches add the edges of the strokes ([`Network::PatchMlp`]; see docs/design.md).
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

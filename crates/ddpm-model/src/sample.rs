@@ -37,7 +37,7 @@ pub struct SampleConfig {
 pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
 
 /// The default guidance interval as fractions of T: the noise levels at which the class is decided. At higher noise
-/// levels xₜ holds too little of the image for guidance to help, and at lower ones guidance only reduces diversity
+/// levels guidance reduces diversity, and at lower ones it changes almost nothing
 /// (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 const GUIDED: [f64; 2] = [0.4, 0.75];
 

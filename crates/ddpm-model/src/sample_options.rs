@@ -26,7 +26,7 @@ pub enum SamplerName {
     DpmPp2mSde,
     /// Euler's method of EDM; equals `ddim` with η = 0.
     Euler,
-    /// Euler's method with added noise; equals `ddpm` with the posterior variance.
+    /// Euler's method with added noise; equals `ddpm` with variance `fixed_small`.
     EulerAncestral,
     /// Heun's method of EDM; evaluates the network twice in each step.
     Heun,

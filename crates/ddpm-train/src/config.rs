@@ -20,11 +20,12 @@ pub struct TrainConfig {
     /// The peak learning rate, above 0 and at most 1, reached after the warm-up. It then decays along half a cosine to
     /// 1 % of the peak.
     pub learning_rate: f64,
-    /// The fraction of all steps over which the learning rate rises linearly from 0, from 0 to below 1.
+    /// The length of the warm-up as a fraction of all steps, at least 0 and below 1. In the warm-up the learning rate
+    /// rises linearly from 0.
     pub warmup_fraction: f64,
     /// The optimizer's hyperparameters.
     pub adamw: AdamWConfig,
-    /// The decay of the weights' moving average, from 0 to below 1: 0.999 averages about the last 1000 steps.
+    /// The decay of the weights' moving average, at least 0 and below 1: 0.999 averages about the last 1000 steps.
     pub ema_decay: f64,
     /// The probability, 0 to 1, of replacing an image's class by the null class (for classifier-free guidance).
     pub cond_drop_prob: f64,
@@ -48,7 +49,7 @@ pub struct TrainConfig {
 pub enum Preset {
     /// The options of the built-in model; trains the longest.
     Best,
-    /// The same network as `Best` with fewer epochs, for nearly the same image quality.
+    /// The same network as `best` with fewer epochs, for nearly the same image quality.
     Standard,
     /// The plain network of the original recipe, but emitting x₀: with its original output ε, it does not learn.
     Original,

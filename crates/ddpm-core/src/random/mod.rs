@@ -38,7 +38,7 @@ pub struct Purpose(u8);
 impl Purpose {
     /// x_T, the start of sampling; index: the image.
     pub const SAMPLE_START: Self = Self(1);
-    /// The noise that a sampler adds; index: the image, step: the timestep.
+    /// The noise that a sampler adds; index: the image, step: the noise index of the sampler.
     pub const SAMPLE_STEP: Self = Self(2);
     /// ε of a training image; index: the image's position in the whole training stream.
     pub const TRAIN_NOISE: Self = Self(3);

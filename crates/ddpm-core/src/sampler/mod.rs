@@ -8,10 +8,10 @@
 //! | [`dpm_solver_multistep`] | DPM-Solver++ 2M, and its SDE form | 2 | in the SDE form |
 //! | [`euler`], [`heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
 //! | [`euler_ancestral`] | ancestral Euler method of k-diffusion | | yes |
-//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 or more | no |
+//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 or 3 | no |
 //! | [`repaint`] | inpainting, Lugmayr et al. 2022 | | yes |
 //!
-//! All samplers take these arguments:
+//! All samplers take these arguments, except that [`uni_pc`] and [`ddim_inverse`] add no noise and take no `noise`:
 //!
 //! - `x_t` is the start image, of shape [B, …]. To generate images, pass standard normal noise. It is always on the
 //!   scale of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, even if the literature scales by 1/√ᾱ. So one network works
@@ -20,7 +20,7 @@
 //!   same shape as `x_t`. With a learned variance the output is twice as wide in dimension 1.
 //! - `noise(x_t, noise_index)` returns standard normal noise of the same shape as `x_t`. The sampler calls it only when
 //!   it adds noise. The noise index is distinct for each call of a run. If all timesteps of the list are integers, it is
-//!   the timestep.
+//!   the timestep; in [`repaint`] it counts from 0.
 //! - `callback(step)` is called after each step, for previews and progress. If it returns an error, the run ends. Wrap an
 //!   error of another crate in [`Error::Callback`].
 //!
