@@ -49,7 +49,7 @@ pub struct TrainConfig {
 pub enum Preset {
     /// The options of the built-in model; trains the longest.
     Best,
-    /// The same network as `best` with fewer epochs, for nearly the same image quality.
+    /// The network of `best` with fewer epochs, a higher learning rate and a shorter average of the weights.
     Standard,
     /// The plain network of the original recipe, but emitting x₀: with its original output ε, it does not learn.
     Original,
