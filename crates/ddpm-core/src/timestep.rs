@@ -44,7 +44,7 @@ impl Timestep {
         -self.sigma().ln()
     }
 
-    /// A tensor of shape [batch] that holds t for each image, the form that most networks take. If `dtype` is an
+    /// A tensor of shape \[batch\] that holds t for each image, the form that most networks take. If `dtype` is an
     /// integer type, t is rounded.
     ///
     /// # Errors

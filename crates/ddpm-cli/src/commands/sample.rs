@@ -113,7 +113,7 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Ve
     Ok([images].into_iter().chain(labels).collect())
 }
 
-/// Writes one file with the tensors `images`, u8 of shape [N, rows, cols], and `labels`, u8 of shape [N]. The
+/// Writes one file with the tensors `images`, u8 of shape \[N, rows, cols\], and `labels`, u8 of shape \[N\]. The
 /// safetensors library needs all tensors in memory, so it is used only for the header.
 fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     let (count, config) = (job.len(), denoiser.config());
