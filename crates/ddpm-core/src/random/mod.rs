@@ -167,22 +167,22 @@ impl CounterRng {
     #[must_use]
     pub fn below(&self, purpose: Purpose, index: u64, step: u16, bound: u32) -> u32 {
         debug_assert!(bound > 0);
-        let [word, ..] = self.words(purpose, index, step);
+        let [word, ..] = self.words(purpose, index, step, 0);
         philox::high(word, bound)
     }
 
     /// A number in [0, 1), uniform, with 32 random bits.
     #[must_use]
     pub fn uniform(&self, purpose: Purpose, index: u64, step: u16) -> f64 {
-        let [word, ..] = self.words(purpose, index, step);
+        let [word, ..] = self.words(purpose, index, step, 0);
         f64::from(word) / 2.0_f64.powi(32)
     }
 
-    /// The first four words at an address. A step of 16 bits always fits.
+    /// The four words of a block at an address. A step of 16 bits always fits.
     #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
-    fn words(&self, purpose: Purpose, index: u64, step: u16) -> [u32; 4] {
+    fn words(&self, purpose: Purpose, index: u64, step: u16, block: u32) -> [u32; 4] {
         let purpose_and_step = u32::from(purpose.0) << STEP_BITS | u32::from(step);
-        let counter = [0, purpose_and_step, index as u32, (index >> 32) as u32];
+        let counter = [block, purpose_and_step, index as u32, (index >> 32) as u32];
         philox::philox4x32_10(counter.map(|word| [word]), self.key()).map(|[word]| word)
     }
 

@@ -3,7 +3,7 @@
 //! The order of an epoch is a function of (seed, epoch) alone. So training that resumes at step 12,345 sees the
 //! batches that an uninterrupted run would have seen, and no cursor needs to be saved.
 
-use super::{CounterRng, Purpose, STEP_BITS, philox};
+use super::{CounterRng, Purpose, philox};
 use crate::{Error, Result};
 
 impl CounterRng {
@@ -13,18 +13,11 @@ impl CounterRng {
     pub fn permutation(&self, purpose: Purpose, index: u64, count: u32) -> Vec<u32> {
         let mut permutation: Vec<u32> = (0..count).collect();
         for last in (1..count).rev() {
-            let other = philox::high(self.word(purpose, index, last), last + 1);
+            let [word, ..] = self.words(purpose, index, 0, last);
+            let other = philox::high(word, last + 1);
             permutation.swap(last as usize, other as usize);
         }
         permutation
-    }
-
-    /// The first word of block `block` of an address with step 0.
-    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
-    fn word(&self, purpose: Purpose, index: u64, block: u32) -> u32 {
-        let counter = [block, u32::from(purpose.0) << STEP_BITS, index as u32, (index >> 32) as u32];
-        let [[word], ..] = philox::philox4x32_10(counter.map(|word| [word]), self.key());
-        word
     }
 }
 
