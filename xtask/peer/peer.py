@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 
 SIDE, CLASSES, STEPS = 28, 10, 20
 PIXELS = SIDE * SIDE
-CLASS_DROPOUT, LEARNING_RATE, EMA_DECAY, BOUND, SURPRISE = 0.1, 5e-4, 0.9995, 0.03, 20.0
+COND_DROP_PROB, LEARNING_RATE, EMA_DECAY = 0.1, 5e-4, 0.9995
 # As in `ddpm-cli bench`: number of training images, seconds of a measurement, rows and columns of the large matrices.
 IMAGES, PIECE, PRODUCT = 10_000, 0.5, 2048
 
@@ -30,8 +30,6 @@ VARIANCE = (1 - BEFORE) / (1 - ALPHAS_CUMPROD) * BETAS
 X_START = BEFORE.sqrt() * BETAS / (1 - ALPHAS_CUMPROD)
 X_T = (1 - BETAS).sqrt() * (1 - BEFORE) / (1 - ALPHAS_CUMPROD)
 FACTORS = torch.stack([X_START, X_T, VARIANCE.sqrt()], 1).float()
-# The variance of a reverse step is FLOOR + SLOPE * Var x_0.
-FLOOR, SLOPE = VARIANCE.clamp(min=(2 / 255) ** 2 / 12).float(), X_START.square().float()
 
 
 def sinusoids(width: int) -> Tensor:
@@ -59,11 +57,11 @@ class Plain(nn.Module):
         predict, train = PIXELS * self.WIDTH + rest, 2 * self.INPUTS * self.WIDTH + 3 * rest
         return {"sample": 2 * STEPS * predict, "train": 2 * train}
 
-    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> tuple[Tensor, None]:
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         x = torch.cat([x_t, self.times[t], self.one_hot[classes]], 1)
         for layer in self.layers[:-1]:
             x = silu(layer(x))
-        return self.layers[-1](x), None
+        return self.layers[-1](x)
 
     def conditions(self, t: int, classes: Tensor) -> list[Tensor]:
         """The contribution of t and class to the first layer."""
@@ -101,7 +99,7 @@ class PatchMlp(nn.Module):
         )
         self.decode_condition = nn.Linear(embedding, local)
         self.decode_in, self.decode_inner = nn.Linear(self.CODE + self.AREA, local), nn.Linear(local, local)
-        self.output, self.spread = nn.Linear(local, self.AREA), nn.Linear(local, self.AREA)
+        self.output = nn.Linear(local, self.AREA)
         self.times = sinusoids(embedding)
 
     def flop(self) -> dict[str, int]:
@@ -112,7 +110,7 @@ class PatchMlp(nn.Module):
         code = size(self.encode_out, self.decode_inner, self.output) + self.CODE * self.LOCAL
         rest = self.PATCHES * code + size(self.input, self.expand, *self.block_in, *self.block_out)
         conditions = size(self.time[2], self.encode_condition, self.decode_condition, *self.block_condition)
-        products = 3 * (rest + conditions + self.PATCHES * size(self.spread))
+        products = 3 * (rest + conditions)
         return {"sample": 2 * STEPS * (image + rest), "train": 2 * (2 * (image + size(self.time[0])) + products)}
 
     def conditions(self, t: int | Tensor, classes: Tensor) -> list[Tensor]:
@@ -121,8 +119,7 @@ class PatchMlp(nn.Module):
         blocks = [layer(condition) for layer in self.block_condition]
         return [self.encode_condition(condition)[:, None], *blocks, self.decode_condition(condition)[:, None]]
 
-    def decoded(self, x_t: Tensor, encode: Tensor, *rest: Tensor) -> Tensor:
-        """The input of the output layers, for each patch."""
+    def denoise(self, x_t: Tensor, encode: Tensor, *rest: Tensor) -> Tensor:
         *blocks, decode = rest
         across, patch = self.ACROSS, self.PATCH
         patches = x_t.view(-1, across, patch, across, patch).transpose(2, 3).reshape(-1, self.PATCHES, self.AREA)
@@ -132,30 +129,11 @@ class PatchMlp(nn.Module):
             x = x + out(silu(inner(x) + condition))
         code = self.expand(silu(x)).view(-1, self.PATCHES, self.CODE)
         x = silu(self.decode_in(torch.cat([code, patches], 2)) + decode)
-        return silu(self.decode_inner(x))
-
-    def whole(self, patches: Tensor) -> Tensor:
-        """Assembles images from their patches."""
-        across, patch = self.ACROSS, self.PATCH
+        patches = self.output(silu(self.decode_inner(x)))
         return patches.view(-1, across, across, patch, patch).transpose(2, 3).reshape(-1, PIXELS)
 
-    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.decoded(x_t, *self.conditions(t, classes))
-        return self.whole(self.output(x)), self.whole(self.spread(x))
-
-    def denoise(self, x_t: Tensor, *conditions: Tensor) -> Tensor:
-        return self.whole(self.output(self.decoded(x_t, *conditions)))
-
-
-def bound(x_start: Tensor, x_t: Tensor, t: Tensor, m: Tensor, u: Tensor) -> Tensor:
-    """The variational bound of a Gaussian head, whose gradient reaches u and not m; see `Head` in ddpm-model."""
-    signal, noise = SIGNAL[t, None], NOISE[t, None].square()
-    p = torch.sigmoid(u - noise.log())
-    error = m + p * signal * (x_t - signal * m) - x_start
-    reverse = FLOOR[t, None] + SLOPE[t, None] * p * noise
-    ratio = (FLOOR[t, None] + SLOPE[t, None] * error.square()) / reverse
-    surprise = ratio.clamp(max=SURPRISE) + SURPRISE * (ratio.clamp(min=SURPRISE) / SURPRISE).log()
-    return 0.5 * (reverse.log() + surprise).mean()
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+        return self.denoise(x_t, *self.conditions(t, classes))
 
 
 class Data:
@@ -193,9 +171,8 @@ class Training:
     def loss(self, pixels: Tensor, eps: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         x_start = pixels.float() / 127.5 - 1
         x_t = SIGNAL[t, None] * x_start + NOISE[t, None] * eps
-        output, u = self.network(x_t, t, classes)
-        loss = (WEIGHTS[t] * (output - x_start).square().mean(1)).mean()
-        return loss if u is None else loss + BOUND * bound(x_start, x_t, t, output.detach(), u)
+        error = self.network(x_t, t, classes) - x_start
+        return (WEIGHTS[t] * error.square().mean(1)).mean()
 
     def update(self):
         self.optimizer.step()
@@ -204,7 +181,7 @@ class Training:
 
     def work(self):
         indices = self.data.next(self.batch)
-        dropped = torch.rand(self.batch) < CLASS_DROPOUT
+        dropped = torch.rand(self.batch) < COND_DROP_PROB
         classes = self.data.labels[indices].masked_fill(dropped, CLASSES)
         t = torch.randint(STEPS, (self.batch,))
         loss = self.loss(self.data.images[indices], self.eps.normal_(), t, classes)
