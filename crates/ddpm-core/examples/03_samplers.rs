@@ -22,9 +22,7 @@ const STEPS: [usize; 5] = [5, 10, 20, 50, 100];
 const SAMPLES: usize = 10_000;
 
 fn main() -> Result<()> {
-    // The data is unbounded, so x₀ must not be clipped.
-    let schedule =
-        NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::ho2020() })?;
+    let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020())?;
     deterministic(&schedule)?;
     stochastic(&schedule)
 }
@@ -93,9 +91,8 @@ fn even(schedule: &NoiseSchedule, steps: usize) -> Result<Timesteps> {
 
 /// Runs a sampler. All n paths are pixels of one image of shape [1, n].
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x_t: Tensor) -> Result<Vec<f64>> {
-    let rng = CounterRng::new(1);
-    let noise = |x_t: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x_t);
-    let sampled = sampler.run(schedule, timesteps, x_t, network, noise, |_step| Ok(()))?;
+    let sampled =
+        sampler.plan(schedule, timesteps)?.sample(x_t, network, CounterRng::new(1).images([0]).noise())?;
     Ok(sampled.flatten_all()?.to_vec1()?)
 }
 

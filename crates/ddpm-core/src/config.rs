@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, PredictionType, Result, TimestepSpacing};
+use crate::{Error, PredictionType, Result, TimestepSpacing, plan::Clip};
 
 /// βₜ as a function of t. Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,22 +117,23 @@ pub struct NoiseScheduleConfig {
 const UNIT: &str = "a number strictly between 0 and 1";
 
 impl NoiseScheduleConfig {
-    /// T = 20, β linear from 0.001 to 0.7: the schedule of this project's MNIST models.
+    /// T = 20, β linear from 0.001 to 0.7: the schedule of this project's MNIST models. x̂₀ is clipped to [−1, 1].
     ///
     /// ᾱ at the last timestep is 5.4e-5, so the forward process ends in almost pure noise. The first timestep adds noise
     /// with a standard deviation of about 4 grey levels.
     #[must_use]
     pub fn mnist20() -> Self {
-        Self::linear(20, 0.001, 0.7)
+        Self { clip_sample: true, ..Self::linear(20, 0.001, 0.7) }
     }
 
-    /// T = 1000, β linear from 1e-4 to 0.02: the schedule of Ho et al. 2020, section 4.
+    /// T = 1000, β linear from 1e-4 to 0.02: the schedule of Ho et al. 2020, section 4. x̂₀ is not clipped; set
+    /// `clip_sample` if the data has a range.
     #[must_use]
     pub fn ho2020() -> Self {
         Self::linear(1000, 1e-4, 0.02)
     }
 
-    /// T = 1000, ᾱ decreasing as a squared cosine: the schedule of Nichol & Dhariwal 2021.
+    /// T = 1000, ᾱ decreasing as a squared cosine: the schedule of Nichol & Dhariwal 2021. x̂₀ is not clipped.
     #[must_use]
     pub fn cosine() -> Self {
         Self { beta_schedule: BetaSchedule::SquaredcosCapV2, ..Self::ho2020() }
@@ -148,7 +149,7 @@ impl NoiseScheduleConfig {
             rescale_betas_zero_snr: false,
             prediction_type: PredictionType::Epsilon,
             variance_type: ReverseVariance::FixedSmall,
-            clip_sample: true,
+            clip_sample: false,
             clip_sample_range: 1.0,
             thresholding: false,
             dynamic_thresholding_ratio: 0.995,
@@ -156,6 +157,17 @@ impl NoiseScheduleConfig {
             timestep_spacing: TimestepSpacing::Trailing,
             steps_offset: 0,
             compat: Compat::Exact,
+        }
+    }
+
+    /// How x̂₀ is clipped.
+    pub(crate) fn clip(&self) -> Clip {
+        if self.thresholding {
+            Clip::Dynamic { ratio: self.dynamic_thresholding_ratio, max: self.sample_max_value }
+        } else if self.clip_sample {
+            Clip::Range(self.clip_sample_range)
+        } else {
+            Clip::None
         }
     }
 

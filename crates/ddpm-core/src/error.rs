@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Any error of the caller.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// An invalid configuration or argument, or a failure of the tensor library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,12 +100,33 @@ pub enum Error {
         /// The number of timesteps.
         expected: usize,
     },
-    /// A noise source or a callback failed with an error of another crate.
-    #[error(transparent)]
-    Callback(Box<dyn std::error::Error + Send + Sync>),
+    /// The network failed, with the caller's own error.
+    #[error("the network failed")]
+    Network(#[source] BoxError),
+    /// A noise source failed, with the caller's own error.
+    #[error("the noise source failed")]
+    Noise(#[source] BoxError),
+    /// A callback failed, with the caller's own error.
+    #[error("the callback failed")]
+    Callback(#[source] BoxError),
+    /// A run was answered, or a prediction replaced, before the run asked.
+    #[error("the run has asked for no output, expected a call of ask before each answer")]
+    NothingAsked,
     /// candle failed, for example because shapes do not fit.
+    #[cfg(feature = "candle")]
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// So `?` works on this crate's results in a closure that returns candle's.
+#[cfg(feature = "candle")]
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Tensor(error) => error,
+            other => Self::wrap(other),
+        }
+    }
 }
 
 impl Error {

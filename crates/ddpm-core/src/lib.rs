@@ -1,8 +1,8 @@
-//! Denoising diffusion for any candle network: noise schedules in f64, the forward process and its
-//! posterior, samplers, likelihood terms, and counter-based random numbers.
+//! Denoising diffusion for any network: noise schedules in f64, the forward process and its posterior, samplers as tables
+//! of factors, likelihood terms, and counter-based random numbers.
 //!
 //! The crate holds no network, reads no file and prints nothing. A network enters as a closure
-//! `FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>` that predicts ε, x₀ or v.
+//! `FnMut(&Tensor, Timestep) -> Result<Tensor, E>` that predicts ε, x₀ or v, with any error type E.
 //!
 //! # Notation
 //!
@@ -25,56 +25,88 @@
 //! prediction of ε at timestep t is √(1−ᾱₜ)·xₜ, and the samples are standard normal too.
 //!
 //! ```
-//! use candle_core::{Device, DType};
-//! use ddpm_core::{sampler, CounterRng, ReverseVariance, NoiseSchedule, Purpose, NoiseScheduleConfig, Timesteps};
+//! # #[cfg(feature = "candle")] {
+//! use candle_core::{Device, Tensor};
+//! use ddpm_core::{CounterRng, NoiseSchedule, NoiseScheduleConfig, Sampler, Steps, Timestep};
 //!
-//! let schedule = NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::mnist20() })?;
-//! let timesteps = Timesteps::all(&schedule);
-//! let (rng, images) = (CounterRng::new(1), [0, 1, 2, 3]);
-//! let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[784], DType::F32, &Device::Cpu)?;
-//! let x_start = sampler::ddpm(
-//!     &schedule,
-//!     &timesteps,
-//!     &ReverseVariance::FixedSmall,
-//!     x_t,
-//!     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(),
-//!     |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
-//!     |_step| Ok(()),
-//! )?;
+//! let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020())?;
+//! let plan = Sampler::ddim(0.0).plan(&schedule, Steps::Spaced(20))?;
+//! let images = CounterRng::new(1).images(0..4);
+//! let network = |x_t: &Tensor, timestep: Timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt();
+//! let x_start = plan.sample(images.start(&[784], &Device::Cpu)?, network, images.noise())?;
 //! assert_eq!(x_start.dims(), &[4, 784]);
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! - `candle`, on by default: everything that holds tensors. Without it the crate is the mathematics in f64: schedules,
+//!   timesteps, [plans](Plan), likelihood terms, the search of timesteps, and diffusers' files.
+//! - `clap`: `ValueEnum` for the enums that are options of a command line.
 
 mod betas;
 mod config;
+#[cfg(feature = "candle")]
+mod decode;
 mod error;
+#[cfg(feature = "candle")]
 mod forward;
+#[cfg(feature = "candle")]
+mod guidance;
+#[cfg(feature = "candle")]
+mod inpainting;
 pub mod likelihood;
 mod loss_weights;
+#[cfg(feature = "candle")]
+mod noise;
+mod plan;
 mod prediction;
 mod random;
+#[cfg(feature = "candle")]
+mod run;
 pub mod sampler;
 mod schedule;
 mod scheduler;
+#[cfg(feature = "candle")]
+mod slerp;
 mod timestep;
 mod timestep_search;
 mod timesteps;
+#[cfg(feature = "candle")]
 mod weighted_sum;
 
+#[cfg(feature = "candle")]
+pub use candle_core;
+
 pub use config::{BetaSchedule, Compat, NoiseScheduleConfig, ReverseVariance};
-pub use error::{Error, Result};
+pub use error::{BoxError, Error, Result};
+#[cfg(feature = "candle")]
 pub use forward::Posterior;
+#[cfg(feature = "candle")]
+pub use guidance::{Guidance, Pass};
+#[cfg(feature = "candle")]
+pub use inpainting::Inpainting;
 pub use loss_weights::LossWeighting;
+#[cfg(feature = "candle")]
+pub use noise::{ImageNoise, no_noise};
+pub use plan::{Clip, Operation, Plan, Register, Steps, Term};
 pub use prediction::PredictionType;
 pub use random::{CounterRng, Purpose, ShuffledBatches};
-pub use sampler::StepInfo;
+#[cfg(feature = "candle")]
+pub use run::{Ask, Run, StepInfo};
+pub use sampler::Sampler;
 pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
-pub use scheduler::{DiffusersConfig, FinalSigma, Sampler, Scheduler};
+pub use scheduler::{DiffusersConfig, FinalSigma, Scheduler};
+#[cfg(feature = "candle")]
+pub use slerp::slerp;
 pub use timestep::Timestep;
-pub use timestep_search::{TimestepCostEstimator, TimestepCosts};
+#[cfg(feature = "candle")]
+pub use timestep_search::TimestepCostEstimator;
+pub use timestep_search::TimestepCosts;
 pub use timesteps::{TimestepSpacing, Timesteps};
 
 /// Runs the examples of the README as doc tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "candle"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

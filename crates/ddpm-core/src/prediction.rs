@@ -4,10 +4,12 @@
 //! is also a prediction of the other two. The parameterization, which is the quantity that the network emits, decides
 //! how easily the network learns. A conversion of its output does not.
 
+#[cfg(feature = "candle")]
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{NoiseSchedule, Result, forward::combine, weighted_sum::weighted_sum_within};
+#[cfg(feature = "candle")]
+use crate::{NoiseSchedule, Result, forward::combine, weighted_sum::weighted_sum};
 
 /// The quantity that a prediction represents. Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,6 +50,7 @@ impl PredictionType {
     }
 }
 
+#[cfg(feature = "candle")]
 impl PredictionType {
     /// Converts `prediction` from this quantity to the quantity `to`, at the noise level ᾱ of `x_t`.
     ///
@@ -55,30 +58,15 @@ impl PredictionType {
     ///
     /// If the shapes differ.
     pub fn convert(self, to: Self, prediction: &Tensor, x_t: &Tensor, alpha_cumprod: f64) -> Result<Tensor> {
-        self.convert_within(to, prediction, x_t, alpha_cumprod, f64::INFINITY)
-    }
-
-    /// [`PredictionType::convert`], clipped to ±`range`.
-    pub(crate) fn convert_within(
-        self,
-        to: Self,
-        prediction: &Tensor,
-        x_t: &Tensor,
-        alpha_cumprod: f64,
-        range: f64,
-    ) -> Result<Tensor> {
-        if self != to {
-            let (a, b) = self.conversion(to, alpha_cumprod);
-            return weighted_sum_within(&[(a, x_t), (b, prediction)], range);
+        if self == to {
+            return Ok(prediction.clone());
         }
-        if range.is_infinite() {
-            Ok(prediction.clone())
-        } else {
-            weighted_sum_within(&[(1.0, prediction)], range)
-        }
+        let (a, b) = self.conversion(to, alpha_cumprod);
+        weighted_sum(&[(a, x_t), (b, prediction)])
     }
 }
 
+#[cfg(feature = "candle")]
 impl NoiseSchedule {
     /// Converts a prediction of the quantity `from` to the quantity `to`. `prediction` and `x_t` have the same shape
     /// [B, …]. `t` holds one timestep for each image, or a single one for all images.

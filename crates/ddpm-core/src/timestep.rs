@@ -1,8 +1,11 @@
 //! A noise level at which a network is evaluated.
 
+#[cfg(feature = "candle")]
 use candle_core::{DType, Device, Tensor};
 
-use crate::{NoiseSchedule, Result, weighted_sum::weighted_sum};
+#[cfg(feature = "candle")]
+use crate::weighted_sum::weighted_sum;
+use crate::{NoiseSchedule, Result};
 
 /// A noise level at which a network is evaluated: a timestep of the schedule, or a point between two timesteps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +53,7 @@ impl Timestep {
     /// # Errors
     ///
     /// If candle fails.
+    #[cfg(feature = "candle")]
     pub fn to_tensor(self, batch: usize, dtype: DType, device: &Device) -> Result<Tensor> {
         let t = if dtype.is_int() { self.t.round() } else { self.t };
         Ok(Tensor::full(t, batch, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
@@ -61,6 +65,7 @@ impl Timestep {
     /// # Errors
     ///
     /// If the shapes differ.
+    #[cfg(feature = "candle")]
     pub fn q_sample(self, x_start: &Tensor, eps: &Tensor) -> Result<Tensor> {
         weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
     }
@@ -106,7 +111,7 @@ impl NoiseSchedule {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "candle"))]
 mod tests {
     use super::*;
 

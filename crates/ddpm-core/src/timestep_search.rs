@@ -2,15 +2,20 @@
 
 use std::f64::consts::LN_2;
 
+#[cfg(feature = "candle")]
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, NoiseSchedule, Result, Timestep, Timesteps,
-    likelihood::{
-        Bound, Levels, RunningMean, check_mse, floored, host, optimal_variances, predict_noised, prior_bits,
-    },
+    Error, NoiseSchedule, Result, Timesteps,
+    likelihood::{check_mse, optimal_variances, prior_bits},
     timesteps::check_count,
+};
+#[cfg(feature = "candle")]
+use crate::{
+    Timestep,
+    error::BoxError,
+    likelihood::{Bound, Levels, RunningMean, floored, host, predict_noised},
 };
 
 /// The cost of any list of timesteps for one network, in bits per dimension. The cost is the variational bound with
@@ -138,7 +143,7 @@ impl TimestepCosts {
 
 impl Timesteps {
     /// The best `num_inference_steps` timesteps of the schedule for the network that `costs` was computed from. Any
-    /// sampler accepts the list, but it is optimal for [`sampler::ddpm`](crate::sampler::ddpm) with
+    /// sampler accepts the list, but it is optimal for [`Sampler::Ddpm`](crate::Sampler::Ddpm) with
     /// [`TimestepCosts::optimal_variances`].
     ///
     /// ```
@@ -213,6 +218,7 @@ impl<S: Fn(usize, usize) -> f64, F: Fn(usize) -> f64> Paths<S, F> {
 
 /// Computes the [`TimestepCosts`] of a network in a second pass over images. The first pass estimates a [`Bound`] over
 /// all timesteps. Its squared errors are the variances of the decoder term in the second pass.
+#[cfg(feature = "candle")]
 #[derive(Clone, Debug)]
 pub struct TimestepCostEstimator {
     schedule: NoiseSchedule,
@@ -221,6 +227,7 @@ pub struct TimestepCostEstimator {
     mean_square: RunningMean,
 }
 
+#[cfg(feature = "candle")]
 impl TimestepCostEstimator {
     /// Starts from a bound over [`Timesteps::all`] with any variances.
     ///
@@ -245,18 +252,18 @@ impl TimestepCostEstimator {
     /// # Errors
     ///
     /// If a pixel value is not one of the 256 levels, the network or the noise source fails, or the shapes do not fit.
-    pub fn add(
+    pub fn add<E: Into<BoxError>, F: Into<BoxError>>(
         &mut self,
         x_start: &Tensor,
-        mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-        mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+        mut network: impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E>,
+        mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, F>,
     ) -> Result<()> {
         let levels = Levels::of(x_start)?;
         let mut decoder = Vec::with_capacity(self.mse.len());
         for (step, &mse) in
             std::iter::zip(Timesteps::all(&self.schedule).transitions(), self.mse.iter().rev())
         {
-            let prediction = predict_noised(&self.schedule, x_start, step, &mut model, &mut noise)?;
+            let prediction = predict_noised(&self.schedule, x_start, step, &mut network, &mut noise)?;
             decoder.push(levels.bits(&host(&prediction.x_start)?, |_| floored(mse)));
         }
         self.mean_square.extend(&levels.mean_squares());

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NoiseSchedule, Result, Timestep, timestep::sigma};
+use crate::{Compat, Error, NoiseSchedule, Result, Timestep, timestep::sigma};
 
 /// How n inference timesteps are spaced over the T training timesteps (Lin et al. 2023, arXiv 2305.08891,
 /// table 2). Serialized names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSpacing {
     /// 0, k, 2k, … with k = ⌊T/n⌋. The list ends at t = 0, but starts below T − 1.
     Leading,
@@ -159,6 +160,34 @@ impl Timesteps {
         let left = ((self.len() as f64 * strength) as usize).max(1);
         self.list.drain(..self.list.len() - left);
         Ok(self)
+    }
+
+    /// Checks that the list belongs to a schedule.
+    pub(crate) fn checked(self, schedule: &NoiseSchedule) -> Result<Self> {
+        let last = schedule.num_train_timesteps() - 1;
+        let is_exact = schedule.config().compat == Compat::Exact;
+        let fits = |timestep: &Timestep| {
+            let is_inner = timestep.t() > 0.0 && timestep.index() < last && timestep.t().fract() == 0.0;
+            // Levels beyond the schedule have the timestep of its end, and diffusers rounds timesteps between two.
+            let is_same = |found: f64| (found / sigma(timestep.alpha_cumprod()) - 1.0).abs() < 1e-6;
+            timestep.t() <= last as f64
+                && !(is_exact && is_inner && !is_same(sigma(schedule.alphas_cumprod()[timestep.index()])))
+        };
+        match self.list.iter().position(|timestep| !fits(timestep)) {
+            None => Ok(self),
+            Some(position) => {
+                let found = format!(
+                    "t = {} with alphas_cumprod {}",
+                    self.list[position].t(),
+                    self.list[position].alpha_cumprod()
+                );
+                Err(Error::out_of_range(
+                    format!("timesteps[{position}]"),
+                    found,
+                    "a timestep of the plan's schedule",
+                ))
+            }
+        }
     }
 
     /// Makes a list and checks only that it is not empty.

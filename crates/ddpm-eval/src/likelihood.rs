@@ -180,7 +180,7 @@ impl<'a> Images<'a> {
         self.each_batch(advance, |x_start, network, noise| {
             let mut outputs = vec![None; self.denoiser.schedule().num_train_timesteps()];
             let mut network = |x_t: &Tensor, timestep: Timestep| match &mut outputs[timestep.index()] {
-                Some(output) => Ok(Tensor::clone(output)),
+                Some(output) => candle_core::Result::Ok(Tensor::clone(output)),
                 empty => Ok(empty.insert(network(x_t, timestep)?).clone()),
             };
             for estimator in &mut *estimators {

@@ -14,10 +14,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{
-    CounterRng, Purpose, ReverseVariance, Sampler, Timesteps,
-    sampler::{Churn, DpmSolver, UniPc},
-};
+use ddpm_core::{CounterRng, Purpose, Sampler, Timesteps};
 use ddpm_model::{SampleConfig, read_model};
 
 const ROUNDS: usize = 21;
@@ -31,17 +28,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let images: Vec<u64> = (0..IMAGES).collect();
     let labels: Vec<u32> = (0..10).cycle().take(images.len()).collect();
     let rng = CounterRng::new(1);
-    let start = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
+    let run = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
+    let start = run.x_t();
 
     let samplers = [
-        ("ddpm", Sampler::Ddpm(ReverseVariance::FixedSmall)),
-        ("ddim", Sampler::Ddim(0.0)),
-        ("dpmpp-2m", Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m())),
-        ("dpmpp-2m-sde", Sampler::DpmSolverMultistep(DpmSolver::sde_2m())),
-        ("euler", Sampler::Euler(Churn::NONE)),
+        ("ddpm", Sampler::ddpm()),
+        ("ddim", Sampler::ddim(0.0)),
+        ("dpmpp-2m", Sampler::dpmpp_2m()),
+        ("dpmpp-2m-sde", Sampler::dpmpp_2m_sde()),
+        ("euler", Sampler::euler()),
         ("euler-ancestral", Sampler::EulerAncestral),
-        ("heun", Sampler::Heun(Churn::NONE)),
-        ("unipc", Sampler::UniPc(UniPc::order_2())),
+        ("heun", Sampler::heun()),
+        ("unipc", Sampler::unipc()),
     ];
     let mut times = vec![Vec::new(); samplers.len()];
     for round in 0..=ROUNDS {
@@ -49,9 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (network, noise) = (Cell::new(Duration::ZERO), Cell::new(Duration::ZERO));
             let timed = |spent: &Cell<Duration>, started: Instant| spent.set(spent.get() + started.elapsed());
             let started = Instant::now();
-            sampler.run(
-                schedule,
-                &timesteps,
+            sampler.plan(schedule, &timesteps)?.sample(
                 start.clone(),
                 |x_t: &Tensor, timestep| {
                     let started = Instant::now();
@@ -65,7 +61,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                     timed(&noise, started);
                     sample
                 },
-                |_| Ok(()),
             )?;
             let (all, network) = (started.elapsed().as_secs_f64(), network.get().as_secs_f64());
             // The first round is a warm-up: threads start and memory is touched for the first time.

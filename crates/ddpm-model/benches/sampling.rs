@@ -4,7 +4,7 @@ use std::{error::Error, path::Path, time::Duration};
 
 use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, Throughput};
-use ddpm_core::sampler::Guidance;
+use ddpm_core::Guidance;
 use ddpm_model::{Denoiser, SampleConfig, read_model};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for count in [1, 50, 1000] {
         let images: Vec<u64> = (0..count).collect();
         let labels: Vec<u32> = (0..10).cycle().take(images.len()).collect();
-        let x_t = denoiser.start(&config, &images)?;
+        let x_t = denoiser.start(&config, &images)?.into_x_t()?;
         let t = vec![10; images.len()];
 
         let mut group = criterion.benchmark_group(format!("network for {count}"));

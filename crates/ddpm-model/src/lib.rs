@@ -38,5 +38,5 @@ pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};
 pub use folder::{ModelFiles, check_writable, decode_weights, read_model, read_model_from, write_model};
-pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig, TimestepSelection};
+pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig};
 pub use sample_options::{SampleOptions, SamplerName};

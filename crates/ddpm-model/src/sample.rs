@@ -1,21 +1,9 @@
 //! Sampling of images from a seed and classes.
 
-use candle_core::{DType, Tensor};
-use ddpm_core::{CounterRng, Purpose, Sampler, StepInfo, Timestep, Timesteps, sampler::Guidance};
+use candle_core::Tensor;
+use ddpm_core::{CounterRng, Guidance, ImageNoise, Run, Sampler, StepInfo, Steps, Timestep};
 
 use crate::{Denoiser, Error, Result, device::run_on_device};
-
-/// The timesteps that a sampler visits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum TimestepSelection {
-    /// All timesteps of the schedule.
-    #[default]
-    All,
-    /// This number of timesteps, placed by the schedule's `timestep_spacing`.
-    Spaced(usize),
-    /// These timesteps, in descending order, for example the result of a timestep search.
-    List(Vec<usize>),
-}
 
 /// The configuration of sampling.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +13,7 @@ pub struct SampleConfig {
     /// The sampler.
     pub sampler: Sampler,
     /// The timesteps that the sampler visits.
-    pub steps: TimestepSelection,
+    pub steps: Steps,
     /// The guidance scale and the timesteps at which it applies.
     pub guidance: Guidance,
 }
@@ -51,7 +39,7 @@ impl SampleConfig {
         Self {
             seed,
             sampler: Sampler::Ddpm(variance),
-            steps: TimestepSelection::All,
+            steps: Steps::All,
             guidance: Self::in_the_middle(guidance, denoiser),
         }
     }
@@ -65,14 +53,26 @@ impl SampleConfig {
 }
 
 impl Denoiser {
-    /// The start noise x_T of the images with these indices, [N, pixels].
+    /// The noise of the images with these indices.
+    #[must_use]
+    pub fn noise(config: &SampleConfig, images: &[u64]) -> ImageNoise {
+        CounterRng::new(config.seed).images(images.iter().copied())
+    }
+
+    /// Starts a run for the images with these indices, [N, pixels]. The caller evaluates the network, with
+    /// [`Denoiser::predict`], and may stop, look and edit between steps; [`Denoiser::sample`] does it all.
     ///
     /// # Errors
     ///
-    /// If the tensor library fails.
-    pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Tensor> {
-        let (rng, shape) = (CounterRng::new(config.seed), [self.config().pixels()]);
-        Ok(rng.normal(Purpose::SAMPLE_START, images, 0, &shape, DType::F32, self.device())?)
+    /// If an option does not fit the model.
+    pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Run> {
+        config.guidance.check(self.schedule())?;
+        self.check_guidance(config.guidance.scale())?;
+        check_churn(&config.sampler)?;
+        let plan = config.sampler.plan(self.schedule(), config.steps.clone())?;
+        let noise = Self::noise(config, images);
+        let x_t = noise.start(&[self.config().pixels()], self.device())?;
+        Ok(plan.start(x_t, noise.noise())?)
     }
 
     /// Samples the images with these indices and classes, [N, pixels] on the scale [−1, 1].
@@ -90,7 +90,7 @@ impl Denoiser {
         config: &SampleConfig,
         images: &[u64],
         labels: &[u32],
-        observe: impl FnMut(StepInfo<'_>) -> ddpm_core::Result<()> + Send,
+        observe: impl FnMut(StepInfo<'_>) -> Result<()> + Send,
     ) -> Result<Tensor> {
         run_on_device(&self.device().location(), || self.sample_here(config, images, labels, observe))
     }
@@ -100,35 +100,30 @@ impl Denoiser {
         config: &SampleConfig,
         images: &[u64],
         labels: &[u32],
-        observe: impl FnMut(StepInfo<'_>) -> ddpm_core::Result<()>,
+        mut observe: impl FnMut(StepInfo<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let schedule = self.schedule();
-        let timesteps = match &config.steps {
-            TimestepSelection::All => Timesteps::all(schedule),
-            TimestepSelection::Spaced(steps) => Timesteps::spaced(schedule, *steps)?,
-            TimestepSelection::List(list) => Timesteps::explicit(schedule, list.clone())?,
-        };
-        let rng = CounterRng::new(config.seed);
-        let x_t = self.start(config, images)?;
-        let mut check = FiniteCheck { images, pending: Vec::new(), failure: None };
-        let model = |x_t: &Tensor, timestep: Timestep| {
-            let scale = config.guidance.scale_at(timestep);
-            let prediction =
-                self.predict(x_t, timestep.index(), labels, scale).map_err(candle_core::Error::wrap)?;
-            check.add("prediction", timestep, &prediction)?;
-            Ok(prediction)
-        };
-        let noise = |x_t: &Tensor, noise_index: usize| {
-            rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x_t)
-        };
-        // Check the arguments first: an error inside the sampler would be wrapped in the sampler's error.
         self.check_labels(labels, images.len())?;
-        self.check_guidance(config.guidance.scale())?;
-        config.guidance.check(schedule)?;
-        check_churn(&config.sampler)?;
-        let last = timesteps.as_slice()[timesteps.len() - 1];
-        let sampled = config.sampler.run(schedule, &timesteps, x_t, model, noise, observe);
-        check.finish(last, sampled)
+        let mut run = self.start(config, images)?;
+        let noise = Self::noise(config, images).noise();
+        let mut check = FiniteCheck { images, pending: Vec::new() };
+        let mut last = None;
+        while let Some(ask) = run.ask()? {
+            let scale = config.guidance.scale_at(ask.timestep);
+            let prediction = self.predict(&ask.x_t, ask.timestep.index(), labels, scale)?;
+            check.add("prediction", ask.timestep, &prediction)?;
+            last = Some(ask.timestep);
+            drop(ask);
+            run.answer(&prediction, &noise)?;
+            if let Some(step) = run.step() {
+                observe(step)?;
+            }
+        }
+        let sampled = run.into_x_t()?;
+        if let Some(last) = last {
+            check.add("sample", last, &sampled)?;
+        }
+        check.read()?;
+        Ok(sampled)
     }
 }
 
@@ -138,13 +133,11 @@ struct FiniteCheck<'a> {
     images: &'a [u64],
     /// Marks that have not been read from the device: one for each image, NaN if one of its values is not finite.
     pending: Vec<(&'static str, Timestep, Tensor)>,
-    /// The error for the first value found, kept here because the sampler would wrap it.
-    failure: Option<Error>,
 }
 
 impl FiniteCheck<'_> {
     /// Marks the images of a tensor [B, …], and reads the marks at once on a CPU.
-    fn add(&mut self, quantity: &'static str, at: Timestep, tensor: &Tensor) -> candle_core::Result<()> {
+    fn add(&mut self, quantity: &'static str, at: Timestep, tensor: &Tensor) -> Result<()> {
         // 0·x is NaN where x is NaN or infinite, and 0 elsewhere.
         let marks = (tensor.flatten_from(1)? * 0.0)?.sum(1)?;
         let is_cpu = marks.device().is_cpu();
@@ -153,29 +146,15 @@ impl FiniteCheck<'_> {
     }
 
     /// Reads the pending marks, and fails if one is NaN.
-    fn read(&mut self) -> candle_core::Result<()> {
+    fn read(&mut self) -> Result<()> {
         for (quantity, at, marks) in self.pending.drain(..) {
             let marks = marks.to_vec1::<f32>()?;
             let mut marked = std::iter::zip(self.images, marks).filter(|(_, mark)| mark.is_nan());
             if let Some((&image, _)) = marked.next() {
-                self.failure = Some(Error::NotFinite { quantity, image, timestep: at.t() });
-                candle_core::bail!("a {quantity} is not finite");
+                return Err(Error::NotFinite { quantity, image, timestep: at.t() });
             }
         }
         Ok(())
-    }
-
-    /// Checks the samples and all pending predictions, and returns the samples.
-    fn finish(mut self, last: Timestep, sampled: ddpm_core::Result<Tensor>) -> Result<Tensor> {
-        let checked = sampled.and_then(|sampled| {
-            self.add("sample", last, &sampled)?;
-            self.read()?;
-            Ok(sampled)
-        });
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => Ok(checked?),
-        }
     }
 }
 

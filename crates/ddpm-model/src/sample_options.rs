@@ -2,12 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use ddpm_core::{
-    ReverseVariance, Sampler,
-    sampler::{Churn, DpmSolver, UniPc},
-};
+use ddpm_core::{ReverseVariance, Sampler, Steps};
 
-use crate::{Denoiser, Error, Result, SampleConfig, TimestepSelection};
+use crate::{Denoiser, Error, Result, SampleConfig};
 
 /// The name of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +41,7 @@ pub struct SampleOptions {
     /// η of `ddim`, 0 (deterministic, the default) to 1 (ancestral).
     pub eta: Option<f64>,
     /// The timesteps that the sampler visits.
-    pub steps: TimestepSelection,
+    pub steps: Steps,
     /// The guidance scale, 1 for no guidance; by default
     /// [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
     pub guidance_scale: Option<f64>,
@@ -73,13 +70,13 @@ impl SampleOptions {
     fn sampler(&self, ancestral: Sampler) -> Result<Sampler> {
         let sampler = match self.sampler {
             SamplerName::Ddpm => self.variance.clone().map_or(ancestral, Sampler::Ddpm),
-            SamplerName::Ddim => Sampler::Ddim(self.eta.unwrap_or(0.0)),
-            SamplerName::DpmPp2m => Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
-            SamplerName::DpmPp2mSde => Sampler::DpmSolverMultistep(DpmSolver::sde_2m()),
-            SamplerName::Euler => Sampler::Euler(Churn::NONE),
+            SamplerName::Ddim => Sampler::ddim(self.eta.unwrap_or(0.0)),
+            SamplerName::DpmPp2m => Sampler::dpmpp_2m(),
+            SamplerName::DpmPp2mSde => Sampler::dpmpp_2m_sde(),
+            SamplerName::Euler => Sampler::euler(),
             SamplerName::EulerAncestral => Sampler::EulerAncestral,
-            SamplerName::Heun => Sampler::Heun(Churn::NONE),
-            SamplerName::Unipc => Sampler::UniPc(UniPc::order_2()),
+            SamplerName::Heun => Sampler::heun(),
+            SamplerName::Unipc => Sampler::unipc(),
         };
         let other_sampler = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
         match (&self.variance, self.eta) {
@@ -112,13 +109,13 @@ mod tests {
         let options = SampleOptions {
             sampler: SamplerName::Ddim,
             eta: Some(0.5),
-            steps: TimestepSelection::Spaced(4),
+            steps: Steps::Spaced(4),
             guidance_scale: Some(2.0),
             guidance_interval: Some(3.0..=5.0),
             ..SampleOptions::default()
         };
         let config = options.config(7, &denoiser).unwrap();
-        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), TimestepSelection::Spaced(4)));
+        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), Steps::Spaced(4)));
         let scales = [2, 3, 5, 6].map(|t| config.guidance.scale_at(denoiser.schedule().timestep(t).unwrap()));
         assert_eq!(scales, [1.0, 2.0, 2.0, 1.0]);
     }

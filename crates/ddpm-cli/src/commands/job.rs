@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_core::ReverseVariance;
+use ddpm_core::{ReverseVariance, Steps};
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig, SampleOptions, TimestepSelection};
+use ddpm_model::{Denoiser, SampleConfig, SampleOptions};
 use indicatif::ProgressBar;
 
 use crate::{
@@ -181,9 +181,9 @@ impl Sampling {
     /// The sampling configuration for a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let steps = match (self.steps, &self.timesteps) {
-            (Some(steps), _) => TimestepSelection::Spaced(steps),
-            (None, Some(list)) => TimestepSelection::List(list.clone()),
-            (None, None) => TimestepSelection::All,
+            (Some(steps), _) => Steps::Spaced(steps),
+            (None, Some(list)) => Steps::Explicit(list.clone()),
+            (None, None) => Steps::All,
         };
         let options = SampleOptions {
             sampler: self.sampler,
@@ -220,19 +220,14 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{ReverseVariance, Sampler, sampler::Guidance};
-    use ddpm_model::{SampleConfig, TimestepSelection};
+    use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
+    use ddpm_model::SampleConfig;
 
     use super::{Job, LIMIT, PART};
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (sampler, guidance) = (Sampler::Ddpm(ReverseVariance::Zero), Guidance::new(1.0));
-        Job::new(
-            SampleConfig { seed: 1, sampler, steps: TimestepSelection::All, guidance },
-            classes,
-            run,
-            count,
-        )
+        Job::new(SampleConfig { seed: 1, sampler, steps: Steps::All, guidance }, classes, run, count)
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
     let Part { images, labels } = job.all();
-    let mut states = vec![grey_levels(&denoiser.start(&job.config, &images)?)?];
+    let mut states = vec![grey_levels(denoiser.start(&job.config, &images)?.x_t())?];
     denoiser.sample(&job.config, &images, &labels, |step| {
         states.push(grey_levels(step.x_t)?);
         Ok(())

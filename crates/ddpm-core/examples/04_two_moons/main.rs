@@ -17,8 +17,8 @@ use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Linear, Module, Optimizer};
 use ddpm_core::{
-    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Sampler,
-    Timesteps, sampler::DpmSolver,
+    CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Sampler, Steps,
+    sampler::DpmSolver,
 };
 
 const TRAINING_STEPS: u64 = 3000;
@@ -134,16 +134,13 @@ fn sample(
     steps: usize,
     mut observe: impl FnMut(&Tensor) -> ddpm_core::Result<()>,
 ) -> Result<Tensor> {
-    let (rng, images): (_, Vec<u64>) = (CounterRng::new(4), (0..SAMPLES).collect());
-    let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[2], DType::F32, &Device::Cpu)?;
-    let timesteps = Timesteps::spaced(schedule, steps)?;
+    let images = CounterRng::new(4).images(0..SAMPLES);
+    let x_t = images.start(&[2], &Device::Cpu)?;
     observe(&x_t)?;
-    Ok(sampler.run(
-        schedule,
-        &timesteps,
+    Ok(sampler.plan(schedule, Steps::Spaced(steps))?.sample_with(
         x_t,
         |x_t, timestep| network.forward(x_t, vec![timestep.t() / 1000.0; x_t.dim(0)?]),
-        |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
-        |step| observe(step.x_t),
+        images.noise(),
+        |run| Ok(observe(run.x_t())?),
     )?)
 }

@@ -16,8 +16,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use ddpm_core::{
-    CounterRng, DiffusersConfig, Purpose, ReverseVariance, Sampler, Scheduler, Timestep,
-    sampler::{self, Churn, Guidance, RePaint, UniPc},
+    CounterRng, DiffusersConfig, Guidance, Inpainting, Pass, Purpose, Sampler, Scheduler, Timestep,
 };
 use network::{CLASS_MEANS, DEVIATION, SIDE, SpectralNet, measure};
 
@@ -49,17 +48,16 @@ fn main() -> Result<()> {
     inpainting(&network, &scheduler)
 }
 
-/// Adapts the network to the closure that samplers take. It captures the class, and converts the timestep to the tensor
-/// that the network takes.
-fn for_class(
+/// Evaluates the network for one class, with the timestep as the tensor that the network takes.
+fn evaluate(
     network: &SpectralNet,
+    x_t: &Tensor,
+    timestep: Timestep,
     class: u32,
-) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor> {
-    move |x_t, timestep| {
-        let batch = x_t.dim(0)?;
-        let t = timestep.to_tensor(batch, DType::U32, x_t.device()).map_err(candle_core::Error::wrap)?;
-        network.forward(x_t, &t, &Tensor::full(class, batch, x_t.device())?)
-    }
+) -> candle_core::Result<Tensor> {
+    let batch = x_t.dim(0)?;
+    let t = timestep.to_tensor(batch, DType::U32, x_t.device())?;
+    network.forward(x_t, &t, &Tensor::full(class, batch, x_t.device())?)
 }
 
 fn normal(purpose: Purpose) -> Result<Tensor> {
@@ -68,17 +66,24 @@ fn normal(purpose: Purpose) -> Result<Tensor> {
 }
 
 fn noise(x_t: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
-    CounterRng::new(1).normal_like(Purpose::SAMPLE_STEP, &Vec::from_iter(0..IMAGES), noise_index, x_t)
+    CounterRng::new(1).images(0..IMAGES).noise()(x_t, noise_index)
 }
 
-/// Combines two closures: prediction = none + scale · (class − none). For these images guidance changes only the mean.
+fn known_noise(x_t: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
+    CounterRng::new(1).images(0..IMAGES).for_purpose(Purpose::INPAINTING).noise()(x_t, noise_index)
+}
+
+/// Combines two passes of the network: prediction = none + scale · (class − none). For these images guidance changes only the mean.
 fn guidance(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     println!("Guidance                                  mean      exact   deviation      exact");
     for scale in [1.0, 2.0, 3.0] {
         let guidance = Guidance::new(scale);
-        let model = sampler::guided(&guidance, for_class(network, BRIGHT), for_class(network, NO_CLASS));
-        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
-        let sampled = scheduler.sample(&timesteps, x_t, model, noise, |_step| Ok(()))?;
+        let model = guidance.network(|x_t: &Tensor, timestep, pass| match pass {
+            Pass::Conditional => evaluate(network, x_t, timestep, BRIGHT),
+            Pass::Unconditional => evaluate(network, x_t, timestep, NO_CLASS),
+        });
+        let x_t = normal(Purpose::SAMPLE_START)?;
+        let sampled = scheduler.plan(STEPS)?.sample(x_t, model, noise)?;
         let [mean, deviation, _] = measure(&sampled)?;
         let expected = scale * CLASS_MEANS[BRIGHT as usize];
         println!("  scale {scale:3}   {mean:32.3}   {expected:8.3}   {deviation:9.3}   {DEVIATION:8.3}");
@@ -93,20 +98,20 @@ fn samplers(network: &SpectralNet, config: &DiffusersConfig) -> Result<()> {
     println!("Samplers, for the bright class          mean   deviation   neighbours   calls");
     for (name, sampler) in [
         ("sampler of the file", config.sampler.clone()),
-        ("DDPM", Sampler::Ddpm(ReverseVariance::FixedSmall)),
-        ("DDIM", Sampler::Ddim(0.0)),
-        ("Euler", Sampler::Euler(Churn::NONE)),
-        ("Heun", Sampler::Heun(Churn::NONE)),
-        ("UniPC", Sampler::UniPc(UniPc::order_2())),
+        ("DDPM", Sampler::ddpm()),
+        ("DDIM", Sampler::ddim(0.0)),
+        ("Euler", Sampler::euler()),
+        ("Heun", Sampler::heun()),
+        ("UniPC", Sampler::unipc()),
     ] {
         let scheduler = Scheduler::new(&DiffusersConfig::new(config.schedule.clone(), sampler))?;
-        let (mut calls, mut model) = (0, for_class(network, BRIGHT));
+        let mut calls = 0;
         let counted = |x_t: &Tensor, timestep| {
             calls += 1;
-            model(x_t, timestep)
+            evaluate(network, x_t, timestep, BRIGHT)
         };
         let x_t = normal(Purpose::SAMPLE_START)?;
-        let sampled = scheduler.sample(&scheduler.timesteps(STEPS)?, x_t, counted, noise, |_step| Ok(()))?;
+        let sampled = scheduler.plan(STEPS)?.sample(x_t, counted, noise)?;
         let [mean, deviation, neighbours] = measure(&sampled)?;
         println!("  {name:30}{mean:12.3}{deviation:12.3}{neighbours:13.3}{calls:8}");
     }
@@ -126,7 +131,11 @@ fn image_to_image(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
         let first = timesteps.first();
         let x_t =
             scheduler.schedule().q_sample(&images, &[first.index()], &normal(Purpose::SAMPLE_START)?)?;
-        let again = scheduler.sample(&timesteps, x_t, for_class(network, NO_CLASS), noise, |_step| Ok(()))?;
+        let again = scheduler.config().sampler.plan(scheduler.schedule(), &timesteps)?.sample(
+            x_t,
+            |x_t, timestep| evaluate(network, x_t, timestep, NO_CLASS),
+            noise,
+        )?;
         let (found, expected) =
             (network::correlation(&images, &again)?, network::kept(first.alpha_cumprod()));
         println!("  strength {strength:3}   {:10}   {found:26.3}   {expected:8.3}", first.index());
@@ -141,12 +150,16 @@ fn inpainting(network: &SpectralNet, scheduler: &Scheduler) -> Result<()> {
     let known = network.images(&normal(Purpose::EVALUATION)?, NO_CLASS)?;
     let halves = known.chunk(2, 3)?;
     let mask = Tensor::cat(&[halves[0].ones_like()?, halves[1].zeros_like()?], 3)?;
-    let expected = network::neighbour_correlation();
+    let (inpainting, expected) = (Inpainting::new(&known, &mask)?, network::neighbour_correlation());
     for (jump_length, jump_n_sample) in [(1, 1), (2, 3), (2, 8)] {
-        let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
-        let (timesteps, x_t) = (scheduler.timesteps(STEPS)?, normal(Purpose::SAMPLE_START)?);
-        let (schedule, model) = (scheduler.schedule(), for_class(network, NO_CLASS));
-        let painted = sampler::repaint(schedule, &timesteps, &options, x_t, model, noise, |_step| Ok(()))?;
+        let plan = Sampler::RePaint { jump_length, jump_n_sample }
+            .plan(scheduler.schedule(), scheduler.timesteps(STEPS)?)?;
+        let painted = plan.sample_with(
+            normal(Purpose::SAMPLE_START)?,
+            |x_t, timestep| evaluate(network, x_t, timestep, NO_CLASS),
+            noise,
+            |run| Ok(inpainting.blend(run, known_noise)?),
+        )?;
         let found = network::correlation(&painted.narrow(3, 7, 1)?, &painted.narrow(3, 8, 1)?)?;
         println!("  jumps of {jump_length}, {jump_n_sample:2} times   {found:37.3}   {expected:8.3}");
     }

@@ -4,10 +4,13 @@ use std::f64::consts::LN_2;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Bound, BoundTerm, Levels, RunningMean, check_ends_at_x_start, host, predict_noised, prior_bits};
+use super::{
+    Bound, BoundTerm, Levels, RunningMean, check_ends_at_x_start, host, predict_noised, prior_bits, step_bits,
+};
 use crate::{
     Error, NoiseSchedule, PosteriorCoefs, Result, ReverseVariance, Timestep, Timesteps,
-    sampler::{Prediction, learned_log_variance},
+    decode::{Prediction, learned_log_variance},
+    error::BoxError,
     timesteps::Transition,
     weighted_sum::at_least_f32,
 };
@@ -88,19 +91,19 @@ impl BoundEstimator {
     }
 
     /// Adds a batch of images `x_start`, [B, …] of 8-bit levels in [−1, 1]. The network is evaluated once for each
-    /// timestep of the list, at xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with ε = `noise(x_start, noise_index)`.
-    /// [`sampler`](crate::sampler) describes `model` and `noise`.
+    /// timestep of the list, at xₜ = √ᾱₜ x₀ + √(1−ᾱₜ) ε with ε from `noise`. [`Plan::sample`](crate::Plan::sample) describes
+    /// the network.
     ///
     /// If it fails, the estimate stays as it was before the call.
     ///
     /// # Errors
     ///
     /// If a pixel value is not one of the 256 levels, the network or the noise source fails, or the shapes do not fit.
-    pub fn add(
+    pub fn add<E: Into<BoxError>, F: Into<BoxError>>(
         &mut self,
         x_start: &Tensor,
-        mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-        mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
+        mut network: impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E>,
+        mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, F>,
     ) -> Result<()> {
         let levels = Levels::of(x_start)?;
         let first = self.steps[0].step.from.alpha_cumprod();
@@ -109,7 +112,7 @@ impl BoundEstimator {
         let mut total = prior.clone();
         let mut terms = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let prediction = predict_noised(&self.schedule, x_start, step.step, &mut model, &mut noise)?;
+            let prediction = predict_noised(&self.schedule, x_start, step.step, &mut network, &mut noise)?;
             // [B, D]
             let errors =
                 at_least_f32(&(x_start - &prediction.x_start)?)?.sqr()?.reshape((prior.len(), ()))?;
@@ -157,29 +160,21 @@ impl BoundEstimator {
 }
 
 impl StepEstimator {
-    /// KL(q(x_prev given xₜ, x₀) ‖ p(x_prev given xₜ)) of each image, in bits per dimension. The means differ by
-    /// c (x₀ − x̂₀). With ρ = σ²/β̃ the divergence is (Ho et al. 2020, eq. 8, including the constant)
-    ///
-    /// ```text
-    /// ½ [ln ρ + 1/ρ − 1 + c²/β̃ · (x₀ − x̂₀)²/ρ] / ln 2,   c²/β̃ = ᾱ_prev/(1−ᾱ_prev) − ᾱₜ/(1−ᾱₜ)
-    /// ```
+    /// The term [`step_bits`] of each image.
     fn divergence(&self, errors: &Tensor, mse: &[f64], prediction: &Prediction) -> Result<Vec<f64>> {
-        let weight = self.posterior.x_start_coef.powi(2) / self.posterior.variance;
-        let nats = match self.variance {
+        match self.variance {
             Variance::Same(variance) => {
-                let ratio = variance / self.posterior.variance;
-                let constant = ratio.ln() + 1.0 / ratio - 1.0;
-                mse.iter().map(|mse| constant + weight * mse / ratio).collect()
+                Ok(mse.iter().map(|mse| step_bits(&self.posterior, variance, *mse)).collect())
             }
             Variance::LearnedRange { small, large } => {
+                let weight = self.posterior.x_start_coef.powi(2) / self.posterior.variance;
                 let log_ratio = learned_log_variance(learned(prediction)?, 1.0, large / small)?;
                 let log_ratio = log_ratio.reshape(errors.shape())?;
                 let weighted = (errors * weight)? + 1.0;
                 let nats = ((log_ratio.neg()?.exp()? * weighted?)? + (log_ratio - 1.0)?)?;
-                host(&nats.mean(1)?)?
+                Ok(host(&nats.mean(1)?)?.into_iter().map(|nats| 0.5 * nats / LN_2).collect())
             }
-        };
-        Ok(nats.into_iter().map(|nats: f64| 0.5 * nats / LN_2).collect())
+        }
     }
 
     /// The decoder term −log₂ p(x₀ given xₜ) of each image, in bits per dimension.

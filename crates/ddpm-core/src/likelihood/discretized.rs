@@ -2,26 +2,33 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
 
+#[cfg(feature = "candle")]
 use candle_core::Tensor;
 use libm::erfc;
+#[cfg(feature = "candle")]
 use rayon::prelude::*;
 
+#[cfg(feature = "candle")]
 use super::host;
+#[cfg(feature = "candle")]
 use crate::{Error, Result};
 
 /// The largest accepted distance of a value from a level, in units of the spacing of levels. It exceeds the rounding
 /// error of f16.
+#[cfg(feature = "candle")]
 const TOLERANCE: f64 = 0.1;
 /// Half of the spacing of levels.
 const HALF_BIN: f64 = 1.0 / 255.0;
 
 /// A batch of 8-bit images.
+#[cfg(feature = "candle")]
 pub(crate) struct Levels {
     levels: Vec<u8>,
     /// The number of pixel values in an image, at least 1.
     dimensions: usize,
 }
 
+#[cfg(feature = "candle")]
 impl Levels {
     /// Converts x₀ = 2g/255 − 1, shape [B, …], to the levels g.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 255")]
@@ -61,13 +68,21 @@ impl Levels {
                 let start = image * self.dimensions;
                 mean(levels, |i, level| {
                     let at = start + i;
-                    -log_mass(level, means[at], variance(at).sqrt()) / LN_2
+                    decoder_bits(level, means[at], variance(at))
                 })
             })
             .collect()
     }
 }
 
+/// −log₂ of the probability of a level g = 0 … 255 under N(`mean`, `variance`), rounded to the nearest level (Ho et al. 2020,
+/// eq. 13).
+#[must_use]
+pub fn decoder_bits(level: u8, mean: f64, variance: f64) -> f64 {
+    -log_mass(level, mean, variance.sqrt()) / LN_2
+}
+
+#[cfg(feature = "candle")]
 fn mean(levels: &[u8], value: impl Fn(usize, u8) -> f64) -> f64 {
     let values = levels.iter().enumerate().map(|(i, &level)| value(i, level));
     values.sum::<f64>() / levels.len() as f64
@@ -129,7 +144,7 @@ fn erfcx(x: f64) -> f64 {
     series / (x * PI.sqrt())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "candle"))]
 mod tests {
     use candle_core::{DType, Device};
 

@@ -1,6 +1,6 @@
 //! The likelihood of images under a model: the variational bound, its terms, and quantities derived from it.
 //!
-//! The model is the reverse chain of [`sampler::ddpm`](crate::sampler::ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²),
+//! The model is the reverse chain of [`Sampler::Ddpm`](crate::Sampler::Ddpm), p(x_prev given xₜ) = N(μ̃(xₜ, x̂₀), σ²),
 //! over any list of timesteps. μ̃ is the mean of the posterior q for the network's x̂₀, and σ² is the variance of a
 //! [`ReverseVariance`](crate::ReverseVariance). The bound on the cost of an image is (Ho et al. 2020, eq. 5)
 //!
@@ -18,18 +18,19 @@
 //! | [`BoundEstimator`] | the bound over a set of images, with standard errors |
 //! | [`optimal_variances`] | the σ² of each step that minimizes the bound (Bao et al. 2022) |
 //! | [`Bound::rate_distortion`] | the error of a receiver's estimate after a number of bits (Ho et al. 2020, figure 5) |
-//! | [`progressive_decoding`] | the receiver's estimates (Ho et al. 2020, section 4.3) |
+//! | [`progressive_decoding`] | the plan of the receiver's estimates (Ho et al. 2020, section 4.3) |
 //! | [`TimestepCosts`](crate::TimestepCosts) | the best n timesteps (Watson et al. 2021) |
 //!
-//! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. `model` and `noise` are the same
-//! closures as in [`sampler`](crate::sampler). The bound calls `noise` once for each step and batch, with the noise
-//! index that a sampler uses.
+//! Images are tensors [B, …] of 8-bit levels, x₀ = 2g/255 − 1 with g = 0 … 255. The network and the noise source are those
+//! of a run. The bound asks for noise once for each step and batch, with the noise index that a sampler uses.
+//! [`prior_bits`], [`step_bits`] and [`decoder_bits`] are the three kinds of terms without tensors.
 //!
 //! # Example
 //!
 //! The bound of a network that assumes that each pixel is either black or white:
 //!
 //! ```
+//! # #[cfg(feature = "candle")] {
 //! use candle_core::{Device, Tensor};
 //! use ddpm_core::likelihood::{BoundEstimator, optimal_variances};
 //! use ddpm_core::{CounterRng, ReverseVariance, NoiseSchedule, PredictionType, Purpose, NoiseScheduleConfig, Timesteps};
@@ -51,9 +52,11 @@
 //! let best = bound(&ReverseVariance::PerStep(optimal_variances(&timesteps, &fixed.mse())?))?;
 //! assert!(best.total_bits_per_dim.mean < 1.1); // black or white with equal probability is one bit
 //! assert!(best.total_bits_per_dim.mean < fixed.total_bits_per_dim.mean);
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "candle")]
 mod bound;
 mod discretized;
 mod estimate;
@@ -61,19 +64,26 @@ mod optimal;
 mod progressive;
 mod report;
 
+#[cfg(feature = "candle")]
 use candle_core::{DType, Device, Tensor};
 
+#[cfg(feature = "candle")]
 pub use bound::BoundEstimator;
+pub use discretized::decoder_bits;
 pub use estimate::MeanAndError;
 pub use optimal::optimal_variances;
 pub use progressive::progressive_decoding;
 pub use report::{Bound, BoundTerm, RateDistortion};
 
+use crate::{Error, PosteriorCoefs, Result, Timesteps};
+#[cfg(feature = "candle")]
 use crate::{
-    Error, NoiseSchedule, Result, Timestep, Timesteps,
-    sampler::{Prediction, predict},
+    NoiseSchedule, Timestep,
+    decode::{Prediction, predict},
+    error::BoxError,
     timesteps::Transition,
 };
+#[cfg(feature = "candle")]
 pub(crate) use discretized::Levels;
 pub(crate) use estimate::RunningMean;
 pub(crate) use optimal::{check_mse, floored};
@@ -84,23 +94,42 @@ pub(crate) use optimal::{check_mse, floored};
 /// ```text
 /// ½ [ᾱ (x₀² − 1) − ln(1 − ᾱ)] / ln 2
 /// ```
-pub(crate) fn prior_bits(alpha_cumprod: f64, mean_square: f64) -> f64 {
+#[must_use]
+pub fn prior_bits(alpha_cumprod: f64, mean_square: f64) -> f64 {
     0.5 * (alpha_cumprod * (mean_square - 1.0) - (-alpha_cumprod).ln_1p()) / std::f64::consts::LN_2
 }
 
+/// The term of a step, KL(q(x_prev given xₜ, x₀) ‖ p(x_prev given xₜ)) for p of this variance, in bits per dimension.
+/// `mse` is the mean of (x₀ − x̂₀)² over the dimensions. The means differ by c (x₀ − x̂₀). With ρ = σ²/β̃ the divergence is
+/// (Ho et al. 2020, eq. 8, including the constant)
+///
+/// ```text
+/// ½ [ln ρ + 1/ρ − 1 + c²/β̃ · (x₀ − x̂₀)²/ρ] / ln 2,   c²/β̃ = ᾱ_prev/(1−ᾱ_prev) − ᾱₜ/(1−ᾱₜ)
+/// ```
+#[must_use]
+pub fn step_bits(posterior: &PosteriorCoefs, variance: f64, mse: f64) -> f64 {
+    let weight = posterior.x_start_coef.powi(2) / posterior.variance;
+    let ratio = variance / posterior.variance;
+    let constant = ratio.ln() + 1.0 / ratio - 1.0;
+    0.5 * (constant + weight * mse / ratio) / std::f64::consts::LN_2
+}
+
 /// Evaluates the network at xₜ ~ q(xₜ given x₀), at the noise level where a step starts.
-pub(crate) fn predict_noised(
+#[cfg(feature = "candle")]
+pub(crate) fn predict_noised<E: Into<BoxError>, F: Into<BoxError>>(
     schedule: &NoiseSchedule,
     x_start: &Tensor,
     step: Transition,
-    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-    noise: &mut impl FnMut(&Tensor, usize) -> Result<Tensor>,
+    network: &mut impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E>,
+    noise: &mut impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, F>,
 ) -> Result<Prediction> {
-    let x_t = step.from.q_sample(x_start, &noise(x_start, step.noise_index)?)?;
-    predict(schedule, &x_t, step.from, model)
+    let eps = noise(x_start, step.noise_index).map_err(|source| Error::Noise(source.into()))?;
+    let x_t = step.from.q_sample(x_start, &eps)?;
+    predict(schedule, &x_t, step.from, network)
 }
 
 /// Copies the values of a tensor to the host, in row-major order.
+#[cfg(feature = "candle")]
 pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }

@@ -9,8 +9,8 @@ mod normal;
 mod philox;
 mod shuffle;
 
+#[cfg(feature = "candle")]
 use candle_core::{DType, Device, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use normal::Fill;
@@ -54,6 +54,8 @@ impl Purpose {
     pub const SHIFT: Self = Self(8);
     /// The order of the images; index: the epoch.
     pub const SHUFFLE: Self = Self(9);
+    /// The noise of known pixels in inpainting; index: the image, step: the step of the run.
+    pub const INPAINTING: Self = Self(10);
 
     /// The first value that does not belong to this project.
     const FIRST_CUSTOM: u8 = 128;
@@ -101,6 +103,7 @@ impl CounterRng {
     /// # Errors
     ///
     /// If `step` is 2²⁴ or more, or the tensor library fails.
+    #[cfg(feature = "candle")]
     pub fn normal(
         &self,
         purpose: Purpose,
@@ -122,6 +125,7 @@ impl CounterRng {
     /// # Errors
     ///
     /// If the number of indices is not the first dimension, or as [`CounterRng::normal`].
+    #[cfg(feature = "candle")]
     pub fn normal_like(
         &self,
         purpose: Purpose,
@@ -158,7 +162,7 @@ impl CounterRng {
         let rows = TASK.div_ceil(each);
         let key = self.key();
         out.par_chunks_mut(each * rows).zip(indices.par_chunks(rows)).for_each(|(rows, indices)| {
-            Arch::new().dispatch(Fill { rows, each, indices, purpose_and_step, key });
+            Fill { rows, each, indices, purpose_and_step, key }.run();
         });
         Ok(())
     }

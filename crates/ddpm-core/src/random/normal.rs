@@ -25,12 +25,31 @@ pub(super) struct Fill<'a> {
     pub(super) key: [u32; 2],
 }
 
+#[cfg(feature = "candle")]
 impl pulp::WithSimd for Fill<'_> {
     type Output = ();
 
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
     fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.fill();
+    }
+}
+
+impl Fill<'_> {
+    #[cfg(feature = "candle")]
+    pub(super) fn run(self) {
+        pulp::Arch::new().dispatch(self);
+    }
+
+    /// Without the tensor library it is compiled for the vectors of the target only.
+    #[cfg(not(feature = "candle"))]
+    pub(super) fn run(self) {
+        self.fill();
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "words of an address")]
+    fn fill(self) {
         let Self { rows, each, indices, purpose_and_step, key } = self;
         // Blocks are taken row by row, and a group of them may span several rows, which makes short rows fast.
         let blocks = each.div_ceil(4);

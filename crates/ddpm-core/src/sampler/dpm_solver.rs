@@ -1,15 +1,18 @@
 //! DPM-Solver++ in its multistep form, for the ordinary and the stochastic differential equation (Lu et al. 2022,
-//! arXiv 2211.01095).
+//! arXiv 2211.01095, algorithm 2 and section 5). Let λ be the half log-SNR, h = λ_s − λₜ the length of a step from t to
+//! s, x̂₀ the prediction at t, and h′ and x̂₀′ the same for the previous step:
+//!
+//! ```text
+//! D   = x̂₀ + ½ h/h′ (x̂₀ − x̂₀′)                                 (midpoint; D = x̂₀ at first order)
+//! ODE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) xₜ + √ᾱ_s (1 − e^−h) D
+//! SDE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) e^−h xₜ + √ᾱ_s (1 − e^−2h) D + √(1−ᾱ_s) √(1 − e^−2h) z
+//! ```
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{StepInfo, predict_x_start};
-use crate::{
-    Error, NoiseSchedule, Result, Timestep, Timesteps, timesteps::Transition, weighted_sum::weighted_sum,
-};
+use crate::{Plan, Register, Timesteps, timesteps::Transition};
 
-/// The options of [`dpm_solver_multistep`]. Names are the same as in diffusers.
+/// The options of DPM-Solver++. Names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DpmSolver {
     /// The order of the solver, 1 or 2.
@@ -29,13 +32,8 @@ impl DpmSolver {
     /// DPM-Solver++ 2M (Lu et al. 2022, algorithm 2).
     #[must_use]
     pub fn plus_plus_2m() -> Self {
-        Self {
-            solver_order: 2,
-            solver_type: SolverType::Midpoint,
-            sde: false,
-            lower_order_final: true,
-            euler_at_final: false,
-        }
+        let solver_type = SolverType::Midpoint;
+        Self { solver_order: 2, solver_type, sde: false, lower_order_final: true, euler_at_final: false }
     }
 
     /// SDE-DPM-Solver++ 2M (Lu et al. 2022, section 5).
@@ -48,6 +46,7 @@ impl DpmSolver {
 /// The two forms of the second-order term. They differ in terms of third order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SolverType {
     /// The change of x̂₀ over the step has half the factor of x̂₀.
     Midpoint,
@@ -55,63 +54,40 @@ pub enum SolverType {
     Heun,
 }
 
-/// Samples with DPM-Solver++ (Lu et al. 2022, algorithm 2, and section 5 for the SDE). Let λ be the half log-SNR,
-/// h = λ_s − λₜ the length of a step from t to s, x̂₀ the prediction at t, and h′ and x̂₀′ the same for the previous step:
-///
-/// ```text
-/// D   = x̂₀ + ½ h/h′ (x̂₀ − x̂₀′)                                 (midpoint; D = x̂₀ at first order)
-/// ODE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) xₜ + √ᾱ_s (1 − e^−h) D
-/// SDE: x_s = √((1−ᾱ_s)/(1−ᾱₜ)) e^−h xₜ + √ᾱ_s (1 − e^−2h) D + √(1−ᾱ_s) √(1 − e^−2h) z
-/// ```
-///
-/// At first order the ODE form is DDIM with η = 0, and the SDE form is DDPM with the posterior's variance. The
-/// [module](super) describes the other arguments.
-///
-/// # Errors
-///
-/// If the order is not 1 or 2, the network, the noise source or the callback fails, or the shapes do not fit.
-pub fn dpm_solver_multistep(
-    schedule: &NoiseSchedule,
-    timesteps: &Timesteps,
-    options: &DpmSolver,
-    mut x_t: Tensor,
-    mut model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-    mut noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-    mut callback: impl FnMut(StepInfo<'_>) -> Result<()>,
-) -> Result<Tensor> {
-    check_order(options.solver_order)?;
+pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, options: DpmSolver) {
     let total = timesteps.len();
-    // The prediction of the previous step and its length h.
-    let mut before: Option<(Tensor, f64)> = None;
+    let mut before: Option<f64> = None;
     for step in timesteps.transitions() {
-        let x_start = predict_x_start(schedule, &x_t, step.from, &mut model)?;
-        let c = Coefficients::new(options, step);
+        let (h, e) = step_length(step);
+        let (signal, sigma) = (step.to.sqrt(), (1.0 - step.to).sqrt());
+        let ratio = sigma / (1.0 - step.from.alpha_cumprod()).sqrt();
+        // The SDE form takes a step of twice the length, and adds noise to reach the noise level of the target.
+        let (decay, length) = if options.sde { (e * e, 2.0 * h) } else { (e, h) };
+        let x_start = signal * (1.0 - decay);
+        // The factor of h times the derivative of x̂₀ with respect to λ.
+        let slope = match options.solver_type {
+            SolverType::Midpoint => x_start / 2.0,
+            // The limit for a step of length 0.
+            SolverType::Heun if length == 0.0 => 0.0,
+            SolverType::Heun => signal * (1.0 - (1.0 - decay) / length),
+        };
+        let (x_t, noise) = if options.sde { (ratio * e, sigma * (1.0 - decay).sqrt()) } else { (ratio, 0.0) };
         let lower = step.is_last
             && (step.to == 1.0 || options.euler_at_final || options.lower_order_final && total < 15);
-        let multistep = before.as_ref().filter(|_| options.solver_order == 2 && !lower);
-        let mut terms = Vec::with_capacity(4);
-        terms.push((c.x_t, &x_t));
-        match multistep {
-            None => terms.push((c.x_start, &x_start)),
-            Some((previous, h_before)) => {
-                let slope = c.slope * c.h / h_before;
-                terms.extend([(c.x_start + slope, &x_start), (-slope, previous)]);
+        let mut terms = vec![(x_t, Register::X)];
+        match before.filter(|_| options.solver_order == 2 && !lower) {
+            None => terms.push((x_start, Register::XStart(0))),
+            Some(h_before) => {
+                let slope = slope * h / h_before;
+                terms.extend([(x_start + slope, Register::XStart(0)), (-slope, Register::XStart(1))]);
             }
         }
-        let step_noise = if c.noise > 0.0 { Some(noise(&x_t, step.noise_index)?) } else { None };
-        terms.extend(step_noise.as_ref().map(|noise| (c.noise, noise)));
-        x_t = weighted_sum(&terms)?;
-        callback(StepInfo { index: step.index, total, timestep: step.from, x_t: &x_t, x_start: &x_start })?;
-        before = Some((x_start, c.h));
+        if noise > 0.0 {
+            terms.push((noise, Register::Noise(step.noise_index)));
+        }
+        plan.step(step, terms);
+        before = Some(h);
     }
-    Ok(x_t)
-}
-
-pub(super) fn check_order(order: usize) -> Result<()> {
-    if (1..=2).contains(&order) {
-        return Ok(());
-    }
-    Err(Error::out_of_range("solver_order", order, "1 or 2"))
 }
 
 /// Computes h = λ_to − λ_from and e^−h. e^−h is 0 if the step starts at ᾱ = 0 or ends at ᾱ = 1.
@@ -119,33 +95,4 @@ pub(super) fn step_length(step: Transition) -> (f64, f64) {
     let (from, to) = (step.from.alpha_cumprod(), step.to);
     let e = ((1.0 - to) * from / (to * (1.0 - from))).sqrt();
     (-e.ln(), e)
-}
-
-/// The factors of the terms of a step.
-struct Coefficients {
-    h: f64,
-    x_t: f64,
-    x_start: f64,
-    /// The factor of h times the derivative of x̂₀ with respect to λ.
-    slope: f64,
-    noise: f64,
-}
-
-impl Coefficients {
-    fn new(options: &DpmSolver, step: Transition) -> Self {
-        let (h, e) = step_length(step);
-        let (signal, sigma) = (step.to.sqrt(), (1.0 - step.to).sqrt());
-        let ratio = sigma / (1.0 - step.from.alpha_cumprod()).sqrt();
-        // The SDE form takes a step of twice the length, and adds noise to reach the noise level of the target.
-        let (decay, twice) = if options.sde { (e * e, 2.0 * h) } else { (e, h) };
-        let x_start = signal * (1.0 - decay);
-        let slope = match options.solver_type {
-            SolverType::Midpoint => x_start / 2.0,
-            // The limit for a step of length 0.
-            SolverType::Heun if twice == 0.0 => 0.0,
-            SolverType::Heun => signal * (1.0 - (1.0 - decay) / twice),
-        };
-        let (x_t, noise) = if options.sde { (ratio * e, sigma * (1.0 - decay).sqrt()) } else { (ratio, 0.0) };
-        Self { h, x_t, x_start, slope, noise }
-    }
 }

@@ -1,163 +1,176 @@
-//! Samplers. Each is a function of a schedule, a list of timesteps, options, a start image, a network, a noise source
-//! and a callback.
+//! Samplers. Each makes a [`Plan`] from a schedule and a list of timesteps.
 //!
-//! | function | method | order | adds noise |
+//! | sampler | method | order | adds noise |
 //! | --- | --- | --- | --- |
-//! | [`ddpm`] | ancestral sampling, Ho et al. 2020 | | yes |
-//! | [`ddim`] | Song et al. 2021, with any η; [`ddim_inverse`] encodes an image | 1 | if η > 0 |
-//! | [`dpm_solver_multistep`] | DPM-Solver++ 2M, and its SDE form | 2 | in the SDE form |
-//! | [`euler`], [`heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
-//! | [`euler_ancestral`] | ancestral Euler method of k-diffusion | | yes |
-//! | [`uni_pc`] | predictor and corrector, Zhao et al. 2023 | 2 or 3 | no |
-//! | [`repaint`] | inpainting, Lugmayr et al. 2022 | | yes |
+//! | [`Sampler::Ddpm`] | ancestral sampling, Ho et al. 2020 | | yes |
+//! | [`Sampler::Ddim`], [`Sampler::DdimInverse`] | Song et al. 2021, with any η; the inverse encodes an image | 1 | if η > 0 |
+//! | [`Sampler::DpmSolverMultistep`] | DPM-Solver++ 2M, and its SDE form | 2 | in the SDE form |
+//! | [`Sampler::Euler`], [`Sampler::Heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
+//! | [`Sampler::EulerAncestral`] | ancestral Euler method of k-diffusion | | yes |
+//! | [`Sampler::UniPc`] | predictor and corrector, Zhao et al. 2023 | 2 or 3 | no |
+//! | [`Sampler::RePaint`] | ancestral sampling with jumps back, Lugmayr et al. 2022 | | yes |
 //!
-//! All samplers take these arguments, except that [`uni_pc`] and [`ddim_inverse`] add no noise and take no `noise`:
-//!
-//! - `x_t` is the start image, of shape [B, …]. To generate images, pass standard normal noise. It is always on the
-//!   scale of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, even if the literature scales by 1/√ᾱ. So one network works
-//!   with all samplers.
-//! - `model(x_t, timestep)` evaluates the network. It returns a prediction of the schedule's `prediction_type`, of the
-//!   same shape as `x_t`. With a learned variance the output is twice as wide in dimension 1.
-//! - `noise(x_t, noise_index)` returns standard normal noise of the same shape as `x_t`. The sampler calls it only when
-//!   it adds noise. The noise index is distinct for each call of a run. If all timesteps of the list are integers, it is
-//!   the timestep; in [`repaint`] it counts from 0.
-//! - `callback(step)` is called after each step, for previews and progress. If it returns an error, the run ends. Wrap an
-//!   error of another crate in [`Error::Callback`].
-//!
-//! Conditioning (a class or a mask) is not an argument: capture it in the closure. [`guided`] combines a conditional and
-//! an unconditional network.
+//! All images are on the scale of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, even if the literature scales by 1/√ᾱ. So
+//! one network works with all samplers.
 
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
 mod dpm_solver;
 mod euler;
-mod guidance;
-mod heun;
-mod interpolate;
 mod repaint;
 mod uni_pc;
 
-use candle_core::{D, Tensor};
+pub use dpm_solver::{DpmSolver, SolverType};
+pub use euler::Churn;
+pub use uni_pc::{Bh, UniPc};
 
-pub use ddim::{ddim, ddim_inverse};
-pub use ddpm::ddpm;
-pub(crate) use ddpm::learned_log_variance;
-pub use dpm_solver::{DpmSolver, SolverType, dpm_solver_multistep};
-pub use euler::{Churn, euler, euler_ancestral};
-pub use guidance::{Guidance, guided};
-pub use heun::heun;
-pub use interpolate::{interpolate, slerp};
-pub use repaint::{RePaint, repaint};
-pub use uni_pc::{Bh, UniPc, uni_pc};
+use crate::{Compat, Error, NoiseSchedule, Plan, Result, ReverseVariance, Steps};
 
-use crate::{
-    Compat, Error, NoiseSchedule, PredictionType, Result, ReverseVariance, Timestep,
-    weighted_sum::at_least_f32,
-};
-
-/// The argument of a sampler's callback, which is called after each step.
-#[derive(Debug)]
-pub struct StepInfo<'a> {
-    /// The index of this step, from 0.
-    pub index: usize,
-    /// The number of steps of the run.
-    pub total: usize,
-    /// The timestep at which the step started.
-    pub timestep: Timestep,
-    /// The image after the step. After the last step it is x₀, unless the list ends at a larger noise level.
-    pub x_t: &'a Tensor,
-    /// The predicted x₀ of this step, clipped if the schedule's `clip_sample` or `thresholding` is set.
-    pub x_start: &'a Tensor,
+/// A sampler with its options, as data.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Sampler {
+    /// Ancestral sampling with this variance, `DDPMScheduler`.
+    Ddpm(ReverseVariance),
+    /// DDIM with this η, 0 (deterministic) to 1 (ancestral), `DDIMScheduler`.
+    Ddim(f64),
+    /// Encodes images as the noise from which DDIM with η = 0 generates them. It takes the steps in the opposite
+    /// direction, with this number of fixed-point iterations for each, 1 or more. A few iterations make the round trip
+    /// exact up to rounding, unless x̂₀ changes abruptly between neighbouring xₜ.
+    DdimInverse(usize),
+    /// DPM-Solver++, `DPMSolverMultistepScheduler`.
+    DpmSolverMultistep(DpmSolver),
+    /// Euler's method of EDM, `EulerDiscreteScheduler`. Without churn it is equivalent to DDIM with η = 0.
+    Euler(Churn),
+    /// The ancestral form of Euler's method (k-diffusion, `sample_euler_ancestral`), `EulerAncestralDiscreteScheduler`.
+    /// A step goes down to σ_down, below the next level σ′, and noise of standard deviation σ_up raises it to σ′. On the
+    /// scale x/√ᾱ, σ_up² = σ′² (σ² − σ′²)/σ² is the variance of the posterior. So this sampler is equivalent to
+    /// [`Sampler::Ddpm`] with [`ReverseVariance::FixedSmall`], and is planned that way.
+    EulerAncestral,
+    /// Heun's method of EDM, `HeunDiscreteScheduler`. It evaluates the network twice in each step, except in a last step
+    /// to x₀, and in steps from such strong noise that the correction would do harm.
+    Heun(Churn),
+    /// UniPC, `UniPCMultistepScheduler`. At the end of a step, xₜ is the predicted image, before its correction.
+    UniPc(UniPc),
+    /// Ancestral sampling that jumps back (Lugmayr et al. 2022). With an edit that puts known pixels into xₜ after each
+    /// step, the jumps make known and unknown pixels consistent. The cost is about `jump_n_sample` runs without jumps.
+    RePaint {
+        /// The number of steps of each jump, 1 or more. It is j in the paper, which uses 10 of 250 steps. A list that is
+        /// not longer than this has no jumps, so choose a small value for few steps.
+        jump_length: usize,
+        /// The number of times that each stretch of `jump_length` steps is sampled, 1 or more. It is r in the paper,
+        /// which uses 10. With 1 there are no jumps.
+        jump_n_sample: usize,
+    },
 }
 
-/// A prediction, converted to x₀, and the learned variance if there is one.
-pub(crate) struct Prediction {
-    pub(crate) x_start: Tensor,
-    /// The second output of a network with a learned variance, in [−1, 1]: the position of ln σ² between ln β̃ and ln β.
-    /// `None` unless the schedule's `variance_type` is `LearnedRange`.
-    pub(crate) variance: Option<Tensor>,
-    /// x₀ before clipping, from which diffusers computes ε̂. `None` unless the schedule reproduces diffusers.
-    unclipped: Option<Tensor>,
-}
-
-/// Evaluates the network, converts its output to x₀ and clips it according to the schedule.
-pub(crate) fn predict(
-    schedule: &NoiseSchedule,
-    x_t: &Tensor,
-    timestep: Timestep,
-    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-) -> Result<Prediction> {
-    let config = schedule.config();
-    let output = model(x_t, timestep)?;
-    let (prediction, variance) = match config.variance_type {
-        ReverseVariance::LearnedRange => split(&output, x_t)?,
-        _ => (output, None),
-    };
-    if prediction.dims() != x_t.dims() {
-        return Err(wrong_output(&prediction, format!("{:?}, the shape of the images", x_t.dims())));
+impl Sampler {
+    /// Ancestral sampling with the posterior's variance (Ho et al. 2020).
+    #[must_use]
+    pub fn ddpm() -> Self {
+        Self::Ddpm(ReverseVariance::FixedSmall)
     }
-    let to_x_start = |range: f64| {
-        let (from, to, alpha_cumprod) =
-            (config.prediction_type, PredictionType::Sample, timestep.alpha_cumprod());
-        from.convert_within(to, &prediction, x_t, alpha_cumprod, range)
-    };
-    let x_start = if config.thresholding {
-        threshold(&to_x_start(f64::INFINITY)?, config.dynamic_thresholding_ratio, config.sample_max_value)?
-    } else {
-        to_x_start(if config.clip_sample { config.clip_sample_range } else { f64::INFINITY })?
-    };
-    let keep_unclipped = config.compat == Compat::Diffusers && (config.thresholding || config.clip_sample);
-    let unclipped = if keep_unclipped { Some(to_x_start(f64::INFINITY)?) } else { None };
-    Ok(Prediction { x_start, variance, unclipped })
-}
 
-fn wrong_output(output: &Tensor, expected: String) -> Error {
-    Error::out_of_range("the shape of the network's output", format!("{:?}", output.dims()), expected)
-}
+    /// DDIM with η from 0, deterministic, to 1, ancestral (Song et al. 2021).
+    #[must_use]
+    pub fn ddim(eta: f64) -> Self {
+        Self::Ddim(eta)
+    }
 
-/// [`predict`], but returns only x₀.
-fn predict_x_start(
-    schedule: &NoiseSchedule,
-    x_t: &Tensor,
-    timestep: Timestep,
-    model: &mut impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-) -> Result<Tensor> {
-    Ok(predict(schedule, x_t, timestep, model)?.x_start)
-}
+    /// DPM-Solver++ 2M (Lu et al. 2022, algorithm 2).
+    #[must_use]
+    pub fn dpmpp_2m() -> Self {
+        Self::DpmSolverMultistep(DpmSolver::plus_plus_2m())
+    }
 
-/// Splits an output into its two halves along dimension 1: the prediction and the learned variance.
-fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-    let fits = match (output.dims(), x_t.dims()) {
-        ([b, w, rest @ ..], [image_b, image_w, image_rest @ ..]) => {
-            b == image_b && *w == 2 * image_w && rest == image_rest
+    /// SDE-DPM-Solver++ 2M (Lu et al. 2022, section 5).
+    #[must_use]
+    pub fn dpmpp_2m_sde() -> Self {
+        Self::DpmSolverMultistep(DpmSolver::sde_2m())
+    }
+
+    /// Euler's method without churn (Karras et al. 2022).
+    #[must_use]
+    pub fn euler() -> Self {
+        Self::Euler(Churn::NONE)
+    }
+
+    /// Heun's method without churn (Karras et al. 2022).
+    #[must_use]
+    pub fn heun() -> Self {
+        Self::Heun(Churn::NONE)
+    }
+
+    /// UniPC of order 2 with B₂ (Zhao et al. 2023).
+    #[must_use]
+    pub fn unipc() -> Self {
+        Self::UniPc(UniPc::order_2())
+    }
+
+    /// The plan of the sampler: every network evaluation and every factor, for a schedule and a list of timesteps.
+    ///
+    /// ```
+    /// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, Sampler, Steps};
+    /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
+    /// let plan = Sampler::heun().plan(&schedule, Steps::Spaced(10))?;
+    /// assert_eq!((plan.steps(), plan.evaluations()), (10, 19));
+    /// # Ok::<(), ddpm_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If an option is out of range, a variance does not fit the schedule or the list, or the list does not fit the
+    /// schedule.
+    pub fn plan(&self, schedule: &NoiseSchedule, steps: impl Into<Steps>) -> Result<Plan> {
+        let timesteps = &steps.into().timesteps(schedule)?;
+        let mut plan = Plan::new(schedule);
+        match self {
+            Self::Ddpm(variance) => {
+                variance.check(schedule, timesteps)?;
+                ddpm::plan(&mut plan, timesteps, variance, schedule.config().compat);
+            }
+            &Self::Ddim(eta) if !(0.0..=1.0).contains(&eta) => {
+                return Err(Error::out_of_range("eta", eta, "0 (deterministic) to 1 (ancestral)"));
+            }
+            Self::Ddim(eta) => ddim::plan(&mut plan, schedule, timesteps, *eta)?,
+            &Self::DdimInverse(iterations) => {
+                at_least_1("iterations", iterations)?;
+                ddim_inverse::plan(&mut plan, timesteps, iterations);
+            }
+            Self::DpmSolverMultistep(options) => {
+                check_order(options.solver_order)?;
+                dpm_solver::plan(&mut plan, timesteps, *options);
+            }
+            Self::Euler(churn) | Self::Heun(churn) => {
+                churn.check()?;
+                euler::plan(&mut plan, schedule, timesteps, churn, matches!(self, Self::Heun(_)));
+            }
+            // The ancestral class of diffusers does not have the defects of its DDPM class.
+            Self::EulerAncestral => {
+                ddpm::plan(&mut plan, timesteps, &ReverseVariance::FixedSmall, Compat::Exact);
+            }
+            Self::UniPc(options) => {
+                check_order(options.solver_order)?;
+                uni_pc::plan(&mut plan, timesteps, *options);
+            }
+            &Self::RePaint { jump_length, jump_n_sample } => {
+                at_least_1("jump_length", jump_length)?;
+                at_least_1("jump_n_sample", jump_n_sample)?;
+                repaint::plan(&mut plan, timesteps, jump_length, jump_n_sample);
+            }
         }
-        _ => false,
-    };
-    if !fits {
-        let expected =
-            format!("{:?} with twice the width in dimension 1, for a learned variance", x_t.dims());
-        return Err(wrong_output(output, expected));
+        Ok(plan)
     }
-    let width = x_t.dim(1)?;
-    let half = |start| output.narrow(1, start, width)?.contiguous();
-    Ok((half(0)?, Some(half(width)?)))
 }
 
-/// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3). It clips each image to ±s and divides it
-/// by s. Here s is the `ratio`-quantile of the magnitudes of the image, clamped to [1, `max`].
-fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
-    let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
-    let (sorted, _) = at_least_f32(&magnitudes)?.contiguous()?.sort_last_dim(true)?;
-    // The quantile is interpolated linearly between two neighbours, as in numpy and PyTorch.
-    let last = sorted.dim(D::Minus1)? - 1;
-    let place = ratio * last as f64;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the last index")]
-    let (below, above) = (place.floor() as usize, place.ceil() as usize);
-    let at = |index: usize| sorted.narrow(1, index, 1);
-    let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
-    let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?;
-    let mut shape = vec![1; x_start.rank()];
-    shape[0] = x_start.dim(0)?;
-    let s = s.reshape(shape)?.broadcast_as(x_start.shape())?.contiguous()?;
-    Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
+fn check_order(order: usize) -> Result<()> {
+    if (1..=2).contains(&order) {
+        return Ok(());
+    }
+    Err(Error::out_of_range("solver_order", order, "1 or 2"))
+}
+
+fn at_least_1(option: &'static str, found: usize) -> Result<()> {
+    if found >= 1 { Ok(()) } else { Err(Error::out_of_range(option, found, "1 or more")) }
 }

@@ -5,9 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::codec::Codec;
-use super::{DiffusersConfig, FinalSigma, Sampler};
+use super::{DiffusersConfig, FinalSigma};
 use crate::{
-    Error, NoiseScheduleConfig, Result, ReverseVariance, TimestepSpacing,
+    Error, NoiseScheduleConfig, Result, ReverseVariance, Sampler, TimestepSpacing,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
@@ -72,6 +72,9 @@ impl DiffusersConfig {
         match &self.sampler {
             Sampler::Ddpm(variance) if *variance != self.schedule.variance_type => {
                 return refuse("reverse variance", format!("{variance:?}"), "the schedule's variance_type");
+            }
+            Sampler::DdimInverse(_) | Sampler::RePaint { .. } => {
+                return refuse("_class_name", class.to_owned(), "a sampler whose file is supported");
             }
             Sampler::Euler(churn) | Sampler::Heun(churn) if *churn != Churn::NONE => {
                 return refuse("churn", format!("{churn:?}"), "none");
@@ -223,7 +226,7 @@ fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
             codec.only("interpolation_type", &["linear".into()])?;
             codec.only("timestep_type", &["discrete".into()])?;
         }
-        Sampler::EulerAncestral => {}
+        Sampler::EulerAncestral | Sampler::DdimInverse(_) | Sampler::RePaint { .. } => {}
         Sampler::Heun(_) => codec.clipping(schedule)?,
         Sampler::UniPc(options) => {
             codec.thresholding(schedule)?;

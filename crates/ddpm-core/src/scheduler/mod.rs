@@ -4,33 +4,9 @@ mod codec;
 mod json;
 mod spacing;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Compat, NoiseSchedule, NoiseScheduleConfig, Result, ReverseVariance, StepInfo, Timestep, Timesteps,
-    sampler::{self, Churn, DpmSolver, UniPc},
-};
-
-/// A sampler with its options, as data. Each variant stands for a function of [`sampler`] and a class of diffusers.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Sampler {
-    /// [`sampler::ddpm`], `DDPMScheduler`.
-    Ddpm(ReverseVariance),
-    /// [`sampler::ddim`] with this η, `DDIMScheduler`.
-    Ddim(f64),
-    /// [`sampler::dpm_solver_multistep`], `DPMSolverMultistepScheduler`.
-    DpmSolverMultistep(DpmSolver),
-    /// [`sampler::euler`], `EulerDiscreteScheduler`.
-    Euler(Churn),
-    /// [`sampler::euler_ancestral`], `EulerAncestralDiscreteScheduler`.
-    EulerAncestral,
-    /// [`sampler::heun`], `HeunDiscreteScheduler`.
-    Heun(Churn),
-    /// [`sampler::uni_pc`], `UniPCMultistepScheduler`.
-    UniPc(UniPc),
-}
+use crate::{Compat, NoiseSchedule, NoiseScheduleConfig, Plan, Result, Sampler, Timesteps};
 
 impl Sampler {
     /// The name of the class in diffusers.
@@ -44,34 +20,8 @@ impl Sampler {
             Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::Heun(_) => "HeunDiscreteScheduler",
             Self::UniPc(_) => "UniPCMultistepScheduler",
-        }
-    }
-
-    /// Runs the sampler. The [module](sampler) describes the arguments.
-    ///
-    /// # Errors
-    ///
-    /// If the sampler's function fails.
-    pub fn run(
-        &self,
-        schedule: &NoiseSchedule,
-        timesteps: &Timesteps,
-        x_t: Tensor,
-        model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-        noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-        callback: impl FnMut(StepInfo<'_>) -> Result<()>,
-    ) -> Result<Tensor> {
-        use sampler::{ddim, ddpm, dpm_solver_multistep, euler, euler_ancestral, heun, uni_pc};
-        match self {
-            Self::Ddpm(variance) => ddpm(schedule, timesteps, variance, x_t, model, noise, callback),
-            Self::Ddim(eta) => ddim(schedule, timesteps, *eta, x_t, model, noise, callback),
-            Self::DpmSolverMultistep(options) => {
-                dpm_solver_multistep(schedule, timesteps, options, x_t, model, noise, callback)
-            }
-            Self::Euler(churn) => euler(schedule, timesteps, churn, x_t, model, noise, callback),
-            Self::EulerAncestral => euler_ancestral(schedule, timesteps, x_t, model, noise, callback),
-            Self::Heun(churn) => heun(schedule, timesteps, churn, x_t, model, noise, callback),
-            Self::UniPc(options) => uni_pc(schedule, timesteps, options, x_t, model, callback),
+            Self::DdimInverse(_) => "DDIMInverseScheduler",
+            Self::RePaint { .. } => "RePaintScheduler",
         }
     }
 }
@@ -79,6 +29,7 @@ impl Sampler {
 /// The noise level at the end of a run (`final_sigmas_type` of diffusers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FinalSigma {
     /// σ = 0: the run ends at x₀.
     Zero,
@@ -118,21 +69,10 @@ impl DiffusersConfig {
 /// A validated schedule with a sampler.
 ///
 /// ```
-/// # use candle_core::{DType, Device};
-/// # use ddpm_core::{CounterRng, Purpose, Scheduler, DiffusersConfig};
+/// # use ddpm_core::{Scheduler, DiffusersConfig};
 /// let json = r#"{ "_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": true }"#;
-/// let scheduler = Scheduler::new(&DiffusersConfig::from_diffusers_json(json)?)?;
-/// let timesteps = scheduler.timesteps(10)?;
-/// let (rng, images) = (CounterRng::new(1), [0, 1]);
-/// let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[16], DType::F32, &Device::Cpu)?;
-/// let x_start = scheduler.sample(
-///     &timesteps,
-///     x_t,
-///     |x_t, timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt(), // the network
-///     |x_t, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x_t),
-///     |step| Ok(assert_eq!(step.total, 10)),
-/// )?;
-/// assert_eq!(x_start.dims(), &[2, 16]);
+/// let plan = Scheduler::new(&DiffusersConfig::from_diffusers_json(json)?)?.plan(10)?;
+/// assert_eq!(plan.steps(), 10);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -188,19 +128,12 @@ impl Scheduler {
         })
     }
 
-    /// Runs the sampler. The [module](sampler) describes the arguments.
+    /// The plan of the sampler for `num_inference_steps` timesteps, spaced as in [`Scheduler::timesteps`].
     ///
     /// # Errors
     ///
-    /// If the sampler fails.
-    pub fn sample(
-        &self,
-        timesteps: &Timesteps,
-        x_t: Tensor,
-        model: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
-        noise: impl FnMut(&Tensor, usize) -> Result<Tensor>,
-        callback: impl FnMut(StepInfo<'_>) -> Result<()>,
-    ) -> Result<Tensor> {
-        self.config.sampler.run(&self.schedule, timesteps, x_t, model, noise, callback)
+    /// As [`Scheduler::timesteps`] and [`Sampler::plan`].
+    pub fn plan(&self, num_inference_steps: usize) -> Result<Plan> {
+        self.config.sampler.plan(&self.schedule, self.timesteps(num_inference_steps)?)
     }
 }

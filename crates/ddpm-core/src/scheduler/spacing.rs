@@ -1,8 +1,8 @@
 //! The timestep spacing of each class of diffusers.
 
-use super::{DiffusersConfig, Sampler};
+use super::DiffusersConfig;
 use crate::{
-    Compat, NoiseSchedule, Result, Timestep, TimestepSpacing, Timesteps,
+    Compat, NoiseSchedule, Result, Sampler, Timestep, TimestepSpacing, Timesteps,
     timestep::sigma,
     timesteps::{check_count, karras_sigmas, round, spread},
 };
@@ -11,9 +11,6 @@ use crate::{
 pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
     check_count(schedule, n)?;
     match config.sampler {
-        // diffusers has no option `use_karras_sigmas` for these two classes.
-        Sampler::Ddpm(_) | Sampler::Ddim(_) if config.use_karras_sigmas => Timesteps::karras(schedule, n),
-        Sampler::Ddpm(_) | Sampler::Ddim(_) => Timesteps::spaced(schedule, n),
         Sampler::DpmSolverMultistep(_) | Sampler::UniPc(_) if config.use_karras_sigmas => {
             let timesteps = Timesteps::karras(schedule, n)?;
             match config.schedule.compat {
@@ -31,6 +28,9 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
             let (max, min) = (list[0].sigma(), list[list.len() - 1].sigma());
             Timesteps::from_sigmas(schedule, &karras_sigmas(max, min, n))
         }
+        // diffusers has no option `use_karras_sigmas` for DDPM and DDIM.
+        _ if config.use_karras_sigmas => Timesteps::karras(schedule, n),
+        _ => Timesteps::spaced(schedule, n),
     }
 }
 

@@ -28,9 +28,7 @@ fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) ->
     let mut record = Record::default();
     let network = NORMAL.network(schedule);
     let mut last = Vec::new();
-    let sampled = sampler.run(
-        schedule,
-        timesteps,
+    let sampled = sampler.plan(schedule, timesteps).unwrap().sample_with(
         Tensor::new(&[[0.5_f64, -1.0, 2.0]], &Device::Cpu).unwrap(),
         |x, timestep| {
             record.asked.push(timestep);
@@ -40,7 +38,8 @@ fn record(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps) ->
             record.noise_indices.push(noise_index);
             CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &[0], noise_index, x)
         },
-        |step| {
+        |run| {
+            let step = run.step().unwrap();
             record.seen.push((step.index, step.total, step.timestep));
             assert_eq!(step.x_start.dims(), [1, 3]);
             last = values(step.x_t);
@@ -73,7 +72,11 @@ fn the_network_is_asked_once_for_each_step_and_by_heun_twice_but_for_the_last() 
         let timesteps = Timesteps::spaced(&schedule, n).unwrap();
         for (name, sampler) in samplers() {
             let asked = record(&sampler, &schedule, &timesteps).asked;
-            let expected = if matches!(sampler, Sampler::Heun(_)) { 2 * n - 1 } else { n };
+            // From σ = 136 to the second of two timesteps, Heun's correction would do harm.
+            let expected = match sampler {
+                Sampler::Heun(_) if n > 2 => 2 * n - 1,
+                _ => n,
+            };
             assert_eq!(asked.len(), expected, "{name} in {n} steps");
             // Churn evaluates at levels between the list's. Heun evaluates twice at each level except the first.
             if !name.ends_with("churn") {
@@ -133,21 +136,26 @@ fn an_error_of_the_network_the_noise_or_the_observer_ends_the_run_at_once() {
     let timesteps = Timesteps::all(&schedule);
     let x = || Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
     let network = NORMAL.network(&schedule);
-    let zeros = |x: &Tensor, _| Ok(x.zeros_like()?);
+    let zeros = |x: &Tensor, _| x.zeros_like();
     for (name, sampler) in samplers() {
         let mut calls = 0;
-        let observed = sampler.run(&schedule, &timesteps, x(), &network, zeros, |_| {
+        let observed = sampler.plan(&schedule, &timesteps).unwrap().sample_with(x(), &network, zeros, |_| {
             calls += 1;
-            Err(Error::NoTimesteps)
+            Err(Error::NoTimesteps.into())
         });
-        assert!(matches!(observed, Err(Error::NoTimesteps)) && calls == 1, "{name}");
+        assert!(matches!(observed, Err(Error::Callback(_))) && calls == 1, "{name}");
         let failing = |_: &Tensor, _| candle_core::bail!("the network");
-        let failed = sampler.run(&schedule, &timesteps, x(), failing, zeros, |_| Ok(()));
-        assert!(failed.unwrap_err().to_string().contains("the network"), "{name}");
+        let failed = sampler.plan(&schedule, &timesteps).unwrap().sample(x(), failing, zeros);
+        assert!(
+            matches!(failed, Err(Error::Network(source)) if source.to_string().contains("the network")),
+            "{name}"
+        );
         let noise_indices = record(&sampler, &schedule, &timesteps).noise_indices.len();
-        let failed =
-            sampler.run(&schedule, &timesteps, x(), &network, |_, _| Err(Error::NoTimesteps), |_| Ok(()));
-        assert_eq!(matches!(failed, Err(Error::NoTimesteps)), noise_indices > 0, "{name}");
+        let failed = sampler
+            .plan(&schedule, &timesteps)
+            .unwrap()
+            .sample(x(), &network, |_: &Tensor, _| Err::<Tensor, _>(Error::NoTimesteps));
+        assert_eq!(matches!(failed, Err(Error::Noise(_))), noise_indices > 0, "{name}");
     }
 }
 
@@ -184,15 +192,7 @@ fn an_option_outside_its_range_is_refused_by_name() {
         (Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1; 19])), "19 values of variances, expected 20"),
         (Sampler::Ddpm(ReverseVariance::LearnedRange), "learned_range"),
     ] {
-        let x = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
-        let refused = sampler.run(
-            &schedule,
-            &timesteps,
-            x,
-            |_, _| panic!("the network was evaluated"),
-            |_, _| panic!("noise was requested"),
-            |_| Ok(()),
-        );
+        let refused = sampler.plan(&schedule, &timesteps);
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(expected), "{sampler:?}: {message}");
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use ddpm_core::{
-    NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, TimestepSpacing, Timesteps, sampler,
+    NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, TimestepSpacing, Timesteps,
 };
 
 use crate::{largest_difference, network, schedule, tensor_of, values};
@@ -32,11 +32,6 @@ fn tables_agree_with_numpy() {
     }
 }
 
-enum Sampler {
-    Ddpm(ReverseVariance),
-    Ddim(f64),
-}
-
 /// Runs the sampler on the fixture's start image and noise, in `dtype`, and returns the largest difference
 /// over every intermediate image.
 fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dtype: DType) -> f64 {
@@ -60,20 +55,15 @@ fn trace(name: &str, sampler: &Sampler, clip: bool, spacing: TimestepSpacing, dt
         let x_t = tensor("noise/x_T").to_dtype(dtype).unwrap();
         let noise = |_: &Tensor, t: usize| {
             let step = timesteps.indices().into_iter().position(|other| other == t).unwrap();
-            Ok(noise.get(step)?)
+            noise.get(step)
         };
-        let callback = |step: ddpm_core::StepInfo<'_>| {
+        let callback = |run: &mut ddpm_core::Run| {
+            let step = run.step().unwrap();
             let expected = values(&reference.get(step.index + 1)?);
             worst = worst.max(largest_difference(&values(step.x_t), &expected));
             Ok(())
         };
-        match sampler {
-            Sampler::Ddpm(reverse_variance) => {
-                sampler::ddpm(&schedule, &timesteps, reverse_variance, x_t, network, noise, callback)
-            }
-            Sampler::Ddim(eta) => sampler::ddim(&schedule, &timesteps, *eta, x_t, network, noise, callback),
-        }
-        .unwrap();
+        sampler.plan(&schedule, &timesteps).unwrap().sample_with(x_t, network, noise, callback).unwrap();
     }
     worst
 }

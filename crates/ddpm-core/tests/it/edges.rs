@@ -25,7 +25,7 @@ fn noise(x: &Tensor, noise_index: usize) -> ddpm_core::Result<Tensor> {
 }
 
 fn run(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, x: &Tensor) -> Tensor {
-    sampler.run(schedule, timesteps, x.clone(), network, noise, |_| Ok(())).unwrap()
+    sampler.plan(schedule, timesteps).unwrap().sample(x.clone(), network, noise).unwrap()
 }
 
 fn assert_finite(name: &str, x: &Tensor) {
@@ -122,8 +122,11 @@ fn runs_may_end_at_the_smallest_noise_level() {
         let timesteps = timesteps.ending_at_sigma_min(&schedule);
         for (name, sampler) in samplers() {
             let x = normal(&[2, 3], DType::F64);
-            let sampled =
-                sampler.run(&schedule, &timesteps, x.clone(), NORMAL.network(&schedule), noise, |_| Ok(()));
+            let sampled = sampler.plan(&schedule, &timesteps).unwrap().sample(
+                x.clone(),
+                NORMAL.network(&schedule),
+                noise,
+            );
             let sampled = values(&sampled.unwrap());
             assert!(
                 sampled.iter().all(|x| x.abs() < 5.0),
@@ -205,7 +208,7 @@ fn a_network_output_of_the_wrong_shape_is_refused_with_both_shapes() {
             let x = normal(&[2, 3], DType::F32);
             let wide = |x: &Tensor, _| Tensor::cat(&[x, x], 1);
             let failed =
-                sampler.run(&schedule, &timesteps, x, wide, noise, |_| Ok(())).unwrap_err().to_string();
+                sampler.plan(&schedule, &timesteps).unwrap().sample(x, wide, noise).unwrap_err().to_string();
             assert!(failed.contains("[2, 6]") && failed.contains("[2, 3]"), "{name}: {failed}");
         }
     }

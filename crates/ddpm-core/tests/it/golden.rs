@@ -44,12 +44,16 @@ fn trace(name: &str, about: &Value, compat: Compat, dtype: DType) -> f64 {
     let x_t = tensor("noise/x_T").to_dtype(dtype).unwrap();
     let done = std::cell::Cell::new(0);
     scheduler
-        .sample(
-            &timesteps,
+        .config()
+        .sampler
+        .plan(scheduler.schedule(), &timesteps)
+        .unwrap()
+        .sample_with(
             x_t,
             network_of(scheduler.schedule()),
-            |_, _| Ok(step_noise.get(done.get())?),
-            |step| {
+            |_: &Tensor, _| step_noise.get(done.get()),
+            |run| {
+                let step = run.step().unwrap();
                 done.set(step.index + 1);
                 let expected = values(&reference.get(step.index + 1)?);
                 worst = worst.max(largest_difference(&values(step.x_t), &expected));

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timestep, Timesteps,
-    sampler::{self, Guidance, UniPc, guided},
+    Guidance, NoiseSchedule, Pass, PredictionType, ReverseVariance, Sampler, Steps, Timestep, no_noise,
+    sampler::UniPc,
 };
 
 use crate::{
@@ -13,6 +13,22 @@ use crate::{
     toy::{Mixture, fine_schedule, log_uniform, moments, noise, start},
     values,
 };
+
+/// The combined network of two.
+fn guided<A, B>(
+    guidance: &Guidance,
+    mut conditional: A,
+    mut unconditional: B,
+) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>
+where
+    A: FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+    B: FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+{
+    guidance.network(move |x: &Tensor, timestep, pass| match pass {
+        Pass::Conditional => conditional(x, timestep),
+        Pass::Unconditional => unconditional(x, timestep),
+    })
+}
 
 const ALL: [PredictionType; 3] =
     [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
@@ -87,9 +103,7 @@ fn calls(guidance: &Guidance) -> (usize, usize, Vec<f64>) {
             without(x, at)
         },
     );
-    let no_noise = |_: &Tensor, noise_index: usize| panic!("noise was requested at {noise_index}");
-    let sampled =
-        sampler::ddim(&schedule, &Timesteps::all(&schedule), 0.0, point(), model, no_noise, |_| Ok(()));
+    let sampled = Sampler::Ddim(0.0).plan(&schedule, Steps::All).unwrap().sample(point(), model, no_noise);
     (conditional.get(), unconditional.get(), values(&sampled.unwrap()))
 }
 
@@ -177,7 +191,7 @@ fn guided_samples_follow_the_tilted_distribution_of_shifted_classes() {
         let n = if matches!(sampler, Sampler::UniPc(_)) { 40 } else { 150 };
         let timesteps = log_uniform(&schedule, [157.0, 0.01], n);
         let model = guided(&guidance, CONDITIONAL.network(&schedule), OTHER.network(&schedule));
-        let sampled = sampler.run(&schedule, &timesteps, start(1), model, noise(2), |_| Ok(())).unwrap();
+        let sampled = sampler.plan(&schedule, &timesteps).unwrap().sample(start(1), model, noise(2)).unwrap();
         let (mean, deviation) = moments(&values(&sampled));
         assert!(
             (mean - expected.0).abs() < 0.02 && (deviation - expected.1).abs() < 0.015,

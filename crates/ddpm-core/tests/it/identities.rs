@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance,
-    Timesteps, sampler,
+    CounterRng, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, ReverseVariance, Sampler,
+    Timesteps, no_noise,
 };
 
 use crate::{largest_difference, network, schedule, values};
@@ -151,16 +151,11 @@ fn ddim_with_eta_1_is_ancestral_sampling_with_fixed_small() {
                 CounterRng::new(5).normal_like(Purpose::SAMPLE_STEP, &[0, 1, 2, 3], t, x)
             };
             let x = normal(9, 4, DType::F64);
-            let ancestral = sampler::ddpm(
-                &schedule,
-                &timesteps,
-                &ReverseVariance::FixedSmall,
-                x.clone(),
-                network,
-                noise,
-                |_| Ok(()),
-            );
-            let ddim = sampler::ddim(&schedule, &timesteps, 1.0, x, network, noise, |_| Ok(()));
+            let ancestral = Sampler::Ddpm(ReverseVariance::FixedSmall)
+                .plan(&schedule, &timesteps)
+                .unwrap()
+                .sample(x.clone(), network, noise);
+            let ddim = Sampler::Ddim(1.0).plan(&schedule, &timesteps).unwrap().sample(x, network, noise);
             let difference = largest_difference(&values(&ancestral.unwrap()), &values(&ddim.unwrap()));
             assert!(difference < 1e-10, "{prediction_type:?} {timesteps:?}: {difference}");
         }
@@ -175,17 +170,15 @@ fn the_last_step_lands_on_x_start_without_noise_and_clipped() {
     {
         let mut noise_indices = Vec::new();
         let mut seen = Vec::new();
-        let x = sampler::ddpm(
-            &schedule,
-            &timesteps,
-            &reverse_variance,
+        let x = Sampler::Ddpm(reverse_variance.clone()).plan(&schedule, &timesteps).unwrap().sample_with(
             normal(1, 2, DType::F32),
             |x, _| x * 3.0,
             |x, t| {
                 noise_indices.push(t);
-                Ok(x.ones_like()?)
+                x.ones_like()
             },
-            |step| {
+            |run| {
+                let step = run.step().unwrap();
                 seen.push((step.index, step.total, step.timestep.index()));
                 assert!(values(step.x_start).iter().all(|x| x.abs() <= 1.0));
                 Ok(())
@@ -216,8 +209,7 @@ fn the_previous_timestep_is_the_next_of_the_list() {
             *x = next.sqrt() * x_start + (1.0 - next).sqrt() * eps;
         }
     }
-    let sampled =
-        sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), |_| Ok(()));
+    let sampled = Sampler::Ddim(0.0).plan(&schedule, &timesteps).unwrap().sample(start, network, no_noise);
     let difference = largest_difference(&values(&sampled.unwrap()), &x);
     assert!(difference < 1e-10, "{difference}");
 }
@@ -243,13 +235,18 @@ fn if_x_start_is_clipped_eps_is_derived_anew() {
         .collect();
     assert!(clipped > 0 && clipped < expected.len());
     let mut first = Vec::new();
-    let callback = |step: ddpm_core::StepInfo<'_>| {
+    let callback = |run: &mut ddpm_core::Run| {
+        let step = run.step().unwrap();
         if step.index == 0 {
             first = values(step.x_t);
         }
         Ok(())
     };
-    sampler::ddim(&schedule, &timesteps, 0.0, start, network, |_, _| unreachable!(), callback).unwrap();
+    Sampler::Ddim(0.0)
+        .plan(&schedule, &timesteps)
+        .unwrap()
+        .sample_with(start, network, no_noise, callback)
+        .unwrap();
     assert!(largest_difference(&first, &expected) < 1e-12);
 }
 
@@ -262,7 +259,8 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
     for eta in [0.25, 0.5, 1.0] {
         let mut first = [0.0; 2];
         for (noise_value, first) in std::iter::zip([0.0, 1.0], &mut first) {
-            let callback = |step: ddpm_core::StepInfo<'_>| {
+            let callback = |run: &mut ddpm_core::Run| {
+                let step = run.step().unwrap();
                 if step.index == 0 {
                     *first = values(step.x_t)[0];
                 }
@@ -271,8 +269,12 @@ fn ddim_adds_eta_times_the_deviation_of_the_posterior() {
             // x̂₀ is 0, so ε̂ is xₜ/√(1−ᾱₜ), which is 1 here.
             let x = Tensor::new(&[[(1.0 - at).sqrt()]], &Device::Cpu).unwrap();
             let black = |x: &Tensor, _| x.zeros_like();
-            let noise = |x: &Tensor, _| Ok((x.zeros_like()? + noise_value)?);
-            sampler::ddim(&schedule, &timesteps, eta, x, black, noise, callback).unwrap();
+            let noise = |x: &Tensor, _| x.zeros_like()? + noise_value;
+            Sampler::Ddim(eta)
+                .plan(&schedule, &timesteps)
+                .unwrap()
+                .sample_with(x, black, noise, callback)
+                .unwrap();
         }
         let sigma = eta * ((1.0 - next) / (1.0 - at)).sqrt() * (1.0 - at / next).sqrt();
         assert!((first[1] - first[0] - sigma).abs() < 1e-14, "{eta}: {first:?}");
@@ -290,10 +292,13 @@ fn dynamic_thresholding_clips_to_a_quantile_of_each_image_and_divides_by_it() {
         });
         let timesteps = Timesteps::explicit(&schedule, vec![9]).unwrap();
         let x_start = Tensor::new(&[[-4.0_f64, 1.0, 2.0, 0.5], [0.1, -0.2, 0.3, 0.4]], &Device::Cpu).unwrap();
-        let model = |_: &Tensor, _| Ok(x_start.clone());
-        let no_noise = |_: &Tensor, _| unreachable!();
+        let model = |_: &Tensor, _| Ok::<_, Error>(x_start.clone());
         values(
-            &sampler::ddim(&schedule, &timesteps, 0.0, x_start.clone(), model, no_noise, |_| Ok(())).unwrap(),
+            &Sampler::Ddim(0.0)
+                .plan(&schedule, &timesteps)
+                .unwrap()
+                .sample(x_start.clone(), model, no_noise)
+                .unwrap(),
         )
     };
     let second = [0.1, -0.2, 0.3, 0.4];

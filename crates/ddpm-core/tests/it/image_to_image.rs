@@ -1,7 +1,7 @@
 //! Start images that are not pure noise: interpolation, slerp and strength.
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{CounterRng, Error, PredictionType, Purpose, Timesteps, sampler};
+use ddpm_core::{CounterRng, PredictionType, Purpose, Timesteps, slerp};
 
 use crate::{
     assert_out_of_range, largest_difference, schedule,
@@ -18,36 +18,15 @@ fn norm(x: &Tensor) -> f64 {
     values(x).iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-#[test]
-fn interpolation_starts_at_one_image_and_ends_at_the_other() {
-    let schedule = schedule(|_| {});
-    let [a, b, eps_a, eps_b] = [1, 2, 3, 4].map(|seed| normal(seed, &[2, 1, 3, 3], DType::F64));
-    for t in [0, 9, 19] {
-        let at = |lambda: f64| {
-            let between = sampler::interpolate(&schedule, t, [&a, &b], [&eps_a, &eps_b], lambda);
-            values(&between.unwrap())
-        };
-        let ends =
-            [(&a, &eps_a), (&b, &eps_b)].map(|(x, eps)| values(&schedule.q_sample(x, &[t], eps).unwrap()));
-        assert_eq!([at(0.0), at(1.0)], ends);
-        let middle: Vec<f64> =
-            std::iter::zip(&ends[0], &ends[1]).map(|(a, b)| f64::midpoint(*a, *b)).collect();
-        assert!(largest_difference(&at(0.5), &middle) < 1e-14);
-    }
-    let beyond = sampler::interpolate(&schedule, 20, [&a, &b], [&eps_a, &eps_b], 0.5);
-    assert_eq!(beyond.unwrap_err().to_string(), "timestep is 20, expected 0 to 19");
-    let other = normal(1, &[1, 1, 3, 3], DType::F64);
-    let differ = sampler::interpolate(&schedule, 3, [&a, &other], [&eps_a, &eps_b], 0.5);
-    assert!(matches!(differ, Err(Error::Shapes { .. })));
-}
-
-/// The variance that the documentation of `interpolate` states.
+/// Ho et al. 2020, section 4.3: two images are noised to the same timestep, mixed, and denoised. If their noises are
+/// independent, the noise of the mixture has half of its variance in the middle; if they are equal, it has all of it.
 #[test]
 fn two_noises_lose_half_of_the_variance_in_the_middle_and_one_loses_none() {
     let schedule = schedule(|_| {});
     let zeros = start(1).zeros_like().unwrap();
     let variance = |eps: [&Tensor; 2]| {
-        let middle = sampler::interpolate(&schedule, 10, [&zeros, &zeros], eps, 0.5).unwrap();
+        let [a, b] = eps.map(|eps| schedule.q_sample(&zeros, &[10], eps).unwrap());
+        let middle = ((a + b).unwrap() * 0.5).unwrap();
         moments(&values(&middle)).1.powi(2) / (1.0 - schedule.alphas_cumprod()[10])
     };
     let (one, other) = (start(2), start(3));
@@ -71,16 +50,16 @@ fn slerp_keeps_norms_and_walks_the_angle_evenly() {
         };
         let (a, b) = (unit(1), unit(2));
         for lambda in [0.0, 0.2, 0.5, 0.9, 1.0] {
-            let between = sampler::slerp(&a, &b, lambda).unwrap();
+            let between = slerp(&a, &b, lambda).unwrap();
             assert_eq!(between.dims(), shape);
             for image in 0..shape[0] {
                 assert!((norm(&between.narrow(0, image, 1).unwrap()) - 3.0).abs() < 1e-12, "{lambda}");
             }
-            let mirrored = sampler::slerp(&b, &a, 1.0 - lambda).unwrap();
+            let mirrored = slerp(&b, &a, 1.0 - lambda).unwrap();
             assert!(largest_difference(&values(&between), &values(&mirrored)) < 1e-12);
         }
         for (lambda, end) in [(0.0, &a), (1.0, &b)] {
-            let found = sampler::slerp(&a, &b, lambda).unwrap();
+            let found = slerp(&a, &b, lambda).unwrap();
             assert!(largest_difference(&values(&found), &values(end)) < 1e-12);
         }
     }
@@ -88,7 +67,7 @@ fn slerp_keeps_norms_and_walks_the_angle_evenly() {
         Tensor::new(&[[1.0_f64, 0.0]], &Device::Cpu).unwrap(),
         Tensor::new(&[[0.0_f64, 1.0]], &Device::Cpu).unwrap(),
     );
-    let third = values(&sampler::slerp(&a, &b, 1.0 / 3.0).unwrap());
+    let third = values(&slerp(&a, &b, 1.0 / 3.0).unwrap());
     assert!(largest_difference(&third, &[3.0_f64.sqrt() / 2.0, 0.5]) < 1e-14, "{third:?}");
 }
 
@@ -96,11 +75,11 @@ fn slerp_keeps_norms_and_walks_the_angle_evenly() {
 fn slerp_of_parallel_and_empty_images_is_linear() {
     let a = normal(1, &[2, 7], DType::F64);
     let twice = (&a * 2.0).unwrap();
-    let between = sampler::slerp(&a, &twice, 0.25).unwrap();
+    let between = slerp(&a, &twice, 0.25).unwrap();
     assert!(largest_difference(&values(&between), &values(&(&a * 1.25).unwrap())) < 1e-12);
-    assert_eq!(values(&sampler::slerp(&a, &a, 0.7).unwrap()), values(&a));
+    assert_eq!(values(&slerp(&a, &a, 0.7).unwrap()), values(&a));
     let black = a.zeros_like().unwrap();
-    let between = sampler::slerp(&a, &black, 0.25).unwrap();
+    let between = slerp(&a, &black, 0.25).unwrap();
     assert!(largest_difference(&values(&between), &values(&(&a * 0.75).unwrap())) < 1e-12);
 }
 
@@ -110,16 +89,16 @@ fn slerp_works_in_half_precision_and_for_any_number_of_dimensions() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let exact = [1, 2].map(|seed| normal(seed, &[2, 784], DType::F64));
         let near = exact.clone().map(|x| x.to_dtype(dtype).unwrap());
-        let between = sampler::slerp(&near[0], &near[1], 0.5).unwrap();
+        let between = slerp(&near[0], &near[1], 0.5).unwrap();
         assert_eq!(between.dtype(), dtype);
-        let expected = sampler::slerp(&exact[0], &exact[1], 0.5).unwrap();
+        let expected = slerp(&exact[0], &exact[1], 0.5).unwrap();
         let difference = largest_difference(&values(&between), &values(&expected));
         assert!(difference < 0.05, "{dtype:?}: {difference}");
     }
     let line = Tensor::new(&[1.0_f64, -2.0], &Device::Cpu).unwrap();
-    assert_eq!(values(&sampler::slerp(&line, &line, 0.3).unwrap()), [1.0, -2.0]);
+    assert_eq!(values(&slerp(&line, &line, 0.3).unwrap()), [1.0, -2.0]);
     let nothing = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
-    assert_eq!(sampler::slerp(&nothing, &nothing, 0.3).unwrap().dims(), [0, 4]);
+    assert_eq!(slerp(&nothing, &nothing, 0.3).unwrap().dims(), [0, 4]);
 }
 
 #[test]
@@ -170,7 +149,8 @@ fn a_partly_noised_image_is_denoised_to_the_exact_conditional_law() {
             _ => continue,
         };
         let network = NORMAL.network(&schedule);
-        let sampled = sampler.run(&schedule, &timesteps, x_t.clone(), network, noise(6), |_| Ok(())).unwrap();
+        let sampled =
+            sampler.plan(&schedule, &timesteps).unwrap().sample(x_t.clone(), network, noise(6)).unwrap();
         let found = moments(&values(&sampled));
         let (mean_off, deviation_off) = ((found.0 - expected.0).abs(), (found.1 - expected.1).abs());
         // Five standard errors are 0.0125 and 0.009. First-order solvers lose some variance.

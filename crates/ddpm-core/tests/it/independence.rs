@@ -2,8 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, PredictionType, Purpose, Sampler, StepInfo, Timesteps,
-    sampler::{Guidance, RePaint, ddim_inverse, guided, repaint, slerp},
+    CounterRng, Guidance, Inpainting, Pass, PredictionType, Purpose, Sampler, Timesteps, no_noise, slerp,
 };
 
 use crate::{network, schedule, toy::samplers, values};
@@ -19,7 +18,7 @@ fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
     let rng = CounterRng::new(4);
     let x = rng.normal(Purpose::SAMPLE_START, images, 0, &[1, 40, 40], DType::F32, &Device::Cpu).unwrap();
     let noise = |x: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x);
-    sampler.run(&schedule, &timesteps, x, network, noise, |_: StepInfo<'_>| Ok(())).unwrap()
+    sampler.plan(&schedule, &timesteps).unwrap().sample(x, network, noise).unwrap()
 }
 
 fn on_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
@@ -74,12 +73,23 @@ fn an_image_of_the_inverse_of_guidance_of_inpainting_and_of_slerp_is_the_same_al
             |step| rng.normal(Purpose::EVALUATION, images, step, &[1600], DType::F32, &Device::Cpu).unwrap();
         let x = normal(0);
         let mask = normal(1).ge(0.0).unwrap().to_dtype(DType::F32).unwrap();
-        let options = RePaint { known: &x, mask: &mask, jump_length: 2, jump_n_sample: 2 };
         let guidance = Guidance::new(2.0);
-        let noise = |x: &Tensor, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, images, noise_index, x);
-        let model = guided(&guidance, network, |x: &Tensor, _| x * 0.5);
-        let painted = repaint(&schedule, &timesteps, &options, normal(2), model, noise, |_| Ok(())).unwrap();
-        let encoded = ddim_inverse(&schedule, &timesteps, 3, x.clone(), network, |_| Ok(())).unwrap();
+        let noise = rng.images(images.iter().copied());
+        let model = guidance.network(|x: &Tensor, timestep, pass| match pass {
+            Pass::Conditional => network(x, timestep),
+            Pass::Unconditional => x * 0.5,
+        });
+        let known_noise = noise.clone().for_purpose(Purpose::INPAINTING).noise();
+        let known = Inpainting::new(&x, &mask).unwrap();
+        let plan = Sampler::RePaint { jump_length: 2, jump_n_sample: 2 }.plan(&schedule, &timesteps).unwrap();
+        let painted = plan
+            .sample_with(normal(2), model, noise.noise(), |run| Ok(known.blend(run, &known_noise)?))
+            .unwrap();
+        let encoded = Sampler::DdimInverse(3)
+            .plan(&schedule, &timesteps)
+            .unwrap()
+            .sample(x.clone(), network, no_noise)
+            .unwrap();
         let between = slerp(&x, &encoded, 0.3).unwrap();
         [painted, encoded, between]
     };

@@ -1,7 +1,7 @@
 //! The inverse of DDIM: encoding data as noise.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{Error, NoiseSchedule, PredictionType, Timestep, Timesteps, sampler};
+use ddpm_core::{Error, NoiseSchedule, PredictionType, Sampler, Timestep, Timesteps, no_noise};
 
 use crate::{
     assert_out_of_range, largest_difference,
@@ -19,12 +19,19 @@ fn encode(
     x: &Tensor,
 ) -> Tensor {
     let network = data.network(schedule);
-    sampler::ddim_inverse(schedule, timesteps, iterations, x.clone(), network, |_| Ok(())).unwrap()
+    Sampler::DdimInverse(iterations)
+        .plan(schedule, timesteps)
+        .unwrap()
+        .sample(x.clone(), network, no_noise)
+        .unwrap()
 }
 
 fn decode(schedule: &NoiseSchedule, timesteps: &Timesteps, data: &Mixture, x: &Tensor) -> Tensor {
-    let no_noise = |_: &Tensor, noise_index: usize| panic!("noise was requested at {noise_index}");
-    sampler::ddim(schedule, timesteps, 0.0, x.clone(), data.network(schedule), no_noise, |_| Ok(())).unwrap()
+    Sampler::Ddim(0.0)
+        .plan(schedule, timesteps)
+        .unwrap()
+        .sample(x.clone(), data.network(schedule), no_noise)
+        .unwrap()
 }
 
 /// The error of encoding and then decoding.
@@ -128,16 +135,15 @@ fn the_observer_sees_the_levels_in_the_order_taken_and_each_is_asked_for_so_ofte
     let network = NORMAL.network(&schedule);
     let (mut asked, mut seen, mut last) = (Vec::new(), Vec::new(), Vec::new());
     let x = Tensor::new(&[[0.1_f64, 0.2]], &Device::Cpu).unwrap();
-    let encoded = sampler::ddim_inverse(
-        &schedule,
-        &timesteps,
-        2,
+    let encoded = Sampler::DdimInverse(2).plan(&schedule, &timesteps).unwrap().sample_with(
         x.clone(),
         |x, timestep: Timestep| {
             asked.push(timestep.index());
             network(x, timestep)
         },
-        |step| {
+        no_noise,
+        |run| {
+            let step = run.step().unwrap();
             seen.push((step.index, step.total, step.timestep.index()));
             last = values(step.x_t);
             Ok(())
@@ -146,8 +152,13 @@ fn the_observer_sees_the_levels_in_the_order_taken_and_each_is_asked_for_so_ofte
     assert_eq!(asked, [20, 20, 500, 500, 900, 900]);
     assert_eq!(seen, [(0, 3, 20), (1, 3, 500), (2, 3, 900)]);
     assert_eq!(values(&encoded.unwrap()), last);
-    let none = sampler::ddim_inverse(&schedule, &timesteps, 0, x.clone(), &network, |_| Ok(()));
+    let none = Sampler::DdimInverse(0).plan(&schedule, &timesteps);
     assert_out_of_range(none, "iterations", 0);
-    let stopped = sampler::ddim_inverse(&schedule, &timesteps, 1, x, &network, |_| Err(Error::NoTimesteps));
-    assert!(matches!(stopped, Err(Error::NoTimesteps)));
+    let stopped = Sampler::DdimInverse(1).plan(&schedule, &timesteps).unwrap().sample_with(
+        x,
+        &network,
+        no_noise,
+        |_| Err(Error::NoTimesteps.into()),
+    );
+    assert!(matches!(stopped, Err(Error::Callback(_))));
 }

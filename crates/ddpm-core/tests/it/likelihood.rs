@@ -161,7 +161,7 @@ fn batches_may_be_of_any_size_and_shape() {
     for (first, count) in [(0, 3), (3, 1)] {
         let part = images(DType::F64).narrow(0, first, count).unwrap().reshape((count, 2, 3, 2)).unwrap();
         let noise = noise(first);
-        let noise = |x: &Tensor, noise_index: usize| Ok(noise(x, noise_index)?.reshape(x.shape())?);
+        let noise = |x: &Tensor, noise_index: usize| noise(x, noise_index)?.reshape(x.shape());
         estimator.add(&part, network_of(&schedule), noise).unwrap();
     }
     let parts = estimator.finish().unwrap();
@@ -182,7 +182,7 @@ fn a_batch_that_fails_leaves_no_trace() {
         7 => Err(candle_core::Error::Msg("broken".into())),
         _ => network(x, timestep),
     };
-    assert!(matches!(estimator.add(&images(DType::F64), breaks, noise(0)), Err(Error::Tensor(_))));
+    assert!(matches!(estimator.add(&images(DType::F64), breaks, noise(0)), Err(Error::Network(_))));
     assert!(matches!(estimator.finish(), Err(Error::NoImages)));
     estimator.add(&images(DType::F64), &network, noise(0)).unwrap();
     assert_eq!(
@@ -241,7 +241,9 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     estimator.add(&images, data.network(), noise).unwrap();
     let mse = estimator.finish().unwrap().mse();
     let (mut steps, mut last) = (0, None);
-    progressive_decoding(schedule, &timesteps, &images, data.network(), noise, |step| {
+    let plan = progressive_decoding(schedule, &timesteps).unwrap();
+    plan.sample_with(images.clone(), data.network(), noise, |run| {
+        let step = run.step().unwrap();
         let sent: Vec<f64> = values(&(step.x_start - &images)?);
         let found = sent.iter().map(|x| x * x).sum::<f64>() / sent.len() as f64;
         // 32,768 values give a relative standard error of √(2/32768) = 0.8 % in each of the two.
@@ -259,6 +261,6 @@ fn progressive_decoding_visits_the_forward_process_and_ends_at_the_image() {
     .unwrap();
     assert_eq!((steps, values(&last.unwrap())), (20, values(&images)));
     let noisy = timesteps.ending_at_sigma_min(schedule);
-    let refused = progressive_decoding(schedule, &noisy, &images, data.network(), noise, |_| Ok(()));
+    let refused = progressive_decoding(schedule, &noisy);
     assert!(matches!(refused, Err(Error::EndsBeforeXStart { .. })));
 }

@@ -70,11 +70,12 @@ fn no_sampler_keeps_more_images_for_more_steps() {
     for (name, sampler) in samplers() {
         let of_steps = |n: usize| {
             let timesteps = Timesteps::spaced(&schedule, n).unwrap();
+            let plan = sampler.plan(&schedule, &timesteps).unwrap();
             peak(|| {
                 let noise =
                     |x: &_, noise_index| rng.normal_like(Purpose::SAMPLE_STEP, &images, noise_index, x);
                 let model = |x: &candle_core::Tensor, _| x * 0.5;
-                sampler.run(&schedule, &timesteps, x_t.clone(), model, noise, |_| Ok(())).unwrap();
+                plan.sample(x_t.clone(), model, noise).unwrap();
             })
         };
         let (few, many) = (of_steps(10), of_steps(200));

@@ -7,7 +7,6 @@
 use candle_core::Tensor;
 use ddpm_core::{
     NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timesteps, likelihood::optimal_variances,
-    sampler,
 };
 
 use crate::{
@@ -31,7 +30,8 @@ fn sample(sampler: &Sampler, data: &Mixture) -> Vec<f64> {
     let schedule = fine_schedule(PredictionType::VPrediction);
     let n = if is_second_order(sampler) { 50 } else { 100 };
     let timesteps = log_uniform(&schedule, [157.0, 0.01], n);
-    let sampled = sampler.run(&schedule, &timesteps, start(1), data.network(&schedule), noise(2), |_| Ok(()));
+    let sampled =
+        sampler.plan(&schedule, &timesteps).unwrap().sample(start(1), data.network(&schedule), noise(2));
     values(&sampled.unwrap())
 }
 
@@ -95,8 +95,11 @@ fn ancestral_sampling_with_optimal_variances_is_exact_for_normal_data_in_four_st
         let variances = optimal_variances(&timesteps, &mse).unwrap();
         let reverse_variance = ReverseVariance::PerStep(variances);
         let network = NORMAL.network(&schedule);
-        let sampled =
-            sampler::ddpm(&schedule, &timesteps, &reverse_variance, start(1), network, noise(2), |_| Ok(()));
+        let sampled = Sampler::Ddpm(reverse_variance.clone()).plan(&schedule, &timesteps).unwrap().sample(
+            start(1),
+            network,
+            noise(2),
+        );
         let expected = (last * deviation.powi(2) + 1.0 - last).sqrt();
         assert_moments("optimal", &values(&sampled.unwrap()), (last.sqrt() * mean, expected), 0.0);
     }
@@ -119,7 +122,8 @@ fn the_three_kinds_of_prediction_give_the_same_samples() {
         let run = |schedule: &NoiseSchedule| {
             let timesteps = Timesteps::spaced(schedule, 12).unwrap();
             let x: Tensor = few.clone();
-            let sampled = sampler.run(schedule, &timesteps, x, TWO.network(schedule), noise(2), |_| Ok(()));
+            let sampled =
+                sampler.plan(schedule, &timesteps).unwrap().sample(x, TWO.network(schedule), noise(2));
             values(&sampled.unwrap())
         };
         let [x_start, eps, v] = [run(&schedules[0]), run(&schedules[1]), run(&schedules[2])];

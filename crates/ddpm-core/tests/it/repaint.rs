@@ -4,12 +4,12 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, Error, NoiseSchedule, PredictionType, Purpose, StepInfo, Timestep, Timesteps,
-    sampler::{RePaint, repaint},
+    CounterRng, Error, Inpainting, NoiseSchedule, PredictionType, Purpose, Sampler, Steps, Timestep,
+    Timesteps,
 };
 
 use crate::{
-    assert_out_of_range, largest_difference,
+    assert_out_of_range,
     toy::{fine_schedule, log_uniform, moments},
     values,
 };
@@ -47,45 +47,46 @@ fn mask() -> Tensor {
     Tensor::cat(&[&one, &one.zeros_like().unwrap()], 1).unwrap()
 }
 
-struct Run {
+struct Record {
     x: Tensor,
     asked: usize,
     noise_indices: Vec<usize>,
     seen: Vec<(usize, usize, usize)>,
 }
 
-fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sample]: [usize; 2]) -> Run {
+fn run(schedule: &NoiseSchedule, timesteps: &Timesteps, [jump_length, jump_n_sample]: [usize; 2]) -> Record {
     let (known, mask) = ((mask() * KNOWN).unwrap(), mask());
     // Values where the mask is 0 have no effect.
     let known = (known + ((1.0 - &mask).unwrap() * 9.0).unwrap()).unwrap();
-    let options = RePaint { known: &known, mask: &mask, jump_length, jump_n_sample };
     let asked = Cell::new(0);
     let (mut noise_indices, mut seen) = (Vec::new(), Vec::new());
     let rows: Vec<u64> = (0..ROWS).collect();
-    let x = repaint(
-        schedule,
-        timesteps,
-        &options,
-        images(1),
-        |x, at| {
-            asked.set(asked.get() + 1);
-            network(x, at)
-        },
-        |x, noise_index| {
-            noise_indices.push(noise_index);
-            CounterRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
-        },
-        |step: StepInfo<'_>| {
-            seen.push((step.index, step.total, step.timestep.index()));
-            Ok(())
-        },
-    )
-    .unwrap();
-    Run { x, asked: asked.get(), noise_indices, seen }
+    let known_noise = CounterRng::new(2).images(0..ROWS).for_purpose(Purpose::INPAINTING).noise();
+    let inpainting = Inpainting::new(&known, &mask).unwrap();
+    let plan = Sampler::RePaint { jump_length, jump_n_sample }.plan(schedule, timesteps).unwrap();
+    let x = plan
+        .sample_with(
+            images(1),
+            |x, at| {
+                asked.set(asked.get() + 1);
+                network(x, at)
+            },
+            |x, noise_index| {
+                noise_indices.push(noise_index);
+                CounterRng::new(2).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
+            },
+            |run| {
+                let step = run.step().unwrap();
+                seen.push((step.index, step.total, step.timestep.index()));
+                Ok(inpainting.blend(run, &known_noise)?)
+            },
+        )
+        .unwrap();
+    Record { x, asked: asked.get(), noise_indices, seen }
 }
 
 /// Mean and standard deviation of the second value.
-fn second(run: &Run) -> (f64, f64) {
+fn second(run: &Record) -> (f64, f64) {
     moments(&values(&run.x.narrow(1, 1, 1).unwrap()))
 }
 
@@ -142,22 +143,17 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
     let schedule = fine_schedule(PredictionType::Sample);
     let timesteps = Timesteps::explicit(&schedule, vec![900, 600, 500, 300, 100]).unwrap();
     let ones = Tensor::ones((1, 1), DType::F64, &Device::Cpu).unwrap();
-    let mask = ones.zeros_like().unwrap();
-    let options = RePaint { known: &ones, mask: &mask, jump_length: 2, jump_n_sample: 2 };
     let at = |t: usize| schedule.alphas_cumprod()[t];
     let mut asked = Vec::new();
     // All predictions of x₀ are 1, and all noise is −1.
-    repaint(
-        &schedule,
-        &timesteps,
-        &options,
-        ones.clone(),
+    let plan = Sampler::RePaint { jump_length: 2, jump_n_sample: 2 }.plan(&schedule, &timesteps).unwrap();
+    plan.sample(
+        ones,
         |x, timestep| {
             asked.push((timestep.index(), values(x)[0]));
             x.ones_like()
         },
-        |x, _| Ok(x.ones_like()?.neg()?),
-        |_| Ok(()),
+        |x: &Tensor, _| x.ones_like()?.neg(),
     )
     .unwrap();
     let order: Vec<usize> = asked.iter().map(|(t, _)| *t).collect();
@@ -181,53 +177,28 @@ fn going_back_is_the_forward_process_between_the_two_levels() {
 fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     let schedule = fine_schedule(PredictionType::Sample);
     let timesteps = Timesteps::spaced(&schedule, 6).unwrap();
-    let rows: Vec<u64> = (0..ROWS).collect();
     let full = images(1).ones_like().unwrap();
     let known = (&full * 0.3).unwrap();
+    let noise = CounterRng::new(3).images(0..ROWS);
+    let plan = Sampler::ddpm().plan(&schedule, &timesteps).unwrap();
     let sample = |mask: &Tensor| {
-        let options = RePaint { known: &known, mask, jump_length: 2, jump_n_sample: 1 };
-        // Each step requests noise twice, first for the unknown part.
-        let noise = |x: &Tensor, noise_index: usize| {
-            CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index / 2, x)
-        };
-        repaint(&schedule, &timesteps, &options, images(1), network, noise, |_| Ok(())).unwrap()
+        let known_noise = noise.clone().for_purpose(Purpose::INPAINTING).noise();
+        let known = Inpainting::new(&known, mask).unwrap();
+        plan.sample_with(images(1), network, noise.noise(), |run| Ok(known.blend(run, &known_noise)?))
+            .unwrap()
     };
     assert_eq!(values(&sample(&full)), values(&known));
-    let steps = timesteps.indices();
-    let ancestral = ddpm_core::sampler::ddpm(
-        &schedule,
-        &timesteps,
-        &ddpm_core::ReverseVariance::FixedSmall,
-        images(1),
-        network,
-        |x, t| {
-            let noise_index = steps.iter().position(|step| *step == t).unwrap();
-            CounterRng::new(3).normal_like(Purpose::SAMPLE_STEP, &rows, noise_index, x)
-        },
-        |_| Ok(()),
-    );
-    let difference =
-        largest_difference(&values(&sample(&full.zeros_like().unwrap())), &values(&ancestral.unwrap()));
-    assert!(difference < 1e-12, "{difference}");
+    let ancestral = plan.sample(images(1), network, noise.noise()).unwrap();
+    assert_eq!(values(&sample(&full.zeros_like().unwrap())), values(&ancestral));
 }
 
 #[test]
-fn options_of_zero_and_errors_of_the_caller_end_the_run() {
+fn options_of_zero_and_masks_of_another_shape_are_refused() {
     let schedule = fine_schedule(PredictionType::Sample);
-    let timesteps = Timesteps::spaced(&schedule, 6).unwrap();
-    let (x, mask) = (images(1), mask());
-    let zeros = |x: &Tensor, _| Ok(x.zeros_like()?);
     for (option, [jump_length, jump_n_sample]) in [("jump_length", [0, 1]), ("jump_n_sample", [1, 0])] {
-        let options = RePaint { known: &x, mask: &mask, jump_length, jump_n_sample };
-        let refused = repaint(&schedule, &timesteps, &options, x.clone(), network, zeros, |_| Ok(()));
+        let refused = Sampler::RePaint { jump_length, jump_n_sample }.plan(&schedule, Steps::Spaced(6));
         assert_out_of_range(refused, option, 0);
     }
-    let options = RePaint { known: &x, mask: &mask, jump_length: 1, jump_n_sample: 1 };
-    let run = |observed: fn(StepInfo<'_>) -> ddpm_core::Result<()>| {
-        repaint(&schedule, &timesteps, &options, x.clone(), network, zeros, observed)
-    };
-    assert!(matches!(run(|_| Err(Error::NoTimesteps)), Err(Error::NoTimesteps)));
-    let small = mask.narrow(0, 0, 1).unwrap();
-    let options = RePaint { mask: &small, ..options };
-    assert!(repaint(&schedule, &timesteps, &options, x.clone(), network, zeros, |_| Ok(())).is_err());
+    let small = mask().narrow(0, 0, 1).unwrap();
+    assert!(matches!(Inpainting::new(&images(1), &small), Err(Error::Shapes { .. })));
 }

@@ -5,7 +5,7 @@
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{
-    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timesteps,
+    NoiseSchedule, PredictionType, ReverseVariance, Sampler, Timesteps, no_noise,
     sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
 };
 
@@ -47,14 +47,18 @@ fn error(
 ) -> f64 {
     let mut reached = Vec::new();
     let x = Tensor::from_slice(&POINTS, (POINTS.len(), 1), &Device::Cpu).unwrap();
-    let no_noise = |_: &Tensor, noise_index: usize| panic!("noise was requested at {noise_index}");
-    let callback = |step: ddpm_core::StepInfo<'_>| {
+    let callback = |run: &mut ddpm_core::Run| {
+        let step = run.step().unwrap();
         if step.index == at {
             reached = values(step.x_t);
         }
         Ok(())
     };
-    sampler.run(schedule, timesteps, x, data.network(schedule), no_noise, callback).unwrap();
+    sampler
+        .plan(schedule, timesteps)
+        .unwrap()
+        .sample_with(x, data.network(schedule), no_noise, callback)
+        .unwrap();
     let next = timesteps.as_slice().get(at + 1).map(|timestep| timestep.alpha_cumprod());
     let levels = [timesteps.first().alpha_cumprod(), next.unwrap_or(timesteps.last_alpha_cumprod())];
     let exact: Vec<f64> = POINTS.iter().map(|&x| flow(data, x, levels)).collect();
@@ -178,7 +182,9 @@ fn first_order_dpm_solver_is_ddim_and_its_sde_is_ddpm_and_euler_is_ddim() {
     let run = |sampler: &Sampler| {
         let x = crate::toy::start(1).narrow(1, 0, 3).unwrap().contiguous().unwrap();
         let network = TWO.network(&schedule);
-        values(&sampler.run(&schedule, &timesteps, x, network, crate::toy::noise(2), |_| Ok(())).unwrap())
+        values(
+            &sampler.plan(&schedule, &timesteps).unwrap().sample(x, network, crate::toy::noise(2)).unwrap(),
+        )
     };
     let first = |options| Sampler::DpmSolverMultistep(DpmSolver { solver_order: 1, ..options });
     for (one, other) in [

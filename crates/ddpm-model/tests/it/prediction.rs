@@ -1,8 +1,8 @@
 //! Prediction: independence of the batch, conversion, guidance, and errors.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, sampler::Churn};
-use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, TimestepSelection, initial_weights};
+use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Steps, sampler::Churn};
+use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
 
@@ -210,8 +210,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     let config = small_mlp();
     let sample = |weights| {
         let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap();
-        let sampling =
-            SampleConfig { steps: TimestepSelection::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
+        let sampling = SampleConfig { steps: Steps::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
         denoiser.sample(&sampling, &[7, 40, 9], &[1, 3, 3], |_| Ok(()))
     };
     sample(crate::weights(&config, candle_core::DType::F32)).unwrap();
@@ -243,7 +242,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
 fn samples_that_are_not_finite_are_refused() {
     let denoiser = denoiser(&small_mlp());
     let sampler = Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1, 1e300]));
-    let steps = TimestepSelection::List(vec![19, 5]);
+    let steps = Steps::Explicit(vec![19, 5]);
     let config = SampleConfig { sampler, steps, ..SampleConfig::ancestral(1, &denoiser) };
     let sampled = denoiser.sample(&config, &[0], &[0], |_| Ok(()));
     sampled.unwrap();

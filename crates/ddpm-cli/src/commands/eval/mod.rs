@@ -13,7 +13,7 @@ use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, HubConfig, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
-use ddpm_model::{Denoiser, SampleConfig, TimestepSelection};
+use ddpm_model::{Denoiser, SampleConfig};
 use serde_json::{Value, json};
 
 use super::job::Job;
@@ -82,7 +82,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         }
     }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
-    let sampling = evaluated.sampling_options(&denoiser);
+    let sampling = evaluated.sampling_options(&denoiser)?;
     let table = table::markdown(&evaluated, &sampling)?;
     if let Some(folder) = &options.out_dir {
         write_atomic(&folder.join("quality.md"), table.as_bytes())?;
@@ -157,20 +157,16 @@ impl Evaluated<'_> {
         format!("the feature net {}", &self.net.digest()[..12])
     }
 
-    fn sampling_options(&self, denoiser: &Denoiser) -> SamplingOptions {
+    fn sampling_options(&self, denoiser: &Denoiser) -> Result<SamplingOptions> {
         let sampling = &self.options.sampling;
         let classes = sampling.classes.as_ref().map(|list| &list.0);
         let sampler = sampling.sampler.to_possible_value().map(|value| value.get_name().to_owned());
         let variance = sampling.variance();
-        let step_count = match &self.config.steps {
-            TimestepSelection::All => denoiser.schedule().num_train_timesteps(),
-            TimestepSelection::Spaced(steps) => *steps,
-            TimestepSelection::List(list) => list.len(),
-        };
+        let step_count = self.config.steps.clone().timesteps(denoiser.schedule())?.len();
         let timesteps = &sampling.timesteps;
         let scale = self.config.guidance.scale();
         let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
-        [
+        Ok([
             ("classes", json!(classes), classes.map(output::list)),
             ("sampler", json!(sampler), sampler),
             ("variance", json!(variance), variance.as_ref().map(variance_name)),
@@ -179,7 +175,7 @@ impl Evaluated<'_> {
             ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
             ("guidance-scale", json!(scale), Some(scale.to_string())),
             ("guidance-interval", json!(interval), interval.map(|[first, last]| format!("{first}-{last}"))),
-        ]
+        ])
     }
 
     fn json(&self, sampling: &SamplingOptions) -> Result<Value> {

@@ -1,36 +1,11 @@
-//! Interpolation between images.
+//! Spherical interpolation between images.
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::{NoiseSchedule, Result, weighted_sum::weighted_sum};
-
-/// Mixes two images at timestep `t` (Ho et al. 2020, section 4.3 and figure 8):
-///
-/// ```text
-/// xₜ = (1−λ) q(xₜ given a) + λ q(xₜ given b)
-/// ```
-///
-/// Denoise the result with any sampler and a list of timesteps that starts at `t`. A larger `t` gives a coarser and
-/// more varied interpolation. `a`, `b`, `eps_a` and `eps_b` have the shape [B, …]. λ is between 0 and 1; the paper uses
-/// the same noise for all λ. If `eps_a` and `eps_b` are independent, the noise of the mixture has a smaller variance
-/// than 1 − ᾱₜ, half of it at λ = ½. If they are equal, the variance is 1 − ᾱₜ.
-///
-/// # Errors
-///
-/// If `t` is out of range or the shapes differ.
-pub fn interpolate(
-    schedule: &NoiseSchedule,
-    t: usize,
-    [a, b]: [&Tensor; 2],
-    [eps_a, eps_b]: [&Tensor; 2],
-    lambda: f64,
-) -> Result<Tensor> {
-    let (a, b) = (schedule.q_sample(a, &[t], eps_a)?, schedule.q_sample(b, &[t], eps_b)?);
-    weighted_sum(&[(1.0 - lambda, &a), (lambda, &b)])
-}
+use crate::{Result, weighted_sum::weighted_sum};
 
 /// Spherical interpolation of each image of a batch (Shoemake 1985; Song et al. 2021, section 5.3). It preserves the
-/// norm of noise, so use it for start images and for encodings by [`ddim_inverse`](super::ddim_inverse).
+/// norm of noise, so use it for start images and for encodings by [`Sampler::DdimInverse`](crate::Sampler::DdimInverse).
 ///
 /// ```text
 /// sin((1−λ)θ)/sin θ · a + sin(λθ)/sin θ · b,   θ the angle between a and b

@@ -1,0 +1,111 @@
+//! From a network's output to x̂₀ and a learned variance.
+
+use candle_core::{D, DType, Tensor};
+
+use crate::{
+    Error, NoiseSchedule, Result, Timestep,
+    error::BoxError,
+    plan::{Clip, Operation, Plan, Register, Term},
+    weighted_sum::{at_least_f32, weighted_sum_within},
+};
+
+/// A network's output at xₜ, in the type of xₜ.
+pub(crate) struct Prediction {
+    /// x̂₀, clipped.
+    pub(crate) x_start: Tensor,
+    /// The output, without the half for a learned variance.
+    pub(crate) output: Tensor,
+    /// The second half of an output with a learned variance, in [−1, 1]: the position of ln σ² between ln β̃ and ln β.
+    pub(crate) variance: Option<Tensor>,
+}
+
+/// Evaluates a network, and decodes its output as the schedule says.
+pub(crate) fn predict<E: Into<BoxError>>(
+    schedule: &NoiseSchedule,
+    x_t: &Tensor,
+    timestep: Timestep,
+    network: &mut impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E>,
+) -> Result<Prediction> {
+    let mut plan = Plan::new(schedule);
+    plan.evaluate(timestep);
+    let output = network(x_t, timestep).map_err(|source| Error::Network(source.into()))?;
+    match plan.operations() {
+        [Operation::Evaluate { x_start, .. }] => decode(&plan, x_start, x_t, &output),
+        _ => Err(Error::NothingAsked),
+    }
+}
+
+/// Decodes an output: splits off a learned variance, computes x̂₀ as the sum `x_start`, and clips it.
+pub(crate) fn decode(plan: &Plan, x_start: &[Term], x_t: &Tensor, output: &Tensor) -> Result<Prediction> {
+    let output = output.to_dtype(x_t.dtype())?;
+    let (output, variance) = if plan.learned_variance() { split(&output, x_t)? } else { (output, None) };
+    if output.dims() != x_t.dims() {
+        return Err(wrong_output(&output, format!("{:?}, the shape of the images", x_t.dims())));
+    }
+    let terms = x_start.iter().map(|&(factor, register)| match register {
+        Register::X => Ok((factor, x_t)),
+        Register::Output(0) => Ok((factor, &output)),
+        other => Err(Error::out_of_range("a term of x_start", format!("{other:?}"), "X or Output(0)")),
+    });
+    let terms = terms.collect::<Result<Vec<_>>>()?;
+    let x_start = match (plan.clip(), &terms[..]) {
+        (Clip::None, [(1.0, same)]) => (*same).clone(),
+        (Clip::None, terms) => weighted_sum_within(terms, f64::INFINITY)?,
+        (Clip::Range(range), terms) => weighted_sum_within(terms, range)?,
+        (Clip::Dynamic { ratio, max }, terms) => {
+            threshold(&weighted_sum_within(terms, f64::INFINITY)?, ratio, max)?
+        }
+    };
+    Ok(Prediction { x_start, output, variance })
+}
+
+fn wrong_output(output: &Tensor, expected: String) -> Error {
+    Error::out_of_range("the shape of the network's output", format!("{:?}", output.dims()), expected)
+}
+
+/// Splits an output into its two halves along dimension 1: the prediction and the learned variance.
+fn split(output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    let fits = match (output.dims(), x_t.dims()) {
+        ([b, w, rest @ ..], [image_b, image_w, image_rest @ ..]) => {
+            b == image_b && *w == 2 * image_w && rest == image_rest
+        }
+        _ => false,
+    };
+    if !fits {
+        let expected =
+            format!("{:?} with twice the width in dimension 1, for a learned variance", x_t.dims());
+        return Err(wrong_output(output, expected));
+    }
+    let width = x_t.dim(1)?;
+    let half = |start| output.narrow(1, start, width)?.contiguous();
+    Ok((half(0)?, Some(half(width)?)))
+}
+
+/// ln σ² = f ln β + (1−f) ln β̃ with f = (v+1)/2 (Nichol & Dhariwal 2021, eq. 15).
+pub(crate) fn learned_log_variance(v: &Tensor, small: f64, large: f64) -> Result<Tensor> {
+    let (low, high) = (small.ln(), large.ln());
+    Ok(v.affine((high - low) / 2.0, f64::midpoint(low, high))?)
+}
+
+/// Dynamic thresholding, [`Clip::Dynamic`].
+fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
+    let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
+    let (sorted, _) = at_least_f32(&magnitudes)?.contiguous()?.sort_last_dim(true)?;
+    // The quantile is interpolated linearly between two neighbours, as in numpy and PyTorch.
+    let last = sorted.dim(D::Minus1)? - 1;
+    let place = ratio * last as f64;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the last index")]
+    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    let at = |index: usize| sorted.narrow(1, index, 1);
+    let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
+    let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?;
+    let mut shape = vec![1; x_start.rank()];
+    shape[0] = x_start.dim(0)?;
+    let s = s.reshape(shape)?.broadcast_as(x_start.shape())?.contiguous()?;
+    Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
+}
+
+/// The type in which a run keeps its images: f64 for images in f64, else f32.
+pub(crate) fn state_dtype(x_t: &Tensor) -> DType {
+    if x_t.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
+}

@@ -1,0 +1,316 @@
+//! Plans: samplers as tables of factors.
+//!
+//! A [`Plan`] lists what a run does: evaluate the network at a timestep, or set the image to a weighted sum. All factors
+//! are worked out in f64 when the plan is made, so a plan serves any tensor library. With the feature `candle`,
+//! [`Plan::sample`] and [`Run`](crate::Run) carry it out. For another library, this loop does the same; `X` is its
+//! tensor:
+//!
+//! ```text
+//! for operation in plan.operations() {
+//!     match operation {
+//!         Evaluate { timestep, x_start } => { output = network(x_t, timestep); push clip(sum(x_start)) to the x̂₀ kept }
+//!         Update(terms)                  => x_t = sum(terms)
+//!         Keep                           => kept = x_t
+//!         EndStep { .. }                 => one step is done
+//!     }
+//! }
+//! ```
+//!
+//! The example `07_plan_without_candle` is this loop for `Vec<f32>`.
+
+use std::sync::Arc;
+
+use crate::{
+    NoiseSchedule, PredictionType, Result, ReverseVariance, Timestep, Timesteps, timesteps::Transition,
+};
+
+/// A tensor that a [`Plan`] reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Register {
+    /// xₜ, the image.
+    X,
+    /// A copy of xₜ from the last [`Operation::Keep`].
+    Kept,
+    /// x̂₀, clipped, of the network evaluation this many evaluations ago. 0 is the latest.
+    XStart(usize),
+    /// The network's output, without the half for a learned variance, of the evaluation this many evaluations ago.
+    Output(usize),
+    /// Standard normal noise with this noise index, which is distinct for each noise of a run.
+    Noise(usize),
+    /// Standard normal noise with a learned standard deviation for each value: √exp((1−f) ln `low` + f ln `high`) with
+    /// f = (v+1)/2, where v in [−1, 1] is the second half of the latest output (Nichol & Dhariwal 2021,
+    /// arXiv 2102.09672, eq. 15).
+    LearnedNoise {
+        /// The noise index.
+        index: usize,
+        /// The variance at v = −1.
+        low: f64,
+        /// The variance at v = 1.
+        high: f64,
+    },
+}
+
+/// A factor, and the tensor that it multiplies.
+pub type Term = (f64, Register);
+
+/// One entry of a [`Plan`].
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Evaluates the network at xₜ. The output becomes [`Register::Output`]`(0)`, and its x̂₀ becomes
+    /// [`Register::XStart`]`(0)`.
+    Evaluate {
+        /// The timestep for the network.
+        timestep: Timestep,
+        /// x̂₀ before clipping, as a sum over xₜ and the output.
+        x_start: Vec<Term>,
+    },
+    /// Sets xₜ to the sum of one or more terms. At most one of them is noise.
+    Update(Vec<Term>),
+    /// Copies xₜ to [`Register::Kept`].
+    Keep,
+    /// Ends a step of the sampler. Between two steps a run may be paused, and xₜ edited.
+    EndStep {
+        /// The timestep at which the step started.
+        timestep: Timestep,
+        /// ᾱ after the step.
+        alpha_cumprod: f64,
+    },
+}
+
+/// How a predicted x₀ is clipped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Clip {
+    /// Not at all.
+    None,
+    /// To this magnitude.
+    Range(f64),
+    /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): each image is clipped to ±s and divided
+    /// by s, where s is the `ratio`-quantile of its magnitudes, clamped to [1, `max`].
+    Dynamic {
+        /// The quantile, 0 to 1.
+        ratio: f64,
+        /// The largest divisor, at least 1.
+        max: f64,
+    },
+}
+
+/// A sampler for one schedule and one list of timesteps, as a table of factors.
+///
+/// [`Sampler::plan`](crate::Sampler::plan) makes the plan of a known sampler. A sampler of your own is a plan that you
+/// put together:
+///
+/// ```
+/// # use ddpm_core::{NoiseSchedule, NoiseScheduleConfig, Plan, Register, Timesteps};
+/// // DDIM with η = 0, with the factors of Song et al. 2021, eq. 12.
+/// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
+/// let mut plan = Plan::new(&schedule);
+/// let timesteps = Timesteps::all(&schedule);
+/// let levels = timesteps.as_slice();
+/// for (i, &from) in levels.iter().enumerate() {
+///     let to = levels.get(i + 1).map_or(1.0, |next| next.alpha_cumprod());
+///     let ratio = ((1.0 - to) / (1.0 - from.alpha_cumprod())).sqrt();
+///     plan.evaluate(from);
+///     plan.update([(ratio, Register::X), (to.sqrt() - ratio * from.alpha_cumprod().sqrt(), Register::XStart(0))]);
+///     plan.end_step(from, to);
+/// }
+/// assert_eq!((plan.steps(), plan.evaluations()), (20, 20));
+/// # Ok::<(), ddpm_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    operations: Arc<Vec<Operation>>,
+    prediction_type: PredictionType,
+    clip: Clip,
+    learned_variance: bool,
+}
+
+impl Plan {
+    /// An empty plan for networks of a schedule's `prediction_type` and `variance_type`, clipped as the schedule says.
+    #[must_use]
+    pub fn new(schedule: &NoiseSchedule) -> Self {
+        let config = schedule.config();
+        Self {
+            operations: Arc::default(),
+            prediction_type: config.prediction_type,
+            clip: config.clip(),
+            learned_variance: config.variance_type == ReverseVariance::LearnedRange,
+        }
+    }
+
+    /// Adds an evaluation of the network. x̂₀ follows from the prediction at the noise level of the timestep.
+    pub fn evaluate(&mut self, timestep: Timestep) {
+        let x_start = match self.prediction_type.conversion(PredictionType::Sample, timestep.alpha_cumprod())
+        {
+            (_, output) if self.prediction_type == PredictionType::Sample => {
+                vec![(output, Register::Output(0))]
+            }
+            (x_t, output) => vec![(x_t, Register::X), (output, Register::Output(0))],
+        };
+        self.evaluate_as(timestep, x_start);
+    }
+
+    /// Adds an evaluation of a network whose x̂₀ is another sum over xₜ and the output, as in flow matching.
+    pub fn evaluate_as(&mut self, timestep: Timestep, x_start: Vec<Term>) {
+        self.push(Operation::Evaluate { timestep, x_start });
+    }
+
+    /// Adds an update of xₜ.
+    pub fn update(&mut self, terms: impl IntoIterator<Item = Term>) {
+        self.push(Operation::Update(terms.into_iter().collect()));
+    }
+
+    /// Adds a copy of xₜ to [`Register::Kept`].
+    pub fn keep(&mut self) {
+        self.push(Operation::Keep);
+    }
+
+    /// Ends a step that started at `timestep` and leads to the noise level ᾱ.
+    pub fn end_step(&mut self, timestep: Timestep, alpha_cumprod: f64) {
+        self.push(Operation::EndStep { timestep, alpha_cumprod });
+    }
+
+    /// Adds a step with one evaluation, at its start, and one update.
+    pub(crate) fn step(&mut self, step: Transition, terms: impl IntoIterator<Item = Term>) {
+        self.evaluate(step.from);
+        self.update(terms);
+        self.end_step(step.from, step.to);
+    }
+
+    fn push(&mut self, operation: Operation) {
+        Arc::make_mut(&mut self.operations).push(operation);
+    }
+
+    /// The table: all operations in order.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// How each x̂₀ is clipped.
+    #[must_use]
+    pub fn clip(&self) -> Clip {
+        self.clip
+    }
+
+    /// Whether the network's output is twice as wide as the image in dimension 1, for a learned variance.
+    #[must_use]
+    pub fn learned_variance(&self) -> bool {
+        self.learned_variance
+    }
+
+    /// The number of steps.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps_before(self.operations.len())
+    }
+
+    /// The number of network evaluations.
+    #[must_use]
+    pub fn evaluations(&self) -> usize {
+        self.operations.iter().filter(|operation| matches!(operation, Operation::Evaluate { .. })).count()
+    }
+
+    /// The number of steps that end before a position of the table.
+    pub(crate) fn steps_before(&self, position: usize) -> usize {
+        let steps = self.operations.iter().take(position);
+        steps.filter(|operation| matches!(operation, Operation::EndStep { .. })).count()
+    }
+
+    /// A number that two plans share only if they have the same table.
+    pub(crate) fn id(&self) -> i64 {
+        // FNV-1a. Factors count in single precision, because f64 functions differ between platforms in the last bit.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |text: &str| {
+            for byte in text.bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "single precision")]
+        let add_terms = |terms: &[Term], add: &mut dyn FnMut(&str)| {
+            for (factor, register) in terms {
+                add(&format!("{:?}{register:?}", *factor as f32));
+            }
+        };
+        for operation in &*self.operations {
+            match operation {
+                Operation::Evaluate { timestep, x_start } => {
+                    add(&format!("evaluate {:?}", timestep.index()));
+                    add_terms(x_start, &mut add);
+                }
+                Operation::Update(terms) => add_terms(terms, &mut add),
+                Operation::Keep => add("keep"),
+                Operation::EndStep { .. } => add("end"),
+            }
+        }
+        hash.cast_signed()
+    }
+
+    /// The number of predicted x₀ and of outputs that a run has to keep.
+    #[must_use]
+    pub fn depths(&self) -> [usize; 2] {
+        let (mut x_starts, mut outputs) = (1, 0);
+        for operation in &*self.operations {
+            let Operation::Update(terms) = operation else { continue };
+            for (_, register) in terms {
+                match register {
+                    Register::XStart(age) => x_starts = x_starts.max(age + 1),
+                    Register::Output(age) => outputs = outputs.max(age + 1),
+                    _ => {}
+                }
+            }
+        }
+        [x_starts, outputs]
+    }
+}
+
+/// The timesteps of a plan: a request that [`Steps::timesteps`] turns into a list for a schedule.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Steps {
+    /// All T timesteps, [`Timesteps::all`].
+    #[default]
+    All,
+    /// This number of timesteps, spaced by the schedule's `timestep_spacing`, [`Timesteps::spaced`].
+    Spaced(usize),
+    /// This number of noise levels, spaced as in Karras et al. 2022, [`Timesteps::karras`].
+    Karras(usize),
+    /// These timesteps, in descending order, [`Timesteps::explicit`].
+    Explicit(Vec<usize>),
+    /// These noise levels σ, in descending order, [`Timesteps::from_sigmas`].
+    Sigmas(Vec<f64>),
+    /// A list of the same schedule.
+    List(Timesteps),
+}
+
+impl Steps {
+    /// The list for a schedule.
+    ///
+    /// # Errors
+    ///
+    /// As the constructor of [`Timesteps`] that the variant names, or if a list is of another schedule.
+    pub fn timesteps(self, schedule: &NoiseSchedule) -> Result<Timesteps> {
+        match self {
+            Self::All => Ok(Timesteps::all(schedule)),
+            Self::Spaced(n) => Timesteps::spaced(schedule, n),
+            Self::Karras(n) => Timesteps::karras(schedule, n),
+            Self::Explicit(list) => Timesteps::explicit(schedule, list),
+            Self::Sigmas(sigmas) => Timesteps::from_sigmas(schedule, &sigmas),
+            Self::List(list) => list.checked(schedule),
+        }
+    }
+}
+
+impl From<Timesteps> for Steps {
+    fn from(list: Timesteps) -> Self {
+        Self::List(list)
+    }
+}
+
+impl From<&Timesteps> for Steps {
+    fn from(list: &Timesteps) -> Self {
+        Self::List(list.clone())
+    }
+}
