@@ -23,6 +23,7 @@ mod oracle;
 mod repaint;
 mod schedule;
 mod scheduler_config;
+mod scheduler_files;
 mod scheduler_refusals;
 mod solvers;
 mod tables;
