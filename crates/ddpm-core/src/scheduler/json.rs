@@ -1,24 +1,22 @@
-//! Reading and writing the `scheduler_config.json` of diffusers.
+//! Reading and writing the `scheduler_config.json` of diffusers, and the conversion between its classes.
 //!
 //! One description of each class serves both directions, so reading and writing handle the same options.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::classes::{defaults, describe};
 use super::codec::Codec;
 use super::{DiffusersConfig, FinalSigma};
-use crate::{
-    Error, NoiseScheduleConfig, Result, ReverseVariance, Sampler, TimestepSpacing,
-    sampler::{Churn, DpmSolver, UniPc},
-};
-
-/// Options of other classes that occur in files.
-const OTHER_CLASSES: [&str; 3] = ["skip_prk_steps", "set_alpha_to_one", "sample_max_value"];
+use crate::{Error, NoiseScheduleConfig, Result, ReverseVariance, Sampler, sampler::Churn};
 
 impl DiffusersConfig {
     /// Reads the `scheduler_config.json` of one of the diffusers classes `DDPMScheduler`, `DDIMScheduler`,
     /// `DPMSolverMultistepScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
     /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. A missing option has the default of its
     /// class.
+    ///
+    /// A file may have options of any class of diffusers. diffusers ignores those that the file's class does not have, and
+    /// so does this crate. They are written back as found.
     ///
     /// ```
     /// # use ddpm_core::DiffusersConfig;
@@ -29,32 +27,50 @@ impl DiffusersConfig {
     ///
     /// # Errors
     ///
-    /// If the text is not a JSON object of one of these classes, or has an option or a value that this crate does not
-    /// implement. The error names the option.
+    /// If the text is not a JSON object of one of these classes, has an option that diffusers does not know, or has a
+    /// value with an effect that this crate does not implement. The error names the option.
     pub fn from_diffusers_json(json: &str) -> Result<Self> {
-        let map: Map<String, Value> = serde_json::from_str(&quote_bare_words(json))?;
-        let found = map.get("_class_name").cloned().unwrap_or_default();
-        let is_found = |sampler: &Sampler| found == sampler.diffusers_class();
-        let Some(sampler) = samplers().into_iter().find(is_found) else {
-            let classes = samplers().map(|sampler| format!("{:?}", sampler.diffusers_class()));
-            let expected = classes.join(", ");
-            return Err(Error::scheduler_option("a scheduler", "_class_name", found.to_string(), expected));
-        };
-        let mut config = defaults(sampler);
-        let mut codec = Codec { class: config.sampler.diffusers_class(), reading: true, map };
-        codec.map.remove("_class_name");
-        // `lambda_min_clipped` is −∞ by default. No other option may be infinite.
-        let infinite = |(option, found): &(&String, &Value)| {
-            *option != "lambda_min_clipped" && BARE_WORDS.iter().any(|word| *found == word)
-        };
-        if let Some((option, found)) = codec.map.iter().find(infinite) {
-            return Err(codec.error(option, found, "a finite number"));
-        }
+        Self::from_map(serde_json::from_str(&quote_bare_words(json))?)
+    }
+
+    fn from_map(mut map: Map<String, Value>) -> Result<Self> {
+        let mut config = defaults(&map.remove("_class_name").unwrap_or_default())?;
+        let mut codec = Codec::reading(config.sampler.diffusers_class(), map);
+        codec.check_numbers()?;
         describe(&mut codec, &mut config)?;
-        match codec.map.iter().next() {
-            Some((option, found)) => Err(codec.error(option, found, "no such option")),
-            None => Ok(config),
+        config.file = codec.into_file()?;
+        Ok(config)
+    }
+
+    /// Converts to another class of diffusers, as `from_config` of that class does. Options that both classes have keep
+    /// their values. The other options of `class` have the value in the file, if another class has left one there, or the
+    /// default of `class`. Options that `class` does not have are kept.
+    ///
+    /// An option that was missing in the file, and has not been changed since, has the default of `class`. The defaults
+    /// differ from class to class.
+    ///
+    /// ```
+    /// # use ddpm_core::DiffusersConfig;
+    /// let json = r#"{ "_class_name": "DDPMScheduler", "beta_start": 0.00085, "clip_sample": false }"#;
+    /// let solver = DiffusersConfig::from_diffusers_json(json)?.to_class("DPMSolverMultistepScheduler")?;
+    /// assert_eq!(solver.schedule.beta_start, 0.00085);
+    /// # Ok::<(), ddpm_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`DiffusersConfig::to_diffusers_json`], and as [`DiffusersConfig::from_diffusers_json`] of a file with these
+    /// options and `class`.
+    pub fn to_class(&self, class: &str) -> Result<Self> {
+        let mut map = self.to_map()?;
+        if let Some(found) = &self.file.own {
+            let defaults = defaults(&self.sampler.diffusers_class().into())?.to_map()?;
+            map.retain(|option, value| found.contains_key(option) || defaults.get(option) != Some(value));
         }
+        map.insert("_class_name".to_owned(), class.into());
+        let mut config = Self::from_map(map)?;
+        config.schedule.compat = self.schedule.compat;
+        Ok(config)
     }
 
     /// Writes the `scheduler_config.json` of the equivalent scheduler of diffusers. The text ends with a newline. It does
@@ -65,6 +81,12 @@ impl DiffusersConfig {
     /// If the class of diffusers has no option for a setting: DDPM with a variance other than the schedule's
     /// `variance_type`, churn, clipping for most samplers.
     pub fn to_diffusers_json(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(&self.to_map()?)?;
+        // diffusers writes -Infinity as a bare word, and reads only that.
+        Ok(json.replace(r#""lambda_min_clipped": "-Infinity""#, r#""lambda_min_clipped": -Infinity"#) + "\n")
+    }
+
+    fn to_map(&self) -> Result<Map<String, Value>> {
         let class = self.sampler.diffusers_class();
         let refuse = |option: &str, found: String, expected: &str| {
             Err(Error::scheduler_option(class, option, found, expected))
@@ -81,40 +103,37 @@ impl DiffusersConfig {
             }
             _ => {}
         }
-        let mut codec = Codec { class, reading: false, map: Map::new() };
-        codec.map.insert("_class_name".to_owned(), class.into());
+        let mut codec = Codec::writing(class, &self.file);
         describe(&mut codec, &mut self.clone())?;
         // Settings for which the class has no option.
         let NoiseScheduleConfig {
             clip_sample, thresholding, rescale_betas_zero_snr, ref variance_type, ..
         } = self.schedule;
-        let written = |option: &str, value: Value| codec.map.get(option) == Some(&value);
         for (option, is_set) in [
             ("clip_sample", clip_sample),
             ("thresholding", thresholding),
             ("rescale_betas_zero_snr", rescale_betas_zero_snr),
             ("use_karras_sigmas", self.use_karras_sigmas),
         ] {
-            if is_set && !written(option, true.into()) {
+            if is_set && !codec.has(option) {
                 return refuse(option, "true".to_owned(), "false");
             }
         }
-        if *variance_type == ReverseVariance::LearnedRange
-            && !written("variance_type", "learned_range".into())
-        {
+        if *variance_type == ReverseVariance::LearnedRange && !codec.has("variance_type") {
             return refuse("variance_type", "learned_range".to_owned(), "a fixed variance");
         }
-        let is_ddim = matches!(self.sampler, Sampler::Ddim(_));
-        let ends = is_ddim || written("final_sigmas_type", "sigma_min".into());
+        let ends = codec.has("set_alpha_to_one") || codec.has("final_sigmas_type");
         if self.final_sigma == FinalSigma::SigmaMin && !ends {
             return refuse("final_sigmas_type", "sigma_min".to_owned(), "zero");
         }
-        Ok(serde_json::to_string_pretty(&codec.map)? + "\n")
+        let mut map = codec.into_written(&self.file.other);
+        map.insert("_class_name".to_owned(), class.into());
+        Ok(map)
     }
 }
 
 /// The numbers that Python writes but JSON does not have.
-const BARE_WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+pub(super) const BARE_WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// Puts quotation marks around each of [`BARE_WORDS`] that is not inside a string.
 fn quote_bare_words(json: &str) -> String {
@@ -134,138 +153,10 @@ fn quote_bare_words(json: &str) -> String {
     quoted
 }
 
-/// One sampler of each class, with the defaults of the class.
-fn samplers() -> [Sampler; 7] {
-    [
-        Sampler::Ddpm(ReverseVariance::FixedSmall),
-        Sampler::Ddim(0.0),
-        Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
-        Sampler::Euler(Churn::NONE),
-        Sampler::EulerAncestral,
-        Sampler::Heun(Churn::NONE),
-        Sampler::UniPc(UniPc::order_2()),
-    ]
-}
-
-/// The default configuration of the class of a sampler from [`samplers`].
-fn defaults(sampler: Sampler) -> DiffusersConfig {
-    let mut schedule =
-        NoiseScheduleConfig { timestep_spacing: TimestepSpacing::Linspace, ..NoiseScheduleConfig::ho2020() };
-    match sampler {
-        Sampler::Ddpm(_) | Sampler::Ddim(_) => schedule.timestep_spacing = TimestepSpacing::Leading,
-        Sampler::Heun(_) => (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012),
-        _ => {}
-    }
-    schedule.clip_sample = matches!(sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
-    DiffusersConfig::new(schedule, sampler)
-}
-
-/// Reads or writes all options of the class.
-fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Result<()> {
-    let DiffusersConfig { schedule, sampler, use_karras_sigmas, final_sigma, other } = config;
-    codec.keep("_diffusers_version", other);
-    codec.field("num_train_timesteps", &mut schedule.num_train_timesteps)?;
-    codec.field("beta_schedule", &mut schedule.beta_schedule)?;
-    codec.field("beta_start", &mut schedule.beta_start)?;
-    codec.field("beta_end", &mut schedule.beta_end)?;
-    codec.field("trained_betas", &mut schedule.trained_betas)?;
-    codec.field("prediction_type", &mut schedule.prediction_type)?;
-    codec.field("timestep_spacing", &mut schedule.timestep_spacing)?;
-    codec.field("steps_offset", &mut schedule.steps_offset)?;
-    if !matches!(sampler, Sampler::Heun(_)) {
-        codec.field("rescale_betas_zero_snr", &mut schedule.rescale_betas_zero_snr)?;
-    }
-    match sampler {
-        Sampler::Ddpm(variance) => {
-            codec.clipping(schedule)?;
-            codec.thresholding(schedule)?;
-            codec.variance_type(schedule, other)?;
-            *variance = schedule.variance_type.clone();
-        }
-        Sampler::Ddim(_) => {
-            codec.clipping(schedule)?;
-            codec.thresholding(schedule)?;
-            let mut set_alpha_to_one = *final_sigma == FinalSigma::Zero;
-            codec.field("set_alpha_to_one", &mut set_alpha_to_one)?;
-            *final_sigma = if set_alpha_to_one { FinalSigma::Zero } else { FinalSigma::SigmaMin };
-        }
-        Sampler::DpmSolverMultistep(options) => {
-            codec.thresholding(schedule)?;
-            codec.order(&mut options.solver_order)?;
-            let mut algorithm = if options.sde { "sde-dpmsolver++" } else { "dpmsolver++" }.to_owned();
-            codec.field("algorithm_type", &mut algorithm)?;
-            options.sde = algorithm == "sde-dpmsolver++";
-            if !options.sde && algorithm != "dpmsolver++" {
-                let supported = "\"dpmsolver++\", \"sde-dpmsolver++\"";
-                return Err(codec.error("algorithm_type", &algorithm.into(), supported));
-            }
-            codec.field("solver_type", &mut options.solver_type)?;
-            codec.field("lower_order_final", &mut options.lower_order_final)?;
-            codec.field("euler_at_final", &mut options.euler_at_final)?;
-            // This class uses `variance_type` only for a learned variance. Otherwise it is null, or a value that another
-            // class has left in the file.
-            let learned = match codec.map.get("variance_type") {
-                Some(found) => *found == "learned_range" || *found == "learned",
-                None => schedule.variance_type == ReverseVariance::LearnedRange,
-            };
-            if learned {
-                codec.field("variance_type", &mut schedule.variance_type)?;
-            } else if codec.map.get("variance_type") == Some(&Value::Null) {
-                codec.map.remove("variance_type");
-            } else {
-                if !codec.reading {
-                    codec.map.insert("variance_type".to_owned(), Value::Null);
-                }
-                codec.keep("variance_type", other);
-            }
-            codec.no_clipping_of_lambda()?;
-            codec.only("use_lu_lambdas", &[false.into()])?;
-            codec.flow()?;
-        }
-        Sampler::Euler(_) => {
-            codec.only("interpolation_type", &["linear".into()])?;
-            codec.only("timestep_type", &["discrete".into()])?;
-        }
-        Sampler::EulerAncestral | Sampler::DdimInverse(_) | Sampler::RePaint { .. } => {}
-        Sampler::Heun(_) => codec.clipping(schedule)?,
-        Sampler::UniPc(options) => {
-            codec.thresholding(schedule)?;
-            codec.order(&mut options.solver_order)?;
-            codec.field("solver_type", &mut options.solver_type)?;
-            codec.field("lower_order_final", &mut options.lower_order_final)?;
-            codec.only("predict_x0", &[true.into()])?;
-            codec.only("disable_corrector", &[json!([])])?;
-            codec.only("solver_p", &[Value::Null])?;
-            codec.only("shift_terminal", &[Value::Null])?;
-            codec.flow()?;
-        }
-    }
-    match sampler {
-        Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::EulerAncestral => {}
-        _ => {
-            codec.field("use_karras_sigmas", use_karras_sigmas)?;
-            codec.only("use_exponential_sigmas", &[false.into()])?;
-            codec.only("use_beta_sigmas", &[false.into()])?;
-        }
-    }
-    if matches!(sampler, Sampler::DpmSolverMultistep(_) | Sampler::Euler(_) | Sampler::UniPc(_)) {
-        codec.field("final_sigmas_type", final_sigma)?;
-    }
-    if matches!(sampler, Sampler::Euler(_) | Sampler::UniPc(_)) {
-        codec.only("sigma_min", &[Value::Null])?;
-        codec.only("sigma_max", &[Value::Null])?;
-    }
-    for option in OTHER_CLASSES {
-        codec.keep(option, other);
-    }
-    if !codec.reading || codec.map.get("clip_sample") == Some(&false.into()) {
-        codec.keep("clip_sample", other);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::BetaSchedule;
 
@@ -280,7 +171,7 @@ mod tests {
         let version = r#"{ "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "1-Infinity",
             "lambda_min_clipped": -Infinity }"#;
         let config = DiffusersConfig::from_diffusers_json(version).unwrap();
-        assert_eq!(config.other["_diffusers_version"], "1-Infinity");
+        assert_eq!(config.file.other["_diffusers_version"], "1-Infinity");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! A schedule with a sampler, as described by a `scheduler_config.json` of diffusers.
 
+mod classes;
 mod codec;
 mod json;
+mod options;
 mod spacing;
 
 use serde::{Deserialize, Serialize};
@@ -49,9 +51,8 @@ pub struct DiffusersConfig {
     pub use_karras_sigmas: bool,
     /// The noise level at the end of a run.
     pub final_sigma: FinalSigma,
-    /// `_diffusers_version`, and options of other classes without effect on this one. diffusers leaves such options in
-    /// files when one scheduler is made from another. They are written back unchanged.
-    other: serde_json::Map<String, serde_json::Value>,
+    /// The file from which it was read, so that writing keeps options of other classes and the spelling of values.
+    file: codec::FileOptions,
 }
 
 impl DiffusersConfig {
@@ -61,8 +62,8 @@ impl DiffusersConfig {
     /// Heun have `clip_sample`, which the schedules of [`NoiseScheduleConfig`] set by default.
     #[must_use]
     pub fn new(schedule: NoiseScheduleConfig, sampler: Sampler) -> Self {
-        let other = serde_json::Map::new();
-        Self { schedule, sampler, use_karras_sigmas: false, final_sigma: FinalSigma::Zero, other }
+        let file = codec::FileOptions::default();
+        Self { schedule, sampler, use_karras_sigmas: false, final_sigma: FinalSigma::Zero, file }
     }
 }
 

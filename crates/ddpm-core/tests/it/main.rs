@@ -25,6 +25,7 @@ mod programs;
 mod repaint;
 mod schedule;
 mod scheduler_config;
+mod scheduler_files;
 mod scheduler_refusals;
 mod solvers;
 mod tables;

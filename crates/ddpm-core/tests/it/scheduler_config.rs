@@ -285,10 +285,7 @@ fn the_file_of_stable_diffusion_xl_is_read_and_written_back_with_all_it_holds() 
     assert_eq!((&config.schedule, &config.sampler), (&schedule, &Sampler::Euler(Churn::NONE)));
     let written = map(&config.to_diffusers_json().unwrap());
     for (option, value) in map(text) {
-        // Only the default of these options is implemented, so they are not written.
-        if option != "interpolation_type" {
-            assert_eq!(written.get(&option), Some(&value), "{option}");
-        }
+        assert_eq!(written.get(&option), Some(&value), "{option}");
     }
     let timesteps = Scheduler::new(&config).unwrap().timesteps(30).unwrap().indices();
     assert_eq!((timesteps[0], timesteps[1], timesteps[29]), (958, 925, 1));

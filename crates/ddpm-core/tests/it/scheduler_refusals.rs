@@ -2,9 +2,10 @@
 //! option and value. Writing rejects settings that diffusers does not have.
 
 use ddpm_core::{
-    DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler,
+    DiffusersConfig, FinalSigma, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Scheduler,
     sampler::{Churn, DpmSolver, UniPc},
 };
+use serde_json::Value;
 
 const DDPM: &str = "DDPMScheduler";
 const DDIM: &str = "DDIMScheduler";
@@ -15,57 +16,41 @@ const HEUN: &str = "HeunDiscreteScheduler";
 const UNI_PC: &str = "UniPCMultistepScheduler";
 
 /// Class, option, value.
-const REFUSED: [(&str, &str, &str); 62] = [
+const REFUSED: [(&str, &str, &str); 46] = [
     (DPM, "algorithm_type", r#""dpmsolver""#),
     (DPM, "algorithm_type", r#""sde-dpmsolver""#),
     (DPM, "algorithm_type", "2"),
     (DPM, "solver_order", "3"),
-    (DPM, "solver_type", r#""bh2""#),
-    (DPM, "solver_type", r#""logrho""#),
     (DPM, "use_lu_lambdas", "true"),
     (DPM, "use_flow_sigmas", "true"),
-    (DPM, "flow_shift", "3.0"),
-    (DPM, "use_dynamic_shifting", "true"),
-    (DPM, "time_shift_type", r#""linear""#),
-    (DPM, "lambda_min_clipped", "-5.1"),
+    (DPM, "lambda_min_clipped", "-5.0"),
     (DPM, "use_exponential_sigmas", "true"),
     (DPM, "use_beta_sigmas", "true"),
     (DPM, "final_sigmas_type", r#""sigma_max""#),
     (DPM, "variance_type", r#""learned""#),
     (DPM, "prediction_type", r#""flow_prediction""#),
-    (DPM, "clip_sample", "true"),
     (EULER, "interpolation_type", r#""log_linear""#),
-    (EULER, "timestep_type", r#""continuous""#),
-    (EULER, "sigma_min", "0.1"),
-    (EULER, "sigma_max", "80"),
     (EULER, "use_exponential_sigmas", "true"),
     (EULER, "use_beta_sigmas", "true"),
-    (EULER, "clip_sample", "true"),
-    (EULER, "thresholding", "true"),
-    (ANCESTRAL, "use_karras_sigmas", "true"),
-    (ANCESTRAL, "final_sigmas_type", r#""zero""#),
     (HEUN, "use_exponential_sigmas", "true"),
     (HEUN, "use_beta_sigmas", "true"),
-    (HEUN, "rescale_betas_zero_snr", "true"),
     (HEUN, "beta_schedule", r#""exp""#),
     (UNI_PC, "predict_x0", "false"),
     (UNI_PC, "disable_corrector", "[0]"),
     (UNI_PC, "solver_order", "3"),
-    (UNI_PC, "solver_type", r#""midpoint""#),
     (UNI_PC, "solver_p", r#"{"_class_name":"DDIMScheduler"}"#),
     (UNI_PC, "shift_terminal", "0.02"),
-    (UNI_PC, "sigma_min", "0.1"),
     (UNI_PC, "use_flow_sigmas", "true"),
-    (UNI_PC, "flow_shift", "3.0"),
     (UNI_PC, "use_beta_sigmas", "true"),
     (DDPM, "variance_type", r#""learned""#),
-    (DDPM, "variance_type", "null"),
     (DDPM, "beta_schedule", r#""laplace""#),
     (DDPM, "prediction_type", r#""eps""#),
     (DDPM, "timestep_spacing", r#""karras""#),
-    (DDPM, "use_karras_sigmas", "true"),
-    (DDIM, "variance_type", r#""fixed_small""#),
     (DDIM, "eta", "0.5"),
+    (DDIM, "predict_epsilon", "false"),
+    (DDIM, "timestep_values", "[3,2,1]"),
+    (UNI_PC, "use_dynamic_shifting", "true"),
+    (UNI_PC, "lower_order_final", "1"),
     // Unknown options, and values of the wrong type.
     (DDPM, "num_train_timestep", "1000"),
     (EULER, "Beta_Start", "0.1"),
@@ -95,12 +80,105 @@ fn an_option_or_value_that_is_not_implemented_is_refused_by_class_option_and_val
     }
 }
 
+/// Class, option, value: without effect in diffusers, which ignores an option of another class. Some options have an effect
+/// only together with others, such as `sigma_min` with `use_karras_sigmas`.
+const KEPT: [(&str, &str, &str); 31] = [
+    (DPM, "flow_shift", "3.0"),
+    (DPM, "use_dynamic_shifting", "true"),
+    (DPM, "time_shift_type", r#""linear""#),
+    (DPM, "clip_sample", "true"),
+    (EULER, "timestep_type", r#""continuous""#),
+    (EULER, "sigma_min", "0.1"),
+    (EULER, "sigma_max", "80"),
+    (EULER, "clip_sample", "true"),
+    (EULER, "thresholding", "true"),
+    (ANCESTRAL, "use_karras_sigmas", "true"),
+    (ANCESTRAL, "final_sigmas_type", r#""zero""#),
+    (HEUN, "rescale_betas_zero_snr", "true"),
+    (UNI_PC, "sigma_min", "0.1"),
+    (UNI_PC, "flow_shift", "3.0"),
+    (DDPM, "variance_type", "null"),
+    (DDPM, "use_karras_sigmas", "true"),
+    (DDIM, "variance_type", r#""fixed_small""#),
+    (DPM, "lambda_min_clipped", "-5.1"),
+    (DDIM, "eta", "0.0"),
+    (DDIM, "predict_epsilon", "true"),
+    (DDIM, "tensor_format", r#""pt""#),
+    (DDIM, "timestep_values", "null"),
+    (DDPM, "thresholding", "null"),
+    (DDPM, "sample_max_value", "null"),
+    (HEUN, "clip_sample_range", "null"),
+    (EULER, "use_karras_sigmas", "null"),
+    (EULER, "steps_offset", "null"),
+    (UNI_PC, "flow_shift", "null"),
+    (DPM, "sigma_max", "80.0"),
+    (EULER, "_name_or_path", r#""a/b""#),
+    (EULER, "solver_p", r#"{"_class_name":"DDIMScheduler"}"#),
+];
+
+#[test]
+fn an_option_without_effect_is_kept_and_changes_nothing() {
+    for (class, option, value) in KEPT {
+        let read = |options: &str| {
+            let text = format!(r#"{{ "_class_name": "{class}"{options} }}"#);
+            DiffusersConfig::from_diffusers_json(&text).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let (config, plain) = (read(&format!(r#", "{option}": {value}"#)), read(""));
+        let written: Value = serde_json::from_str(&config.to_diffusers_json().unwrap()).unwrap();
+        assert_eq!(written[option], serde_json::from_str::<Value>(value).unwrap(), "{class} {option}");
+        let parts = |config: &DiffusersConfig| {
+            let DiffusersConfig { schedule, sampler, use_karras_sigmas, final_sigma, .. } = config.clone();
+            let scheduler = Scheduler::new(config).unwrap();
+            let tables = scheduler.schedule().alphas_cumprod().to_vec();
+            let timesteps = scheduler.timesteps(10).unwrap();
+            (schedule, sampler, use_karras_sigmas, final_sigma, tables, timesteps)
+        };
+        assert_eq!(parts(&config), parts(&plain), "{class} {option}");
+    }
+}
+
+/// diffusers replaces the names of other solvers when it makes the scheduler, and writes the new value.
+#[test]
+fn a_solver_type_of_another_class_is_replaced() {
+    for (class, found, replaced) in [
+        (DPM, "bh1", "midpoint"),
+        (DPM, "bh2", "midpoint"),
+        (DPM, "logrho", "midpoint"),
+        (UNI_PC, "midpoint", "bh2"),
+        (UNI_PC, "heun", "bh2"),
+        (UNI_PC, "logrho", "bh2"),
+    ] {
+        let text = |solver: &str| format!(r#"{{ "_class_name": "{class}", "solver_type": "{solver}" }}"#);
+        let [config, expected] =
+            [found, replaced].map(|solver| DiffusersConfig::from_diffusers_json(&text(solver)).unwrap());
+        assert_eq!(config, expected);
+        assert_eq!(config.to_diffusers_json().unwrap(), expected.to_diffusers_json().unwrap());
+    }
+}
+
+#[test]
+fn a_name_that_is_nearly_an_option_is_refused_with_the_option() {
+    for (found, nearest) in [
+        ("num_train_timestep", "num_train_timesteps"),
+        ("Beta_Start", "beta_start"),
+        ("timesteps_spacing", "timestep_spacing"),
+        ("use_karras_sigma", "use_karras_sigmas"),
+    ] {
+        let text = format!(r#"{{ "_class_name": "{DDPM}", "{found}": 1 }}"#);
+        let message = DiffusersConfig::from_diffusers_json(&text).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("no such option, the nearest is `{nearest}`")), "{message}");
+    }
+    let text = format!(r#"{{ "_class_name": "{DDPM}", "unheard_of": 1 }}"#);
+    let message = DiffusersConfig::from_diffusers_json(&text).unwrap_err().to_string();
+    assert!(message.ends_with("no such option"), "{message}");
+}
+
 #[test]
 fn what_would_be_supported_is_said() {
     for (class, option, value, supported) in [
         (DPM, "algorithm_type", r#""dpmsolver""#, r#""dpmsolver++", "sde-dpmsolver++""#),
         (DPM, "use_lu_lambdas", "true", "false"),
-        (UNI_PC, "flow_shift", "3.0", "1.0"),
+        (UNI_PC, "use_flow_sigmas", "true", "false, null"),
         (EULER, "interpolation_type", r#""log_linear""#, r#""linear""#),
         (DDPM, "variance_type", r#""learned""#, "`learned_range`"),
         (DDPM, "beta_schedule", r#""laplace""#, "`squaredcos_cap_v2`"),
