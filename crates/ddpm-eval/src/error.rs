@@ -31,6 +31,9 @@ pub enum Error {
         /// The name of the data set.
         data: String,
     },
+    /// A model without classes cannot classify images.
+    #[error("the model has no classes, so it cannot classify images")]
+    NoClasses,
     /// A data set with another image size or another number of classes than the model.
     #[error(
         "the model is for {}×{} images of {} classes, but {data} has {}×{} images of {} classes",

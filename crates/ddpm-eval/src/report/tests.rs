@@ -1,7 +1,7 @@
 use ddpm_data::{Images, Labels};
 
 use super::*;
-use crate::{FeatureTraining, train_features};
+use crate::{FeatureTraining, NearestImage, train_features};
 
 const SIDE: usize = 8;
 
@@ -136,4 +136,18 @@ fn metrics_without_labels_and_test_images() {
         let error = evaluation.measure(&GeneratedImages { pixels, labels }, |_| ()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn a_ratio_is_that_of_the_distances_if_it_is_finite() {
+    let near = |distance| NearestImage { index: 0, distance };
+    let nearest = |images: &[NearestImage]| NearestTraining::new(images, None, 0).unwrap();
+    let ratio = |generated: &[NearestImage], floor: &[NearestImage]| {
+        MetricResult::of_distances(nearest(generated), Some(nearest(floor)), |found| found.distance).ratio
+    };
+    let generated = [near(30.0), near(10.0), near(20.0)];
+    assert_eq!(nearest(&[near(40.0), near(10.0)]).distance, 25.0);
+    assert_eq!(ratio(&generated, &[near(40.0), near(10.0)]), Some(0.8));
+    assert_eq!(ratio(&generated, &[near(0.0)]), None);
+    assert_eq!(MetricResult::of_distances(nearest(&generated), None, |found| found.distance).ratio, None);
 }
