@@ -58,7 +58,10 @@ pub(crate) enum Command {
     /// Measure the quality of generated images and compare it with real test images
     Eval(Eval),
     /// Compute the variational bound of test images, in bits per dimension
-    Likelihood(Likelihood),
+    #[command(mut_arg("num_images", |arg| arg.help(
+        "The number of test images, 2 or more, and of training images on which variances and timesteps are fitted"
+    )))]
+    Likelihood(TestImages),
     /// Classify test images: the class for which the model's denoising error is smallest
     Classify(Classify),
     /// Train a feature net, the classifier whose features `eval` uses for its metrics
@@ -205,22 +208,9 @@ pub(crate) struct Eval {
     pub(crate) out_dir: Option<PathBuf>,
 }
 
+// The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Likelihood {
-    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
-    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
-    pub(crate) model: String,
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
-    /// The number of test images, 2 or more, and of training images on which variances and timesteps are fitted
-    #[arg(short, long, value_name = "N", default_value_t = 1000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
-    pub(crate) num_images: usize,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Classify {
+pub(crate) struct TestImages {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
@@ -231,6 +221,12 @@ pub(crate) struct Classify {
     #[arg(short, long, value_name = "N", default_value_t = 1000,
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
     pub(crate) num_images: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Classify {
+    #[command(flatten)]
+    pub(crate) of: TestImages,
     /// The numbers of noise samples for each image, 1 to 100000; the accuracy is computed for each number
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]

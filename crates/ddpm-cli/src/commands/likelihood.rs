@@ -9,11 +9,11 @@ use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Common, Likelihood},
+    args::{Common, TestImages},
     model, output,
 };
 
-pub(crate) fn run(options: &Likelihood, common: &Common) -> Result<()> {
+pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &common.device.open()?)?;
     let splits = options.data.load(&HubConfig::from_env())?;
     let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
@@ -28,8 +28,8 @@ pub(crate) fn run(options: &Likelihood, common: &Common) -> Result<()> {
 }
 
 /// The command that reproduces the results, and the version of the program.
-fn head(options: &Likelihood, common: &Common) -> String {
-    let Likelihood { model, data, num_images } = options;
+fn head(options: &TestImages, common: &Common) -> String {
+    let TestImages { model, data, num_images } = options;
     let (version, seed) = (env!("CARGO_PKG_VERSION"), common.seed);
     format!(
         "`ddpm-cli likelihood --model {model} --data {data} --num-images {num_images} --seed {seed}`, version \

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
-use clap::ValueEnum;
 use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, HubConfig, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
@@ -160,7 +159,7 @@ impl Evaluated<'_> {
     fn sampling_options(&self, denoiser: &Denoiser) -> SamplingOptions {
         let sampling = &self.options.sampling;
         let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let sampler = sampling.sampler.to_possible_value().map(|value| value.get_name().to_owned());
+        let sampler = output::name(&sampling.sampler);
         let variance = sampling.variance();
         let step_count = match &self.config.steps {
             TimestepSelection::All => denoiser.schedule().num_train_timesteps(),
@@ -172,7 +171,7 @@ impl Evaluated<'_> {
         let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
         [
             ("classes", json!(classes), classes.map(output::list)),
-            ("sampler", json!(sampler), sampler),
+            ("sampler", json!(sampler), Some(sampler)),
             ("variance", json!(variance), variance.as_ref().map(variance_name)),
             ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
             ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
