@@ -4,10 +4,7 @@ use candle_core::Device;
 use ddpm_data::Dataset;
 use serde::Serialize;
 
-use super::{
-    nearest::{Neighbour, nearest},
-    points::Points,
-};
+use super::{nearest::nearest, points::Points};
 use crate::{Error, Result};
 
 /// The most similar image in a data set.
@@ -34,10 +31,8 @@ pub fn nearest_images(reference: &Dataset, pixels: &[u8], device: &Device) -> Re
     }
     let references = Points::images(reference.images(), size, device);
     let found = nearest(&Points::images(pixels, size, device), &references)?;
-    let image = |found: Neighbour| NearestImage {
-        index: found.index,
-        distance: (found.squared / size as f64).sqrt(),
-    };
+    let image =
+        |(index, squared): (usize, f64)| NearestImage { index, distance: (squared / size as f64).sqrt() };
     Ok(found.into_iter().map(image).collect())
 }
 

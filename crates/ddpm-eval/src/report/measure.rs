@@ -108,14 +108,12 @@ impl EvaluatedImages {
     }
 
     fn accuracy(&self) -> Result<Option<ClassAccuracy>> {
-        let (Some(labels), Some(predicted)) = (&self.labels, self.output.classes()?) else {
+        let FeatureOutput { logits, .. } = &self.output;
+        let (Some(labels), Some(logits), Some(predicted)) = (&self.labels, logits, self.output.classes()?)
+        else {
             return Ok(None);
         };
-        let classes = match &self.output.logits {
-            Some(logits) => logits.dim(1)?,
-            None => 0,
-        };
-        ClassAccuracy::new(labels, &predicted, classes).map(Some)
+        ClassAccuracy::new(labels, &predicted, logits.dim(1)?).map(Some)
     }
 }
 

@@ -90,7 +90,7 @@ pub struct GeneratedImages<'a> {
 }
 
 /// The results. A metric is `None` if it was not requested, or needs labels that the data or the feature net lacks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The number of generated images.
     pub samples: usize,
@@ -198,13 +198,7 @@ impl Evaluation<'_> {
             train_images: train.len(),
             subset_images: train.len().min(MAX_PAIRWISE_IMAGES),
             test_images: test.as_ref().map(RealImages::len),
-            frechet: None,
-            kernel: None,
-            manifold: None,
-            accuracy: None,
-            diversity: None,
-            memorisation: None,
-            projection: None,
+            ..Report::default()
         };
         if self.metrics.iter().any(|metric| *metric != Metric::Memorisation) {
             measure::feature_metrics(self, generated, (&train, test.as_ref()), &mut started, &mut report)?;

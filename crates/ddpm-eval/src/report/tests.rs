@@ -28,19 +28,17 @@ fn net(train: &Dataset) -> FeatureNet {
     train_features(train, &training, &Device::Cpu, |_| ()).unwrap()
 }
 
+/// An evaluation of all metrics, without test images.
+fn of_all_metrics<'a>(net: &'a FeatureNet, train: &'a Dataset) -> Evaluation<'a> {
+    let (metrics, device) = (&Metric::ALL, &Device::Cpu);
+    Evaluation { net, train, test: None, classes: None, metrics, seed: 1, device }
+}
+
 #[test]
 fn metrics_of_test_images_copies_and_a_constant_image() {
     let (train, test) = (data(60, 1, true), data(40, 2, true));
     let net = net(&train);
-    let evaluation = Evaluation {
-        net: &net,
-        train: &train,
-        test: Some(&test),
-        classes: None,
-        metrics: &Metric::ALL,
-        seed: 1,
-        device: &Device::Cpu,
-    };
+    let evaluation = Evaluation { test: Some(&test), ..of_all_metrics(&net, &train) };
     let mut stages = Vec::new();
     let mut measure = |pixels: &[u8], labels: &[u8]| {
         let images = GeneratedImages { pixels, labels: Some(labels) };
@@ -84,13 +82,10 @@ fn real_images_of_other_classes_are_left_out() {
     let net = net(&train);
     let metrics = [Metric::Diversity];
     let evaluation = Evaluation {
-        net: &net,
-        train: &train,
         test: Some(&test),
         classes: Some(&[1]),
         metrics: &metrics,
-        seed: 1,
-        device: &Device::Cpu,
+        ..of_all_metrics(&net, &train)
     };
     let images =
         GeneratedImages { pixels: &test.images()[64..].repeat(2)[..64 * 12], labels: Some(&[1; 12]) };
@@ -105,15 +100,7 @@ fn real_images_of_other_classes_are_left_out() {
 fn metrics_without_labels_and_test_images() {
     let train = data(60, 1, false);
     let net = net(&train);
-    let evaluation = Evaluation {
-        net: &net,
-        train: &train,
-        test: None,
-        classes: None,
-        metrics: &Metric::ALL,
-        seed: 1,
-        device: &Device::Cpu,
-    };
+    let evaluation = of_all_metrics(&net, &train);
     let (pixels, _) = bars(20, 3);
     let report = evaluation.measure(&GeneratedImages { pixels: &pixels, labels: None }, |_| ()).unwrap();
     assert!(report.accuracy.is_none() && report.test_images.is_none());

@@ -133,5 +133,8 @@ fn images_of_another_size_are_refused() {
     let error = net.accuracy(&data(5, 8, 2, Some(vec![0, 1]))).unwrap_err().to_string();
     assert_eq!(error, "number of classes of set is 2, expected 3 as in the feature net");
     assert!(net.ensure_fits(&data(5, 8, 2, None)).is_ok());
-    assert!(matches!(net.accuracy(&data(5, 8, 2, None)), Err(Error::Unlabelled { .. })));
+    assert!(matches!(
+        net.accuracy(&data(5, 8, 2, None)),
+        Err(Error::Data(ddpm_data::Error::NoLabels { .. }))
+    ));
 }
