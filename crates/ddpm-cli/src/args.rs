@@ -4,14 +4,15 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, SamplerName, WeightType};
 use ddpm_train::Preset;
 
-pub(crate) use values::{ClassList, Interval, Shard, Variance, Work};
+pub(crate) use values::{ClassList, Format, Interval, NetworkName, Noise, Shard, Variance, Work};
+use values::{count, threads};
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -192,8 +193,7 @@ pub(crate) struct Eval {
     pub(crate) data: Source,
     /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
     /// equal numbers of images
-    #[arg(short, long, value_name = "N", default_value_t = 10_000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(10..=1_000_000))]
     pub(crate) num_images: usize,
     /// The metrics to compute [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
@@ -218,8 +218,7 @@ pub(crate) struct TestImages {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of test images, 2 or more
-    #[arg(short, long, value_name = "N", default_value_t = 1000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count(2..))]
     pub(crate) num_images: usize,
 }
 
@@ -229,7 +228,7 @@ pub(crate) struct Classify {
     pub(crate) of: TestImages,
     /// The numbers of noise samples for each image, 1 to 100000; the accuracy is computed for each number
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+        value_parser = count(1..=100_000))]
     pub(crate) num_noise: Vec<usize>,
     /// The weight of the denoising error at each timestep, from the variational bound or from a training loss
     #[arg(long, value_enum, default_value_t = ErrorWeighting::BEST)]
@@ -283,37 +282,11 @@ pub(crate) struct Bench {
     pub(crate) only: Vec<Work>,
     /// The number of measurements of each kind of work, 1 to 1000. A measurement takes half a second; the result is
     /// the median
-    #[arg(long, value_name = "N", default_value_t = 5,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(1..=1000))]
     pub(crate) rounds: usize,
     /// Also time the product of two large matrices, and print each speed as a share of that speed
     #[arg(long)]
     pub(crate) peak: bool,
-}
-
-/// The only value of --noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Noise {
-    None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Png,
-    Gif,
-    Idx,
-    Safetensors,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkName {
-    PatchMlp,
-    Mlp,
-    Plain,
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
 }
 
 #[cfg(test)]

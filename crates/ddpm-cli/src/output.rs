@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::Common;
@@ -66,15 +66,15 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
     Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
 }
 
-/// A progress bar that counts images; [`advance`] sets their total.
-pub(crate) fn images_bar(common: &Common) -> Result<ProgressBar> {
-    progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")
-}
-
-/// Sets a progress bar to `done` of `total`.
-pub(crate) fn advance(bar: &ProgressBar, done: usize, total: usize) {
-    bar.set_length(total as u64);
-    bar.set_position(done as u64);
+/// A progress bar that counts images: a function of the number done and the total number. The bar disappears when the
+/// function is dropped.
+pub(crate) fn images_bar(common: &Common) -> Result<impl FnMut(usize, usize)> {
+    let bar = progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")?;
+    let bar = bar.with_finish(ProgressFinish::AndClear);
+    Ok(move |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })
 }
 
 /// A spinner with a message on standard error; hidden if standard error is not a terminal.

@@ -23,9 +23,7 @@ pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
         weighting: options.weighting,
         seed: common.seed,
     };
-    let bar = output::images_bar(common)?;
-    let results = classify(&denoiser, test, &config, |done, total| output::advance(&bar, done, total))?;
-    bar.finish_and_clear();
+    let results = classify(&denoiser, test, &config, output::images_bar(common)?)?;
     let images = test.len().min(*num_images);
     let json = json!({
         "model": model,

@@ -6,7 +6,6 @@ use anyhow::Result;
 use ddpm_core::likelihood::{Bound, MeanAndError};
 use ddpm_data::HubConfig;
 use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
-use serde_json::{Value, json};
 
 use crate::{
     args::{Common, TestImages},
@@ -17,13 +16,10 @@ pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &common.device.open()?)?;
     let splits = options.data.load(&HubConfig::from_env())?;
     let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
-    let bar = output::images_bar(common)?;
-    let report = likelihood(&denoiser, &splits, config, |done, total| output::advance(&bar, done, total))?;
-    bar.finish_and_clear();
-    let mut json = json!({ "model": options.model, "seed": common.seed });
-    if let (Value::Object(all), Value::Object(report)) = (&mut json, serde_json::to_value(&report)?) {
-        all.extend(report);
-    }
+    let report = likelihood(&denoiser, &splits, config, output::images_bar(common)?)?;
+    let mut json = serde_json::to_value(&report)?;
+    json["model"] = options.model.as_str().into();
+    json["seed"] = common.seed.into();
     output::result(common, &json, &(head(options, common) + &table(&report)?))
 }
 

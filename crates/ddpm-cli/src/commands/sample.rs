@@ -53,8 +53,8 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
     let job = match options.num_images {
-        Some(number) => Job::in_turn(config, denoiser, &classes, number)?,
-        None => Job::per_class(config, denoiser, &classes, options.per_class)?,
+        Some(number) => Job::in_turn(config, &classes, number)?,
+        None => Job::per_class(config, &classes, options.per_class)?,
     };
     match options.shard {
         Some(shard) => job.shard(shard),
