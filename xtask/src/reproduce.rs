@@ -185,18 +185,18 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
         let line = format!("{eval} --num-images {} --metrics accuracy {arguments}", counts.accuracy);
         evaluation.push((sampling, call(&format!("evaluate, {name}"), &line, &from_source)?));
     }
-    let (mut likelihood, mut classifier) = (None, None);
     let of_test = format!("--model {run}/model --num-images {}", counts.test);
-    if has_test_images {
-        likelihood = Some(call("measure the likelihood", &format!("likelihood {of_test}"), &from_source)?);
-    }
-    if has_test_images && is_labelled {
-        let line = format!("classify {of_test} --num-noise {}", counts.noise);
-        classifier = Some(call("classify", &line, &from_source)?);
-    }
+    let line = format!("likelihood {of_test}");
+    let likelihood = has_test_images.then(|| call("measure the likelihood", &line, &from_source));
+    let likelihood = likelihood.transpose()?;
+    let line = format!("classify {of_test} --num-noise {}", counts.noise);
+    let classifier = (has_test_images && is_labelled).then(|| call("classify", &line, &from_source));
+    let classifier = classifier.transpose()?;
 
-    let total = in_words(phases.total_seconds());
-    let mut summary = vec![training_in_a_line(&training, &total)?];
+    let (total, seconds) = (in_words(phases.total_seconds()), training.number("/seconds")?);
+    let (train, speed) = (in_words(seconds.unwrap_or(f64::NAN)), training.number("/images_per_second")?);
+    let mut summary =
+        vec![format!("Done in {total}, of which training took {train} ({} images/s).", cell(speed, 0))];
     for (sampling, printed) in quality.iter().chain(&evaluation) {
         summary.push(metrics_in_a_line(sampling, printed)?);
     }
@@ -251,12 +251,6 @@ impl Arguments {
 
 fn by_name<'a>(measured: &'a [(&Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
     measured.iter().map(|(sampling, printed)| (sampling.name, &printed.output)).collect()
-}
-
-fn training_in_a_line(training: &Printed, total: &str) -> Result<String> {
-    let seconds = training.number("/seconds")?.unwrap_or(f64::NAN);
-    let speed = cell(training.number("/images_per_second")?, 0);
-    Ok(format!("Done in {total}, of which training took {} ({speed} images/s).", in_words(seconds)))
 }
 
 /// The main metrics, of those that were measured.

@@ -79,6 +79,12 @@ fn write_idx(path: &Path, magic: u32, sizes: &[usize], bytes: &[u8]) {
     fs::write(path, file).unwrap();
 }
 
+/// The arguments of a job from the words of its command line.
+pub(crate) fn parse<A: clap::Args>(words: &[&str]) -> clap::error::Result<A> {
+    let command = A::augment_args(clap::Command::new("job").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
 /// The state of a job after the build.
 pub(crate) fn started(workspace: &Workspace) -> Started<'_> {
     Started {
