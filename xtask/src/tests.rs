@@ -39,15 +39,16 @@ static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     binary
 });
 
-/// Whether the program is newer than all files that it may be built from. `cargo test` writes no list of its sources.
+/// Whether the program is newer than its sources and assets. `cargo test` writes no list of them.
 fn is_fresh(binary: &Path, root: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    let of_tests = |path: &Path| {
-        ["tests", "tests.rs", "examples", "benches"].iter().any(|it| path.iter().any(|part| part == *it))
+    let is_source = |path: &PathBuf| {
+        let below = path.strip_prefix(root).unwrap();
+        below.iter().any(|part| part == "src") && !below.ends_with("tests.rs")
     };
-    let sources = ["crates", "assets"].into_iter().flat_map(|folder| files(&root.join(folder)).unwrap());
-    let mut sources = sources.filter(|path| !of_tests(path.strip_prefix(root).unwrap()));
-    modified(binary).is_ok_and(|built| sources.all(|path| modified(&path).unwrap() <= built))
+    let sources = files(&root.join("crates")).unwrap().into_iter().filter(is_source);
+    let mut all = sources.chain(files(&root.join("assets")).unwrap());
+    modified(binary).is_ok_and(|built| all.all(|path| modified(&path).unwrap() <= built))
 }
 
 /// A root folder with a data set in `data`: ten classes of 28 × 28 pixels, 130 training images and 20 test images.
