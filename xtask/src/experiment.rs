@@ -7,10 +7,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use ddpm_files::{sha256_of_file, write_atomic};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -114,10 +114,12 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
     let runner = Runner {
         experiment,
         ddpm: Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads },
-        program: digest(&binary)?,
+        program: sha256_of_file(&binary)?,
         folder: root.join("runs/experiments").join(name),
     };
-    runner.prepare(arguments.resume)?;
+    if !arguments.resume {
+        runner.forget()?;
+    }
 
     let mut outcomes: Vec<_> =
         experiment.rows.iter().map(|row| Outcome { row, rounds: Vec::new() }).collect();
@@ -161,18 +163,16 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
 struct Runner<'a> {
     experiment: &'a Experiment,
     ddpm: Ddpm<'a>,
-    /// Digest of `ddpm-cli`.
+    /// SHA-256 of `ddpm-cli`.
     program: String,
     /// The folder of models and finished rows.
     folder: PathBuf,
 }
 
 impl Runner<'_> {
-    /// Creates the folders and deletes the finished rows, unless `resume` is true.
-    fn prepare(&self, resume: bool) -> Result<()> {
-        fs::create_dir_all(self.folder.join("rows"))
-            .with_context(|| format!("cannot create {}", self.folder.display()))?;
-        for row in self.experiment.rows.iter().filter(|_| !resume) {
+    /// Deletes the outputs of the rows that runs before have finished.
+    fn forget(&self) -> Result<()> {
+        for row in &self.experiment.rows {
             for round in 0..self.experiment.rounds {
                 let finished = self.finished(row, round);
                 if finished.exists() {
@@ -227,10 +227,7 @@ impl Runner<'_> {
             phases.run(&format!("sample {}", row.name), || self.ddpm.call(&line, &["-o", &out]))?;
         }
         let finished = Finished { key, outputs };
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_string(&finished)?)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomic(&path, &serde_json::to_vec(&finished)?)?;
         Ok(finished.outputs)
     }
 
@@ -269,12 +266,4 @@ impl Runner<'_> {
     fn grid(&self, row: &Row) -> PathBuf {
         self.folder.join(format!("{}.png", row.name))
     }
-}
-
-/// A digest that differs between builds of a program.
-fn digest(program: &Path) -> Result<String> {
-    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    Ok(format!("{:016x}", hasher.finish()))
 }

@@ -1,72 +1,42 @@
 //! Replaces the built-in model of `ddpm-cli` by a trained one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use ddpm_files::{AtomicDir, write_atomic};
 
 /// Maximum size of the built-in model, which is part of every checkout and of every build.
-pub(crate) const LIMIT_BYTES: u64 = 8_000_000;
+pub(crate) const LIMIT_BYTES: usize = 8_000_000;
 
-/// Copies a model folder to `to` and replaces the model there.
+/// Replaces the model folder `to` by a copy of `from`.
 ///
 /// # Errors
 /// The folder has more than `limit` bytes, in which case `to` does not change, or it cannot be copied.
-pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<()> {
-    let size = folder_size(from)?;
-    if size > limit {
-        bail!(
-            "{} has {size} bytes, expected at most {limit} for a built-in model; it was not installed",
-            from.display()
-        );
-    }
-    let (partial, old) = (to.with_extension("partial"), to.with_extension("old"));
-    for leftover in [&partial, &old] {
-        if leftover.exists() {
-            fs::remove_dir_all(leftover).with_context(|| format!("cannot remove {}", leftover.display()))?;
-        }
-    }
-    copy_folder(from, &partial)?;
-    let swap = || -> std::io::Result<()> {
-        if to.exists() {
-            fs::rename(to, &old)?;
-        }
-        fs::rename(&partial, to)?;
-        if old.exists() { fs::remove_dir_all(&old) } else { Ok(()) }
-    };
-    swap().with_context(|| format!("cannot replace {}", to.display()))
-}
-
-/// The total size of all files in a folder, in bytes.
-fn folder_size(folder: &Path) -> Result<u64> {
-    let mut size = 0;
-    for_each_entry(folder, &mut |path, is_folder| {
-        size += if is_folder { folder_size(path)? } else { fs::metadata(path)?.len() };
-        Ok(())
-    })?;
-    Ok(size)
-}
-
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-    for_each_entry(from, &mut |path, is_folder| {
-        let target = to.join(path.file_name().context("a folder entry has no name")?);
-        if is_folder {
-            return copy_folder(path, &target);
-        }
+pub(crate) fn install(from: &Path, to: &Path, limit: usize) -> Result<()> {
+    let (new, mut size) = (AtomicDir::create(to)?, 0);
+    for file in files(from)? {
         // Copies the bytes without the permissions: files of weights may be readable by the user only.
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        fs::write(&target, bytes).with_context(|| format!("cannot write {}", target.display()))
-    })
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        size += bytes.len();
+        write_atomic(&new.path().join(file.strip_prefix(from)?), &bytes)?;
+    }
+    ensure!(
+        size <= limit,
+        "{} has {size} bytes, expected at most {limit} for a built-in model; it was not installed",
+        from.display()
+    );
+    Ok(new.commit()?)
 }
 
-fn for_each_entry(folder: &Path, visit: &mut dyn FnMut(&Path, bool) -> Result<()>) -> Result<()> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for entry in entries {
+/// The paths of all files in a folder and in the folders below it.
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        visit(&path, path.is_dir())?;
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -29,17 +29,11 @@ impl Printed {
     /// # Errors
     /// The pointer does not exist. The error lists the keys of the nearest object above it.
     pub(crate) fn at(&self, pointer: &str) -> Result<&Value> {
-        let mut parent = pointer;
         self.output.pointer(pointer).with_context(|| {
-            let found = loop {
-                parent = parent.rsplit_once('/').map_or("", |(front, _)| front);
-                if parent.is_empty() {
-                    break &self.output;
-                }
-                if let Some(value) = self.output.pointer(parent) {
-                    break value;
-                }
-            };
+            let mut parents = pointer.rmatch_indices('/').map(|(at, _)| &pointer[..at]);
+            let found = parents.find_map(|parent| Some((parent, self.output.pointer(parent)?)));
+            // The pointer "" is the whole output.
+            let (parent, found) = found.unwrap_or(("", &self.output));
             let place = if parent.is_empty() { "it" } else { parent };
             let found = match found {
                 Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(", "),

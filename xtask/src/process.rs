@@ -1,29 +1,18 @@
 //! Starts other programs and prints messages on the terminal.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::{self, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
 /// The error of a program that was started and failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("`{command}` {}", code.map_or("was ended by a signal".to_owned(), |code| format!("exited with code {code}")))]
 pub(crate) struct Failed {
     command: String,
     code: Option<i32>,
 }
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.code {
-            Some(code) => write!(f, "`{}` exited with code {code}", self.command),
-            None => write!(f, "`{}` was ended by a signal", self.command),
-        }
-    }
-}
-
-impl std::error::Error for Failed {}
 
 /// Runs a program whose output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {

@@ -131,12 +131,13 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     let ddpm = Ddpm { binary: &binary, root, seed: arguments.seed, threads: arguments.threads };
     let source = ddpm.path(Path::new(arguments.source.argument()));
     let from_source = ["--data", &source];
+    let mut call = |phase: &str, line: &str, more: &[&str]| phases.run(phase, || ddpm.call(line, more));
 
-    let data = phases.run("data", || ddpm.call("data", &from_source))?;
+    let data = call("data", "data", &from_source)?;
     let (preset, run) = (arguments.preset(), ddpm.path(&folder));
     let start = if arguments.resume { "--resume" } else { "--overwrite" };
     let line = format!("train --preset {preset} --dtype f16 {start} -o {run}");
-    let training = phases.run("train", || ddpm.call(&line, &from_source))?;
+    let training = call("train", &line, &from_source)?;
 
     let is_labelled = data.number("/classes")?.is_some_and(|classes| classes > 0.0);
     let has_test_images = data.number("/test")?.is_some_and(|images| images > 0.0);
@@ -153,7 +154,7 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
         let out = ddpm.path(&staging.add(&file, &format!("{shown}, {how}")));
         let format = if file.ends_with(".gif") { "gif" } else { "png" };
         let line = format!("sample --model {run}/model {count} {arguments} --format {format} -o {out}");
-        phases.run(&format!("sample {file}"), || ddpm.call(&line, &[]))?;
+        call(&format!("sample {file}"), &line, &[])?;
     }
     let out = staging.add(&format!("loss-{name}.svg"), "loss on training and test images over epochs");
     std::fs::copy(folder.join("loss.svg"), out)?;
@@ -161,18 +162,17 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     // Only MNIST has a built-in feature net.
     let mut features = String::new();
     if !arguments.source.is_mnist() {
-        let line = format!("train-features -o {run}/features");
-        phases.run("train a feature net", || ddpm.call(&line, &from_source))?;
-        features = format!("--features {run}/features");
+        call("train a feature net", &format!("train-features -o {run}/features"), &from_source)?;
+        features = format!(" --features {run}/features");
     }
-    let eval = format!("eval --model {run}/model");
+    let eval = format!("eval --model {run}/model{features}");
     let mut quality = Vec::new();
     for sampling in if is_labelled { &[DEFAULT, VARIED][..] } else { &[DEFAULT] } {
         let Sampling { name, arguments } = sampling;
         let out = folder.join("quality").join(name);
         let to = ddpm.path(&out);
-        let line = format!("{eval} {features} --num-images {} {arguments} -o {to}", counts.generated);
-        quality.push((sampling, phases.run(&format!("measure, {name}"), || ddpm.call(&line, &from_source))?));
+        let line = format!("{eval} --num-images {} {arguments} -o {to}", counts.generated);
+        quality.push((sampling, call(&format!("measure, {name}"), &line, &from_source)?));
         for (file, extension, what) in QUALITY {
             let description = format!("{what}, sampled with {arguments}");
             let to = staging.add(&format!("{file}-{name}.{extension}"), &description);
@@ -182,24 +182,21 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     let mut evaluation = Vec::new();
     for sampling in if is_labelled { &[NO_GUIDANCE, NO_NOISE][..] } else { &[] } {
         let Sampling { name, arguments } = sampling;
-        let line =
-            format!("{eval} {features} --num-images {} --metrics accuracy {arguments}", counts.accuracy);
-        evaluation
-            .push((sampling, phases.run(&format!("evaluate, {name}"), || ddpm.call(&line, &from_source))?));
+        let line = format!("{eval} --num-images {} --metrics accuracy {arguments}", counts.accuracy);
+        evaluation.push((sampling, call(&format!("evaluate, {name}"), &line, &from_source)?));
     }
-    let (mut likelihood, mut classifier) = (None, None);
-    if has_test_images {
-        let line = format!("likelihood --model {run}/model --num-images {}", counts.test);
-        likelihood = Some(phases.run("measure the likelihood", || ddpm.call(&line, &from_source))?);
-    }
-    if has_test_images && is_labelled {
-        let line =
-            format!("classify --model {run}/model --num-images {} --num-noise {}", counts.test, counts.noise);
-        classifier = Some(phases.run("classify", || ddpm.call(&line, &from_source))?);
-    }
+    let of_test = format!("--model {run}/model --num-images {}", counts.test);
+    let line = format!("likelihood {of_test}");
+    let likelihood = has_test_images.then(|| call("measure the likelihood", &line, &from_source));
+    let likelihood = likelihood.transpose()?;
+    let line = format!("classify {of_test} --num-noise {}", counts.noise);
+    let classifier = (has_test_images && is_labelled).then(|| call("classify", &line, &from_source));
+    let classifier = classifier.transpose()?;
 
-    let total = in_words(phases.total_seconds());
-    let mut summary = vec![training_in_a_line(&training, &total)?];
+    let (total, seconds) = (in_words(phases.total_seconds()), training.number("/seconds")?);
+    let (train, speed) = (in_words(seconds.unwrap_or(f64::NAN)), training.number("/images_per_second")?);
+    let mut summary =
+        vec![format!("Done in {total}, of which training took {train} ({} images/s).", cell(speed, 0))];
     for (sampling, printed) in quality.iter().chain(&evaluation) {
         summary.push(metrics_in_a_line(sampling, printed)?);
     }
@@ -254,12 +251,6 @@ impl Arguments {
 
 fn by_name<'a>(measured: &'a [(&Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
     measured.iter().map(|(sampling, printed)| (sampling.name, &printed.output)).collect()
-}
-
-fn training_in_a_line(training: &Printed, total: &str) -> Result<String> {
-    let seconds = training.number("/seconds")?.unwrap_or(f64::NAN);
-    let speed = cell(training.number("/images_per_second")?, 0);
-    Ok(format!("Done in {total}, of which training took {} ({speed} images/s).", in_words(seconds)))
 }
 
 /// The main metrics, of those that were measured.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ddpm_files::{AtomicFile, create_dir_all};
 use serde::Serialize;
 
 /// A result file and its description.
@@ -28,7 +29,7 @@ impl Staging {
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        create_dir_all(&folder)?;
         Ok(Self { folder, files: Vec::new() })
     }
 
@@ -53,27 +54,16 @@ impl Staging {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             ensure!(size > 0, "{} was not written", path.display());
         }
-        fs::create_dir_all(destination)
-            .with_context(|| format!("cannot create {}", destination.display()))?;
-        for ResultFile { file, .. } in &self.files {
-            move_file(&self.folder.join(file), &destination.join(file))?;
-        }
+        let new = self.files.iter().map(|ResultFile { file, .. }| {
+            let (from, mut new) = (self.folder.join(file), AtomicFile::create(destination.join(file))?);
+            new.append(&fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?)?;
+            Ok(new)
+        });
+        AtomicFile::commit_all(new.collect::<Result<Vec<_>>>()?)?;
         fs::remove_dir_all(&self.folder)
             .with_context(|| format!("cannot remove {}", self.folder.display()))?;
         Ok(self.files)
     }
-}
-
-/// Moves a file over another one, also to another file system.
-fn move_file(from: &Path, to: &Path) -> Result<()> {
-    if fs::rename(from, to).is_ok() {
-        return Ok(());
-    }
-    let mut beside = to.as_os_str().to_owned();
-    beside.push(".partial");
-    fs::copy(from, &beside)
-        .and_then(|_| fs::rename(&beside, to))
-        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
 }
 
 /// A text as part of a file name: ASCII letters, digits, `-`, `_`, and dots that are neither first nor last. Other

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
-use std::time::SystemTime;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::install::files;
 use crate::phases::Phases;
 use crate::provenance::Provenance;
 use crate::start::Started;
@@ -27,8 +27,8 @@ static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     // .../target/PROFILE/deps/xtask-HASH
     let folder = test.ancestors().nth(2).unwrap();
     let binary = folder.join(format!("ddpm-cli{}", env::consts::EXE_SUFFIX));
-    if !is_fresh(&binary) {
-        let workspace = Workspace::of_this_build().unwrap();
+    let workspace = Workspace::of_this_build().unwrap();
+    if !is_fresh(&binary, workspace.root()) {
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             other => other,
@@ -39,20 +39,16 @@ static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     binary
 });
 
-/// Whether the program is newer than all its source files, which cargo lists in a file beside it.
-fn is_fresh(binary: &Path) -> bool {
+/// Whether the program is newer than its sources and assets. `cargo test` writes no list of them.
+fn is_fresh(binary: &Path, root: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    let (Ok(built), Ok(list)) = (modified(binary), fs::read_to_string(binary.with_extension("d"))) else {
-        return false;
+    let is_source = |path: &PathBuf| {
+        let below = path.strip_prefix(root).unwrap();
+        below.iter().any(|part| part == "src") && !below.ends_with("tests.rs")
     };
-    let sources = list.split_once(": ").map_or("", |(_, sources)| sources);
-    // Spaces in paths are escaped by a backslash.
-    let sources = sources.trim().replace("\\ ", "\0");
-    let is_older = |source: &str| {
-        let changed = modified(Path::new(&source.replace('\0', " ")));
-        changed.is_ok_and(|changed: SystemTime| changed <= built)
-    };
-    !sources.is_empty() && sources.split(' ').all(is_older)
+    let sources = files(&root.join("crates")).unwrap().into_iter().filter(is_source);
+    let mut all = sources.chain(files(&root.join("assets")).unwrap());
+    modified(binary).is_ok_and(|built| all.all(|path| modified(&path).unwrap() <= built))
 }
 
 /// A root folder with a data set in `data`: ten classes of 28 × 28 pixels, 130 training images and 20 test images.
@@ -82,6 +78,12 @@ fn write_idx(path: &Path, magic: u32, sizes: &[usize], bytes: &[u8]) {
     let mut file: Vec<u8> = [magic].into_iter().chain(sizes).flat_map(u32::to_be_bytes).collect();
     file.extend(bytes);
     fs::write(path, file).unwrap();
+}
+
+/// The arguments of a job from the words of its command line.
+pub(crate) fn parse<A: clap::Args>(words: &[&str]) -> clap::error::Result<A> {
+    let command = A::augment_args(clap::Command::new("job").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
 /// The state of a job after the build.

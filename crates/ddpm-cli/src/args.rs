@@ -4,14 +4,15 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, SamplerName, WeightType};
 use ddpm_train::Preset;
 
-pub(crate) use values::{ClassList, Interval, Shard, Variance, Work};
+pub(crate) use values::{ClassList, Format, Interval, NetworkName, Noise, Shard, Variance, Work};
+use values::{count, threads};
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -58,7 +59,10 @@ pub(crate) enum Command {
     /// Measure the quality of generated images and compare it with real test images
     Eval(Eval),
     /// Compute the variational bound of test images, in bits per dimension
-    Likelihood(Likelihood),
+    #[command(mut_arg("num_images", |arg| arg.help(
+        "The number of test images, 2 or more, and of training images on which variances and timesteps are fitted"
+    )))]
+    Likelihood(TestImages),
     /// Classify test images: the class for which the model's denoising error is smallest
     Classify(Classify),
     /// Train a feature net, the classifier whose features `eval` uses for its metrics
@@ -189,8 +193,7 @@ pub(crate) struct Eval {
     pub(crate) data: Source,
     /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
     /// equal numbers of images
-    #[arg(short, long, value_name = "N", default_value_t = 10_000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(10..=1_000_000))]
     pub(crate) num_images: usize,
     /// The metrics to compute [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
@@ -205,22 +208,9 @@ pub(crate) struct Eval {
     pub(crate) out_dir: Option<PathBuf>,
 }
 
+// The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Likelihood {
-    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
-    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
-    pub(crate) model: String,
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
-    /// The number of test images, 2 or more, and of training images on which variances and timesteps are fitted
-    #[arg(short, long, value_name = "N", default_value_t = 1000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
-    pub(crate) num_images: usize,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Classify {
+pub(crate) struct TestImages {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
@@ -228,12 +218,17 @@ pub(crate) struct Classify {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of test images, 2 or more
-    #[arg(short, long, value_name = "N", default_value_t = 1000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count(2..))]
     pub(crate) num_images: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Classify {
+    #[command(flatten)]
+    pub(crate) of: TestImages,
     /// The numbers of noise samples for each image, 1 to 100000; the accuracy is computed for each number
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+        value_parser = count(1..=100_000))]
     pub(crate) num_noise: Vec<usize>,
     /// The weight of the denoising error at each timestep, from the variational bound or from a training loss
     #[arg(long, value_enum, default_value_t = ErrorWeighting::BEST)]
@@ -287,37 +282,11 @@ pub(crate) struct Bench {
     pub(crate) only: Vec<Work>,
     /// The number of measurements of each kind of work, 1 to 1000. A measurement takes half a second; the result is
     /// the median
-    #[arg(long, value_name = "N", default_value_t = 5,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(1..=1000))]
     pub(crate) rounds: usize,
     /// Also time the product of two large matrices, and print each speed as a share of that speed
     #[arg(long)]
     pub(crate) peak: bool,
-}
-
-/// The only value of --noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Noise {
-    None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Png,
-    Gif,
-    Idx,
-    Safetensors,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkName {
-    PatchMlp,
-    Mlp,
-    Plain,
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
 }
 
 #[cfg(test)]

@@ -7,16 +7,14 @@ use ddpm_files::write_atomic;
 use ddpm_train::Record;
 use plotters::prelude::*;
 
+use crate::plot_style::{GRID_COLOUR, MAIN_COLOUR, TEXT_COLOUR, draw_legend, text};
+
 /// Width and height of the plot, in pixels.
 const SIZE: (u32, u32) = (880, 500);
 /// Maximum number of points of the training curve. More points are averaged in groups.
 const MAX_POINTS: usize = 600;
 const MAX_EPOCH_LABELS: u16 = 13;
-const TRAIN_COLOUR: RGBColor = RGBColor(116, 153, 190);
 const TEST_COLOUR: RGBColor = RGBColor(200, 72, 35);
-const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
-const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
-const FONT: &str = "sans-serif";
 
 /// Reads the losses from `metrics.jsonl` in a run folder and writes the plot to `loss.svg` beside it.
 ///
@@ -24,8 +22,8 @@ const FONT: &str = "sans-serif";
 /// The log cannot be read, or the plot cannot be written.
 pub(crate) fn write(run: &Path, title: &str) -> Result<()> {
     let log = run.join("metrics.jsonl");
-    let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    let records = text.lines().map(serde_json::from_str).collect::<Result<Vec<Record>, _>>();
+    let lines = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let records = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Record>, _>>();
     let records = records.with_context(|| format!("{} is not a training log", log.display()))?;
     if let Some(svg) = loss_svg(&records, title)? {
         write_atomic(&run.join("loss.svg"), svg.as_bytes())?;
@@ -67,7 +65,7 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
     let page = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     page.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&page)
-        .caption(title, (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .caption(title, text(24.0))
         .margin(14)
         .margin_right(28)
         .x_label_area_size(52)
@@ -78,8 +76,8 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
         .bold_line_style(GRID_COLOUR)
         .light_line_style(TRANSPARENT)
         .axis_style(TEXT_COLOUR)
-        .label_style((FONT, 16).into_font().color(&TEXT_COLOUR))
-        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .label_style(text(16.0))
+        .axis_desc_style(text(18.0))
         .x_labels(usize::from(epoch_labels))
         .x_desc("epoch")
         .y_desc("loss (logarithmic)")
@@ -87,7 +85,7 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
         .y_label_formatter(&|loss| loss.to_string())
         .draw()?;
 
-    let thin = TRAIN_COLOUR.stroke_width(1);
+    let thin = MAIN_COLOUR.stroke_width(1);
     if !train.is_empty() {
         chart
             .draw_series(LineSeries::new(train.iter().copied(), thin))?
@@ -101,28 +99,19 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
             .label("test images, averaged weights")
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], bold));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .margin(14)
-        .legend_area_size(34)
-        .background_style(WHITE)
-        .border_style(GRID_COLOUR)
-        .label_font((FONT, 16).into_font().color(&TEXT_COLOUR))
-        .draw()?;
+    draw_legend(&mut chart, &WHITE, 16.0)?;
     page.present()?;
     Ok(())
 }
 
 /// Replaces groups of neighbouring points by their mean, so that at most `limit` are left.
 fn averaged(points: &[(f64, f64)], limit: usize) -> Vec<(f64, f64)> {
-    let group = points.len().div_ceil(limit).max(1);
-    let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| values.sum::<f64>() / count as f64;
-    let means = points.chunks(group).map(|group| {
-        let x = mean(&mut group.iter().map(|point| point.0), group.len());
-        (x, mean(&mut group.iter().map(|point| point.1), group.len()))
-    });
-    means.collect()
+    let mean = |group: &[(f64, f64)]| {
+        let count = group.len() as f64;
+        let (x, y) = (group.iter().map(|point| point.0), group.iter().map(|point| point.1));
+        (x.sum::<f64>() / count, y.sum::<f64>() / count)
+    };
+    points.chunks(points.len().div_ceil(limit).max(1)).map(mean).collect()
 }
 
 /// Positions of the labels between `low` and `high`: 1, 2 and 5 times powers of ten. If these are fewer than three,

@@ -6,6 +6,7 @@ mod loss_plot;
 mod model;
 mod output;
 mod picture;
+mod plot_style;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::Common;
@@ -21,6 +22,11 @@ pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Resu
 /// Items separated by commas, as options of the command line expect them.
 pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// The name of a value, as an option of the command line expects it.
+pub(crate) fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Prints a line on standard error with `--verbose`.
@@ -60,15 +66,15 @@ pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<Pr
     Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
 }
 
-/// A progress bar that counts images; [`advance`] sets their total.
-pub(crate) fn images_bar(common: &Common) -> Result<ProgressBar> {
-    progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")
-}
-
-/// Sets a progress bar to `done` of `total`.
-pub(crate) fn advance(bar: &ProgressBar, done: usize, total: usize) {
-    bar.set_length(total as u64);
-    bar.set_position(done as u64);
+/// A progress bar that counts images: a function of the number done and the total number. The bar disappears when the
+/// function is dropped.
+pub(crate) fn images_bar(common: &Common) -> Result<impl FnMut(usize, usize)> {
+    let bar = progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")?;
+    let bar = bar.with_finish(ProgressFinish::AndClear);
+    Ok(move |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })
 }
 
 /// A spinner with a message on standard error; hidden if standard error is not a terminal.

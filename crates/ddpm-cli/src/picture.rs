@@ -50,10 +50,9 @@ const PAPER: u8 = 255;
 const INK: u8 = 40;
 
 /// The integer factor that brings the longer side of an image closest to `tile_side` pixels.
-pub(crate) fn tile_scale(rows: usize, cols: usize, tile_side: usize) -> u32 {
+pub(crate) fn tile_scale(rows: usize, cols: usize, tile_side: usize) -> usize {
     let side = rows.max(cols).max(1);
-    let scale = (tile_side + side.div_euclid(2)).div_euclid(side).max(1);
-    u32::try_from(scale).unwrap_or(1)
+    (tile_side + side.div_euclid(2)).div_euclid(side).max(1)
 }
 
 /// Draws columns of tiles side by side, each under its label.
@@ -68,7 +67,7 @@ pub(crate) fn labelled_grid(
     columns: &[Column<'_>],
     rows: usize,
     cols: usize,
-    scale: u32,
+    scale: usize,
 ) -> Result<GrayImage> {
     let bands = columns.len().div_ceil(MAX_COLUMNS).max(1);
     let per_band = columns.len().div_ceil(bands);
@@ -90,7 +89,7 @@ pub(crate) fn labelled_grid(
 ///
 /// # Errors
 /// As [`labelled_grid`].
-pub(crate) fn plain_grid(tiles: &[&[u8]], rows: usize, cols: usize, scale: u32) -> Result<GrayImage> {
+pub(crate) fn plain_grid(tiles: &[&[u8]], rows: usize, cols: usize, scale: usize) -> Result<GrayImage> {
     let floor = tiles.len().isqrt();
     let across = if floor * floor == tiles.len() { floor } else { floor + 1 };
     let down = tiles.len().div_ceil(across.max(1));
@@ -111,8 +110,7 @@ struct TileSize {
 }
 
 impl TileSize {
-    fn new(rows: usize, cols: usize, scale: u32) -> Result<Self> {
-        let scale = usize::try_from(scale)?;
+    fn new(rows: usize, cols: usize, scale: usize) -> Result<Self> {
         ensure!(
             [rows, cols, scale].iter().all(|n| (1..=MAX_SIDE).contains(n)),
             "cannot draw images of {rows} x {cols} pixels enlarged {scale} times"

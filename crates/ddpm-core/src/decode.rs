@@ -13,8 +13,8 @@ use crate::{
 pub(crate) struct Prediction {
     /// x̂₀, clipped.
     pub(crate) x_start: Tensor,
-    /// The output, without the half for a learned variance.
-    pub(crate) output: Tensor,
+    /// ε̂, not clipped.
+    pub(crate) eps: Option<Tensor>,
     /// The second half of an output with a learned variance, in [−1, 1]: the position of ln σ² between ln β̃ and ln β.
     pub(crate) variance: Option<Tensor>,
 }
@@ -29,34 +29,42 @@ pub(crate) fn predict<E: Into<BoxError>>(
     let mut plan = Plan::new(schedule);
     plan.evaluate(timestep);
     let output = network(x_t, timestep).map_err(|source| Error::Network(source.into()))?;
-    match plan.operations() {
-        [Operation::Evaluate { x_start, .. }] => decode(&plan, x_start, x_t, &output),
-        _ => Err(Error::NothingAsked),
-    }
+    decode(&plan, &plan.operations()[0], x_t, &output)
 }
 
-/// Decodes an output: splits off a learned variance, computes x̂₀ as the sum `x_start`, and clips it.
-pub(crate) fn decode(plan: &Plan, x_start: &[Term], x_t: &Tensor, output: &Tensor) -> Result<Prediction> {
+/// Decodes the output of an evaluation: splits off a learned variance, computes x̂₀ and clips it, and computes ε̂ if the
+/// plan uses it.
+pub(crate) fn decode(
+    plan: &Plan,
+    evaluation: &Operation,
+    x_t: &Tensor,
+    output: &Tensor,
+) -> Result<Prediction> {
+    let Operation::Evaluate { x_start, eps, .. } = evaluation else { return Err(Error::NothingAsked) };
     let output = output.to_dtype(x_t.dtype())?;
     let (output, variance) = if plan.learned_variance() { split(&output, x_t)? } else { (output, None) };
     if output.dims() != x_t.dims() {
         return Err(wrong_output(&output, format!("{:?}, the shape of the images", x_t.dims())));
     }
-    let terms = x_start.iter().map(|&(factor, register)| match register {
-        Register::X => Ok((factor, x_t)),
-        Register::Output(0) => Ok((factor, &output)),
-        other => Err(Error::out_of_range("a term of x_start", format!("{other:?}"), "X or Output(0)")),
-    });
-    let terms = terms.collect::<Result<Vec<_>>>()?;
-    let x_start = match (plan.clip(), &terms[..]) {
-        (Clip::None, [(1.0, same)]) => (*same).clone(),
-        (Clip::None, terms) => weighted_sum_within(terms, f64::INFINITY)?,
-        (Clip::Range(range), terms) => weighted_sum_within(terms, range)?,
-        (Clip::Dynamic { ratio, max }, terms) => {
-            threshold(&weighted_sum_within(terms, f64::INFINITY)?, ratio, max)?
+    let sum = |terms: &[Term], range: f64| {
+        let terms = terms.iter().map(|&(factor, register)| match register {
+            Register::X => Ok((factor, x_t)),
+            Register::Output => Ok((factor, &output)),
+            other => Err(Error::out_of_range("a term of a prediction", format!("{other:?}"), "X or Output")),
+        });
+        match &terms.collect::<Result<Vec<_>>>()?[..] {
+            [(1.0, same)] if range.is_infinite() => Ok((*same).clone()),
+            terms => weighted_sum_within(terms, range),
         }
     };
-    Ok(Prediction { x_start, output, variance })
+    let x_start = match plan.clip() {
+        Clip::None => sum(x_start, f64::INFINITY)?,
+        Clip::Range(range) => sum(x_start, range)?,
+        Clip::Dynamic { ratio, max } => threshold(&sum(x_start, f64::INFINITY)?, ratio, max)?,
+    };
+    let uses_eps = plan.depths()[1] > 0;
+    let eps = if uses_eps { Some(sum(eps, f64::INFINITY)?) } else { None };
+    Ok(Prediction { x_start, eps, variance })
 }
 
 fn wrong_output(output: &Tensor, expected: String) -> Error {

@@ -49,6 +49,8 @@ mod betas;
 mod config;
 #[cfg(feature = "candle")]
 mod decode;
+#[cfg(feature = "candle")]
+mod edm;
 mod error;
 #[cfg(feature = "candle")]
 mod forward;
@@ -80,6 +82,8 @@ mod weighted_sum;
 pub use candle_core;
 
 pub use config::{BetaSchedule, Compat, NoiseScheduleConfig, ReverseVariance};
+#[cfg(feature = "candle")]
+pub use edm::edm_preconditioned;
 pub use error::{BoxError, Error, Result};
 #[cfg(feature = "candle")]
 pub use forward::Posterior;
@@ -97,14 +101,14 @@ pub use random::{CounterRng, Purpose, ShuffledBatches};
 pub use run::{Ask, Run, StepInfo};
 pub use sampler::Sampler;
 pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
-pub use scheduler::{DiffusersConfig, FinalSigma, Scheduler};
+pub use scheduler::{DiffusersConfig, FinalSigma, FlowMatchEuler, Scheduler, TimeShift};
 #[cfg(feature = "candle")]
 pub use slerp::slerp;
 pub use timestep::Timestep;
 #[cfg(feature = "candle")]
 pub use timestep_search::TimestepCostEstimator;
 pub use timestep_search::TimestepCosts;
-pub use timesteps::{TimestepSpacing, Timesteps};
+pub use timesteps::{TimestepSpacing, Timesteps, karras_sigmas};
 
 /// Runs the examples of the README as doc tests.
 #[cfg(all(doctest, feature = "candle"))]

@@ -8,7 +8,7 @@
 //! ```text
 //! for operation in plan.operations() {
 //!     match operation {
-//!         Evaluate { timestep, x_start } => { output = network(x_t, timestep); push clip(sum(x_start)) to the x̂₀ kept }
+//!         Evaluate { timestep, .. }      => keep x̂₀ = clip(sum(x_start)) and ε̂ = sum(eps) of network(x_t, timestep)
 //!         Update(terms)                  => x_t = sum(terms)
 //!         Keep                           => kept = x_t
 //!         EndStep { .. }                 => one step is done
@@ -34,8 +34,11 @@ pub enum Register {
     Kept,
     /// x̂₀, clipped, of the network evaluation this many evaluations ago. 0 is the latest.
     XStart(usize),
-    /// The network's output, without the half for a learned variance, of the evaluation this many evaluations ago.
-    Output(usize),
+    /// ε̂, not clipped, of the network evaluation this many evaluations ago.
+    Eps(usize),
+    /// The network's output, without the half for a learned variance. It occurs only in the sums of
+    /// [`Operation::Evaluate`].
+    Output,
     /// Standard normal noise with this noise index, which is distinct for each noise of a run.
     Noise(usize),
     /// Standard normal noise with a learned standard deviation for each value: √exp((1−f) ln `low` + f ln `high`) with
@@ -58,13 +61,14 @@ pub type Term = (f64, Register);
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Evaluates the network at xₜ. The output becomes [`Register::Output`]`(0)`, and its x̂₀ becomes
-    /// [`Register::XStart`]`(0)`.
+    /// Evaluates the network at xₜ. The two predictions become [`Register::XStart`]`(0)` and [`Register::Eps`]`(0)`.
     Evaluate {
         /// The timestep for the network.
         timestep: Timestep,
         /// x̂₀ before clipping, as a sum over xₜ and the output.
         x_start: Vec<Term>,
+        /// ε̂, as a sum over xₜ and the output.
+        eps: Vec<Term>,
     },
     /// Sets xₜ to the sum of one or more terms. At most one of them is noise.
     Update(Vec<Term>),
@@ -128,6 +132,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// An empty plan for networks of flow matching, which are not clipped.
+    pub(crate) fn of_flow() -> Self {
+        let (operations, prediction_type) = (Arc::default(), PredictionType::VPrediction);
+        Self { operations, prediction_type, clip: Clip::None, learned_variance: false }
+    }
+
+    /// Replaces how each x̂₀ is clipped.
+    #[must_use]
+    pub fn clipped(self, clip: Clip) -> Self {
+        Self { clip, ..self }
+    }
+
     /// An empty plan for networks of a schedule's `prediction_type` and `variance_type`, clipped as the schedule says.
     #[must_use]
     pub fn new(schedule: &NoiseSchedule) -> Self {
@@ -140,21 +156,23 @@ impl Plan {
         }
     }
 
-    /// Adds an evaluation of the network. x̂₀ follows from the prediction at the noise level of the timestep.
+    /// Adds an evaluation of the network. x̂₀ and ε̂ follow from the prediction at the noise level of the timestep.
     pub fn evaluate(&mut self, timestep: Timestep) {
-        let x_start = match self.prediction_type.conversion(PredictionType::Sample, timestep.alpha_cumprod())
-        {
-            (_, output) if self.prediction_type == PredictionType::Sample => {
-                vec![(output, Register::Output(0))]
-            }
-            (x_t, output) => vec![(x_t, Register::X), (output, Register::Output(0))],
-        };
-        self.evaluate_as(timestep, x_start);
+        let [x_start, eps] = [PredictionType::Sample, PredictionType::Epsilon]
+            .map(|to| self.converted(to, timestep.alpha_cumprod()));
+        self.evaluate_as(timestep, x_start, eps);
     }
 
-    /// Adds an evaluation of a network whose x̂₀ is another sum over xₜ and the output, as in flow matching.
-    pub fn evaluate_as(&mut self, timestep: Timestep, x_start: Vec<Term>) {
-        self.push(Operation::Evaluate { timestep, x_start });
+    /// The conversion of the network's output to another quantity, as a sum.
+    pub(crate) fn converted(&self, to: PredictionType, alpha_cumprod: f64) -> Vec<Term> {
+        let (x_t, output) = self.prediction_type.conversion(to, alpha_cumprod);
+        let x_t = (self.prediction_type != to).then_some((x_t, Register::X));
+        x_t.into_iter().chain([(output, Register::Output)]).collect()
+    }
+
+    /// Adds an evaluation of a network whose predictions are other sums over xₜ and the output, as in flow matching.
+    pub fn evaluate_as(&mut self, timestep: Timestep, x_start: Vec<Term>, eps: Vec<Term>) {
+        self.push(Operation::Evaluate { timestep, x_start, eps });
     }
 
     /// Adds an update of xₜ.
@@ -220,6 +238,7 @@ impl Plan {
     }
 
     /// A number that two plans share only if they have the same table.
+    #[cfg(feature = "candle")]
     pub(crate) fn id(&self) -> i64 {
         // FNV-1a. Factors count in single precision, because f64 functions differ between platforms in the last bit.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -236,9 +255,10 @@ impl Plan {
         };
         for operation in &*self.operations {
             match operation {
-                Operation::Evaluate { timestep, x_start } => {
+                Operation::Evaluate { timestep, x_start, eps } => {
                     add(&format!("evaluate {:?}", timestep.index()));
                     add_terms(x_start, &mut add);
+                    add_terms(eps, &mut add);
                 }
                 Operation::Update(terms) => add_terms(terms, &mut add),
                 Operation::Keep => add("keep"),
@@ -248,21 +268,21 @@ impl Plan {
         hash.cast_signed()
     }
 
-    /// The number of predicted x₀ and of outputs that a run has to keep.
+    /// The number of x̂₀ and of ε̂ that a run has to keep.
     #[must_use]
     pub fn depths(&self) -> [usize; 2] {
-        let (mut x_starts, mut outputs) = (1, 0);
+        let (mut x_starts, mut eps) = (1, 0);
         for operation in &*self.operations {
             let Operation::Update(terms) = operation else { continue };
             for (_, register) in terms {
                 match register {
                     Register::XStart(age) => x_starts = x_starts.max(age + 1),
-                    Register::Output(age) => outputs = outputs.max(age + 1),
+                    Register::Eps(age) => eps = eps.max(age + 1),
                     _ => {}
                 }
             }
         }
-        [x_starts, outputs]
+        [x_starts, eps]
     }
 }
 

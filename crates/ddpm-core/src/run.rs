@@ -50,11 +50,11 @@ pub struct Run {
     kept: Option<Tensor>,
     /// The latest first.
     x_starts: VecDeque<Tensor>,
-    outputs: VecDeque<Tensor>,
+    eps: VecDeque<Tensor>,
     variance: Option<Tensor>,
     /// Noise that was made for the updates before the next evaluation.
     pending: VecDeque<Tensor>,
-    /// The number of x̂₀ and of outputs to keep.
+    /// The number of x̂₀ and of ε̂ to keep.
     depths: [usize; 2],
     /// The type of the start images.
     dtype: DType,
@@ -106,7 +106,7 @@ impl Plan {
             x_t: x_t.to_dtype(state)?,
             kept: None,
             x_starts: VecDeque::new(),
-            outputs: VecDeque::new(),
+            eps: VecDeque::new(),
             variance: None,
             pending: VecDeque::new(),
             depths: self.depths(),
@@ -194,7 +194,7 @@ impl Plan {
             x_t: get("x_t")?,
             kept: state.get("kept").cloned(),
             x_starts: all("x_start"),
-            outputs: all("output"),
+            eps: all("eps"),
             variance: state.get("variance").cloned(),
             pending: all("noise"),
             depths: self.depths(),
@@ -230,17 +230,15 @@ impl Run {
         mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, E>,
     ) -> Result<()> {
         let plan = self.plan.clone();
-        let Some(Operation::Evaluate { x_start, .. }) = plan.operations().get(self.position) else {
-            return Err(Error::NothingAsked);
-        };
-        let prediction = decode(&plan, x_start, &self.x_t, output)?;
+        let evaluation = plan.operations().get(self.position).ok_or(Error::NothingAsked)?;
+        let prediction = decode(&plan, evaluation, &self.x_t, output)?;
         self.draw(self.position + 1, &mut noise)?;
         self.position += 1;
-        let [x_starts, outputs] = self.depths;
+        let [x_starts, eps] = self.depths;
         self.x_starts.push_front(prediction.x_start);
         self.x_starts.truncate(x_starts);
-        self.outputs.push_front(prediction.output);
-        self.outputs.truncate(outputs);
+        prediction.eps.into_iter().for_each(|latest| self.eps.push_front(latest));
+        self.eps.truncate(eps);
         self.variance = prediction.variance;
         self.advance()
     }
@@ -303,7 +301,8 @@ impl Run {
                 Register::X => Some(&self.x_t),
                 Register::Kept => self.kept.as_ref(),
                 Register::XStart(age) => self.x_starts.get(age),
-                Register::Output(age) => self.outputs.get(age),
+                Register::Eps(age) => self.eps.get(age),
+                Register::Output => None,
                 Register::Noise(_) | Register::LearnedNoise { .. } => noise.as_ref(),
             };
             tensors.push((factor, tensor.ok_or_else(|| missing(register))?));
@@ -386,9 +385,7 @@ impl Run {
         };
         add("kept", self.kept.as_ref());
         add("variance", self.variance.as_ref());
-        for (kind, tensors) in
-            [("x_start", &self.x_starts), ("output", &self.outputs), ("noise", &self.pending)]
-        {
+        for (kind, tensors) in [("x_start", &self.x_starts), ("eps", &self.eps), ("noise", &self.pending)] {
             for (age, tensor) in tensors.iter().enumerate() {
                 add(&format!("{kind}.{age}"), Some(tensor));
             }

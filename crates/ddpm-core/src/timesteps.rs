@@ -113,6 +113,37 @@ impl Timesteps {
         }
     }
 
+    /// `num_inference_steps` of the `original_inference_steps` timesteps with which a consistency model was distilled (Luo
+    /// et al. 2023, arXiv 2310.04378): k − 1, 2k − 1, … with k = ⌊T/`original_inference_steps`⌋. The list starts at the
+    /// noisiest of them.
+    ///
+    /// # Errors
+    ///
+    /// If `original_inference_steps` is 0 or above T, or `num_inference_steps` is 0 or above `original_inference_steps`.
+    #[allow(clippy::integer_division, reason = "the floor of the definition")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "below the number of timesteps"
+    )]
+    pub fn distilled(
+        schedule: &NoiseSchedule,
+        original_inference_steps: usize,
+        num_inference_steps: usize,
+    ) -> Result<Self> {
+        let (total, original, n) =
+            (schedule.num_train_timesteps(), original_inference_steps, num_inference_steps);
+        if !(1..=total).contains(&original) {
+            return Err(Error::out_of_range("original_inference_steps", original, format!("1 to {total}")));
+        }
+        if !(1..=original).contains(&n) {
+            return Err(Error::out_of_range("num_inference_steps", n, format!("1 to {original}")));
+        }
+        let (stride, step) = (total / original, original as f64 / n as f64);
+        let at = |i: usize| (original - (i as f64 * step).floor() as usize) * stride - 1;
+        Self::explicit(schedule, (0..n).map(at).collect())
+    }
+
     /// Noise levels spaced as in Karras et al. 2022 (arXiv 2206.00364, eq. 5), from the largest to the smallest σ of
     /// the schedule, with ρ = 7:
     ///
@@ -296,8 +327,9 @@ pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
     })
 }
 
-/// `n` noise levels from `max` to `min` (Karras et al. 2022, eq. 5).
-pub(crate) fn karras_sigmas(max: f64, min: f64, n: usize) -> Vec<f64> {
+/// `n` noise levels σ from `max` to `min`, with ρ = 7 (Karras et al. 2022, eq. 5; the paper uses 80 and 0.002).
+#[must_use]
+pub fn karras_sigmas(max: f64, min: f64, n: usize) -> Vec<f64> {
     const RHO: f64 = 7.0;
     let (max_root, min_root) = (max.powf(1.0 / RHO), min.powf(1.0 / RHO));
     let last = n.saturating_sub(1).max(1) as f64;

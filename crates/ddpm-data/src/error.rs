@@ -61,9 +61,10 @@ pub enum Error {
     CountMismatch { images_file: PathBuf, images: usize, labels_file: PathBuf, labels: usize },
     /// Test images have another size than training images.
     #[error(
-        "{file}: images of {rows}x{cols}, expected {expected_rows}x{expected_cols} as in the training set"
+        "{file}: images of {}x{}, expected {}x{} as in the training set",
+        found[0], found[1], expected[0], expected[1]
     )]
-    SplitSize { file: PathBuf, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
+    SplitSize { file: PathBuf, found: [usize; 2], expected: [usize; 2] },
     /// A label is outside the range of classes.
     #[error("{file}: label {label} at index {index}, expected 0 to {max}")]
     LabelOutOfRange { file: PathBuf, index: usize, label: i64, max: usize },
@@ -139,15 +140,11 @@ pub enum Error {
     #[error("{file}: the image of row {row} is not a valid PNG")]
     Png { file: PathBuf, row: usize, source: Cause },
     /// The image of a row has another size than the image of row 0.
-    #[error("{file}: row {row} is {rows}x{cols}, expected {expected_rows}x{expected_cols} as in row 0")]
-    ImageSize {
-        file: PathBuf,
-        row: usize,
-        rows: usize,
-        cols: usize,
-        expected_rows: usize,
-        expected_cols: usize,
-    },
+    #[error(
+        "{file}: row {row} is {}x{}, expected {}x{} as in row 0",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    ImageSize { file: PathBuf, row: usize, found: [usize; 2], expected: [usize; 2] },
     /// A file cannot be read to compute its digest.
     #[error(transparent)]
     Files(#[from] ddpm_files::Error),

@@ -19,16 +19,11 @@ impl Splits {
     /// # Errors
     /// [`Error::SplitSize`] if the image sizes differ.
     pub fn new(name: impl Into<String>, train: Dataset, test: Option<Dataset>) -> Result<Self> {
-        if let Some(test) = &test
-            && (test.rows(), test.cols()) != (train.rows(), train.cols())
-        {
-            return Err(Error::SplitSize {
-                file: test.images_file().to_owned(),
-                rows: test.rows(),
-                cols: test.cols(),
-                expected_rows: train.rows(),
-                expected_cols: train.cols(),
-            });
+        if let Some(test) = &test {
+            let [found, expected] = [test, &train].map(|set| [set.rows(), set.cols()]);
+            if found != expected {
+                return Err(Error::SplitSize { file: test.images_file().to_owned(), found, expected });
+            }
         }
         let classes = train.classes().max(test.as_ref().and_then(Dataset::classes));
         let splits = Self { name: name.into(), train, test, commit: None };

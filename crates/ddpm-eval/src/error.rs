@@ -19,18 +19,15 @@ pub enum Error {
         /// The values that are allowed.
         expected: Cow<'static, str>,
     },
-    /// A data set without labels, where labels are needed.
-    #[error("{data} has no labels, expected a label for each image")]
-    Unlabelled {
-        /// The name of the data set.
-        data: String,
-    },
     /// A data set without test images.
     #[error("{data} has no test images")]
     NoTestImages {
         /// The name of the data set.
         data: String,
     },
+    /// A model without classes cannot classify images.
+    #[error("the model has no classes, so it cannot classify images")]
+    NoClasses,
     /// A data set with another image size or another number of classes than the model.
     #[error(
         "the model is for {}×{} images of {} classes, but {data} has {}×{} images of {} classes",
@@ -76,7 +73,7 @@ pub enum Error {
     /// A file or folder cannot be written.
     #[error(transparent)]
     Files(#[from] ddpm_files::Error),
-    /// A data set failed.
+    /// A data set failed, for example because it has no labels.
     #[error(transparent)]
     Data(#[from] ddpm_data::Error),
     /// A schedule, a likelihood or a random number generator failed.

@@ -32,46 +32,30 @@
 mod accuracy;
 mod diffusion_classifier;
 mod error;
+mod error_weighting;
 mod features;
+mod fits;
 mod likelihood;
 mod metrics;
 mod report;
 
 pub use accuracy::ClassAccuracy;
-pub use diffusion_classifier::{
-    ClassErrors, Classification, ClassifyConfig, DiffusionClassifier, ErrorWeighting, classify,
-};
+pub use diffusion_classifier::{ClassErrors, Classification, ClassifyConfig, DiffusionClassifier, classify};
 pub use error::{Error, Result};
+pub use error_weighting::ErrorWeighting;
 pub use features::{
     Convolution, FeatureConfig, FeatureNet, FeatureOutput, FeatureProgress, FeatureTraining, Task,
     train_features,
 };
+pub use fits::ensure_fits;
 pub use likelihood::{BestTimesteps, BoundByVariance, LikelihoodConfig, LikelihoodReport, likelihood};
 pub use metrics::{
     ClosePair, DensityCoverage, Diversity, FrechetLimit, FrechetPoint, FrechetSubsets, GaussianFit,
-    KernelDistance, KernelSubsets, Manifold, Memorisation, NearestImage, PrecisionRecall, density_coverage,
-    frechet_distance, frechet_limit, kernel_distance, kernel_mmd2, nearest_images, precision_recall,
+    KernelDistance, KernelSubsets, Manifold, NearestImage, NearestTraining, PrecisionRecall,
+    density_coverage, frechet_distance, frechet_limit, kernel_distance, kernel_mmd2, nearest_images,
+    precision_recall,
 };
 pub use report::{
-    Evaluation, FrechetDistance, GeneratedImages, ManifoldMetrics, Metric, MetricResult, NearestTraining,
-    PcaProjection, Report,
+    Evaluation, FrechetDistance, GeneratedImages, ManifoldMetrics, Metric, MetricResult, PcaProjection,
+    Report,
 };
-
-use ddpm_data::Dataset;
-use ddpm_model::Denoiser;
-
-/// Checks that a data set has the image size and the number of classes of the model. An unconditional model fits
-/// any number of classes.
-///
-/// # Errors
-///
-/// If they differ.
-pub fn ensure_fits(denoiser: &Denoiser, data: &Dataset) -> Result<()> {
-    let config = denoiser.config();
-    let model = [config.rows, config.cols, config.num_classes];
-    let found = [data.rows(), data.cols(), data.classes().unwrap_or(0)];
-    if model[..2] == found[..2] && (model[2] == 0 || model[2] == found[2]) {
-        return Ok(());
-    }
-    Err(Error::ModelData { data: data.name().to_owned(), model, found })
-}

@@ -4,28 +4,25 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
-    AdamwEma, Network, Program,
+    AdamwEma, Network, Program, StatePart, Weights,
     elementwise::{Multiply, add, sum},
     optimizer::Update,
     panel::{PANEL, Row, transpose},
     plan::Layer,
     product::{Next, Product, WeightGradient},
-    train::{State, Workspace},
+    train::Workspace,
 };
 
 impl Network {
     /// Computes the gradient of every weight for the batch of the last forward pass, from the gradient of the output.
     /// Each piece of a gradient is used for the optimizer step at once, so no whole gradient is kept in memory.
-    pub(crate) fn backward(&self, state: &mut State, ws: &mut Workspace, step: AdamwEma) {
+    pub(crate) fn backward(&self, state: &mut [Weights; 4], ws: &mut Workspace, step: AdamwEma) {
         let mut unread = self.plan.readers();
         let mut written = vec![false; self.plan.shapes.len()];
         let slopes: Vec<&[Row]> = std::iter::zip(&ws.images.slopes, &ws.conditions.slopes)
             .map(|(image, condition)| if image.is_empty() { condition } else { image }.as_slice())
             .collect();
-        let State { weights, first, second, ema } = state;
-        let state = weights.0.iter_mut().zip(&mut first.0).zip(&mut second.0).zip(&mut ema.0);
-        let layers: Vec<_> = self.plan.layers().zip(state).collect();
-        for (layer, (((weight, first), second), ema)) in layers.into_iter().rev() {
+        for (at, layer) in self.plan.layers().enumerate().collect::<Vec<_>>().into_iter().rev() {
             let side = if self.plan.of_image[layer.x] { &ws.images } else { &ws.conditions };
             let (images, rows) = (side.rows, side.rows * layer.patches);
             let upstream = std::mem::take(&mut ws.gradients[layer.out]);
@@ -40,9 +37,10 @@ impl Network {
                 if !std::mem::replace(&mut written[layer.x], true) {
                     gradient.fill(Row::ZERO);
                 }
+                let weight = &state[StatePart::Weights as usize].0[at];
                 input_gradient(layer, weight, &upstream, gradient, last_slope(layer.x), rows);
             }
-            let state = [weight, first, second, ema].map(Vec::as_mut_slice);
+            let state = state.each_mut().map(|part| part.0[at].as_mut_slice());
             update(layer, state, &upstream, &side.values[layer.x], rows, step);
             if let Some(slot) = layer.add {
                 let slope = last_slope(slot);
@@ -105,32 +103,16 @@ fn input_gradient(
 
 /// For each panel of a weight and its bias: computes the gradient ∂outᵀ · x and takes the optimizer step, which updates
 /// the weight, its moments and its average.
-fn update(
-    layer: &Layer,
-    [weight, first, second, ema]: [&mut [Row]; 4],
-    upstream: &[Row],
-    x: &[Row],
-    rows: usize,
-    step: AdamwEma,
-) {
+fn update(layer: &Layer, state: [&mut [Row]; 4], upstream: &[Row], x: &[Row], rows: usize, step: AdamwEma) {
     let stride = layer.stride();
-    let state = weight
-        .par_chunks_mut(stride)
-        .zip(first.par_chunks_mut(stride))
-        .zip(second.par_chunks_mut(stride))
-        .zip(ema.par_chunks_mut(stride));
-    state.zip(upstream.par_chunks(rows)).for_each(|((((weight, first), second), ema), upstream)| {
-        let (weight, bias) = weight.split_at_mut(stride - 1);
-        let (first, first_bias) = first.split_at_mut(stride - 1);
-        let (second, second_bias) = second.split_at_mut(stride - 1);
-        let (ema, ema_bias) = ema.split_at_mut(stride - 1);
+    let [a, b, c, d] = state.map(|part| part.par_chunks_mut(stride));
+    a.zip(b).zip(c.zip(d)).zip(upstream.par_chunks(rows)).for_each(|(((a, b), (c, d)), upstream)| {
+        let [a, b, c, d] = [a, b, c, d].map(|panel| panel.split_at_mut(stride - 1));
         if layer.bias.is_some() {
-            let gradient = upstream.iter().fold(Row::ZERO, |total, row| sum(&total, row));
+            let gradient = &[upstream.iter().fold(Row::ZERO, |total, row| sum(&total, row))];
             let step = AdamwEma { keep: 1.0, ..step };
-            let (gradient, weight, first) = (&[gradient], bias, first_bias);
-            let update = Update { step, gradient, weight, first, second: second_bias, ema: ema_bias };
-            Arch::new().dispatch(update);
+            Arch::new().dispatch(Update { step, gradient, state: [a.1, b.1, c.1, d.1] });
         }
-        Arch::new().dispatch(WeightGradient { upstream, x, weight, first, second, ema, step });
+        Arch::new().dispatch(WeightGradient { upstream, x, step, state: [a.0, b.0, c.0, d.0] });
     });
 }

@@ -64,10 +64,8 @@ impl StatePart {
 pub(crate) struct Update<'a> {
     pub(crate) step: AdamwEma,
     pub(crate) gradient: &'a [Row],
-    pub(crate) weight: &'a mut [Row],
-    pub(crate) first: &'a mut [Row],
-    pub(crate) second: &'a mut [Row],
-    pub(crate) ema: &'a mut [Row],
+    /// The rows of each part of the state, in the order of [`StatePart::ALL`].
+    pub(crate) state: [&'a mut [Row]; 4],
 }
 
 impl WithSimd for Update<'_> {
@@ -75,10 +73,9 @@ impl WithSimd for Update<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let step = self.step;
-        let moments = self.first.iter_mut().zip(self.second);
-        let weights = self.weight.iter_mut().zip(self.ema);
-        for (((m, v), (w, a)), g) in moments.zip(weights).zip(self.gradient) {
+        let Self { step, gradient, state: [ema, first, second, weight] } = self;
+        let (moments, weights) = (first.iter_mut().zip(second), weight.iter_mut().zip(ema));
+        for (((m, v), (w, a)), g) in moments.zip(weights).zip(gradient) {
             for i in 0..PANEL {
                 step.update(g.0[i], &mut w.0[i], &mut m.0[i], &mut v.0[i], &mut a.0[i]);
             }

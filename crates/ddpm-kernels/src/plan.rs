@@ -142,14 +142,9 @@ impl Layer {
         self.inputs.panels() * PANEL + 1
     }
 
-    /// The number of rows of all panels of the weight.
-    pub(crate) fn rows(&self) -> usize {
-        self.outputs.panels() * self.stride()
-    }
-
     /// Zeros in the layout of the weight.
     pub(crate) fn zeros(&self) -> Vec<Row> {
-        vec![Row::ZERO; self.rows()]
+        vec![Row::ZERO; self.outputs.panels() * self.stride()]
     }
 
     /// Packs the weight into panels.

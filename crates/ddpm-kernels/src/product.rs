@@ -207,10 +207,8 @@ pub(crate) struct WeightGradient<'a> {
     pub(crate) upstream: &'a [Row],
     pub(crate) x: &'a [Row],
     pub(crate) step: AdamwEma,
-    pub(crate) weight: &'a mut [Row],
-    pub(crate) first: &'a mut [Row],
-    pub(crate) second: &'a mut [Row],
-    pub(crate) ema: &'a mut [Row],
+    /// The rows of each part of the state, in the order of [`StatePart::ALL`](crate::StatePart::ALL).
+    pub(crate) state: [&'a mut [Row]; 4],
 }
 
 impl WithSimd for WeightGradient<'_> {
@@ -218,15 +216,13 @@ impl WithSimd for WeightGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { upstream, x, step, weight, first, second, ema } = self;
+        let Self { upstream, x, step, state } = self;
         let batch = upstream.len();
-        let state = weight.chunks_exact_mut(PANEL).zip(first.chunks_exact_mut(PANEL));
-        let state = state.zip(second.chunks_exact_mut(PANEL).zip(ema.chunks_exact_mut(PANEL)));
-        for (((weight, first), (second, ema)), x) in state.zip(x.chunks_exact(batch)) {
+        let [a, b, c, d] = state.map(|rows| rows.chunks_exact_mut(PANEL));
+        for (((a, b), (c, d)), x) in a.zip(b).zip(c.zip(d)).zip(x.chunks_exact(batch)) {
+            let state = [a, b, c, d];
             // Loads the state into the cache while the gradient is computed.
-            for rows in [&*weight, first, second, ema] {
-                rows.iter().for_each(prefetch);
-            }
+            state.iter().for_each(|rows| rows.iter().for_each(prefetch));
             let mut out = [Row::ZERO; PANEL];
             for (upstream, x) in upstream.chunks(IMAGES).zip(x.chunks(IMAGES)) {
                 match S::F32_LANES {
@@ -244,7 +240,7 @@ impl WithSimd for WeightGradient<'_> {
                     _ => (0..PANEL).for_each(|k| inputs::<S, PANEL, 1>(simd, upstream, x, k, &mut out)),
                 }
             }
-            Update { step, gradient: &out, weight, first, second, ema }.with_simd(simd);
+            Update { step, gradient: &out, state }.with_simd(simd);
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Training {
     network: Network,
-    state: State,
+    /// Each part of the training state, in the order of [`StatePart::ALL`].
+    state: [Weights; 4],
     workspace: Workspace,
 }
 
@@ -27,14 +28,6 @@ pub struct Batch<'a> {
     pub classes: &'a [u32],
     /// The weight of each image's squared error in the loss.
     pub weights: &'a [f32],
-}
-
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) weights: Weights,
-    pub(crate) first: Weights,
-    pub(crate) second: Weights,
-    pub(crate) ema: Weights,
 }
 
 /// The intermediate results of a batch and their gradients.
@@ -57,9 +50,8 @@ impl Training {
     #[must_use]
     pub fn new(network: Network, parameters: &[Vec<f32>], batch: usize) -> Self {
         let weights = network.pack(parameters);
-        let (first, second, ema) = (network.zeros(), network.zeros(), weights.clone());
-        let workspace = Workspace::new(&network, batch);
-        Self { network, state: State { weights, first, second, ema }, workspace }
+        let state = [weights.clone(), network.zeros(), network.zeros(), weights];
+        Self { workspace: Workspace::new(&network, batch), network, state }
     }
 
     /// Takes an optimizer step and returns the loss before the step,
@@ -107,8 +99,13 @@ impl Training {
                 row.0 = order.map(|pixel| if pixel < pixels { x(image, pixel) } else { 0.0 });
             }
         });
-        network.forward(&state.weights, workspace, batch);
-        let (output, gradient) = workspace.output_and_gradient(network);
+        let weights = &state[StatePart::Weights as usize];
+        let conditions = zip(batch.t.iter().copied(), batch.classes.iter().copied());
+        network.run_conditions(weights, &mut workspace.conditions, conditions);
+        let conditions = Conditions { slots: &workspace.conditions, of_row: &workspace.of_row };
+        network.run_images(weights, &mut workspace.images, conditions);
+        let output = &workspace.images.values[network.plan.output];
+        let gradient = &mut workspace.gradients[network.plan.output];
         let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).zip(&network.order);
         let losses: Vec<f64> = panels
             .map(|((gradient, output), order)| {
@@ -134,13 +131,7 @@ impl Training {
     /// A part of the training state, in the order of [`Program::parameters`].
     #[must_use]
     pub fn part(&self, part: StatePart) -> Vec<Vec<f32>> {
-        let State { weights, first, second, ema } = &self.state;
-        self.network.unpack(match part {
-            StatePart::Weights => weights,
-            StatePart::First => first,
-            StatePart::Second => second,
-            StatePart::Ema => ema,
-        })
+        self.network.unpack(&self.state[part as usize])
     }
 
     /// Sets a part of the training state; the inverse of [`Training::part`].
@@ -149,24 +140,7 @@ impl Training {
     ///
     /// If a list is missing or too short.
     pub fn set_part(&mut self, part: StatePart, parameters: &[Vec<f32>]) {
-        let State { weights, first, second, ema } = &mut self.state;
-        let to = match part {
-            StatePart::Weights => weights,
-            StatePart::First => first,
-            StatePart::Second => second,
-            StatePart::Ema => ema,
-        };
-        *to = self.network.pack(parameters);
-    }
-}
-
-impl Network {
-    /// Runs the forward pass on the images in the workspace.
-    fn forward(&self, weights: &Weights, ws: &mut Workspace, batch: &Batch<'_>) {
-        let conditions = zip(batch.t.iter().copied(), batch.classes.iter().copied());
-        self.run_conditions(weights, &mut ws.conditions, conditions);
-        let conditions = Conditions { slots: &ws.conditions, of_row: &ws.of_row };
-        self.run_images(weights, &mut ws.images, conditions);
+        self.state[part as usize] = self.network.pack(parameters);
     }
 }
 
@@ -192,12 +166,6 @@ impl Workspace {
             gradients: shapes.iter().enumerate().map(gradient).collect(),
             of_row: (0..batch).collect(),
         }
-    }
-
-    /// The output, and the buffer for the gradient of the loss with respect to the output.
-    fn output_and_gradient(&mut self, network: &Network) -> (&[Row], &mut [Row]) {
-        let output = network.plan.output;
-        (&self.images.values[output], &mut self.gradients[output])
     }
 }
 

@@ -28,8 +28,7 @@ pub enum WeightType {
 ///
 /// If the value cannot be represented in JSON.
 pub fn encode_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(Error::json(path))?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -63,7 +62,6 @@ pub(crate) fn encode_tensors<'a>(
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
     stored: WeightType,
 ) -> Result<Vec<u8>> {
-    let error = |source| Error::Safetensors { path: path.to_owned(), source };
     let mut data = BTreeMap::new();
     for (name, tensor) in tensors {
         let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
@@ -83,8 +81,8 @@ pub(crate) fn encode_tensors<'a>(
         .iter()
         .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(error)?;
-    serialize(views, None).map_err(error)
+        .map_err(Error::safetensors(path))?;
+    serialize(views, None).map_err(Error::safetensors(path))
 }
 
 /// Encodes the header of a safetensors file, for a file that is written in parts. Each entry holds a tensor's name,
@@ -94,10 +92,8 @@ pub(crate) fn encode_tensors<'a>(
 ///
 /// If the byte ranges are not contiguous from 0, or do not fit the types and shapes.
 pub fn safetensors_header(path: &Path, tensors: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
-    let metadata = Metadata::new(None, tensors)
-        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    let mut json =
-        serde_json::to_vec(&metadata).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    let metadata = Metadata::new(None, tensors).map_err(Error::safetensors(path))?;
+    let mut json = serde_json::to_vec(&metadata).map_err(Error::json(path))?;
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }

@@ -1,6 +1,9 @@
 //! The errors of this crate.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -178,12 +181,12 @@ pub enum Error {
         expected: &'static str,
     },
     /// A weights file is not a valid safetensors file.
-    #[error("{}: invalid safetensors file", path.display())]
+    #[error("{}: invalid safetensors file: {reason}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// The parser's error.
-        source: safetensors::SafeTensorError,
+        /// The parser's error. It is not the source of this error, because its text repeats that of its own source.
+        reason: safetensors::SafeTensorError,
     },
     /// The denoiser's configuration is not valid.
     #[error("{}: invalid denoiser configuration", path.display())]
@@ -220,5 +223,15 @@ impl Error {
         expected: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self::OutOfRange { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
+
+    /// Adds the file to an error of the JSON library.
+    pub fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self {
+        move |source| Self::Json { path: path.to_owned(), source }
+    }
+
+    /// Adds the file to an error of the safetensors library.
+    pub fn safetensors(path: &Path) -> impl FnOnce(safetensors::SafeTensorError) -> Self {
+        move |reason| Self::Safetensors { path: path.to_owned(), reason }
     }
 }

@@ -154,7 +154,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
+    serde_json::from_slice(bytes).map_err(Error::json(path))
 }
 
 /// Decodes weights in the safetensors format to f32. `expected` lists the names and shapes, and `stored` is the
@@ -170,9 +170,8 @@ pub fn decode_weights(
     stored: Option<DType>,
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
+    let file = SafeTensors::deserialize(bytes).map_err(Error::safetensors(path))?;
     let path = path.to_owned();
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
     let mut weights = HashMap::new();
     for (name, expected) in expected {
         let Ok(view) = file.tensor(&name) else {

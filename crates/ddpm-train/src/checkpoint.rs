@@ -11,8 +11,11 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex, write_atomic};
 use ddpm_kernels::StatePart;
-use ddpm_model::{encode_json, safetensors_header};
-use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
+use ddpm_model::{Error as ModelError, encode_json, safetensors_header};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{TensorInfo, TensorView},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name};
@@ -106,15 +109,15 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
         };
         check_same(&path, &progress, now)?;
         let path = path.join(TENSORS);
-        let file = SafeTensors::deserialize(&tensors)
-            .map_err(|source| Error::Safetensors { path: path.clone(), source })?;
+        let file = SafeTensors::deserialize(&tensors).map_err(ModelError::safetensors(&path))?;
         trainer.restore(progress.step, |name, shape| {
-            let view = file.tensor(name).ok();
-            let view = view.filter(|v| v.shape() == shape && v.dtype() == safetensors::Dtype::F32);
-            let Some(view) = view else {
-                let (path, name) = (path.clone(), name.to_owned());
-                return Err(Error::CheckpointTensor { path, name, expected: shape.to_vec() });
+            let fits = |view: &TensorView<'_>| view.shape() == shape && view.dtype() == Dtype::F32;
+            let missing = || Error::CheckpointTensor {
+                path: path.clone(),
+                name: name.to_owned(),
+                expected: shape.to_vec(),
             };
+            let view = file.tensor(name).ok().filter(fits).ok_or_else(missing)?;
             Ok(Tensor::from_raw_buffer(view.data(), DType::F32, shape, &Device::Cpu)?)
         })?;
         return Ok((progress, damaged));
@@ -150,8 +153,7 @@ fn step_of(path: &Path) -> Option<u64> {
 fn read(path: &Path) -> Result<Option<(Progress, Vec<u8>)>> {
     let Some([state, tensors]) = Manifest::read_verified(path, [STATE, TENSORS])? else { return Ok(None) };
     // A file that matches its digest but does not parse was written by another version: an error.
-    let path = path.join(STATE);
-    let progress = serde_json::from_slice(&state).map_err(|source| Error::Json { path, source })?;
+    let progress = serde_json::from_slice(&state).map_err(ModelError::json(&path.join(STATE)))?;
     Ok(Some((progress, tensors)))
 }
 
@@ -169,9 +171,7 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
             return differs(key, saved, now);
         }
     }
-    let map = |config: &TrainConfig| -> Result<serde_json::Value> {
-        serde_json::to_value(config).map_err(|source| Error::Json { path: path.to_owned(), source })
-    };
+    let map = |config: &TrainConfig| serde_json::to_value(config).map_err(ModelError::json(path));
     let (saved, now) = (map(&saved.config)?, map(&now.config)?);
     for (key, value) in saved.as_object().into_iter().flatten() {
         if now[key] != *value {

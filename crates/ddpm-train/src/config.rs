@@ -68,13 +68,13 @@ impl TrainConfig {
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
         };
-        let loss = if preset == Preset::Original { LossWeighting::Sample } else { LossWeighting::ClampedSnr };
-        let denoiser = match preset {
-            Preset::Original => DenoiserConfig {
-                parameterization: PredictionType::Sample,
-                ..DenoiserConfig::plain(rows, cols, classes)
-            },
-            _ => DenoiserConfig::patch_mlp(rows, cols, classes),
+        let (loss, denoiser) = match preset {
+            Preset::Original => {
+                let plain = DenoiserConfig::plain(rows, cols, classes);
+                let parameterization = PredictionType::Sample;
+                (LossWeighting::Sample, DenoiserConfig { parameterization, ..plain })
+            }
+            _ => (LossWeighting::ClampedSnr, DenoiserConfig::patch_mlp(rows, cols, classes)),
         };
         Self {
             seed: 1,
@@ -122,18 +122,13 @@ impl TrainConfig {
         check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
         self.denoiser.validate()?;
         let DenoiserConfig { rows, cols, num_classes, .. } = self.denoiser;
-        let (data_name, found) = (data.name().to_owned(), data.classes().unwrap_or(0));
-        if (data.rows(), data.cols()) != (rows, cols) {
-            return Err(Error::ImageSize {
-                data: data_name,
-                rows: data.rows(),
-                cols: data.cols(),
-                expected_rows: rows,
-                expected_cols: cols,
-            });
+        let (found, expected) = ([data.rows(), data.cols()], [rows, cols]);
+        if found != expected {
+            return Err(Error::ImageSize { data: data.name().to_owned(), found, expected });
         }
-        if found != num_classes {
-            return Err(Error::Classes { data: data_name, found, expected: num_classes });
+        let (found, expected) = (data.classes().unwrap_or(0), num_classes);
+        if found != expected {
+            return Err(Error::Classes { data: data.name().to_owned(), found, expected });
         }
         Ok(())
     }

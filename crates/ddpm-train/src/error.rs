@@ -24,19 +24,16 @@ pub enum Error {
     },
     /// The images have another size than the network's images.
     #[error(
-        "the images of {data} have {rows}×{cols} pixels, but the network expects {expected_rows}×{expected_cols}"
+        "the images of {data} have {}×{} pixels, but the network expects {}×{}",
+        found[0], found[1], expected[0], expected[1]
     )]
     ImageSize {
         /// The data set's name.
         data: String,
-        /// Rows of an image of the data.
-        rows: usize,
-        /// Columns of an image of the data.
-        cols: usize,
-        /// Rows of the network.
-        expected_rows: usize,
-        /// Columns of the network.
-        expected_cols: usize,
+        /// Rows and columns of an image of the data.
+        found: [usize; 2],
+        /// Rows and columns of the network.
+        expected: [usize; 2],
     },
     /// The data has another number of classes than the network.
     #[error("{data} has {found} classes, but the network expects {expected}")]
@@ -106,22 +103,6 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not valid JSON, or has missing, unknown or invalid keys.
-    #[error("{}: invalid JSON content", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error.
-        source: serde_json::Error,
-    },
-    /// A checkpoint's tensors are not a valid safetensors file.
-    #[error("{}: invalid safetensors file", path.display())]
-    Safetensors {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error.
-        source: safetensors::SafeTensorError,
-    },
     /// The caller's observer returned an error, which ends the run.
     #[error(transparent)]
     Observer(Box<dyn std::error::Error + Send + Sync>),
@@ -131,7 +112,7 @@ pub enum Error {
     /// `ddpm-core` returned an error, for example for an invalid schedule.
     #[error(transparent)]
     Core(#[from] ddpm_core::Error),
-    /// `ddpm-model` returned an error, for example for an invalid network.
+    /// `ddpm-model` returned an error, for example for an invalid network, or a file of JSON or tensors is not valid.
     #[error(transparent)]
     Model(#[from] ddpm_model::Error),
     /// A file or folder cannot be read or written.

@@ -103,9 +103,7 @@ impl Log {
         if matches!(record, Record::Epoch { .. }) {
             self.last_epoch = Some(record.clone());
         }
-        let mut line = serde_json::to_string(record)
-            .map_err(|source| Error::Json { path: self.path.clone(), source })?;
-        line.push('\n');
+        let line = serde_json::to_string(record).map_err(ddpm_model::Error::json(&self.path))? + "\n";
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
 

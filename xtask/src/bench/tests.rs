@@ -3,23 +3,16 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use clap::Parser;
-
 use super::{Arguments, environment};
-
-#[derive(Debug, Parser)]
-struct Words {
-    #[command(flatten)]
-    arguments: Arguments,
-}
+use crate::tests::parse;
 
 #[test]
 fn options_of_the_comparison_need_peer() {
-    let parse = |words: &[&str]| Words::try_parse_from([&["bench"], words].concat());
+    let parse = parse::<Arguments>;
     assert!(parse(&["--rounds", "9"]).is_err());
     assert!(parse(&["--peer", "--rounds", "4"]).is_err(), "too few for a median");
     assert!(parse(&["--peer", "--threads", "0"]).is_err());
-    assert_eq!(parse(&["--peer"]).unwrap().arguments.rounds, 7);
+    assert_eq!(parse(&["--peer"]).unwrap().rounds, 7);
 }
 
 #[test]

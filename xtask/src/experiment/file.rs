@@ -26,12 +26,10 @@ pub(crate) struct Experiment {
     pub(super) rounds: usize,
     /// The training time of each row in minutes; the number of epochs is computed from the time of one epoch. If
     /// `None`, the arguments of `train` determine the number of epochs.
-    #[serde(default)]
     pub(super) minutes: Option<f64>,
     /// The commands that run for each row after its training, in this order.
     pub(super) measure: Vec<Measurement>,
     /// Arguments of `sample` for a PNG of images of each row; `None` for no pictures.
-    #[serde(default)]
     pub(super) grid: Option<String>,
     pub(super) columns: Vec<Column>,
     pub(super) rows: Vec<Row>,
@@ -57,12 +55,9 @@ pub(super) struct Column {
     /// `/train`, or `/` and the name of a measurement, followed by a JSON pointer into the output of the command.
     pub(super) pointer: String,
     /// The pointer of the standard error, shown after ±.
-    #[serde(default)]
     pub(super) error: Option<String>,
     /// The pointer of the same number for real test images, shown in a last row.
-    #[serde(default)]
     pub(super) floor: Option<String>,
-    #[serde(default)]
     pub(super) divide_by: Option<Divisor>,
     /// Digits after the decimal point.
     pub(super) digits: usize,
@@ -84,7 +79,6 @@ pub(super) enum Divisor {
 pub(super) struct Row {
     pub(super) name: String,
     /// Arguments of `train`; if `None`, the row measures the built-in model.
-    #[serde(default)]
     pub(super) train: Option<String>,
     /// Further arguments of measurements, by the name of the measurement. `{NAME:/POINTER}` is replaced by the value at
     /// that pointer in the output of the measurement NAME of this row.

@@ -1,7 +1,5 @@
 //! The results of an experiment as Markdown.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 
 use super::file::{Column, Divisor, Experiment, Row, TRAIN, split};
@@ -116,7 +114,7 @@ impl Column {
 }
 
 /// The number at a column's pointer; `None` if it is null or the row does not have the measurement.
-fn number(pointer: &str, outputs: &BTreeMap<String, crate::printed::Printed>) -> Result<Option<f64>> {
+fn number(pointer: &str, outputs: &Outputs) -> Result<Option<f64>> {
     let (name, pointer) = split(pointer);
     outputs.get(name).map_or(Ok(None), |printed| printed.number(pointer))
 }

@@ -1,19 +1,11 @@
 //! Tests of the whole job, with the real `ddpm-cli`.
 
-use clap::Parser;
-
 use super::*;
-use crate::tests::{ddpm, ddpm_error, json, names, root, started};
-
-#[derive(Debug, Parser)]
-struct Words {
-    #[command(flatten)]
-    arguments: Arguments,
-}
+use crate::tests::{ddpm, ddpm_error, json, names, parse, root, started};
 
 /// Runs `cargo xtask experiment WORDS` in `root`, after the build.
 fn experiment(root: &Path, words: &[&str]) -> Result<String> {
-    let arguments = Words::try_parse_from([&["experiment"], words].concat())?.arguments;
+    let arguments = parse(words)?;
     let workspace = Workspace::at(root);
     let experiment = read(&arguments, &workspace)?;
     measure(&arguments, &experiment, started(&workspace))
@@ -89,7 +81,7 @@ fn runs(root: &Path, name: &str, text: &str) {
     let small = fewer.collect::<Vec<_>>().join(" ");
     fs::write(root.join("experiments").join(format!("{name}.toml")), small).unwrap();
 
-    let arguments = Words::try_parse_from(["experiment", name]).unwrap().arguments;
+    let arguments = parse(&[name]).unwrap();
     let workspace = Workspace::at(root);
     let mut experiment = read(&arguments, &workspace).unwrap();
     // One model is enough to try the pointers. Of the others the arguments of `train` are tried: without a

@@ -2,22 +2,10 @@
 
 use std::fs;
 
-use clap::Parser;
-
 use super::*;
-use crate::tests::{json, names, root, started};
+use crate::tests::{json, names, parse, root, started};
 
 const FEW: Counts = Counts { generated: 20, accuracy: 10, test: 4, noise: 2 };
-
-#[derive(Debug, Parser)]
-struct Words {
-    #[command(flatten)]
-    arguments: Arguments,
-}
-
-fn parse(words: &[&str]) -> Result<Arguments> {
-    Ok(Words::try_parse_from([&["reproduce"], words].concat())?.arguments)
-}
 
 /// Runs `cargo xtask reproduce --source data WORDS` in `root`, after the build.
 fn reproduce(root: &Path, words: &[&str]) -> Result<String> {
@@ -121,7 +109,7 @@ fn only_full_runs_on_mnist_replace_results_of_the_checkout() {
         (&["--source", "hub"], "runs/reproduce", "results"),
         (&["--source", "hf://datasets/me/digits"], "runs/reproduce", "runs/reproduce/results"),
     ] {
-        let arguments = parse(words).unwrap();
+        let arguments: Arguments = parse(words).unwrap();
         assert_eq!(arguments.run_folder(&workspace), Path::new("root").join(run), "{words:?}");
         assert_eq!(arguments.results_folder(&workspace), Path::new("root").join(results), "{words:?}");
     }
@@ -129,7 +117,7 @@ fn only_full_runs_on_mnist_replace_results_of_the_checkout() {
 
 #[test]
 fn install_needs_the_full_run_on_mnist() {
-    assert!(parse(&["--install", "--quick"]).is_err());
+    assert!(parse::<Arguments>(&["--install", "--quick"]).is_err());
     let arguments = parse(&["--install", "--source", "src"]).unwrap();
     let error = run(&arguments, &Workspace::at(root(true).path())).unwrap_err().to_string();
     assert!(error.contains("--source mnist or hub"), "{error}");

@@ -1,8 +1,43 @@
 //! The types of option values, with the text form that users write.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{
+    fmt,
+    ops::{RangeBounds, RangeInclusive},
+    str::FromStr,
+};
 
+use clap::{ValueEnum, builder::RangedU64ValueParser};
 use ddpm_core::ReverseVariance;
+
+/// The only value of --noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Noise {
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Png,
+    Gif,
+    Idx,
+    Safetensors,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkName {
+    PatchMlp,
+    Mlp,
+    Plain,
+}
+
+/// Reads a number of items in this range.
+pub(super) fn count(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
+
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".to_owned())
+}
 
 /// The value of --variance.
 #[derive(Clone, Debug, PartialEq)]

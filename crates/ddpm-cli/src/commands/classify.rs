@@ -2,53 +2,43 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use anyhow::{Context, Result};
 use ddpm_data::HubConfig;
 use ddpm_eval::{Classification, ClassifyConfig, classify};
 use serde_json::json;
 
 use crate::{
-    args::{Classify, Common},
+    args::{Classify, Common, TestImages},
     model, output,
 };
 
 pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
-    let denoiser = model::load(&options.model, &common.device.open()?)?;
-    ensure!(
-        denoiser.config().num_classes > 0,
-        "{}: the model has no classes, so it cannot classify images",
-        options.model
-    );
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let TestImages { model, data, num_images } = &options.of;
+    let denoiser = model::load(model, &common.device.open()?)?;
+    let splits = data.load(&HubConfig::from_env())?;
     let test = splits.test().with_context(|| format!("{} has no test images to classify", splits.name()))?;
     let config = ClassifyConfig {
-        num_images: options.num_images,
+        num_images: *num_images,
         num_noise: options.num_noise.clone(),
         weighting: options.weighting,
         seed: common.seed,
     };
-    let bar = output::images_bar(common)?;
-    let results = classify(&denoiser, test, &config, |done, total| output::advance(&bar, done, total))?;
-    bar.finish_and_clear();
-    let images = options.num_images.min(test.len());
+    let results = classify(&denoiser, test, &config, output::images_bar(common)?)?;
+    let images = test.len().min(*num_images);
     let json = json!({
-        "model": options.model,
+        "model": model,
         "seed": common.seed,
         "images": images,
-        "weighting": weighting(options),
+        "weighting": output::name(&options.weighting),
         "results": results,
     });
     output::result(common, &json, &table(options, common, images, &results)?)
 }
 
-fn weighting(options: &Classify) -> String {
-    options.weighting.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
 /// The result as Markdown, with the command that reproduces it.
 fn table(options: &Classify, common: &Common, images: usize, results: &[Classification]) -> Result<String> {
-    let (model, data, seed, weighting) = (&options.model, &options.data, common.seed, weighting(options));
+    let TestImages { model, data, .. } = &options.of;
+    let (seed, weighting) = (common.seed, output::name(&options.weighting));
     let mut text = format!(
         "`ddpm-cli classify --model {model} --data {data} --num-images {images} --num-noise {} \
          --weighting {weighting} --seed {seed}`, version {}\n\nThe diffusion classifier on {images} test images\n\n",

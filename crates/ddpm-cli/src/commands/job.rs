@@ -36,17 +36,12 @@ pub(crate) struct Part {
 }
 
 impl Job {
-    /// `per_class` images of each class, in order of the classes. A model without classes gets `10 * per_class` images.
+    /// `per_class` images of each class, in order of the classes. Without classes, `10 * per_class` images.
     ///
     /// # Errors
     /// The job has no images, or more than 20 million.
-    pub(crate) fn per_class(
-        config: SampleConfig,
-        denoiser: &Denoiser,
-        classes: &[u32],
-        per_class: usize,
-    ) -> Result<Self> {
-        let classes = if denoiser.config().num_classes == 0 { &[0; 10] } else { classes };
+    pub(crate) fn per_class(config: SampleConfig, classes: &[u32], per_class: usize) -> Result<Self> {
+        let classes = if classes.is_empty() { &[0; 10] } else { classes };
         Self::new(config, classes, per_class, classes.len().saturating_mul(per_class))
     }
 
@@ -54,13 +49,8 @@ impl Job {
     ///
     /// # Errors
     /// The job has no images, or more than 20 million.
-    pub(crate) fn in_turn(
-        config: SampleConfig,
-        denoiser: &Denoiser,
-        classes: &[u32],
-        number: usize,
-    ) -> Result<Self> {
-        let classes = if denoiser.config().num_classes == 0 { &[0] } else { classes };
+    pub(crate) fn in_turn(config: SampleConfig, classes: &[u32], number: usize) -> Result<Self> {
+        let classes = if classes.is_empty() { &[0] } else { classes };
         Self::new(config, classes, 1, number)
     }
 

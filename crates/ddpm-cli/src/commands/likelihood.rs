@@ -6,30 +6,26 @@ use anyhow::Result;
 use ddpm_core::likelihood::{Bound, MeanAndError};
 use ddpm_data::HubConfig;
 use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
-use serde_json::{Value, json};
 
 use crate::{
-    args::{Common, Likelihood},
+    args::{Common, TestImages},
     model, output,
 };
 
-pub(crate) fn run(options: &Likelihood, common: &Common) -> Result<()> {
+pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &common.device.open()?)?;
     let splits = options.data.load(&HubConfig::from_env())?;
     let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
-    let bar = output::images_bar(common)?;
-    let report = likelihood(&denoiser, &splits, config, |done, total| output::advance(&bar, done, total))?;
-    bar.finish_and_clear();
-    let mut json = json!({ "model": options.model, "seed": common.seed });
-    if let (Value::Object(all), Value::Object(report)) = (&mut json, serde_json::to_value(&report)?) {
-        all.extend(report);
-    }
+    let report = likelihood(&denoiser, &splits, config, output::images_bar(common)?)?;
+    let mut json = serde_json::to_value(&report)?;
+    json["model"] = options.model.as_str().into();
+    json["seed"] = common.seed.into();
     output::result(common, &json, &(head(options, common) + &table(&report)?))
 }
 
 /// The command that reproduces the results, and the version of the program.
-fn head(options: &Likelihood, common: &Common) -> String {
-    let Likelihood { model, data, num_images } = options;
+fn head(options: &TestImages, common: &Common) -> String {
+    let TestImages { model, data, num_images } = options;
     let (version, seed) = (env!("CARGO_PKG_VERSION"), common.seed);
     format!(
         "`ddpm-cli likelihood --model {model} --data {data} --num-images {num_images} --seed {seed}`, version \

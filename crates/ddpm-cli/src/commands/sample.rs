@@ -26,7 +26,11 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
-    let out = options.out.clone().unwrap_or_else(|| default_out(options.format));
+    let default_out = || match options.format {
+        Format::Idx => "samples".into(),
+        other => format!("samples.{}", output::name(&other)).into(),
+    };
+    let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
     output::verbose(common, &format!("{count} images, {:?}", job.config));
     let files = match options.format {
@@ -49,8 +53,8 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
     let job = match options.num_images {
-        Some(number) => Job::in_turn(config, denoiser, &classes, number)?,
-        None => Job::per_class(config, denoiser, &classes, options.per_class)?,
+        Some(number) => Job::in_turn(config, &classes, number)?,
+        None => Job::per_class(config, &classes, options.per_class)?,
     };
     match options.shard {
         Some(shard) => job.shard(shard),
@@ -149,16 +153,6 @@ fn ensure_picture(job: &Job, denoiser: &Denoiser, tile_side: usize) -> Result<()
     ensure!(count <= PICTURE_LIMIT, advice());
     let blank = vec![0; count * denoiser.config().pixels()];
     job.picture(denoiser, &blank, tile_side).map(|_| ()).with_context(advice)
-}
-
-fn default_out(format: Format) -> PathBuf {
-    match format {
-        Format::Png => "samples.png",
-        Format::Gif => "samples.gif",
-        Format::Idx => "samples",
-        Format::Safetensors => "samples.safetensors",
-    }
-    .into()
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

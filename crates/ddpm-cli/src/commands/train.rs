@@ -1,7 +1,5 @@
 //! `ddpm-cli train`: trains a model and writes its folder.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use ddpm_data::{HubConfig, Splits};
 use ddpm_files::write_atomic;
@@ -72,7 +70,19 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
     loss_plot::write(&options.out_dir, &title)?;
     write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
-    finish(options, common, &config, &outcome, &folder)
+    let mut json = serde_json::to_value(&outcome)?;
+    json["model"] = folder.display().to_string().into();
+    json["preset"] = output::name(&options.preset).into();
+    json["seed"] = config.seed.into();
+    json["parameters"] = config.denoiser.parameter_count().into();
+    let text = format!(
+        "{}: {} epochs in {:.0} s ({:.0} images/s)",
+        folder.display(),
+        outcome.epochs,
+        outcome.seconds,
+        outcome.images_per_second
+    );
+    output::result(common, &json, &text)
 }
 
 /// Adds the command-line options that resolve the error.
@@ -127,7 +137,7 @@ fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
 /// A PNG of five generated images of each class. Every epoch uses the same noise, so that previews are comparable.
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
-    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), denoiser, &classes, 5)?;
+    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), &classes, 5)?;
     let pixels = job.pixels(denoiser, &ProgressBar::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
 }
@@ -173,26 +183,4 @@ fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
         train = loss(outcome.train_loss),
         test = loss(outcome.test_loss),
     )
-}
-
-fn finish(
-    options: &Train,
-    common: &Common,
-    config: &TrainConfig,
-    outcome: &Outcome,
-    folder: &Path,
-) -> Result<()> {
-    let mut json = serde_json::to_value(outcome)?;
-    json["model"] = folder.display().to_string().into();
-    json["preset"] = format!("{:?}", options.preset).to_lowercase().into();
-    json["seed"] = config.seed.into();
-    json["parameters"] = config.denoiser.parameter_count().into();
-    let text = format!(
-        "{}: {} epochs in {:.0} s ({:.0} images/s)",
-        folder.display(),
-        outcome.epochs,
-        outcome.seconds,
-        outcome.images_per_second
-    );
-    output::result(common, &json, &text)
 }

@@ -22,6 +22,7 @@ impl MeanAndError {
 }
 
 /// A running mean and sum of squared deviations (Welford 1962). It keeps its precision if the mean is large.
+#[cfg(feature = "candle")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunningMean {
     count: usize,
@@ -29,6 +30,7 @@ pub(crate) struct RunningMean {
     squares: f64,
 }
 
+#[cfg(feature = "candle")]
 impl RunningMean {
     pub(crate) fn add(&mut self, value: f64) {
         self.count += 1;
@@ -57,7 +59,7 @@ impl RunningMean {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "candle"))]
 mod tests {
     use super::*;
 

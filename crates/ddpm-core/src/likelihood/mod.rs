@@ -85,8 +85,11 @@ use crate::{
 };
 #[cfg(feature = "candle")]
 pub(crate) use discretized::Levels;
+#[cfg(feature = "candle")]
 pub(crate) use estimate::RunningMean;
-pub(crate) use optimal::{check_mse, floored};
+pub(crate) use optimal::check_mse;
+#[cfg(feature = "candle")]
+pub(crate) use optimal::floored;
 
 /// The prior term KL(q(xₜ given x₀) ‖ N(0, I)) at the noise level ᾱ, in bits per dimension. `mean_square` is the mean
 /// of x₀² over the dimensions:

@@ -13,22 +13,18 @@ use crate::{
 };
 
 pub(super) fn plan(plan: &mut Plan, schedule: &NoiseSchedule, timesteps: &Timesteps, eta: f64) -> Result<()> {
-    let config = schedule.config();
     // diffusers computes ε̂ from the output, not from the clipped x̂₀.
-    let from_output = config.compat == Compat::Diffusers && plan.clip() != Clip::None;
-    let (source, register) = if from_output {
-        (config.prediction_type, Register::Output(0))
-    } else {
-        (PredictionType::Sample, Register::XStart(0))
-    };
+    let unclipped = schedule.config().compat == Compat::Diffusers && plan.clip() != Clip::None;
     for step in timesteps.transitions() {
         let (from, to) = (step.from.alpha_cumprod(), target(schedule, timesteps, step)?);
         let variance = eta * eta * PosteriorCoefs::between(from, to).variance;
         let direction = (1.0 - to - variance).max(0.0).sqrt();
-        let (x_t, eps) = source.conversion(PredictionType::Epsilon, from);
         let mut terms = vec![(to.sqrt(), Register::XStart(0))];
-        if direction > 0.0 {
-            terms.extend([(direction * x_t, Register::X), (direction * eps, register)]);
+        if direction > 0.0 && unclipped {
+            terms.push((direction, Register::Eps(0)));
+        } else if direction > 0.0 {
+            let (x_t, x_start) = PredictionType::Sample.conversion(PredictionType::Epsilon, from);
+            terms.extend([(direction * x_t, Register::X), (direction * x_start, Register::XStart(0))]);
         }
         if variance > 0.0 {
             terms.push((variance.sqrt(), Register::Noise(step.noise_index)));

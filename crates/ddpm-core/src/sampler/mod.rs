@@ -8,6 +8,8 @@
 //! | [`Sampler::Euler`], [`Sampler::Heun`] | Karras et al. 2022 (EDM) | 1, 2 | with churn |
 //! | [`Sampler::EulerAncestral`] | ancestral Euler method of k-diffusion | | yes |
 //! | [`Sampler::UniPc`] | predictor and corrector, Zhao et al. 2023 | 2 or 3 | no |
+//! | [`Sampler::Pndm`] | linear multistep, Liu et al. 2022 | up to 4 | no |
+//! | [`Sampler::Lcm`], [`Sampler::Tcd`] | distilled consistency models, Luo et al. 2023, Zheng et al. 2024 | | yes |
 //! | [`Sampler::RePaint`] | ancestral sampling with jumps back, Lugmayr et al. 2022 | | yes |
 //!
 //! All images are on the scale of the forward process, xₜ = √ᾱ x₀ + √(1−ᾱ) ε, even if the literature scales by 1/√ᾱ. So
@@ -18,11 +20,14 @@ mod ddim_inverse;
 mod ddpm;
 mod dpm_solver;
 mod euler;
+mod lcm;
+mod pndm;
 mod repaint;
 mod uni_pc;
 
 pub use dpm_solver::{DpmSolver, SolverType};
 pub use euler::Churn;
+pub use lcm::{Lcm, Tcd};
 pub use uni_pc::{Bh, UniPc};
 
 use crate::{Compat, Error, NoiseSchedule, Plan, Result, ReverseVariance, Steps};
@@ -53,6 +58,14 @@ pub enum Sampler {
     Heun(Churn),
     /// UniPC, `UniPCMultistepScheduler`. At the end of a step, xₜ is the predicted image, before its correction.
     UniPc(UniPc),
+    /// PNDM in its form without Runge-Kutta steps (PLMS), `PNDMScheduler` with `skip_prk_steps`. It evaluates the network
+    /// once more than it has steps, and does not clip x̂₀.
+    Pndm,
+    /// For latent consistency models, `LCMScheduler`. [`Timesteps::distilled`](crate::Timesteps::distilled) gives its
+    /// timesteps.
+    Lcm(Lcm),
+    /// For trajectory consistency distillation, `TCDScheduler`. The last step leads to t = 0.
+    Tcd(Tcd),
     /// Ancestral sampling that jumps back (Lugmayr et al. 2022). With an edit that puts known pixels into xₜ after each
     /// step, the jumps make known and unknown pixels consistent. The cost is about `jump_n_sample` runs without jumps.
     RePaint {
@@ -108,6 +121,18 @@ impl Sampler {
         Self::UniPc(UniPc::order_2())
     }
 
+    /// For latent consistency models distilled with 50 timesteps (Luo et al. 2023).
+    #[must_use]
+    pub fn lcm() -> Self {
+        Self::Lcm(Lcm { timestep_scaling: 10.0, original_inference_steps: 50 })
+    }
+
+    /// For trajectory consistency distillation with 50 timesteps, with η = 0.3 (Zheng et al. 2024).
+    #[must_use]
+    pub fn tcd() -> Self {
+        Self::Tcd(Tcd { eta: 0.3, original_inference_steps: 50 })
+    }
+
     /// The plan of the sampler: every network evaluation and every factor, for a schedule and a list of timesteps.
     ///
     /// ```
@@ -130,7 +155,7 @@ impl Sampler {
                 variance.check(schedule, timesteps)?;
                 ddpm::plan(&mut plan, timesteps, variance, schedule.config().compat);
             }
-            &Self::Ddim(eta) if !(0.0..=1.0).contains(&eta) => {
+            &Self::Ddim(eta) | &Self::Tcd(Tcd { eta, .. }) if !(0.0..=1.0).contains(&eta) => {
                 return Err(Error::out_of_range("eta", eta, "0 (deterministic) to 1 (ancestral)"));
             }
             Self::Ddim(eta) => ddim::plan(&mut plan, schedule, timesteps, *eta)?,
@@ -154,6 +179,9 @@ impl Sampler {
                 check_order(options.solver_order)?;
                 uni_pc::plan(&mut plan, timesteps, *options);
             }
+            Self::Pndm => plan = pndm::plan(plan, schedule, timesteps)?,
+            Self::Lcm(options) => lcm::lcm(&mut plan, timesteps, *options),
+            Self::Tcd(options) => plan = lcm::tcd(plan, schedule, timesteps, *options)?,
             &Self::RePaint { jump_length, jump_n_sample } => {
                 at_least_1("jump_length", jump_length)?;
                 at_least_1("jump_n_sample", jump_n_sample)?;

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::codec::Codec;
 use super::{DIFFUSERS_TERMINAL, DiffusersConfig, FinalSigma};
 use crate::{
-    Error, NoiseSchedule, NoiseScheduleConfig, PredictionType, Result, ReverseVariance, Sampler,
-    TimestepSpacing,
+    BetaSchedule, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType, Result, ReverseVariance,
+    Sampler, TimestepSpacing,
     sampler::{Churn, DpmSolver, UniPc},
 };
 
 /// One sampler of each class, with the defaults of the class.
-fn samplers() -> [Sampler; 7] {
+fn samplers() -> [Sampler; 10] {
     [
         Sampler::Ddpm(ReverseVariance::FixedSmall),
         Sampler::Ddim(0.0),
@@ -21,6 +21,9 @@ fn samplers() -> [Sampler; 7] {
         Sampler::EulerAncestral,
         Sampler::Heun(Churn::NONE),
         Sampler::UniPc(UniPc::order_2()),
+        Sampler::Pndm,
+        Sampler::lcm(),
+        Sampler::tcd(),
     ]
 }
 
@@ -40,10 +43,20 @@ pub(super) fn defaults(class: &Value) -> Result<DiffusersConfig> {
     match sampler {
         Sampler::Ddpm(_) | Sampler::Ddim(_) => schedule.timestep_spacing = TimestepSpacing::Leading,
         Sampler::Heun(_) => (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012),
+        Sampler::Pndm => schedule.timestep_spacing = TimestepSpacing::Leading,
+        Sampler::Lcm(_) | Sampler::Tcd(_) => {
+            (schedule.beta_start, schedule.beta_end) = (0.00085, 0.012);
+            schedule.beta_schedule = BetaSchedule::ScaledLinear;
+            schedule.timestep_spacing = TimestepSpacing::Leading;
+        }
         _ => {}
     }
     schedule.clip_sample = matches!(sampler, Sampler::Ddpm(_) | Sampler::Ddim(_));
-    Ok(DiffusersConfig::new(schedule, sampler))
+    let mut config = DiffusersConfig::new(schedule, sampler);
+    if matches!(config.sampler, Sampler::Pndm) {
+        config.final_sigma = FinalSigma::SigmaMin;
+    }
+    Ok(config)
 }
 
 /// Reads or writes all options of the class.
@@ -61,11 +74,16 @@ pub(super) fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Resul
         codec.field("prediction_type", &mut schedule.prediction_type)?;
     }
     codec.spacing(schedule)?;
-    if !matches!(sampler, Sampler::Heun(_)) {
+    if !matches!(sampler, Sampler::Heun(_) | Sampler::Pndm) {
         codec.flag("rescale_betas_zero_snr", &mut schedule.rescale_betas_zero_snr)?;
     }
     match sampler {
-        Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::EulerAncestral => {}
+        Sampler::Ddpm(_)
+        | Sampler::Ddim(_)
+        | Sampler::EulerAncestral
+        | Sampler::Pndm
+        | Sampler::Lcm(_)
+        | Sampler::Tcd(_) => {}
         _ => {
             codec.flag("use_karras_sigmas", use_karras_sigmas)?;
             codec.only("use_exponential_sigmas", &off)?;
@@ -88,9 +106,7 @@ pub(super) fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Resul
         Sampler::Ddim(_) => {
             codec.clipping(schedule)?;
             codec.thresholding(schedule)?;
-            let mut set_alpha_to_one = *final_sigma == FinalSigma::Zero;
-            codec.flag("set_alpha_to_one", &mut set_alpha_to_one)?;
-            *final_sigma = if set_alpha_to_one { FinalSigma::Zero } else { FinalSigma::SigmaMin };
+            codec.set_alpha_to_one(final_sigma)?;
             // RePaint has this option. In DDIM η is an argument, so an option would mislead.
             codec.only("eta", &[json!(0.0), json!(0)])?;
         }
@@ -129,6 +145,39 @@ pub(super) fn describe(codec: &mut Codec, config: &mut DiffusersConfig) -> Resul
         }
         Sampler::EulerAncestral | Sampler::DdimInverse(_) | Sampler::RePaint { .. } => {}
         Sampler::Heun(_) => codec.clipping(schedule)?,
+        Sampler::Pndm => {
+            codec.set_alpha_to_one(final_sigma)?;
+            if schedule.prediction_type == PredictionType::Sample {
+                return Err(codec.error(
+                    "prediction_type",
+                    &"sample".into(),
+                    "\"epsilon\", \"v_prediction\"",
+                ));
+            }
+            let mut skip = !codec.reading;
+            codec.flag("skip_prk_steps", &mut skip)?;
+            if !skip {
+                return Err(codec.error(
+                    "skip_prk_steps",
+                    &skip.into(),
+                    "true, the form without Runge-Kutta steps",
+                ));
+            }
+        }
+        Sampler::Lcm(options) => {
+            codec.clipping(schedule)?;
+            codec.thresholding(schedule)?;
+            codec.field("original_inference_steps", &mut options.original_inference_steps)?;
+            codec.field("timestep_scaling", &mut options.timestep_scaling)?;
+            codec.without_effect("set_alpha_to_one", true.into())?;
+        }
+        Sampler::Tcd(options) => {
+            codec.clipping(schedule)?;
+            codec.thresholding(schedule)?;
+            codec.field("original_inference_steps", &mut options.original_inference_steps)?;
+            codec.without_effect("timestep_scaling", json!(10.0))?;
+            codec.without_effect("set_alpha_to_one", true.into())?;
+        }
         Sampler::UniPc(options) => {
             codec.thresholding(schedule)?;
             codec.order(&mut options.solver_order)?;

@@ -3,6 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
+use super::FinalSigma;
 use super::json::BARE_WORDS;
 use super::options;
 use crate::{Error, NoiseScheduleConfig, Result, TimestepSpacing};
@@ -175,6 +176,12 @@ impl Codec {
         if is_used { self.field(option, value) } else { self.nullable(option, value, unchanged) }
     }
 
+    /// Keeps an option of the class that has no effect. It is written even if it is not in the file.
+    pub(super) fn without_effect(&mut self, option: &'static str, default: Value) -> Result<()> {
+        let mut kept = self.file.get(option).cloned().unwrap_or(default);
+        self.field(option, &mut kept)
+    }
+
     /// Keeps an option of the class that has no effect at this value.
     pub(super) fn unused(&mut self, option: &'static str) {
         self.own.push(option);
@@ -222,6 +229,14 @@ impl Codec {
         self.field("timestep_spacing", &mut schedule.timestep_spacing)?;
         let is_used = schedule.timestep_spacing == TimestepSpacing::Leading;
         self.field_if(is_used, "steps_offset", &mut schedule.steps_offset)
+    }
+
+    /// Reads or writes the option for the noise level at the end of a run.
+    pub(super) fn set_alpha_to_one(&mut self, final_sigma: &mut FinalSigma) -> Result<()> {
+        let mut set_alpha_to_one = *final_sigma == FinalSigma::Zero;
+        self.flag("set_alpha_to_one", &mut set_alpha_to_one)?;
+        *final_sigma = if set_alpha_to_one { FinalSigma::Zero } else { FinalSigma::SigmaMin };
+        Ok(())
     }
 
     pub(super) fn clipping(&mut self, schedule: &mut NoiseScheduleConfig) -> Result<()> {

@@ -12,8 +12,8 @@ use crate::{Error, NoiseScheduleConfig, Result, ReverseVariance, Sampler, sample
 impl DiffusersConfig {
     /// Reads the `scheduler_config.json` of one of the diffusers classes `DDPMScheduler`, `DDIMScheduler`,
     /// `DPMSolverMultistepScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
-    /// `HeunDiscreteScheduler` and `UniPCMultistepScheduler`. A missing option has the default of its
-    /// class.
+    /// `HeunDiscreteScheduler`, `UniPCMultistepScheduler`, `PNDMScheduler`, `LCMScheduler` and `TCDScheduler`. A missing
+    /// option has the default of its class. [`FlowMatchEuler`](crate::FlowMatchEuler) reads the file of flow matching.
     ///
     /// A file may have options of any class of diffusers. diffusers ignores those that the file's class does not have, and
     /// so does this crate. They are written back as found.
@@ -30,7 +30,7 @@ impl DiffusersConfig {
     /// If the text is not a JSON object of one of these classes, has an option that diffusers does not know, or has a
     /// value with an effect that this crate does not implement. The error names the option.
     pub fn from_diffusers_json(json: &str) -> Result<Self> {
-        Self::from_map(serde_json::from_str(&quote_bare_words(json))?)
+        Self::from_map(parse(json)?)
     }
 
     fn from_map(mut map: Map<String, Value>) -> Result<Self> {
@@ -134,6 +134,11 @@ impl DiffusersConfig {
 
 /// The numbers that Python writes but JSON does not have.
 pub(super) const BARE_WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// Parses a JSON object as Python writes it.
+pub(super) fn parse(json: &str) -> Result<Map<String, Value>> {
+    Ok(serde_json::from_str(&quote_bare_words(json))?)
+}
 
 /// Puts quotation marks around each of [`BARE_WORDS`] that is not inside a string.
 fn quote_bare_words(json: &str) -> String {

@@ -2,10 +2,12 @@
 
 mod classes;
 mod codec;
+mod flow_match;
 mod json;
 mod options;
 mod spacing;
 
+pub use flow_match::{FlowMatchEuler, TimeShift};
 use serde::{Deserialize, Serialize};
 
 use crate::{Compat, NoiseSchedule, NoiseScheduleConfig, Plan, Result, Sampler, Timesteps};
@@ -22,6 +24,9 @@ impl Sampler {
             Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::Heun(_) => "HeunDiscreteScheduler",
             Self::UniPc(_) => "UniPCMultistepScheduler",
+            Self::Pndm => "PNDMScheduler",
+            Self::Lcm(_) => "LCMScheduler",
+            Self::Tcd(_) => "TCDScheduler",
             Self::DdimInverse(_) => "DDIMInverseScheduler",
             Self::RePaint { .. } => "RePaintScheduler",
         }
@@ -93,8 +98,8 @@ impl Scheduler {
     /// As [`NoiseSchedule::new`].
     pub fn new(config: &DiffusersConfig) -> Result<Self> {
         let mut schedule = NoiseSchedule::new(&config.schedule)?;
-        // The class of Heun has no option `rescale_betas_zero_snr`.
-        let by_sigma = !matches!(config.sampler, Sampler::Ddpm(_) | Sampler::Ddim(_) | Sampler::Heun(_));
+        use Sampler::{DpmSolverMultistep, Euler, EulerAncestral, UniPc};
+        let by_sigma = matches!(config.sampler, DpmSolverMultistep(_) | Euler(_) | EulerAncestral | UniPc(_));
         let NoiseScheduleConfig { compat, rescale_betas_zero_snr, .. } = config.schedule;
         if by_sigma && rescale_betas_zero_snr && compat == Compat::Diffusers {
             schedule = schedule.with_terminal(DIFFUSERS_TERMINAL);

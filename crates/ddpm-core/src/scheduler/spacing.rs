@@ -3,6 +3,7 @@
 use super::DiffusersConfig;
 use crate::{
     Compat, NoiseSchedule, Result, Sampler, Timestep, TimestepSpacing, Timesteps,
+    sampler::{Lcm, Tcd},
     timestep::sigma,
     timesteps::{check_count, karras_sigmas, round, spread},
 };
@@ -17,6 +18,10 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
                 Compat::Exact => Ok(timesteps),
                 Compat::Diffusers => rounded(&timesteps),
             }
+        }
+        Sampler::Lcm(Lcm { original_inference_steps: original, .. })
+        | Sampler::Tcd(Tcd { original_inference_steps: original, .. }) => {
+            Timesteps::distilled(schedule, original, n)
         }
         Sampler::DpmSolverMultistep(_) | Sampler::UniPc(_) => one_more(schedule, n),
         Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun(_) => {

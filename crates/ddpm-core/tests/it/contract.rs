@@ -72,9 +72,11 @@ fn the_network_is_asked_once_for_each_step_and_by_heun_twice_but_for_the_last() 
         let timesteps = Timesteps::spaced(&schedule, n).unwrap();
         for (name, sampler) in samplers() {
             let asked = record(&sampler, &schedule, &timesteps).asked;
-            // From σ = 136 to the second of two timesteps, Heun's correction would do harm.
+            // From σ = 136 to the second of two timesteps, Heun's correction would do harm, and so would PNDM's.
             let expected = match sampler {
                 Sampler::Heun(_) if n > 2 => 2 * n - 1,
+                // PNDM evaluates at both ends of the first step, and again.
+                Sampler::Pndm if n > 2 => n + 1,
                 _ => n,
             };
             assert_eq!(asked.len(), expected, "{name} in {n} steps");
@@ -95,7 +97,7 @@ fn noise_is_requested_only_where_it_is_added_and_its_index_is_the_timestep() {
     let timesteps = Timesteps::explicit(&schedule, vec![19, 12, 4, 3]).unwrap();
     for (name, sampler) in samplers() {
         let expected: &[usize] = match name {
-            "ddim 0" | "euler" | "heun" => &[],
+            "ddim 0" | "euler" | "heun" | "pndm" => &[],
             "euler with churn" | "heun with churn" => &[12, 4, 3], // σ is 136 at 19, above s_tmax
             _ if name.starts_with("dpm") || name.starts_with("uni") => &[],
             _ => &[19, 12, 4],

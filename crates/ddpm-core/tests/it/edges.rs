@@ -49,7 +49,10 @@ fn one_step_to_x_start_is_the_prediction() {
             let to = PredictionType::Sample;
             let x_start = PredictionType::VPrediction.convert(to, &v, &x, at.alpha_cumprod()).unwrap();
             let x_start = values(&x_start.clamp(-1.0, 1.0).unwrap());
-            for (name, sampler) in samplers().into_iter().filter(|(name, _)| !name.ends_with("churn")) {
+            // PNDM does not clip.
+            for (name, sampler) in
+                samplers().into_iter().filter(|(name, _)| !name.ends_with("churn") && *name != "pndm")
+            {
                 let difference =
                     largest_difference(&values(&run(&sampler, &schedule, &timesteps, &x)), &x_start);
                 assert!(difference < 1e-14, "{name} from {t}: {difference}");

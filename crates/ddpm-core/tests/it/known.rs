@@ -64,6 +64,7 @@ fn tolerance(name: &str) -> [f64; 3] {
         "uni-pc bh1" => [4.0, 1.0, 0.15],
         "dpm-solver++ 2M heun" => [0.9, 0.4, 0.1],
         "euler with churn" => [0.7, 0.3, 0.2],
+        "pndm" => [1.0, 0.3, 0.12],
         _ => [0.6, 0.25, 0.12],
     }
 }
@@ -137,7 +138,7 @@ fn half_precision_does_not_drift() {
                 crate::toy::moments(&values(&sampled)).1
             };
             let [half, full] = [&rounded, &rounded.to_dtype(DType::F64).unwrap()].map(deviation);
-            assert!((half - full).abs() < 1.5e-3, "{name} in {dtype:?}: {half} instead of {full}");
+            assert!((half - full).abs() < 3e-3, "{name} in {dtype:?}: {half} instead of {full}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod contract;
 mod diffusers;
 mod edges;
 mod golden;
+mod golden_more;
 mod guidance;
 mod identities;
 mod image_to_image;

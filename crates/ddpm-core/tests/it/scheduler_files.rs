@@ -8,11 +8,7 @@ const FILES: &str = include_str!("../../../../fixtures/scheduler_files.json");
 const CONVERSIONS: &str = include_str!("../../../../fixtures/from_config.json");
 
 /// Files that are refused, with the option or value that the error names.
-const REFUSED: [(&str, &str); 2] = [
-    ("KELISBU/HMPDM (SVD-like)", "sigma_min"),
-    // PENDING: to be read, once there is a sampler PNDM. Add the class to `CLASSES` of the generator too.
-    ("HDRJ-One/runwayml-sd-v1-5", "PNDMScheduler"),
-];
+const REFUSED: [(&str, &str); 1] = [("KELISBU/HMPDM (SVD-like)", "sigma_min")];
 
 /// Options that this crate does not implement. They are written only if the file has them.
 const NOT_WRITTEN: [&str; 16] = [

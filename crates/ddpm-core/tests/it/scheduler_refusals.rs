@@ -14,9 +14,10 @@ const EULER: &str = "EulerDiscreteScheduler";
 const ANCESTRAL: &str = "EulerAncestralDiscreteScheduler";
 const HEUN: &str = "HeunDiscreteScheduler";
 const UNI_PC: &str = "UniPCMultistepScheduler";
+const PNDM: &str = "PNDMScheduler";
 
 /// Class, option, value.
-const REFUSED: [(&str, &str, &str); 46] = [
+const REFUSED: [(&str, &str, &str); 48] = [
     (DPM, "algorithm_type", r#""dpmsolver""#),
     (DPM, "algorithm_type", r#""sde-dpmsolver""#),
     (DPM, "algorithm_type", "2"),
@@ -64,6 +65,8 @@ const REFUSED: [(&str, &str, &str); 46] = [
     (DDIM, "set_alpha_to_one", "1"),
     (DDIM, "steps_offset", "-1"),
     (UNI_PC, "solver_order", "2.5"),
+    (PNDM, "skip_prk_steps", "false"),
+    (PNDM, "prediction_type", r#""sample""#),
 ];
 
 #[test]
@@ -195,7 +198,7 @@ fn a_file_without_a_known_class_or_without_json_is_refused() {
     for (text, found) in [
         ("{}", "null"),
         (r#"{ "_class_name": 3 }"#, "3"),
-        (r#"{ "_class_name": "PNDMScheduler" }"#, r#""PNDMScheduler""#),
+        (r#"{ "_class_name": "DEISMultistepScheduler" }"#, r#""DEISMultistepScheduler""#),
         (r#"{ "_class_name": "FlowMatchEulerDiscreteScheduler" }"#, "FlowMatch"),
     ] {
         let message = DiffusersConfig::from_diffusers_json(text).unwrap_err().to_string();

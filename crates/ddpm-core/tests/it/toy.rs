@@ -80,6 +80,7 @@ pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
         ("heun with churn", Sampler::Heun(churn)),
         ("uni-pc bh1", Sampler::UniPc(UniPc { solver_type: Bh::Bh1, ..UniPc::order_2() })),
         ("uni-pc bh2", Sampler::UniPc(UniPc::order_2())),
+        ("pndm", Sampler::Pndm),
     ]
 }
 

@@ -142,28 +142,26 @@ pub fn encode_labels(labels: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Error::OutOfRange`] if a dimension does not fit in 32 bits.
-pub fn header_of_images(count: usize, rows: usize, cols: usize) -> Result<[u8; 16]> {
-    let numbers = [
-        IdxKind::Images.magic(),
-        dimension("number of images", count)?,
-        dimension("number of rows", rows)?,
-        dimension("number of columns", cols)?,
-    ];
-    let mut header = [0; 16];
-    for (bytes, number) in header.chunks_exact_mut(4).zip(numbers) {
-        bytes.copy_from_slice(&number.to_be_bytes());
-    }
-    Ok(header)
+pub fn header_of_images(count: usize, rows: usize, cols: usize) -> Result<Vec<u8>> {
+    let sizes = [("number of images", count), ("number of rows", rows), ("number of columns", cols)];
+    header(IdxKind::Images, &sizes)
 }
 
 /// The header of an IDX file of labels. In the file, `count` bytes follow it.
 ///
 /// # Errors
 /// [`Error::OutOfRange`] if the number of labels does not fit in 32 bits.
-pub fn header_of_labels(count: usize) -> Result<[u8; 8]> {
-    let mut header = [0; 8];
-    header[..4].copy_from_slice(&IdxKind::Labels.magic().to_be_bytes());
-    header[4..].copy_from_slice(&dimension("number of labels", count)?.to_be_bytes());
+pub fn header_of_labels(count: usize) -> Result<Vec<u8>> {
+    header(IdxKind::Labels, &[("number of labels", count)])
+}
+
+/// The magic number, then the sizes, which errors name.
+fn header(kind: IdxKind, sizes: &[(&'static str, usize)]) -> Result<Vec<u8>> {
+    let mut header = kind.magic().to_be_bytes().to_vec();
+    for &(name, size) in sizes {
+        let error = |_| Error::out_of_range(name, size, format!("at most {}", u32::MAX));
+        header.extend(u32::try_from(size).map_err(error)?.to_be_bytes());
+    }
     Ok(header)
 }
 
@@ -176,12 +174,6 @@ fn image_count(rows: usize, cols: usize, pixels: &[u8]) -> Result<usize> {
     let size = rows.checked_mul(cols).filter(|&size| size > 0).ok_or_else(error)?;
     let count = pixels.len().div_euclid(size);
     if count * size == pixels.len() { Ok(count) } else { Err(error()) }
-}
-
-/// A number of an IDX header.
-fn dimension(name: &'static str, value: usize) -> Result<u32> {
-    let error = |_| Error::out_of_range(name, value, format!("at most {}", u32::MAX));
-    u32::try_from(value).map_err(error)
 }
 
 #[cfg(test)]

@@ -40,16 +40,16 @@ impl Splits {
             "" => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             prefix => prefix.to_owned(),
         };
-        let load = |split, split_name| {
+        let load = |split: Split| {
             let Some(images) = folder_files.find(IdxName { prefix, split, kind: IdxKind::Images })? else {
                 return Ok(None);
             };
             let labels = folder_files.find(IdxName { prefix, split, kind: IdxKind::Labels })?;
             let labels = labels.map(|file| idx::read_labels(&file)).transpose()?;
-            Dataset::new(format!("{name}/{split_name}"), idx::read_images(&images)?, labels).map(Some)
+            Dataset::new(format!("{name}/{}", split.name()), idx::read_images(&images)?, labels).map(Some)
         };
-        let train = load(Split::Train, "train")?.ok_or_else(|| folder_files.no_data_set())?;
-        Self::new(&name, train, load(Split::Test, "test")?)
+        let train = load(Split::Train)?.ok_or_else(|| folder_files.no_data_set())?;
+        Self::new(&name, train, load(Split::Test)?)
     }
 }
 

@@ -55,6 +55,7 @@ impl Source {
     /// The errors of `Splits::mnist`, [`Splits::from_folder`] and `Hub::dataset`;
     /// [`Error::MnistFeature`] or [`Error::HubFeature`] if the crate was built
     /// without the feature that the source needs.
+    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the Hub's client uses it"))]
     pub fn load(&self, hub: &HubConfig) -> Result<Splits> {
         match self {
             #[cfg(feature = "mnist")]
@@ -62,7 +63,12 @@ impl Source {
             #[cfg(not(feature = "mnist"))]
             Self::Mnist => Err(Error::MnistFeature),
             Self::Folder(folder) => Splits::from_folder(folder),
-            Self::Hub(address) => load_from_hub(address, hub),
+            #[cfg(feature = "hub")]
+            Self::Hub(address) => {
+                Hub::new(hub.clone())?.dataset(address.owner(), address.name(), address.revision())
+            }
+            #[cfg(not(feature = "hub"))]
+            Self::Hub(address) => Err(Error::HubFeature { address: format!("hf://datasets/{address}") }),
         }
     }
 }
@@ -74,37 +80,23 @@ impl Source {
 /// # Errors
 /// Those of `Hub::new` and `Hub::model_file`; [`Error::HubFeature`] if the crate
 /// was built without the feature `hub`.
+#[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the Hub's client uses them"))]
 pub fn fetch_model(address: &HubAddress, files: &[&str], hub: &HubConfig) -> Result<Vec<PathBuf>> {
-    fetch_from_hub(address, files, hub)
-}
-
-#[cfg(feature = "hub")]
-fn fetch_from_hub(address: &HubAddress, files: &[&str], config: &HubConfig) -> Result<Vec<PathBuf>> {
-    let hub = Hub::new(config.clone())?;
-    let mut revision = address.revision().map(str::to_owned);
-    let mut paths = Vec::new();
-    for file in files {
-        // The first answer names the commit that the others are fetched from.
-        let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
-        revision = Some(found.commit);
-        paths.push(found.path);
+    #[cfg(not(feature = "hub"))]
+    return Err(Error::HubFeature { address: format!("hf://{address}") });
+    #[cfg(feature = "hub")]
+    {
+        let hub = Hub::new(hub.clone())?;
+        let mut revision = address.revision().map(str::to_owned);
+        let mut paths = Vec::new();
+        for file in files {
+            // The first answer names the commit that the others are fetched from.
+            let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
+            revision = Some(found.commit);
+            paths.push(found.path);
+        }
+        Ok(paths)
     }
-    Ok(paths)
-}
-
-#[cfg(not(feature = "hub"))]
-fn fetch_from_hub(address: &HubAddress, _files: &[&str], _config: &HubConfig) -> Result<Vec<PathBuf>> {
-    Err(Error::HubFeature { address: format!("hf://{address}") })
-}
-
-#[cfg(feature = "hub")]
-fn load_from_hub(address: &HubAddress, config: &HubConfig) -> Result<Splits> {
-    Hub::new(config.clone())?.dataset(address.owner(), address.name(), address.revision())
-}
-
-#[cfg(not(feature = "hub"))]
-fn load_from_hub(address: &HubAddress, _config: &HubConfig) -> Result<Splits> {
-    Err(Error::HubFeature { address: format!("hf://datasets/{address}") })
 }
 
 impl FromStr for Source {

@@ -14,6 +14,14 @@ pub(crate) enum Split {
 }
 
 impl Split {
+    /// The name of the split in the names of data sets, and in parquet files on the Hub.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+
     /// The names of the split in file names. MNIST calls its test set `t10k`.
     fn names(self) -> &'static [&'static str] {
         match self {

@@ -86,7 +86,7 @@ fn splits_of_different_sizes_are_refused() {
     let test = Images::new("other", 2, 1, vec![0, 1]).unwrap();
     let test = Dataset::new("test", test, None).unwrap();
     let error = Splits::new("c", set(&[0, 1], None), Some(test)).unwrap_err();
-    assert!(matches!(error, Error::SplitSize { rows: 2, cols: 1, expected_rows: 1, expected_cols: 2, .. }));
+    assert!(matches!(error, Error::SplitSize { found: [2, 1], expected: [1, 2], .. }));
     assert!(error.to_string().starts_with("other: images of 2x1, expected 1x2"), "{error}");
 }
 

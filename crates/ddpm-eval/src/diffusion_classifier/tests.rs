@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use candle_core::Device;
-use ddpm_core::NoiseScheduleConfig;
+use ddpm_core::{LossWeighting, NoiseScheduleConfig};
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn errors_are_those_of_the_closed_form_with_the_same_noise_for_each_class() {
     let errors = classifier.errors(&x_start, &indices, optimal_denoiser).unwrap();
     assert_eq!(errors.errors.len(), 33 * 4 * 2);
     let mut found = errors.errors.iter();
-    for (sample, &t) in classifier.timesteps().iter().enumerate() {
+    for (sample, &t) in classifier.timesteps.iter().enumerate() {
         let eps = CounterRng::new(SEED).normal_like(Purpose::EVALUATION, &indices, sample, &x_start);
         let (eps, alpha_cumprod) = (eps.unwrap().to_vec2::<f32>().unwrap(), schedule().alphas_cumprod()[t]);
         for (image, eps) in x_start.to_vec2::<f32>().unwrap().iter().zip(&eps) {
@@ -120,7 +120,7 @@ fn the_weight_decides_which_timesteps_count() {
 #[test]
 fn timesteps_are_spread_evenly_and_nested() {
     let timesteps = |schedule: &NoiseSchedule, num_noise| {
-        DiffusionClassifier::new(schedule, 2, num_noise, SEED).unwrap().timesteps().to_vec()
+        DiffusionClassifier::new(schedule, 2, num_noise, SEED).unwrap().timesteps
     };
     let fifty = timesteps(schedule(), 50);
     for round in [&fifty[..20], &fifty[20..40]] {
@@ -176,7 +176,8 @@ fn weights_equal_the_bound_and_the_losses() {
 #[test]
 fn invalid_arguments_are_refused() {
     let new = |classes, num_noise| DiffusionClassifier::new(schedule(), classes, num_noise, SEED);
-    for found in [0, 1, 257] {
+    assert!(matches!(new(0, 20), Err(Error::NoClasses)));
+    for found in [1, 257] {
         let error = new(found, 20).unwrap_err().to_string();
         assert_eq!(error, format!("number of classes of the model is {found}, expected 2 to 256"));
     }

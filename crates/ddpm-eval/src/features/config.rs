@@ -50,13 +50,6 @@ pub struct Convolution {
     pub stride: usize,
 }
 
-/// The name and shape of a weight tensor.
-pub(super) struct Parameter {
-    pub(super) name: String,
-    /// [out, in] for a matrix, [out] for a bias.
-    pub(super) shape: Vec<usize>,
-}
-
 impl FeatureConfig {
     /// The architecture for a data set. The task is classes if the data set has at least two, flips otherwise.
     #[must_use]
@@ -109,16 +102,17 @@ impl FeatureConfig {
         check("features", self.features, 1..=4096, "1 to 4096")
     }
 
-    /// The weight tensors of all layers from input to output: a matrix and a bias for each.
+    /// The name and shape of the weight tensors of all layers from input to output: a matrix [out, in] and a bias [out]
+    /// for each.
     ///
     /// The matrix of a convolution is [output channels, kernel rows · kernel columns · input channels]. The first
     /// linear layer has inputs in the order [rows, columns, channels].
-    pub(super) fn parameters(&self) -> Vec<Parameter> {
+    pub(super) fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let (mut rows, mut cols, mut channels) = (self.rows, self.cols, 1);
         let mut parameters = Vec::new();
         let mut layer = |name: String, outputs: usize, inputs: usize| {
-            parameters.push(Parameter { name: format!("{name}.weight"), shape: vec![outputs, inputs] });
-            parameters.push(Parameter { name: format!("{name}.bias"), shape: vec![outputs] });
+            parameters.push((format!("{name}.weight"), vec![outputs, inputs]));
+            parameters.push((format!("{name}.bias"), vec![outputs]));
         };
         for (i, convolution) in self.convolutions.iter().enumerate() {
             layer(format!("conv.{i}"), convolution.channels, convolution.kernel.pow(2) * channels);
@@ -153,7 +147,7 @@ mod tests {
 
     #[test]
     fn weights_have_the_shapes_of_the_layers() {
-        let shapes: Vec<_> = config().parameters().into_iter().map(|p| (p.name, p.shape)).collect();
+        let shapes = config().parameters();
         let expected = [
             ("conv.0.weight", vec![8, 9]),
             ("conv.0.bias", vec![8]),

@@ -13,7 +13,7 @@ use ddpm_files::{AtomicDir, sha256_hex, write_atomic};
 use ddpm_model::{Error as ModelError, decode_weights, encode_json};
 use serde::{Deserialize, Serialize};
 
-use super::config::{FeatureConfig, Parameter};
+use super::config::FeatureConfig;
 use crate::{Error, FeatureNet, Result};
 
 const CONFIG: &str = "config.json";
@@ -53,13 +53,13 @@ pub(super) fn read(folder: &Path, device: &Device) -> Result<FeatureNet> {
 fn build(folder: &Path, config: &[u8], weights: Vec<u8>, device: &Device) -> Result<FeatureNet> {
     let path = folder.join(CONFIG);
     let Config { feature_net: config, weights_sha256 } =
-        serde_json::from_slice(config).map_err(|source| ModelError::Json { path: path.clone(), source })?;
+        serde_json::from_slice(config).map_err(ModelError::json(&path))?;
     config.validate(&path)?;
     let (path, found) = (folder.join(WEIGHTS), sha256_hex(&weights));
     if found != weights_sha256 {
         return Err(Error::out_of_range(format!("{}: SHA-256", path.display()), found, weights_sha256));
     }
-    let map = decode(&path, &weights, &config, device)?;
+    let map = decode_weights(&path, &weights, config.parameters(), Some(DType::F16), device)?;
     FeatureNet::new(config, &map, weights, found, device)
 }
 
@@ -73,12 +73,11 @@ pub(super) fn freeze(
     let rounded = config
         .parameters()
         .into_iter()
-        .filter_map(|Parameter { name, .. }| weights.get(&name).map(|tensor| (name, tensor)))
+        .filter_map(|(name, _)| weights.get(&name).map(|tensor| (name, tensor)))
         .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?.to_device(&Device::Cpu)?)))
         .collect::<candle_core::Result<Vec<_>>>()?;
-    let file = safetensors::serialize(rounded, None)
-        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
-    let map = decode(path, &file, config, device)?;
+    let file = safetensors::serialize(rounded, None).map_err(ModelError::safetensors(path))?;
+    let map = decode_weights(path, &file, config.parameters(), Some(DType::F16), device)?;
     let digest = sha256_hex(&file);
     FeatureNet::new(config.clone(), &map, file, digest, device)
 }
@@ -105,17 +104,6 @@ pub(super) fn write(
     write_atomic(&path(WEIGHTS), weights)?;
     write_atomic(&path(CARD), card.as_bytes())?;
     Ok(new.commit()?)
-}
-
-/// Decodes a file of f16 weights with the names and shapes of `config` to f32 tensors.
-fn decode(
-    path: &Path,
-    bytes: &[u8],
-    config: &FeatureConfig,
-    device: &Device,
-) -> Result<HashMap<String, Tensor>> {
-    let shapes = config.parameters().into_iter().map(|Parameter { name, shape }| (name, shape));
-    Ok(decode_weights(path, bytes, shapes, Some(DType::F16), device)?)
 }
 
 #[cfg(test)]

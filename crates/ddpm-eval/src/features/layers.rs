@@ -72,7 +72,7 @@ pub(super) fn in_order(config: &FeatureConfig, map: &HashMap<String, Tensor>) ->
     };
     let parameters = config.parameters();
     let layers = parameters.chunks_exact(2);
-    layers.map(|layer| Ok([get(&layer[0].name)?, get(&layer[1].name)?])).collect()
+    layers.map(|layer| Ok([get(&layer[0].0)?, get(&layer[1].0)?])).collect()
 }
 
 fn im2col_indices(inputs: [usize; 2], outputs: [usize; 2], convolution: Convolution) -> Vec<u32> {

@@ -188,7 +188,7 @@ impl FeatureNet {
         let (flipped, flips);
         let (pixels, labels) = match self.config.task {
             Task::Classes { .. } => {
-                let unlabelled = || Error::Unlabelled { data: data.name().to_owned() };
+                let unlabelled = || ddpm_data::Error::NoLabels { name: data.name().to_owned() };
                 (data.images(), data.labels().ok_or_else(unlabelled)?)
             }
             Task::Flips => {

@@ -13,7 +13,7 @@ use ddpm_data::Dataset;
 use rayon::prelude::*;
 
 use super::{
-    config::{FeatureConfig, Parameter, Task},
+    config::{FeatureConfig, Task},
     folder,
     layers::{Layers, Weights, in_order},
 };
@@ -109,7 +109,7 @@ fn schedule(step: u64, total: u64) -> f64 {
 
 /// Matrices from N(0, 2/inputs), for ReLU (He et al. 2015, arXiv 1502.01852), and biases of 0.
 fn initial_weights(config: &FeatureConfig, rng: CounterRng, device: &Device) -> Result<Vec<(String, Var)>> {
-    let var = |(index, Parameter { name, shape }): (u64, Parameter)| {
+    let var = |(index, (name, shape)): (u64, (String, Vec<usize>))| {
         let tensor = match shape[..] {
             [_, inputs] => {
                 let normal = rng.normal(Purpose::WEIGHTS, &[index], 0, &shape, DType::F32, device)?;

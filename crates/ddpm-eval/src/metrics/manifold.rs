@@ -110,7 +110,7 @@ pub fn density_coverage(real: &Manifold, generated: &Tensor, k: usize) -> Result
     let radii = real.radii(k)?;
     let counts = real.count_balls(&radii, &generated)?;
     let covered = std::iter::zip(nearest(&real.points, &generated)?, &radii)
-        .map(|(nearest, radius)| f64::from(u8::from(nearest.squared < *radius)));
+        .map(|((_, squared), radius)| f64::from(u8::from(squared < *radius)));
     Ok(DensityCoverage {
         density: estimate(&counts.iter().map(|count| count / k as f64).collect::<Vec<_>>()),
         coverage: estimate(&covered.collect::<Vec<_>>()),

@@ -4,10 +4,7 @@ use candle_core::Device;
 use ddpm_data::Dataset;
 use serde::Serialize;
 
-use super::{
-    nearest::{Neighbour, nearest},
-    points::Points,
-};
+use super::{nearest::nearest, points::Points};
 use crate::{Error, Result};
 
 /// The most similar image in a data set.
@@ -34,26 +31,21 @@ pub fn nearest_images(reference: &Dataset, pixels: &[u8], device: &Device) -> Re
     }
     let references = Points::images(reference.images(), size, device);
     let found = nearest(&Points::images(pixels, size, device), &references)?;
-    let image = |found: Neighbour| NearestImage {
-        index: found.index,
-        distance: (found.squared / size as f64).sqrt(),
-    };
+    let image =
+        |(index, squared): (usize, f64)| NearestImage { index, distance: (squared / size as f64).sqrt() };
     Ok(found.into_iter().map(image).collect())
 }
 
-/// Distances from generated images to training images, compared with distances from test images.
+/// The distance from images to their nearest training images. It is near 0 for copies, and for images that are not
+/// copies about as large as for test images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Memorisation {
-    /// The mean distance from a generated image to the nearest training image, in grey levels.
-    pub generated: f64,
-    /// The mean distance from a test image to the nearest training image, in grey levels.
-    pub test: f64,
-    /// `generated` / `test`: about 1 or more if the model does not copy, near 0 if it does. `None` if all test images
-    /// are training images.
-    pub ratio: Option<f64>,
-    /// The generated images nearest to a training image, in rounds: first the nearest of each class, then the second
-    /// nearest of each class, and so on. Each round is sorted by distance. Without rounds, a class whose images are all
-    /// similar would fill the list.
+pub struct NearestTraining {
+    /// The mean distance to the nearest training image, in grey levels.
+    pub distance: f64,
+    /// The images nearest to a training image, in rounds: first the nearest of each class, then the second nearest of
+    /// each class, and so on. Each round is sorted by distance. Without rounds, a class whose images are all similar
+    /// would fill the list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub closest: Vec<ClosePair>,
 }
 
@@ -68,51 +60,39 @@ pub struct ClosePair {
     pub distance: f64,
 }
 
-impl Memorisation {
-    /// Compares the nearest training images of generated images with those of test images, both from
-    /// [`nearest_images`]. `classes[i]` is the class of generated image i; `None` without classes. The result has at
-    /// most `num_closest` closest pairs. The means do not depend on the numbers of images, but both sets should have
-    /// the same classes.
+impl NearestTraining {
+    /// Summarises the nearest training images of generated images, from [`nearest_images`]. `classes[i]` is the class of
+    /// image i; `None` without classes. The result has at most `num_closest` closest pairs.
     ///
     /// # Errors
     ///
-    /// If either set is empty, or `classes` does not have one entry for each generated image.
-    pub fn new(
-        generated: &[NearestImage],
-        classes: Option<&[u8]>,
-        test: &[NearestImage],
-        num_closest: usize,
-    ) -> Result<Self> {
-        if let Some(classes) = classes.filter(|classes| classes.len() != generated.len()) {
-            return Err(Error::label_count(classes.len(), generated.len()));
+    /// If there are no images, or `classes` does not have one entry for each image.
+    pub fn new(images: &[NearestImage], classes: Option<&[u8]>, num_closest: usize) -> Result<Self> {
+        if let Some(classes) = classes.filter(|classes| classes.len() != images.len()) {
+            return Err(Error::label_count(classes.len(), images.len()));
         }
-        let mean = |images: &[NearestImage]| match images.len() {
-            0 => Err(Error::too_few_images(0, 1)),
-            n => Ok(images.iter().map(|image| image.distance).sum::<f64>() / n as f64),
-        };
-        let (mean_generated, mean_test) = (mean(generated)?, mean(test)?);
-        let pair = |(index, image): (usize, &NearestImage)| ClosePair {
-            generated: index,
+        if images.is_empty() {
+            return Err(Error::too_few_images(0, 1));
+        }
+        let distance = images.iter().map(|image| image.distance).sum::<f64>() / images.len() as f64;
+        let pair = |(generated, image): (usize, &NearestImage)| ClosePair {
+            generated,
             train: image.index,
             distance: image.distance,
         };
-        let mut pairs: Vec<ClosePair> = generated.iter().enumerate().map(pair).collect();
+        let mut pairs: Vec<ClosePair> = images.iter().enumerate().map(pair).collect();
         pairs.sort_by(|a, b| a.distance.total_cmp(&b.distance));
         // The number of pairs so far, by class.
         let mut counts = [0_usize; 256];
-        let rounds = pairs.into_iter().map(|pair| {
+        let round_of = |pair: &ClosePair| {
             let round = &mut counts[usize::from(classes.map_or(0, |classes| classes[pair.generated]))];
             *round += 1;
-            (*round, pair)
-        });
-        let mut rounds: Vec<(usize, ClosePair)> = rounds.collect();
-        rounds.sort_by_key(|&(round, _)| round);
-        Ok(Self {
-            generated: mean_generated,
-            test: mean_test,
-            ratio: (mean_test > 0.0).then(|| mean_generated / mean_test),
-            closest: rounds.into_iter().take(num_closest).map(|(_, pair)| pair).collect(),
-        })
+            *round
+        };
+        let rounds: Vec<usize> = pairs.iter().map(round_of).collect();
+        let mut closest: Vec<_> = std::iter::zip(rounds, pairs).collect();
+        closest.sort_by_key(|&(round, _)| round);
+        Ok(Self { distance, closest: closest.into_iter().take(num_closest).map(|(_, pair)| pair).collect() })
     }
 }
 
@@ -151,17 +131,16 @@ mod tests {
     fn closest_pairs_are_sorted_in_rounds_of_classes() {
         let near = |index, distance| NearestImage { index, distance };
         let generated = [near(8, 30.0), near(5, 10.0), near(9, 20.0)];
-        let found = Memorisation::new(&generated, None, &[near(0, 40.0), near(0, 10.0)], 2).unwrap();
-        assert_eq!((found.generated, found.test, found.ratio), (20.0, 25.0, Some(0.8)));
+        let found = NearestTraining::new(&generated, None, 2).unwrap();
+        assert_eq!(found.distance, 20.0);
         let pair = |generated, train, distance| ClosePair { generated, train, distance };
         assert_eq!(found.closest, [pair(1, 5, 10.0), pair(2, 9, 20.0)]);
         // The image of class 7 comes second, although both images of class 3 are nearer.
-        let by_class = Memorisation::new(&generated, Some(&[7, 3, 3]), &[near(0, 10.0)], 3).unwrap();
+        let by_class = NearestTraining::new(&generated, Some(&[7, 3, 3]), 3).unwrap();
         assert_eq!(by_class.closest, [pair(1, 5, 10.0), pair(0, 8, 30.0), pair(2, 9, 20.0)]);
-        let error = Memorisation::new(&generated, Some(&[7]), &[near(0, 10.0)], 3).unwrap_err().to_string();
+        let error = NearestTraining::new(&generated, Some(&[7]), 3).unwrap_err().to_string();
         assert_eq!(error, "number of labels is 1, expected 3, one for each image");
-        assert_eq!(Memorisation::new(&generated, None, &[near(0, 0.0)], 0).unwrap().ratio, None);
-        let error = Memorisation::new(&generated, None, &[], 1).unwrap_err().to_string();
+        let error = NearestTraining::new(&[], None, 1).unwrap_err().to_string();
         assert_eq!(error, "number of images is 0, expected at least 1");
     }
 }

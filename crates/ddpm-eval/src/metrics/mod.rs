@@ -24,7 +24,7 @@ pub use diversity::Diversity;
 pub use frechet::{FrechetLimit, FrechetPoint, FrechetSubsets, GaussianFit, frechet_distance, frechet_limit};
 pub use kernel::{KernelDistance, KernelSubsets, kernel_distance, kernel_mmd2};
 pub use manifold::{DensityCoverage, Manifold, PrecisionRecall, density_coverage, precision_recall};
-pub use memorisation::{ClosePair, Memorisation, NearestImage, nearest_images};
+pub use memorisation::{ClosePair, NearestImage, NearestTraining, nearest_images};
 
 use ddpm_core::likelihood::MeanAndError;
 

@@ -48,9 +48,9 @@ pub(super) fn feature_metrics(
         let all = net.features(&train.pixels())?;
         started("Fréchet distance");
         let reference = GaussianFit::new(&all)?;
-        report.frechet = sets.measure(|set| frechet(set, &reference, seed).map(Some))?.map(|found| {
-            let ratio = found.floor.as_ref().map(|floor| found.generated.distance / floor.distance);
-            MetricResult { ratio: ratio.filter(|ratio| ratio.is_finite()), ..found }
+        let found = sets.measure(|set| frechet(set, &reference, seed).map(Some))?;
+        report.frechet = found.map(|MetricResult { generated, floor, .. }| {
+            MetricResult::of_distances(generated, floor, |found| found.distance)
         });
         all.index_select(&Tensor::new(positions, all.device())?, 0)?
     } else {
@@ -108,14 +108,12 @@ impl EvaluatedImages {
     }
 
     fn accuracy(&self) -> Result<Option<ClassAccuracy>> {
-        let (Some(labels), Some(predicted)) = (&self.labels, self.output.classes()?) else {
+        let FeatureOutput { logits, .. } = &self.output;
+        let (Some(labels), Some(logits), Some(predicted)) = (&self.labels, logits, self.output.classes()?)
+        else {
             return Ok(None);
         };
-        let classes = match &self.output.logits {
-            Some(logits) => logits.dim(1)?,
-            None => 0,
-        };
-        ClassAccuracy::new(labels, &predicted, classes).map(Some)
+        ClassAccuracy::new(labels, &predicted, logits.dim(1)?).map(Some)
     }
 }
 

@@ -17,8 +17,8 @@ use ddpm_data::Dataset;
 use serde::Serialize;
 
 use crate::{
-    ClassAccuracy, ClosePair, Diversity, Error, FeatureNet, FrechetLimit, KernelDistance, Memorisation,
-    Result, nearest_images,
+    ClassAccuracy, Diversity, Error, FeatureNet, FrechetLimit, KernelDistance, NearestTraining, Result,
+    nearest_images,
 };
 pub use projection::PcaProjection;
 use select::RealImages;
@@ -33,7 +33,7 @@ const MAX_PAIRWISE_IMAGES: usize = 10_000;
 const PRECISION_K: usize = 3;
 /// k of density and coverage (Naeem et al. 2020).
 const DENSITY_K: usize = 5;
-/// The number of pairs in [`NearestTraining::closest`].
+/// The largest number of pairs in [`NearestTraining::closest`].
 const NUM_CLOSEST: usize = 10;
 
 /// A metric of generated images.
@@ -90,7 +90,7 @@ pub struct GeneratedImages<'a> {
 }
 
 /// The results. A metric is `None` if it was not requested, or needs labels that the data or the feature net lacks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The number of generated images.
     pub samples: usize,
@@ -113,7 +113,8 @@ pub struct Report {
     /// The diversity, divided by the diversity of the subset. Without classes, all images count as one class, and
     /// `by_class` is empty.
     pub diversity: Option<MetricResult<Diversity>>,
-    /// The distance to the nearest of all images of [`Evaluation::train`].
+    /// The distance to the nearest of all images of [`Evaluation::train`]. It has up to 10 closest pairs; the floor has
+    /// none.
     pub memorisation: Option<MetricResult<NearestTraining>>,
     /// The features in two dimensions; `None` if no metric needed the features of training images.
     #[serde(skip)]
@@ -160,14 +161,12 @@ pub struct ManifoldMetrics {
     pub coverage: MeanAndError,
 }
 
-/// The distance from images to their nearest training images.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NearestTraining {
-    /// The mean distance to the nearest training image, in grey levels.
-    pub distance: f64,
-    /// Up to 10 closest pairs, see [`Memorisation::closest`]; empty for the floor.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub closest: Vec<ClosePair>,
+impl<T> MetricResult<T> {
+    /// A metric and its floor, with the ratio of their distances if it is finite.
+    fn of_distances(generated: T, floor: Option<T>, distance: impl Fn(&T) -> f64) -> Self {
+        let ratio = floor.as_ref().map(|floor| distance(&generated) / distance(floor));
+        Self { ratio: ratio.filter(|ratio| ratio.is_finite()), generated, floor }
+    }
 }
 
 impl Evaluation<'_> {
@@ -199,13 +198,7 @@ impl Evaluation<'_> {
             train_images: train.len(),
             subset_images: train.len().min(MAX_PAIRWISE_IMAGES),
             test_images: test.as_ref().map(RealImages::len),
-            frechet: None,
-            kernel: None,
-            manifold: None,
-            accuracy: None,
-            diversity: None,
-            memorisation: None,
-            projection: None,
+            ..Report::default()
         };
         if self.metrics.iter().any(|metric| *metric != Metric::Memorisation) {
             measure::feature_metrics(self, generated, (&train, test.as_ref()), &mut started, &mut report)?;
@@ -235,19 +228,12 @@ impl Evaluation<'_> {
         generated: &GeneratedImages<'_>,
         test: Option<&RealImages<'_>>,
     ) -> Result<MetricResult<NearestTraining>> {
-        let nearest = |pixels: &[u8]| nearest_images(self.train, pixels, self.device);
-        let (generated, classes) = (nearest(generated.pixels)?, generated.labels);
-        let test_nearest = test.map(|test| nearest(&test.pixels())).transpose()?;
-        // Without test images, the statistics of the test set are computed from the generated images and not used.
-        let test_nearest = test_nearest.as_deref().unwrap_or(&generated);
-        let found = Memorisation::new(&generated, classes, test_nearest, NUM_CLOSEST)?;
-        let floor = test.map(|_| NearestTraining { distance: found.test, closest: Vec::new() });
-        let ratio = floor.as_ref().and(found.ratio);
-        Ok(MetricResult {
-            generated: NearestTraining { distance: found.generated, closest: found.closest },
-            ratio,
-            floor,
-        })
+        let nearest = |pixels: &[u8], classes, num_closest| {
+            NearestTraining::new(&nearest_images(self.train, pixels, self.device)?, classes, num_closest)
+        };
+        let generated = nearest(generated.pixels, generated.labels, NUM_CLOSEST)?;
+        let floor = test.map(|test| nearest(&test.pixels(), None, 0)).transpose()?;
+        Ok(MetricResult::of_distances(generated, floor, |found| found.distance))
     }
 }
 

@@ -44,8 +44,7 @@ impl PcaProjection {
         let axes = Tensor::from_vec(axes, (2, width), &Device::Cpu)?.t()?;
         let mean = Tensor::from_slice(fit.mean(), (1, width), &Device::Cpu)?;
         let project = |features: &Tensor, step: usize| -> Result<Vec<[f32; 2]>> {
-            let rows: Vec<u32> =
-                (0..).take(features.dim(0)?).step_by(step).take(MAX_POINTS).collect::<Vec<u32>>();
+            let rows: Vec<u32> = (0..).take(features.dim(0)?).step_by(step).take(MAX_POINTS).collect();
             let rows = Tensor::new(rows, features.device())?;
             let features = features.index_select(&rows, 0)?.to_device(&Device::Cpu)?;
             let features = features.to_dtype(candle_core::DType::F64)?.broadcast_sub(&mean)?;

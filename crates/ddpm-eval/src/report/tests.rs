@@ -1,7 +1,7 @@
 use ddpm_data::{Images, Labels};
 
 use super::*;
-use crate::{FeatureTraining, train_features};
+use crate::{FeatureTraining, NearestImage, train_features};
 
 const SIDE: usize = 8;
 
@@ -28,19 +28,17 @@ fn net(train: &Dataset) -> FeatureNet {
     train_features(train, &training, &Device::Cpu, |_| ()).unwrap()
 }
 
+/// An evaluation of all metrics, without test images.
+fn of_all_metrics<'a>(net: &'a FeatureNet, train: &'a Dataset) -> Evaluation<'a> {
+    let (metrics, device) = (&Metric::ALL, &Device::Cpu);
+    Evaluation { net, train, test: None, classes: None, metrics, seed: 1, device }
+}
+
 #[test]
 fn metrics_of_test_images_copies_and_a_constant_image() {
     let (train, test) = (data(60, 1, true), data(40, 2, true));
     let net = net(&train);
-    let evaluation = Evaluation {
-        net: &net,
-        train: &train,
-        test: Some(&test),
-        classes: None,
-        metrics: &Metric::ALL,
-        seed: 1,
-        device: &Device::Cpu,
-    };
+    let evaluation = Evaluation { test: Some(&test), ..of_all_metrics(&net, &train) };
     let mut stages = Vec::new();
     let mut measure = |pixels: &[u8], labels: &[u8]| {
         let images = GeneratedImages { pixels, labels: Some(labels) };
@@ -84,13 +82,10 @@ fn real_images_of_other_classes_are_left_out() {
     let net = net(&train);
     let metrics = [Metric::Diversity];
     let evaluation = Evaluation {
-        net: &net,
-        train: &train,
         test: Some(&test),
         classes: Some(&[1]),
         metrics: &metrics,
-        seed: 1,
-        device: &Device::Cpu,
+        ..of_all_metrics(&net, &train)
     };
     let images =
         GeneratedImages { pixels: &test.images()[64..].repeat(2)[..64 * 12], labels: Some(&[1; 12]) };
@@ -105,15 +100,7 @@ fn real_images_of_other_classes_are_left_out() {
 fn metrics_without_labels_and_test_images() {
     let train = data(60, 1, false);
     let net = net(&train);
-    let evaluation = Evaluation {
-        net: &net,
-        train: &train,
-        test: None,
-        classes: None,
-        metrics: &Metric::ALL,
-        seed: 1,
-        device: &Device::Cpu,
-    };
+    let evaluation = of_all_metrics(&net, &train);
     let (pixels, _) = bars(20, 3);
     let report = evaluation.measure(&GeneratedImages { pixels: &pixels, labels: None }, |_| ()).unwrap();
     assert!(report.accuracy.is_none() && report.test_images.is_none());
@@ -136,4 +123,18 @@ fn metrics_without_labels_and_test_images() {
         let error = evaluation.measure(&GeneratedImages { pixels, labels }, |_| ()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn a_ratio_is_that_of_the_distances_if_it_is_finite() {
+    let near = |distance| NearestImage { index: 0, distance };
+    let nearest = |images: &[NearestImage]| NearestTraining::new(images, None, 0).unwrap();
+    let ratio = |generated: &[NearestImage], floor: &[NearestImage]| {
+        MetricResult::of_distances(nearest(generated), Some(nearest(floor)), |found| found.distance).ratio
+    };
+    let generated = [near(30.0), near(10.0), near(20.0)];
+    assert_eq!(nearest(&[near(40.0), near(10.0)]).distance, 25.0);
+    assert_eq!(ratio(&generated, &[near(40.0), near(10.0)]), Some(0.8));
+    assert_eq!(ratio(&generated, &[near(0.0)]), None);
+    assert_eq!(MetricResult::of_distances(nearest(&generated), None, |found| found.distance).ratio, None);
 }

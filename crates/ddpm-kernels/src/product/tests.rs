@@ -5,6 +5,7 @@
 use pulp::Scalar;
 
 use super::*;
+use crate::StatePart;
 
 fn rows(count: usize, seed: usize) -> Vec<Row> {
     let number = |i: usize| ((i * seed + 7) % 1009) as f32 / 504.0 - 1.0;
@@ -93,22 +94,14 @@ fn the_gradient_of_a_weight_is_its_chain_in_every_instruction_set() {
         let (upstream, x, start) = (rows(batch, 13), rows(3 * batch, 29), rows(3 * PANEL, 31));
         let mut of_scalars = None;
         for set in Set::ALL {
-            let [mut weight, mut first, mut second, mut ema] = std::array::from_fn(|_| start.clone());
-            set.run(WeightGradient {
-                upstream: &upstream,
-                x: &x,
-                step,
-                weight: &mut weight,
-                first: &mut first,
-                second: &mut second,
-                ema: &mut ema,
-            });
-            for (k, row) in first.iter().enumerate() {
+            let mut all: [Vec<Row>; 4] = std::array::from_fn(|_| start.clone());
+            let state = all.each_mut().map(Vec::as_mut_slice);
+            set.run(WeightGradient { upstream: &upstream, x: &x, step, state });
+            for (k, row) in all[StatePart::First as usize].iter().enumerate() {
                 let x = |image: usize| x[k / PANEL * batch + image].0[k % PANEL];
                 let expected = chain(0.0, (0..batch).map(|image| (upstream[image].0[3], x(image))));
                 assert_eq!(row.0[3].to_bits(), expected.to_bits(), "{batch} {k}");
             }
-            let all = (weight, first, second, ema);
             assert!(*of_scalars.get_or_insert_with(|| all.clone()) == all);
         }
     }

@@ -44,24 +44,11 @@ impl Engine {
         data: &Dataset,
         device: &Device,
     ) -> Result<Self> {
-        if device.is_cpu() {
-            Self::cpu(config, schedule)
+        Ok(if device.is_cpu() {
+            Self::Cpu(Box::new(CpuEngine::new(config, schedule)?))
         } else {
-            Self::tensor(config, schedule, data, device)
-        }
-    }
-
-    fn cpu(config: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
-        Ok(Self::Cpu(Box::new(CpuEngine::new(config, schedule)?)))
-    }
-
-    fn tensor(
-        config: &TrainConfig,
-        schedule: &NoiseSchedule,
-        data: &Dataset,
-        device: &Device,
-    ) -> Result<Self> {
-        Ok(Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?)))
+            Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?))
+        })
     }
 
     /// Takes a training step and returns its loss, a scalar tensor.
@@ -134,8 +121,9 @@ mod tests {
             let of_t = LossWeighting::VPrediction.weights(&schedule, parameterization).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
             let config = TrainConfig { batch_size: 16, denoiser: config, ..preset };
-            let mut kernels = Engine::cpu(&config, &schedule).unwrap();
-            let mut tensors = Engine::tensor(&config, &schedule, &data, &Device::Cpu).unwrap();
+            let mut kernels = Engine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
+            let tensors = TensorEngine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
+            let mut tensors = Engine::Tensor(Box::new(tensors));
             for step in 0..8 {
                 let t: Vec<usize> = (0..16).map(|i| (i * 3 + step as usize) % 20).collect();
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
-use clap::ValueEnum;
 use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, HubConfig, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
@@ -53,7 +52,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         create_dir_all(folder)?;
     }
 
-    let job = Job::in_turn(sampling, &denoiser, &classes, options.num_images)?;
+    let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
     let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
     clock.next(Some("sampling"));
@@ -152,15 +151,10 @@ impl Clock<'_> {
 }
 
 impl Evaluated<'_> {
-    /// The name of the feature net with the first 12 digits of its digest.
-    fn feature_net_name(&self) -> String {
-        format!("the feature net {}", &self.net.digest()[..12])
-    }
-
     fn sampling_options(&self, denoiser: &Denoiser) -> Result<SamplingOptions> {
         let sampling = &self.options.sampling;
         let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let sampler = sampling.sampler.to_possible_value().map(|value| value.get_name().to_owned());
+        let sampler = output::name(&sampling.sampler);
         let variance = sampling.variance();
         let step_count = self.config.steps.clone().timesteps(denoiser.schedule())?.len();
         let timesteps = &sampling.timesteps;
@@ -168,7 +162,7 @@ impl Evaluated<'_> {
         let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
         Ok([
             ("classes", json!(classes), classes.map(output::list)),
-            ("sampler", json!(sampler), sampler),
+            ("sampler", json!(sampler), Some(sampler)),
             ("variance", json!(variance), variance.as_ref().map(variance_name)),
             ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
             ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
@@ -181,23 +175,20 @@ impl Evaluated<'_> {
     fn json(&self, sampling: &SamplingOptions) -> Result<Value> {
         let Self { options, report, .. } = self;
         let accuracy = report.accuracy.as_ref();
-        let settings = json!({
-            "model": options.sampling.model,
-            "data": options.data.to_string(),
-            "seed": self.common.seed,
-            "feature_net": self.feature_net_name(),
-            "features_sha256": self.net.digest(),
-            "class_accuracy": accuracy.map(|found| found.generated.overall),
-            "class_accuracy_by_class": accuracy.map(|found| &found.generated.by_class),
-            "real_accuracy": accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)),
-        });
-        let (Value::Object(mut all), Value::Object(metrics)) = (settings, serde_json::to_value(report)?)
-        else {
-            bail!("the report is not a JSON object");
-        };
-        all.extend(sampling.iter().map(|(name, value, _)| (name.replace('-', "_"), value.clone())));
-        all.extend(metrics);
-        Ok(Value::Object(all))
+        let mut json = serde_json::to_value(report)?;
+        json["model"] = options.sampling.model.as_str().into();
+        json["data"] = options.data.to_string().into();
+        json["seed"] = self.common.seed.into();
+        // The first 12 digits of the digest.
+        json["feature_net"] = format!("the feature net {}", &self.net.digest()[..12]).into();
+        json["features_sha256"] = self.net.digest().into();
+        json["class_accuracy"] = accuracy.map(|found| found.generated.overall).into();
+        json["class_accuracy_by_class"] = accuracy.map(|found| found.generated.by_class.clone()).into();
+        json["real_accuracy"] = accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)).into();
+        for (name, value, _) in sampling {
+            json[name.replace('-', "_")] = value.clone();
+        }
+        Ok(json)
     }
 }
 

@@ -2,19 +2,13 @@
 
 use anyhow::{Context, Result};
 use ddpm_eval::{ClassAccuracy, MetricResult, PcaProjection, Report};
-use plotters::{
-    coord::{CoordTranslate, Shift},
-    prelude::*,
-};
+use plotters::{coord::Shift, prelude::*};
+
+use crate::plot_style::{GRID_COLOUR, MAIN_COLOUR, TEXT_COLOUR, draw_legend, text};
 
 /// Width and height of a panel, in pixels.
 const PANEL: (u32, u32) = (560, 500);
-const TEXT_COLOUR: RGBColor = RGBColor(60, 60, 60);
-const GRID_COLOUR: RGBColor = RGBColor(226, 226, 226);
 const TRAIN_COLOUR: RGBColor = RGBColor(196, 196, 196);
-const REAL_COLOUR: RGBColor = RGBColor(60, 60, 60);
-const BAR_COLOUR: RGBColor = RGBColor(116, 153, 190);
-const FONT: &str = "sans-serif";
 /// Ten distinguishable colours, from Tableau.
 const CLASS_COLOURS: [RGBColor; 10] = [
     RGBColor(78, 121, 167),
@@ -61,16 +55,14 @@ fn draw(svg: &mut String, panels: u32, report: &Report, labels: Option<&[u8]>) -
 fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Result<()> {
     let by_class = &accuracy.generated.by_class;
     let floor = accuracy.floor.as_ref().map(|floor| floor.by_class.as_slice()).unwrap_or_default();
-    let known = || by_class.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
-    let real = || floor.iter().zip(0_u8..).filter_map(|(part, class)| Some((f64::from(class), (*part)?)));
-    let least = known().chain(real()).map(|(_, part)| part).fold(1.0, f64::min);
+    let least = by_class.iter().chain(floor).flatten().copied().fold(1.0, f64::min);
     // If all accuracies are 0.9 or more, the axis starts just below the lowest, so that small differences are visible.
     let low = if least >= 0.9 { (least * 50.0).floor() / 50.0 - 0.02 } else { 0.0 };
     let digits = if low > 0.0 { 3 } else { 1 };
     // The upper part of the plot is reserved for the legend.
     let high = 1.0 + 0.2 * (1.0 - low);
     let mut chart = ChartBuilder::on(area)
-        .caption("Class accuracy", (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .caption("Class accuracy", text(24.0))
         .margin(14)
         .x_label_area_size(52)
         .y_label_area_size(76)
@@ -81,8 +73,8 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Res
         .bold_line_style(GRID_COLOUR)
         .light_line_style(TRANSPARENT)
         .axis_style(TEXT_COLOUR)
-        .label_style((FONT, 16).into_font().color(&TEXT_COLOUR))
-        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .label_style(text(16.0))
+        .axis_desc_style(text(18.0))
         .x_labels(by_class.len().min(20) + 1)
         .x_desc("class")
         .y_desc("share of images")
@@ -90,20 +82,25 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &MetricResult<ClassAccuracy>) -> Res
         .y_label_formatter(&|part| if *part > 1.001 { String::new() } else { format!("{part:.digits$}") })
         .draw()?;
     chart
-        .draw_series(known().map(|(class, part)| {
-            Rectangle::new([(class - 0.35, low), (class + 0.35, part)], BAR_COLOUR.filled())
+        .draw_series(shares(by_class).map(|(class, part)| {
+            Rectangle::new([(class - 0.35, low), (class + 0.35, part)], MAIN_COLOUR.filled())
         }))?
         .label("generated images")
-        .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 24, y + 5)], BAR_COLOUR.filled()));
+        .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 24, y + 5)], MAIN_COLOUR.filled()));
     if !floor.is_empty() {
-        let line = REAL_COLOUR.stroke_width(2);
+        let line = TEXT_COLOUR.stroke_width(2);
         let across = |(class, part)| PathElement::new(vec![(class - 0.42, part), (class + 0.42, part)], line);
         chart
-            .draw_series(real().map(across))?
+            .draw_series(shares(floor).map(across))?
             .label("real test images")
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], line));
     }
-    draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
+    draw_legend(&mut chart, &WHITE.mix(0.8), 14.0)
+}
+
+/// The class and the share of each class that has one.
+fn shares(by_class: &[Option<f64>]) -> impl Iterator<Item = (f64, f64)> {
+    (0_u8..).zip(by_class).filter_map(|(class, share)| Some((f64::from(class), (*share)?)))
 }
 
 /// Draws the features of training images in grey, and over them the features of generated images in the colour of
@@ -118,7 +115,7 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
         low - 0.04 * width..high + beyond * width
     };
     let mut chart = ChartBuilder::on(area)
-        .caption("Features", (FONT, 24).into_font().color(&TEXT_COLOUR))
+        .caption("Features", text(24.0))
         .margin(14)
         .x_label_area_size(52)
         .y_label_area_size(52)
@@ -131,7 +128,7 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
         .configure_mesh()
         .disable_mesh()
         .axis_style(TEXT_COLOUR)
-        .axis_desc_style((FONT, 18).into_font().color(&TEXT_COLOUR))
+        .axis_desc_style(text(18.0))
         .x_labels(0)
         .y_labels(0)
         .x_desc(axis(0))
@@ -145,10 +142,10 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
     let colour = |class: u8| CLASS_COLOURS[usize::from(class) % CLASS_COLOURS.len()];
     let Some(labels) = labels else {
         chart
-            .draw_series(view.generated.iter().map(|point| dot(point, BAR_COLOUR)))?
+            .draw_series(view.generated.iter().map(|point| dot(point, MAIN_COLOUR)))?
             .label("generated images")
-            .legend(|at| Circle::new(at, 4, BAR_COLOUR.filled()));
-        return draw_legend(&mut chart, SeriesLabelPosition::UpperRight);
+            .legend(|at| Circle::new(at, 4, MAIN_COLOUR.filled()));
+        return draw_legend(&mut chart, &WHITE.mix(0.8), 14.0);
     };
     let mut classes = labels.to_vec();
     classes.sort_unstable();
@@ -163,21 +160,5 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
                 .legend(move |at| Circle::new(at, 4, colour(class).filled()));
         }
     }
-    draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
-}
-
-fn draw_legend<'a, C: CoordTranslate>(
-    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
-    position: SeriesLabelPosition,
-) -> Result<()> {
-    chart
-        .configure_series_labels()
-        .position(position)
-        .margin(14)
-        .legend_area_size(34)
-        .background_style(WHITE.mix(0.8))
-        .border_style(GRID_COLOUR)
-        .label_font((FONT, 14).into_font().color(&TEXT_COLOUR))
-        .draw()?;
-    Ok(())
+    draw_legend(&mut chart, &WHITE.mix(0.8), 14.0)
 }

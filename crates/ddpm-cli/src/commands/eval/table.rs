@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{MetricResult, Report};
 
@@ -51,14 +50,8 @@ fn command(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
             command += &format!(" --{option} {value}");
         }
     };
-    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     add("features", options.features.as_ref().map(|folder| folder.display().to_string()));
-    add(
-        "metrics",
-        options.metrics.as_ref().map(|metrics| {
-            output::list(metrics.iter().filter_map(|metric| name(metric.to_possible_value())))
-        }),
-    );
+    add("metrics", options.metrics.as_ref().map(|metrics| output::list(metrics.iter().map(output::name))));
     for (option, _, value) in sampling {
         add(option, value.clone());
     }
@@ -73,7 +66,7 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         let name = format!("Fréchet distance, {images} images");
         rows.push(row(name, frechet, |found| Some(format!("{:.2}", found.distance))));
         if frechet.generated.limit.is_some() {
-            let name = "Fréchet distance, extrapolated to ∞ images".to_owned();
+            let name = "Fréchet distance, extrapolated to ∞ images";
             let limit = row(name, frechet, |found| Some(format!("{:.2}", found.limit.as_ref()?.distance)));
             // Without a ratio: the extrapolated distance of test images can be close to 0.
             let [name, generated, floor, _] = limit;
@@ -82,19 +75,17 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
     }
     if let Some(kernel) = &report.kernel {
         let cell = |mean: f64, error: f64| Some(format!("{mean:.3} ± {error:.3}"));
-        let name = "kernel distance".to_owned();
-        rows.push(row(name, kernel, |found| cell(found.mean, found.standard_error)));
+        rows.push(row("kernel distance", kernel, |found| cell(found.mean, found.standard_error)));
     }
     if let Some(manifold) = &report.manifold {
         let cell = |MeanAndError { mean, standard_error }| Some(format!("{mean:.3} ± {standard_error:.3}"));
-        rows.push(row("precision, k = 3".to_owned(), manifold, |found| cell(found.precision)));
-        rows.push(row("recall, k = 3".to_owned(), manifold, |found| cell(found.recall)));
-        rows.push(row("density, k = 5".to_owned(), manifold, |found| cell(found.density)));
-        rows.push(row("coverage, k = 5".to_owned(), manifold, |found| cell(found.coverage)));
+        rows.push(row("precision, k = 3", manifold, |found| cell(found.precision)));
+        rows.push(row("recall, k = 3", manifold, |found| cell(found.recall)));
+        rows.push(row("density, k = 5", manifold, |found| cell(found.density)));
+        rows.push(row("coverage, k = 5", manifold, |found| cell(found.coverage)));
     }
     if let Some(accuracy) = &report.accuracy {
-        let name = "class accuracy".to_owned();
-        rows.push(row(name, accuracy, |found| {
+        rows.push(row("class accuracy", accuracy, |found| {
             Some(format!("{:.4} ± {:.4}", found.overall, found.standard_error))
         }));
     }
@@ -104,16 +95,20 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         rows.push(row(name, diversity, |found| Some(format!("{:.3}", found.overall?))));
     }
     if let Some(memorisation) = &report.memorisation {
-        let name = "mean distance to the nearest training image, grey levels".to_owned();
+        let name = "mean distance to the nearest training image, grey levels";
         rows.push(row(name, memorisation, |found| Some(format!("{:.2}", found.distance))));
     }
     rows
 }
 
-fn row<T>(name: String, metric: &MetricResult<T>, cell: impl Fn(&T) -> Option<String>) -> [String; 4] {
+fn row<T>(
+    name: impl Into<String>,
+    metric: &MetricResult<T>,
+    cell: impl Fn(&T) -> Option<String>,
+) -> [String; 4] {
     let none = || "–".to_owned();
     [
-        name,
+        name.into(),
         cell(&metric.generated).unwrap_or_else(none),
         metric.floor.as_ref().and_then(&cell).unwrap_or_else(none),
         metric.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),

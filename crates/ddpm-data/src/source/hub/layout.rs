@@ -23,18 +23,11 @@ impl Layout {
     fn images(self, name: &str, split: Split) -> Vec<String> {
         match self {
             Self::Parquet => {
-                let split = split_name(split);
-                [name, "data"].map(|folder| format!("{folder}/{split}-00000-of-00001.parquet")).into()
+                let file = format!("{}-00000-of-00001.parquet", split.name());
+                [name, "data"].map(|folder| format!("{folder}/{file}")).into()
             }
             Self::Idx => candidates(split, IdxKind::Images),
         }
-    }
-}
-
-fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Test => "test",
     }
 }
 
@@ -69,7 +62,7 @@ fn read_split(
     if layout == Layout::Idx {
         labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
     }
-    let name = format!("{}/{}/{}", address.owner(), address.name(), split_name(split));
+    let name = format!("{}/{}/{}", address.owner(), address.name(), split.name());
     Ok(Some((layout, Dataset::new(name, images, labels)?)))
 }
 

@@ -36,7 +36,7 @@ pub(super) fn read(file: &Path) -> Result<(Images, Option<Labels>)> {
     })?;
     let label_column = column(file, schema, LABEL, PhysicalType::INT64, "a 64-bit integer")?;
 
-    let mut images = Decoder { file, rows: 0, cols: 0, pixels: Vec::new(), count: 0 };
+    let mut images = Decoder { file, size: [0; 2], pixels: Vec::new(), count: 0 };
     read_column::<ByteArrayType>(file, &reader, image_column, IMAGE, |_, png| images.push(png.data()))?;
     let Some(label_column) = label_column else {
         return Ok((images.finish()?, None));
@@ -124,8 +124,8 @@ fn parquet_error(file: &Path, error: ParquetError) -> Error {
 /// Decodes PNG images of one size, row by row.
 struct Decoder<'a> {
     file: &'a Path,
-    rows: usize,
-    cols: usize,
+    /// Rows and columns of the first image.
+    size: [usize; 2],
     pixels: Vec<u8>,
     count: usize,
 }
@@ -144,13 +144,13 @@ impl Decoder<'_> {
         let decoded = reader.decode().map_err(png_error)?;
         let image = decoded.into_luma8();
         // The casts from u32 to usize only widen.
-        let (rows, cols) = (image.height() as usize, image.width() as usize);
+        let found = [image.height() as usize, image.width() as usize];
         if row == 0 {
-            (self.rows, self.cols) = (rows, cols);
+            self.size = found;
         }
-        if (rows, cols) != (self.rows, self.cols) {
-            let (expected_rows, expected_cols) = (self.rows, self.cols);
-            return Err(Error::ImageSize { file: file(), row, rows, cols, expected_rows, expected_cols });
+        let expected = self.size;
+        if found != expected {
+            return Err(Error::ImageSize { file: file(), row, found, expected });
         }
         let claimed = self.pixels.len() as u64 + image.len() as u64;
         if claimed > MAX_BYTES {
@@ -165,6 +165,6 @@ impl Decoder<'_> {
         if self.count == 0 {
             return Err(Error::Empty { file: self.file.to_owned() });
         }
-        Images::new(self.file, self.rows, self.cols, self.pixels)
+        Images::new(self.file, self.size[0], self.size[1], self.pixels)
     }
 }

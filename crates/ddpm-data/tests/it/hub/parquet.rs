@@ -102,7 +102,7 @@ fn image_of_another_size() {
     let mut rows = rows(5);
     rows[4].0 = Some(grey(2, 3, &[0; 6]));
     let error = error(file(&rows));
-    assert!(matches!(error, Error::ImageSize { row: 4, rows: 2, cols: 3, .. }));
+    assert!(matches!(error, Error::ImageSize { row: 4, found: [2, 3], .. }));
     assert!(error.to_string().contains("row 4 is 2x3, expected 2x2"), "{error}");
 }
 

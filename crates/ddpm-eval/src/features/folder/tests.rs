@@ -100,8 +100,7 @@ fn an_invalid_configuration_is_refused() {
 fn weights_of_another_net_are_refused() {
     let weights = |count: usize, dtype: DType| {
         let net = untrained(5, 8, Task::Classes { num_classes: 3 });
-        let parameters = net.config().parameters().into_iter().map(|p| (p.name, p.shape));
-        let all = parameters.chain([("more".to_owned(), vec![2])]).take(count);
+        let all = net.config().parameters().into_iter().chain([("more".to_owned(), vec![2])]).take(count);
         let all = all.map(|(name, shape)| (name, Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()));
         safetensors::serialize(all, None).unwrap()
     };

@@ -18,7 +18,7 @@ pub(in crate::features) fn untrained(rows: usize, cols: usize, task: Task) -> Fe
         let values = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.7).sin()).collect();
         Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu).unwrap()
     };
-    let weights = config.parameters().into_iter().map(|p| (p.name, weight(p.shape))).collect();
+    let weights = config.parameters().into_iter().map(|(name, shape)| (name, weight(shape))).collect();
     freeze(&config, &weights, &Device::Cpu).unwrap()
 }
 
@@ -59,7 +59,8 @@ fn features_and_logits_agree_with_pytorch() {
             let view = file.tensor(&format!("{name}/{key}")).unwrap();
             Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu).unwrap()
         };
-        let weights = config.parameters().into_iter().map(|p| (p.name.clone(), tensor(&p.name))).collect();
+        let weights =
+            config.parameters().into_iter().map(|(name, _)| (name.clone(), tensor(&name))).collect();
         let net = FeatureNet::new(config, &weights, Vec::new(), String::new(), &Device::Cpu).unwrap();
         let found = net.forward(file.tensor(&format!("{name}/images")).unwrap().data()).unwrap();
         for (found, key) in [(found.features, "found/features"), (found.logits.unwrap(), "found/logits")] {
@@ -132,5 +133,8 @@ fn images_of_another_size_are_refused() {
     let error = net.accuracy(&data(5, 8, 2, Some(vec![0, 1]))).unwrap_err().to_string();
     assert_eq!(error, "number of classes of set is 2, expected 3 as in the feature net");
     assert!(net.ensure_fits(&data(5, 8, 2, None)).is_ok());
-    assert!(matches!(net.accuracy(&data(5, 8, 2, None)), Err(Error::Unlabelled { .. })));
+    assert!(matches!(
+        net.accuracy(&data(5, 8, 2, None)),
+        Err(Error::Data(ddpm_data::Error::NoLabels { .. }))
+    ));
 }
