@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, NoiseSchedule, PosteriorCoefs, Result, weighted_sum::weighted_sum};
+use crate::{Error, NoiseSchedule, PosteriorCoefs, PredictionType, Result, weighted_sum::weighted_sum};
 
 /// The posterior q(xₜ₋₁ given xₜ, x₀): a normal distribution with one variance for each image.
 #[derive(Clone, Debug)]
@@ -53,6 +53,55 @@ impl NoiseSchedule {
         combine(self, t, x_start, eps, |alpha_cumprod, _| {
             (-(1.0 - alpha_cumprod).sqrt(), alpha_cumprod.sqrt())
         })
+    }
+
+    /// The training target of a network that emits this quantity: ε, x₀, or v = √ᾱₜ ε − √(1−ᾱₜ) x₀. The shapes are the same
+    /// as in [`NoiseSchedule::q_sample`].
+    ///
+    /// A training step of a network that predicts v, with candle's optimizer:
+    ///
+    /// ```
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use candle_nn::{Module, Optimizer, VarBuilder, VarMap};
+    /// # use ddpm_core::{CounterRng, LossWeighting, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose};
+    /// # use ddpm_core::{TimestepSampler, TimestepSampling};
+    /// # let vars = VarMap::new();
+    /// # let layer = candle_nn::linear(4, 4, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu))?;
+    /// # let mut optimizer = candle_nn::AdamW::new_lr(vars.all_vars(), 1e-3)?;
+    /// # let images = Tensor::ones((8, 4), DType::F32, &Device::Cpu)?;
+    /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020())?;
+    /// let parameterization = PredictionType::VPrediction;
+    /// let weights = LossWeighting::VPrediction.weights(&schedule, parameterization)?;
+    /// let (sampler, rng) = (TimestepSampler::new(TimestepSampling::Uniform, weights), CounterRng::new(1));
+    /// for step in 0..3 {
+    ///     let numbers: Vec<u64> = (step * 8..(step + 1) * 8).collect(); // the addresses of the images of this batch
+    ///     let drawn: Vec<_> = numbers.iter().map(|&at| sampler.sample(rng, at)).collect::<Result<_, _>>()?;
+    ///     let (t, weights): (Vec<usize>, Vec<f64>) = drawn.into_iter().unzip();
+    ///     let eps = rng.normal_like(Purpose::TRAIN_NOISE, &numbers, 0, &images)?;
+    ///     let output = layer.forward(&schedule.q_sample(&images, &t, &eps)?)?; // a real network gets t too
+    ///     let target = schedule.target(parameterization, &images, &eps, &t)?;
+    ///     let errors = (output - target)?.sqr()?.mean(1)?;
+    ///     let loss = (errors * Tensor::new(weights, &Device::Cpu)?.to_dtype(DType::F32)?)?.mean_all()?;
+    ///     optimizer.backward_step(&loss)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`NoiseSchedule::q_sample`].
+    pub fn target(
+        &self,
+        parameterization: PredictionType,
+        x_start: &Tensor,
+        eps: &Tensor,
+        t: &[usize],
+    ) -> Result<Tensor> {
+        match parameterization {
+            PredictionType::Epsilon => Ok(eps.clone()),
+            PredictionType::Sample => Ok(x_start.clone()),
+            PredictionType::VPrediction => self.velocity(x_start, t, eps),
+        }
     }
 
     /// Computes the posterior q(xₜ₋₁ given xₜ, x₀) (Ho et al. 2020, eq. 6 and 7):

@@ -72,7 +72,9 @@ mod schedule;
 mod scheduler;
 #[cfg(feature = "candle")]
 mod slerp;
+mod steps;
 mod timestep;
+mod timestep_sampler;
 mod timestep_search;
 mod timesteps;
 #[cfg(feature = "candle")]
@@ -94,7 +96,7 @@ pub use inpainting::Inpainting;
 pub use loss_weights::LossWeighting;
 #[cfg(feature = "candle")]
 pub use noise::{ImageNoise, no_noise};
-pub use plan::{Clip, Operation, Plan, Register, Steps, Term};
+pub use plan::{Clip, Operation, Plan, Register, Term};
 pub use prediction::PredictionType;
 pub use random::{CounterRng, Purpose, ShuffledBatches};
 #[cfg(feature = "candle")]
@@ -104,7 +106,9 @@ pub use schedule::{NoiseSchedule, PosteriorCoefs, ScheduleWarning};
 pub use scheduler::{DiffusersConfig, FinalSigma, FlowMatchEuler, Scheduler, TimeShift};
 #[cfg(feature = "candle")]
 pub use slerp::slerp;
+pub use steps::Steps;
 pub use timestep::Timestep;
+pub use timestep_sampler::{TimestepSampler, TimestepSampling};
 #[cfg(feature = "candle")]
 pub use timestep_search::TimestepCostEstimator;
 pub use timestep_search::TimestepCosts;

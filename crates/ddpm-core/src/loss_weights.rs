@@ -39,12 +39,16 @@ impl LossWeighting {
     /// The weight of the squared error of x₀ at the signal-to-noise ratio `snr`.
     #[must_use]
     pub fn sample_weight(self, snr: f64) -> f64 {
+        self.of_snr(snr, MIN_SNR_GAMMA)
+    }
+
+    fn of_snr(self, snr: f64, gamma: f64) -> f64 {
         match self {
             Self::Epsilon => snr,
             Self::Sample => 1.0,
             Self::VPrediction => snr + 1.0,
-            Self::MinSnr => snr.min(MIN_SNR_GAMMA),
-            Self::ClampedSnr => snr.clamp(1.0, MIN_SNR_GAMMA),
+            Self::MinSnr => snr.min(gamma),
+            Self::ClampedSnr => snr.max(1.0).min(gamma),
         }
     }
 
@@ -56,6 +60,23 @@ impl LossWeighting {
     /// If the output is ε and the schedule has a timestep with a signal-to-noise ratio of 0. There the error of ε does
     /// not determine the error of x₀.
     pub fn weights(self, schedule: &NoiseSchedule, output: PredictionType) -> Result<Vec<f64>> {
+        self.weights_with(schedule, output, MIN_SNR_GAMMA)
+    }
+
+    /// [`LossWeighting::weights`] with another γ of `min_snr` and `clamped_snr`, above 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`LossWeighting::weights`], or if γ is not above 0.
+    pub fn weights_with(
+        self,
+        schedule: &NoiseSchedule,
+        output: PredictionType,
+        gamma: f64,
+    ) -> Result<Vec<f64>> {
+        if gamma.is_nan() || gamma <= 0.0 {
+            return Err(Error::out_of_range("gamma", gamma, "above 0"));
+        }
         let output = match output {
             PredictionType::Epsilon => Self::Epsilon,
             PredictionType::Sample => Self::Sample,
@@ -67,8 +88,8 @@ impl LossWeighting {
                 let weight = match (self, output) {
                     // At a signal-to-noise ratio of 0 the quotient is 0/0. These are its limits.
                     (Self::Epsilon, Self::Epsilon) => 1.0,
-                    (Self::MinSnr, Self::Epsilon) => (MIN_SNR_GAMMA / snr).min(1.0),
-                    _ => self.sample_weight(snr) / output.sample_weight(snr),
+                    (Self::MinSnr, Self::Epsilon) => (gamma / snr).min(1.0),
+                    _ => self.of_snr(snr, gamma) / output.of_snr(snr, gamma),
                 };
                 if weight.is_finite() { Ok(weight) } else { Err(Error::ZeroSnrEpsilon) }
             })

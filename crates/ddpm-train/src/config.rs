@@ -1,11 +1,11 @@
 //! The configuration of a training run, and its presets.
 
-use ddpm_core::{LossWeighting, NoiseScheduleConfig, PredictionType};
+use ddpm_core::{LossWeighting, NoiseScheduleConfig, PredictionType, TimestepSampling};
 use ddpm_data::Dataset;
 use ddpm_model::DenoiserConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWConfig, Error, Result, TimestepSampling};
+use crate::{AdamWConfig, Error, Result};
 
 /// The configuration of a training run. Together with the data it determines the resulting weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

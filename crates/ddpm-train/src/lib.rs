@@ -25,7 +25,6 @@ mod optimizer;
 mod run;
 mod trainer;
 
-pub use augment::TimestepSampling;
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
 pub use metrics::Record;

@@ -1,14 +1,14 @@
 //! The training loop's state and its step.
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{CounterRng, NoiseSchedule, Purpose, ShuffledBatches};
+use ddpm_core::{CounterRng, NoiseSchedule, Purpose, ShuffledBatches, TimestepSampler};
 use ddpm_data::Dataset;
 use ddpm_kernels::StatePart;
 use ddpm_model::Denoiser;
 
 use crate::{
     Error, Result, TrainConfig,
-    augment::{TimestepSampler, shift_images},
+    augment::shift_images,
     engine::{Batch, Engine, gather, upload, weighted_error},
     optimizer::{StepSize, state_name},
 };
@@ -66,7 +66,8 @@ impl<'a> Trainer<'a> {
         let indices = self.batches.batch(self.step);
         // The position of an image in the stream of training images addresses its random numbers.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
-        let (t, weights) = positions.iter().map(|&at| self.timesteps.sample(rng, at)).unzip();
+        let drawn = positions.iter().map(|&at| self.timesteps.sample(rng, at));
+        let (t, weights) = drawn.collect::<ddpm_core::Result<Vec<_>>>()?.into_iter().unzip();
         let shift = self.config.random_shift;
         let labels = std::iter::zip(indices, &positions).map(|(&index, &at)| {
             let dropped = rng.uniform(Purpose::CLASS_DROPOUT, at, 0) < dropout;
