@@ -43,7 +43,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -59,6 +59,11 @@ const STEPS: [Step; 7] = [
         "clippy-hub",
         "the same with the Hub",
         "clippy --workspace --features ddpm-cli/hub --all-targets --locked -- -D warnings",
+    ),
+    Step::new(
+        "test-core",
+        "tests of ddpm-core without candle",
+        "test -p ddpm-core --no-default-features --lib --test without_candle --locked",
     ),
     Step::new("test-data", "tests of ddpm-data without its features", "test -p ddpm-data --locked"),
     // The tests of the Hub's client use a server on this machine, which a proxy cannot reach.
@@ -112,7 +117,10 @@ mod tests {
             Ok(())
         })
         .unwrap_err();
-        assert_eq!(seen, ["fmt", "clippy-data", "clippy", "clippy-hub", "test-data", "test", "doc"]);
+        assert_eq!(
+            seen,
+            ["fmt", "clippy-data", "clippy", "clippy-hub", "test-core", "test-data", "test", "doc"]
+        );
         let message = format!("{error:#}");
         assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");
         assert!(message.contains("`RUSTDOCFLAGS='-D warnings' cargo doc --workspace"), "{message}");

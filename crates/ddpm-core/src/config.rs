@@ -50,6 +50,7 @@ pub enum ReverseVariance {
 /// Whether samplers reproduce known defects of diffusers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Compat {
     /// Samplers follow the published equations.
     #[default]

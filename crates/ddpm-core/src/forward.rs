@@ -50,9 +50,7 @@ impl NoiseSchedule {
     ///
     /// As [`NoiseSchedule::q_sample`].
     pub fn velocity(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        combine(self, t, x_start, eps, |alpha_cumprod, _| {
-            (-(1.0 - alpha_cumprod).sqrt(), alpha_cumprod.sqrt())
-        })
+        combine(self, t, x_start, eps, |alpha_cumprod, _| PredictionType::VPrediction.target(alpha_cumprod))
     }
 
     /// The training target of a network that emits this quantity: ε, x₀, or v = √ᾱₜ ε − √(1−ᾱₜ) x₀. The shapes are the same
@@ -100,7 +98,7 @@ impl NoiseSchedule {
         match parameterization {
             PredictionType::Epsilon => Ok(eps.clone()),
             PredictionType::Sample => Ok(x_start.clone()),
-            PredictionType::VPrediction => self.velocity(x_start, t, eps),
+            other => combine(self, t, x_start, eps, |alpha_cumprod, _| other.target(alpha_cumprod)),
         }
     }
 

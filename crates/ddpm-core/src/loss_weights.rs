@@ -19,6 +19,7 @@ use crate::{Error, NoiseSchedule, PredictionType, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum LossWeighting {
     /// The unweighted mean squared error of ε: `L_simple` of Ho et al. 2020.
     Epsilon,

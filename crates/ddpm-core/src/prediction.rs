@@ -15,6 +15,7 @@ use crate::{NoiseSchedule, Result, forward::combine, weighted_sum::weighted_sum}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum PredictionType {
     /// ε, the noise in xₜ (Ho et al. 2020, eq. 11).
     Epsilon,
@@ -46,6 +47,16 @@ impl PredictionType {
             (Self::Sample, Self::VPrediction) => (signal / noise, -1.0 / noise),
             (Self::VPrediction, Self::Epsilon) => (noise, signal),
             (Self::VPrediction, Self::Sample) => (signal, -noise),
+        }
+    }
+
+    /// The factors (a, b) of this quantity as a·x₀ + b·ε at the noise level ᾱ, for training.
+    #[must_use]
+    pub fn target(self, alpha_cumprod: f64) -> (f64, f64) {
+        match self {
+            Self::Epsilon => (0.0, 1.0),
+            Self::Sample => (1.0, 0.0),
+            Self::VPrediction => (-(1.0 - alpha_cumprod).sqrt(), alpha_cumprod.sqrt()),
         }
     }
 }

@@ -103,7 +103,11 @@ fn every_conversion_of_the_true_quantities_is_exact() {
         PredictionType::Epsilon => eps.clone(),
         PredictionType::Sample => x_start.clone(),
         PredictionType::VPrediction => schedule.velocity(&x_start, &t, &eps).unwrap(),
+        other => panic!("no closed form of {other:?}"),
     };
+    for kind in ALL {
+        assert_eq!(values(&schedule.target(kind, &x_start, &eps, &t).unwrap()), values(&truth(kind)));
+    }
     for from in ALL {
         for to in ALL {
             let converted = schedule.convert(from, to, &truth(from), &x_t, &t).unwrap();

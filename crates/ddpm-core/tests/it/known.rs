@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    BetaSchedule, NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Steps,
-    Timestep, TimestepSpacing, Timesteps,
+    BetaSchedule, FlowMatchEuler, NoiseSchedule, NoiseScheduleConfig, Plan, PredictionType, ReverseVariance,
+    Sampler, Steps, Timestep, TimestepSpacing, Timesteps,
 };
 
 use crate::{
@@ -17,7 +17,13 @@ use crate::{
 /// The exact mean and standard deviation of the samples of a plan for normal data. The best network is then affine, and so
 /// the samples are affine in the start and in each noise: one run with one value for each of them gives all coefficients.
 fn moments(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, data: &Mixture) -> (f64, f64) {
-    let plan = sampler.plan(schedule, timesteps).unwrap();
+    moments_of(&sampler.plan(schedule, timesteps).unwrap(), data.network(schedule))
+}
+
+fn moments_of(
+    plan: &Plan,
+    network: impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
+) -> (f64, f64) {
     let unit = |at: usize| {
         let values: Vec<f64> = (0..plan.evaluations() + 2).map(|i| f64::from(u8::from(i == at))).collect();
         Tensor::from_vec(values, (1, plan.evaluations() + 2), &Device::Cpu)
@@ -27,7 +33,7 @@ fn moments(sampler: &Sampler, schedule: &NoiseSchedule, timesteps: &Timesteps, d
         calls.set(calls.get() + 1);
         unit(calls.get())
     };
-    let found = values(&plan.sample(unit(1).unwrap(), data.network(schedule), noise).unwrap());
+    let found = values(&plan.sample(unit(1).unwrap(), network, noise).unwrap());
     let mean = found[0];
     (mean, found[1..].iter().map(|x| (x - mean).powi(2)).sum::<f64>().sqrt())
 }
@@ -100,6 +106,29 @@ fn every_sampler_on_every_schedule_in_few_some_and_many_steps_gives_the_distribu
     }
     assert_eq!(compared, 3 * samplers().len() * (6 * 3 + 2));
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Flow matching with the velocity ε − x₀ that is expected given xₛ = (1−σ) x₀ + σ ε, also with a shift, and with noise.
+#[test]
+fn flow_matching_gives_the_distribution_of_the_data() {
+    let &[(_, mean, deviation)] = NORMAL.0 else { panic!("one component") };
+    let velocity = |x: &Tensor, timestep: Timestep| {
+        let sigma = timestep.t() / 1000.0;
+        let signal =
+            (1.0 - sigma) * deviation.powi(2) / ((1.0 - sigma).powi(2) * deviation.powi(2) + sigma * sigma);
+        // (x − x̂₀)/σ with x̂₀ = mean + signal · (x − (1−σ) mean)
+        x.affine((1.0 - signal) / sigma, (signal * (1.0 - sigma) * mean - mean) / sigma)
+    };
+    for (shift, stochastic, steps, tolerance) in
+        [(1.0, false, 50, 0.03), (3.0, false, 50, 0.07), (3.0, false, 500, 0.008), (1.0, true, 200, 0.03)]
+    {
+        let mut flow = FlowMatchEuler::new(shift);
+        flow.stochastic_sampling = stochastic;
+        let plan = flow.plan(&flow.sigmas(steps, None).unwrap()).unwrap();
+        let (found_mean, found) = moments_of(&plan, velocity);
+        let error = (found_mean - mean).abs().max((found - deviation).abs()) / deviation;
+        assert!(error < tolerance, "shift {shift} in {steps} steps: {found_mean} {found}");
+    }
 }
 
 /// The schedules of papers have data of any range, so only the schedule for MNIST clips x̂₀.

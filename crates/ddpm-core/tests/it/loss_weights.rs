@@ -109,6 +109,7 @@ fn the_weighted_error_of_an_output_is_the_error_in_the_space_of_the_loss() {
                     Epsilon => eps.clone(),
                     Sample => x_start.clone(),
                     VPrediction => schedule.velocity(&x_start, &[t], &eps).unwrap(),
+                    other => panic!("no closed form of {other:?}"),
                 };
                 let raw = (truth(output) + (normal(2, 50) * 0.1).unwrap()).unwrap();
                 let seen = schedule.convert(output, space, &raw, &x_t, &[t]).unwrap();

@@ -1,7 +1,7 @@
 //! Files that others wrote: reading them, writing them back, and converting them to other classes as diffusers does.
 //! `fixtures/README.md` describes the fixtures.
 
-use ddpm_core::{Compat, DiffusersConfig, Scheduler};
+use ddpm_core::{Compat, DiffusersConfig, FlowMatchEuler, Scheduler};
 use serde_json::{Map, Value, json};
 
 const FILES: &str = include_str!("../../../../fixtures/scheduler_files.json");
@@ -208,4 +208,53 @@ fn writing_keeps_the_spelling_of_a_file_but_not_a_value_that_was_changed() {
     // diffusers would use these two now, and this crate does not.
     assert!(!after.contains_key("timestep_type") && !after.contains_key("sigma_max"));
     assert_eq!(read(&after).schedule, config.schedule);
+}
+
+/// The scheduler files of Stable Diffusion 3 and FLUX.1.
+#[test]
+fn files_of_flow_matching_are_read_and_written_back() {
+    let plain = json!({
+        "_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.29.0.dev0",
+        "num_train_timesteps": 1000, "shift": 3.0,
+    });
+    let dynamic = json!({
+        "_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.30.0.dev0",
+        "base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15,
+        "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": true, "clip_sample": false,
+    });
+    for file in [&plain, &dynamic] {
+        let flow = FlowMatchEuler::from_diffusers_json(&file.to_string()).unwrap();
+        let written: Value = serde_json::from_str(&flow.to_diffusers_json().unwrap()).unwrap();
+        for (option, value) in object(file) {
+            assert_eq!(&written[option], value, "{option}");
+        }
+        assert_eq!(FlowMatchEuler::from_diffusers_json(&written.to_string()).unwrap(), flow);
+    }
+    let flow = FlowMatchEuler::from_diffusers_json(&dynamic.to_string()).unwrap();
+    let missing = flow.sigmas(4, None).unwrap_err().to_string();
+    assert!(missing.contains("mu is missing, expected a number, for use_dynamic_shifting"), "{missing}");
+    for (option, value, part) in [
+        ("use_beta_sigmas", json!(true), "`use_beta_sigmas`"),
+        ("shifts", json!(3.0), "`shifts`"),
+        ("_class_name", json!("EulerDiscreteScheduler"), "FlowMatchEulerDiscreteScheduler"),
+        ("time_shift_type", json!("cubic"), "`time_shift_type`"),
+    ] {
+        let mut file = plain.clone();
+        file[option] = value;
+        let refused = FlowMatchEuler::from_diffusers_json(&file.to_string()).unwrap_err().to_string();
+        assert!(refused.contains(part), "{refused}");
+    }
+    for (sigmas, part) in [
+        (&[][..], "empty"),
+        (&[0.5, 0.5], "sigmas[1] is 0.5"),
+        (&[1.5], "sigmas[0] is 1.5"),
+        (&[0.0], "sigmas[0] is 0"),
+        (&[f64::NAN], "sigmas[0] is NaN"),
+    ] {
+        let refused = flow.plan(sigmas).unwrap_err().to_string();
+        assert!(refused.contains(part), "{refused}");
+    }
+    for shift in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(FlowMatchEuler::new(shift).sigmas(4, None).is_err(), "{shift}");
+    }
 }

@@ -60,12 +60,8 @@ impl CpuEngine {
                     Some(shifted) => &shifted[position * pixels..][..pixels],
                     None => &data.images()[index as usize * pixels..][..pixels],
                 };
-                let target = match self.parameterization {
-                    PredictionType::Epsilon => [0.0, 1.0],
-                    PredictionType::Sample => [1.0, 0.0],
-                    PredictionType::VPrediction => [-noise, signal],
-                };
-                NoisedImage { image, eps, x_t: [signal, noise], target }
+                let target = self.parameterization.target(alpha_cumprod);
+                NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
             })
             .collect();
         // The loss is the mean over pixels and images of weight · (output − target)².

@@ -1,7 +1,7 @@
 //! Training steps by tensors and autograd, on any device.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
 use ddpm_data::Dataset;
 use ddpm_model::{Denoiser, Parameter, initial_weights};
 
@@ -84,11 +84,7 @@ pub(crate) fn weighted_error(
     eps: &Tensor,
     t: &[usize],
 ) -> Result<Tensor> {
-    let target = match denoiser.config().parameterization {
-        PredictionType::Epsilon => eps.clone(),
-        PredictionType::Sample => x_start.clone(),
-        PredictionType::VPrediction => denoiser.schedule().velocity(x_start, t, eps)?,
-    };
+    let target = denoiser.schedule().target(denoiser.config().parameterization, x_start, eps, t)?;
     let squares = (output - target)?.sqr()?;
     let weights = Tensor::new(weights, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(x_start.device())?;
     Ok((squares.mean(1)? * weights)?.mean_all()?)

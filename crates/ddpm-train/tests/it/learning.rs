@@ -33,6 +33,7 @@ fn expected_improvement(output: PredictionType) -> f64 {
         Epsilon => 1.5,
         Sample => 20.0,
         VPrediction => 1.8,
+        other => panic!("no expectation for {other:?}"),
     }
 }
 
