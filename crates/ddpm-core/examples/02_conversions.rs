@@ -37,7 +37,7 @@ fn conversions(schedule: &NoiseSchedule) -> Result<()> {
         let truth = |kind| match kind {
             Epsilon => &eps,
             Sample => &x_start,
-            VPrediction => &v,
+            _ => &v,
         };
         let mut line = format!("{t:3}");
         for (from, to) in [

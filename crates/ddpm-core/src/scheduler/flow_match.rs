@@ -38,7 +38,8 @@ pub struct FlowMatchEuler {
     pub use_exponential_sigmas: bool,
     /// Whether σ counts from noise to data: xₛ = σ x₀ + (1−σ) ε, and the network predicts x₀ − ε.
     pub invert_sigmas: bool,
-    /// Whether each step predicts x₀ and noises it again, instead of following the flow.
+    /// Whether each step predicts x₀ and noises it again, instead of following the flow. This is for distilled models; the
+    /// samples of others are much less varied than the data.
     pub stochastic_sampling: bool,
     /// Whether noise levels are shifted as in diffusers, which shifts the smallest one twice.
     pub compat: Compat,
