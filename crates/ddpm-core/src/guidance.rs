@@ -32,8 +32,8 @@ impl Guidance {
         Self { interval, ..self }
     }
 
-    /// Moves the standard deviation of each guided prediction towards that of the conditional prediction. `rescale` is φ of
-    /// Lin et al. 2023 (arXiv 2305.08891, section 3.4), from 0, the default, to 1; the paper uses 0.7. It prevents
+    /// Moves the standard deviation of each guided prediction towards the deviation of the conditional prediction. `rescale`
+    /// is φ of Lin et al. 2023 (arXiv 2305.08891, section 3.4), from 0, the default, to 1; the paper uses 0.7. It prevents
     /// overexposed images with a large scale and a schedule that ends in pure noise.
     ///
     /// # Errors
@@ -134,8 +134,8 @@ impl Guidance {
         }
     }
 
-    /// A network with guidance, from one that is told which pass it computes. Outside the interval, and with scale 1, the
-    /// unconditional pass is not evaluated.
+    /// A network with guidance, from a network whose last argument says which pass to compute. Outside the interval, and with
+    /// scale 1, the unconditional pass is not evaluated.
     pub fn network<E: From<Error>>(
         &self,
         mut network: impl FnMut(&Tensor, Timestep, Pass) -> std::result::Result<Tensor, E>,

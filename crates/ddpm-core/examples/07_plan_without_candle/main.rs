@@ -4,8 +4,8 @@
 //! cargo run -p ddpm-core --no-default-features --example 07_plan_without_candle
 //! ```
 //!
-//! The data is normal, with a known best network, so the example prints the exact mean and standard deviation next to
-//! those of the samples.
+//! The data is normal, with a known best network. So the example prints the exact mean and standard deviation below the
+//! values of the samples.
 
 #![allow(clippy::print_stdout, reason = "an example prints its results")]
 

@@ -245,7 +245,7 @@ impl FlowMatchEuler {
         Ok(plan)
     }
 
-    /// The timestep of a noise level. ᾱ is that of the same signal-to-noise ratio.
+    /// The timestep of a noise level σ, with the ᾱ whose signal-to-noise ratio is the same.
     fn timestep(&self, sigma: f64) -> Timestep {
         let (signal, noise) = ((1.0 - sigma).powi(2), sigma.powi(2));
         let t = if self.invert_sigmas { 1.0 - sigma } else { sigma } * self.num_train_timesteps as f64;
