@@ -6,8 +6,8 @@
 //! ```
 
 use crate::{
-    Error, NoiseSchedule, Plan, PredictionType, Register, Result, Timestep, Timesteps, timestep::sigma,
-    timesteps::Transition,
+    Compat, Error, NoiseSchedule, Plan, PredictionType, Register, Result, Timestep, Timesteps,
+    timestep::sigma, timesteps::Transition,
 };
 
 /// The noise that EDM adds before a step (Karras et al. 2022, algorithm 2). If σ is between `s_tmin` and `s_tmax`, it
@@ -66,7 +66,7 @@ pub(super) fn plan(
 ) {
     for step in timesteps.transitions() {
         let from = churn.raise(plan, schedule, step, timesteps.len());
-        let corrected = second_order && is_corrected(from, step.to);
+        let corrected = second_order && is_corrected(from, step.to, schedule.config().compat);
         if corrected {
             plan.keep();
         }
@@ -98,11 +98,14 @@ pub(super) fn plan(
 
 /// Whether a step of Heun's method is of second order. A step to x₀ is not, because there is no derivative at σ′ = 0.
 /// Nor is a step that is so long, in noise so strong, that the correction would be less accurate than none. The error of
-/// both methods is known for normal data, whose x̃ is proportional to √(σ²+d²); here d is 1.
-fn is_corrected(from: Timestep, to: f64) -> bool {
+/// both methods is known for normal data, whose x̃ is proportional to √(σ²+d²); here d is 1. diffusers always corrects.
+fn is_corrected(from: Timestep, to: f64, compat: Compat) -> bool {
     let (start, end) = (from.sigma(), sigma(to));
     if to == 1.0 || start.is_infinite() {
         return false;
+    }
+    if compat == Compat::Diffusers {
+        return true;
     }
     // The derivative of x̃ with respect to σ, divided by x̃.
     let slope = |sigma: f64| sigma / (sigma * sigma + 1.0);

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The first step evaluates the network at both of its ends and takes the mean. Its second ε̂ has no further use. A step
-//! from noise so strong that √(ᾱ_prev/ᾱₜ) is large would multiply the error of ε̄; it is of first order instead.
+//! from noise so strong that √(ᾱ_prev/ᾱₜ) is large would multiply the error of ε̄; it is of first order instead, except in
+//! [`Compat::Diffusers`].
 
 use crate::{
     Clip, Compat, NoiseSchedule, Plan, PredictionType, Register, Result, Timestep, Timesteps, plan::Term,
@@ -41,7 +42,7 @@ pub(super) fn plan(plan: Plan, schedule: &NoiseSchedule, timesteps: &Timesteps) 
             levels[1] = moved(schedule, timesteps, from, -1)?;
         }
         evaluate(&mut plan, schedule, from);
-        if levels[1] > levels[0] * MOST * MOST {
+        if !is_diffusers && levels[1] > levels[0] * MOST * MOST {
             let [to, noise] = [levels[1].sqrt(), (1.0 - levels[1]).sqrt()];
             plan.update([(to, Register::XStart(0)), (noise, Register::Eps(0))]);
         } else if let (0, Some(&next)) = (index, timesteps.as_slice().get(1)) {
