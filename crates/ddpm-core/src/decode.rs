@@ -1,12 +1,12 @@
 //! From a network's output to x̂₀ and a learned variance.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep,
     error::BoxError,
     plan::{Clip, Operation, Plan, Register, Term},
-    weighted_sum::{at_least_f32, weighted_sum_within},
+    weighted_sum::{at_least_f32, per_image, weighted_sum_within},
 };
 
 /// A network's output at xₜ, in the type of xₜ.
@@ -107,13 +107,6 @@ fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let at = |index: usize| sorted.narrow(1, index, 1);
     let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
     let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?;
-    let mut shape = vec![1; x_start.rank()];
-    shape[0] = x_start.dim(0)?;
-    let s = s.reshape(shape)?.broadcast_as(x_start.shape())?.contiguous()?;
+    let s = per_image(&s, x_start)?.broadcast_as(x_start.shape())?.contiguous()?;
     Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
-}
-
-/// The type in which a run keeps its images: f64 for images in f64, else f32.
-pub(crate) fn state_dtype(x_t: &Tensor) -> DType {
-    if x_t.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }

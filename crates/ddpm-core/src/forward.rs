@@ -2,7 +2,10 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, NoiseSchedule, PosteriorCoefs, PredictionType, Result, weighted_sum::weighted_sum};
+use crate::{
+    Error, NoiseSchedule, PosteriorCoefs, PredictionType, Result,
+    weighted_sum::{per_image, weighted_sum},
+};
 
 /// The posterior q(xₜ₋₁ given xₜ, x₀): a normal distribution with one variance for each image.
 #[derive(Clone, Debug)]
@@ -151,9 +154,8 @@ pub(crate) fn combine(
     }
     let (ca, cb): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
     let column = |values: Vec<f64>| -> candle_core::Result<Tensor> {
-        let mut shape = vec![1; a.rank()];
-        shape[0] = batch;
-        Tensor::from_vec(values, shape, &candle_core::Device::Cpu)?.to_dtype(a.dtype())?.to_device(a.device())
+        let values = Tensor::new(values, &candle_core::Device::Cpu)?;
+        per_image(&values, a)?.to_dtype(a.dtype())?.to_device(a.device())
     };
     Ok((a.broadcast_mul(&column(ca)?)? + b.broadcast_mul(&column(cb)?)?)?)
 }

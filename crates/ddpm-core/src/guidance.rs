@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep,
-    weighted_sum::{at_least_f32, weighted_sum},
+    weighted_sum::{at_least_f32, per_image, weighted_sum},
 };
 
 /// The scale of classifier-free guidance, and the timesteps at which it is applied.
@@ -191,7 +191,5 @@ fn rescaled(guided: &Tensor, conditional: &Tensor, rescale: f64) -> Result<Tenso
     };
     let ratio = (deviation(conditional)? / deviation(guided)?)?;
     let factor = ((ratio * rescale)? + (1.0 - rescale))?.to_dtype(guided.dtype())?;
-    let mut shape = vec![1; guided.rank()];
-    shape[0] = guided.dim(0)?;
-    Ok(guided.broadcast_mul(&factor.reshape(shape)?)?)
+    Ok(guided.broadcast_mul(&per_image(&factor, guided)?)?)
 }

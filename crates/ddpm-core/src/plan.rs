@@ -74,6 +74,8 @@ pub enum Operation {
     Keep,
     /// Ends a step of the sampler. Between two steps a run may be paused, and xₜ edited.
     EndStep {
+        /// The index of the step, from 0.
+        index: usize,
         /// The timestep at which the step started.
         timestep: Timestep,
         /// ᾱ after the step.
@@ -127,13 +129,20 @@ pub struct Plan {
     prediction_type: PredictionType,
     clip: Clip,
     learned_variance: bool,
+    steps: usize,
+    depths: [usize; 2],
 }
 
 impl Plan {
+    /// An empty plan.
+    fn empty(prediction_type: PredictionType, clip: Clip, learned_variance: bool) -> Self {
+        // A run keeps the latest x̂₀ even if no update reads it.
+        Self { operations: Arc::default(), prediction_type, clip, learned_variance, steps: 0, depths: [1, 0] }
+    }
+
     /// An empty plan for networks of flow matching, which are not clipped.
     pub(crate) fn of_flow() -> Self {
-        let (operations, prediction_type) = (Arc::default(), PredictionType::VPrediction);
-        Self { operations, prediction_type, clip: Clip::None, learned_variance: false }
+        Self::empty(PredictionType::VPrediction, Clip::None, false)
     }
 
     /// Replaces how each x̂₀ is clipped.
@@ -146,12 +155,8 @@ impl Plan {
     #[must_use]
     pub fn new(schedule: &NoiseSchedule) -> Self {
         let config = schedule.config();
-        Self {
-            operations: Arc::default(),
-            prediction_type: config.prediction_type,
-            clip: config.clip(),
-            learned_variance: config.variance_type == ReverseVariance::LearnedRange,
-        }
+        let learned_variance = config.variance_type == ReverseVariance::LearnedRange;
+        Self::empty(config.prediction_type, config.clip(), learned_variance)
     }
 
     /// Adds an evaluation of the network. x̂₀ and ε̂ follow from the prediction at the noise level of the timestep.
@@ -175,7 +180,16 @@ impl Plan {
 
     /// Adds an update of xₜ.
     pub fn update(&mut self, terms: impl IntoIterator<Item = Term>) {
-        self.push(Operation::Update(terms.into_iter().collect()));
+        let terms: Vec<Term> = terms.into_iter().collect();
+        let [x_starts, eps] = &mut self.depths;
+        for (_, register) in &terms {
+            match *register {
+                Register::XStart(age) => *x_starts = (*x_starts).max(age + 1),
+                Register::Eps(age) => *eps = (*eps).max(age + 1),
+                _ => {}
+            }
+        }
+        self.push(Operation::Update(terms));
     }
 
     /// Adds a copy of xₜ to [`Register::Kept`].
@@ -185,7 +199,8 @@ impl Plan {
 
     /// Ends a step that started at `timestep` and leads to the noise level ᾱ.
     pub fn end_step(&mut self, timestep: Timestep, alpha_cumprod: f64) {
-        self.push(Operation::EndStep { timestep, alpha_cumprod });
+        self.push(Operation::EndStep { index: self.steps, timestep, alpha_cumprod });
+        self.steps += 1;
     }
 
     /// Adds a step with one evaluation, at its start, and one update.
@@ -220,19 +235,13 @@ impl Plan {
     /// The number of steps.
     #[must_use]
     pub fn steps(&self) -> usize {
-        self.steps_before(self.operations.len())
+        self.steps
     }
 
     /// The number of network evaluations.
     #[must_use]
     pub fn evaluations(&self) -> usize {
         self.operations.iter().filter(|operation| matches!(operation, Operation::Evaluate { .. })).count()
-    }
-
-    /// The number of steps that end before a position of the table.
-    pub(crate) fn steps_before(&self, position: usize) -> usize {
-        let steps = self.operations.iter().take(position);
-        steps.filter(|operation| matches!(operation, Operation::EndStep { .. })).count()
     }
 
     /// A number that two plans share only if they have the same table.
@@ -269,17 +278,6 @@ impl Plan {
     /// The number of x̂₀ and of ε̂ that a run has to keep.
     #[must_use]
     pub fn depths(&self) -> [usize; 2] {
-        let (mut x_starts, mut eps) = (1, 0);
-        for operation in &*self.operations {
-            let Operation::Update(terms) = operation else { continue };
-            for (_, register) in terms {
-                match register {
-                    Register::XStart(age) => x_starts = x_starts.max(age + 1),
-                    Register::Eps(age) => eps = eps.max(age + 1),
-                    _ => {}
-                }
-            }
-        }
-        [x_starts, eps]
+        self.depths
     }
 }

@@ -8,10 +8,10 @@ use candle_core::{DType, Tensor};
 
 use crate::{
     Error, Plan, Result, Timestep,
-    decode::{decode, learned_log_variance, state_dtype},
+    decode::{decode, learned_log_variance},
     error::BoxError,
     plan::{Operation, Register, Term},
-    weighted_sum::weighted_sum,
+    weighted_sum::{at_least_f32, weighted_sum},
 };
 
 /// A plan being carried out on a batch of images.
@@ -56,8 +56,6 @@ pub struct Run {
     variance: Option<Tensor>,
     /// Noise that was made for the updates before the next evaluation.
     pending: VecDeque<Tensor>,
-    /// The number of x̂₀ and of ε̂ to keep.
-    depths: [usize; 2],
     /// The type of the start images.
     dtype: DType,
 }
@@ -101,18 +99,16 @@ impl Plan {
         x_t: Tensor,
         mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, E>,
     ) -> Result<Run> {
-        let (dtype, state) = (x_t.dtype(), state_dtype(&x_t));
         let mut run = Run {
             plan: self.clone(),
             position: 0,
-            x_t: x_t.to_dtype(state)?,
+            dtype: x_t.dtype(),
+            x_t: at_least_f32(&x_t)?,
             kept: None,
             x_starts: VecDeque::new(),
             eps: VecDeque::new(),
             variance: None,
             pending: VecDeque::new(),
-            depths: self.depths(),
-            dtype,
         };
         run.draw(0, &mut noise)?;
         Ok(run)
@@ -194,7 +190,7 @@ impl Run {
         let prediction = decode(&plan, evaluation, &self.x_t, output)?;
         self.draw(self.position + 1, &mut noise)?;
         self.position += 1;
-        let [x_starts, eps] = self.depths;
+        let [x_starts, eps] = plan.depths();
         self.x_starts.push_front(prediction.x_start);
         self.x_starts.truncate(x_starts);
         prediction.eps.into_iter().for_each(|latest| self.eps.push_front(latest));
@@ -277,11 +273,11 @@ impl Run {
     #[must_use]
     pub fn step(&self) -> Option<StepInfo<'_>> {
         let before = self.position.checked_sub(1)?;
-        let Operation::EndStep { timestep, alpha_cumprod } = *self.plan.operations().get(before)? else {
+        let Operation::EndStep { index, timestep, alpha_cumprod } = *self.plan.operations().get(before)?
+        else {
             return None;
         };
-        let (index, total) = (self.plan.steps_before(before), self.plan.steps());
-        let x_start = self.x_starts.front()?;
+        let (total, x_start) = (self.plan.steps(), self.x_starts.front()?);
         Some(StepInfo { index, total, timestep, alpha_cumprod, x_t: &self.x_t, x_start })
     }
 

@@ -44,6 +44,15 @@ pub(crate) fn at_least_f32(tensor: &Tensor) -> candle_core::Result<Tensor> {
     tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })
 }
 
+/// Reshapes one value for each image, [B] or [B, 1], to [B, 1, …], which broadcasts over `images`, [B, …].
+pub(crate) fn per_image(values: &Tensor, images: &Tensor) -> candle_core::Result<Tensor> {
+    let mut shape = vec![1; images.rank()];
+    if let Some(batch) = shape.first_mut() {
+        *batch = values.elem_count();
+    }
+    values.reshape(shape)
+}
+
 /// Returns `None` unless all tensors are contiguous, of type `T`, on the CPU, and without gradient tracking.
 fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<Tensor>> {
     let is_supported = |tensor: &Tensor| {

@@ -147,13 +147,11 @@ fn sin_cos_turn(word: u32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use pulp::Arch;
-
     use super::{Fill, ln, pair, philox4x32_10, sin_cos_turn};
+
     fn filled(seed: u32, indices: &[u64], each: usize) -> Vec<f32> {
         let mut rows = vec![0.0; indices.len() * each];
-        let fill = Fill { rows: &mut rows, each, indices, purpose_and_step: 0, key: [seed, 0] };
-        Arch::new().dispatch(fill);
+        Fill { rows: &mut rows, each, indices, purpose_and_step: 0, key: [seed, 0] }.run();
         rows
     }
 

@@ -45,7 +45,6 @@ impl Plan {
             eps: all("eps"),
             variance: state.get("variance").cloned(),
             pending: all("noise"),
-            depths: self.depths(),
             dtype: get("dtype")?.dtype(),
         })
     }

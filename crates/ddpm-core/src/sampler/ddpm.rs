@@ -14,15 +14,20 @@ use crate::{
 
 pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, variance: &ReverseVariance, compat: Compat) {
     for step in timesteps.transitions() {
-        let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
-        let noise = noise(variance, step, &posterior, compat);
-        let mut terms =
-            vec![(posterior.x_start_coef, Register::XStart(0)), (posterior.x_t_coef, Register::X)];
-        if step.to == 1.0 && noise.is_none() {
-            terms = vec![(1.0, Register::XStart(0))];
-        }
-        plan.step(step, terms.into_iter().chain(noise));
+        plan.step(step, terms(step, variance, compat));
     }
+}
+
+/// The update of a step.
+pub(super) fn terms(step: Transition, variance: &ReverseVariance, compat: Compat) -> Vec<Term> {
+    let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
+    let noise = noise(variance, step, &posterior, compat);
+    let mut terms = vec![(posterior.x_start_coef, Register::XStart(0)), (posterior.x_t_coef, Register::X)];
+    if step.to == 1.0 && noise.is_none() {
+        terms = vec![(1.0, Register::XStart(0))];
+    }
+    terms.extend(noise);
+    terms
 }
 
 /// The term of the added noise; `None` if the step adds none.

@@ -67,12 +67,12 @@ pub(super) fn plan(plan: Plan, schedule: &NoiseSchedule, timesteps: &Timesteps) 
 }
 
 fn evaluate(plan: &mut Plan, schedule: &NoiseSchedule, timestep: Timestep) {
-    let x_start = plan.converted(PredictionType::Sample, timestep.alpha_cumprod());
-    let eps = match combines_v(schedule) {
-        true => vec![(1.0, Register::Output)],
-        false => plan.converted(PredictionType::Epsilon, timestep.alpha_cumprod()),
-    };
-    plan.evaluate_as(timestep, x_start, eps);
+    if combines_v(schedule) {
+        let x_start = plan.converted(PredictionType::Sample, timestep.alpha_cumprod());
+        plan.evaluate_as(timestep, x_start, vec![(1.0, Register::Output)]);
+    } else {
+        plan.evaluate(timestep);
+    }
 }
 
 /// The step from `base` between two noise levels ᾱ, along the ε̂ with these weights and ages.

@@ -5,7 +5,8 @@
 //! x_back = √(ᾱ_back/ᾱ) x + √(1 − ᾱ_back/ᾱ) z
 //! ```
 
-use crate::{Plan, PosteriorCoefs, Register, Timesteps};
+use super::ddpm;
+use crate::{Compat, Plan, Register, ReverseVariance, Timesteps, timesteps::Transition};
 
 pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, jump_length: usize, jump_n_sample: usize) {
     let steps: Vec<_> = timesteps.transitions().collect();
@@ -13,19 +14,11 @@ pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, jump_length: usize, j
     // that is far enough from the start of the list.
     let mut left = steps.len();
     let mut jumps = vec![jump_n_sample - 1; steps.len().saturating_sub(jump_length).div_ceil(jump_length)];
-    let mut indices = 0..;
-    let mut noise = || Register::Noise(indices.next().unwrap_or_default());
+    let mut noise_index = 0;
     while left > 0 {
-        let step = steps[steps.len() - left];
-        let posterior = PosteriorCoefs::between(step.from.alpha_cumprod(), step.to);
-        let mut terms =
-            vec![(posterior.x_start_coef, Register::XStart(0)), (posterior.x_t_coef, Register::X)];
-        if step.to < 1.0 {
-            terms.push((posterior.variance.sqrt(), noise()));
-        } else {
-            terms = vec![(1.0, Register::XStart(0))];
-        }
-        plan.step(step, terms);
+        let step = Transition { noise_index, ..steps[steps.len() - left] };
+        noise_index += usize::from(step.to < 1.0);
+        plan.step(step, ddpm::terms(step, &ReverseVariance::FixedSmall, Compat::Exact));
         left -= 1;
         if left.is_multiple_of(jump_length)
             && let Some(again) = left.checked_div(jump_length).and_then(|jump| jumps.get_mut(jump))
@@ -35,7 +28,8 @@ pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, jump_length: usize, j
             left += jump_length;
             // `jump_length` steps of the forward process at once.
             let alpha = steps[steps.len() - left].from.alpha_cumprod() / step.to;
-            plan.update([(alpha.sqrt(), Register::X), ((1.0 - alpha).sqrt(), noise())]);
+            plan.update([(alpha.sqrt(), Register::X), ((1.0 - alpha).sqrt(), Register::Noise(noise_index))]);
+            noise_index += 1;
         }
     }
 }

@@ -5,7 +5,7 @@ use ddpm_core::{
     NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, TimestepSpacing, Timesteps,
 };
 
-use crate::{largest_difference, network, schedule, tensor_of, values};
+use crate::{largest, largest_difference, network, schedule, tensor_of, values};
 
 const BYTES: &[u8] = include_bytes!("../../../../fixtures/schedulers.safetensors");
 
@@ -21,7 +21,7 @@ fn tables_agree_with_numpy() {
         let schedule = NoiseSchedule::new(&config).unwrap();
         let check = |table: &str, ours: &[f64]| {
             let reference = values(&tensor(&format!("schedule/{name}/{table}")));
-            let worst = std::iter::zip(ours, &reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            let worst = largest(std::iter::zip(ours, &reference).map(|(a, b)| (a - b).abs()));
             assert!(ours.len() == reference.len() && worst < 1e-12, "{name} {table}: {worst}");
         };
         check("betas", schedule.betas());

@@ -85,7 +85,25 @@ fn assert_out_of_range<T>(result: ddpm_core::Result<T>, name: &str, found: impl 
 }
 
 /// The largest difference, relative to the value if the value exceeds 1.
+#[track_caller]
 fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    std::iter::zip(a, b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max)
+    largest(std::iter::zip(a, b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)))
+}
+
+/// The largest of some differences, at least 0. `f64::max` would ignore NaN, so NaN panics here.
+#[track_caller]
+fn largest(differences: impl Iterator<Item = f64>) -> f64 {
+    differences.fold(0.0, |largest, difference| {
+        assert!(!difference.is_nan(), "a difference is not a number");
+        f64::max(largest, difference)
+    })
+}
+
+#[test]
+fn values_that_are_not_numbers_agree_with_nothing() {
+    for (a, b) in [(f64::NAN, 0.0), (0.0, f64::NAN), (f64::INFINITY, f64::INFINITY)] {
+        assert!(std::panic::catch_unwind(|| largest_difference(&[1.0, a], &[1.0, b])).is_err(), "{a} {b}");
+    }
+    assert_eq!(largest_difference(&[1.0, 3.0], &[1.0, 2.0]), 0.5);
 }

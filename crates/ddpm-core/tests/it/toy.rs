@@ -131,5 +131,5 @@ pub(crate) fn kolmogorov_smirnov(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64
         let expected = cdf(*x);
         (expected - i as f64 / n).abs().max((expected - (i + 1) as f64 / n).abs())
     };
-    samples.iter().enumerate().map(distance).fold(0.0, f64::max)
+    crate::largest(samples.iter().enumerate().map(distance))
 }
