@@ -2,7 +2,6 @@
 
 mod fetch;
 mod layout;
-mod parquet;
 
 use std::fs;
 use std::path::{Path, PathBuf};

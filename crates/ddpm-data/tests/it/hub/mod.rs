@@ -2,6 +2,5 @@
 
 mod datasets;
 mod faults;
-mod parquet;
-mod parquet_file;
+pub(crate) mod parquet_file;
 mod server;
