@@ -19,16 +19,17 @@ pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let mut json = serde_json::to_value(&report)?;
     json["model"] = options.model.as_str().into();
     json["seed"] = common.seed.into();
-    output::result(common, &json, &(head(options, common) + &table(&report)?))
+    output::result(common, &json, &(head(options, &report, common) + &table(&report)?))
 }
 
 /// The command that reproduces the results, and the version of the program.
-fn head(options: &TestImages, common: &Common) -> String {
+fn head(options: &TestImages, report: &LikelihoodReport, common: &Common) -> String {
     let TestImages { model, data, num_images } = options;
     let (version, seed) = (env!("CARGO_PKG_VERSION"), common.seed);
     format!(
         "`ddpm-cli likelihood --model {model} --data {data} --num-images {num_images} --seed {seed}`, version \
-         {version}. Variances and timesteps are fitted on {num_images} training images.\n\n"
+         {version}. Variances and timesteps are fitted on {} training images.\n\n",
+        report.training_images
     )
 }
 
@@ -37,7 +38,10 @@ fn table(report: &LikelihoodReport) -> Result<String> {
     let bounds = [&report.bound.fixed_small, &report.bound.fixed_large, &report.bound.optimal];
     let cell = |estimate: MeanAndError| {
         let (low, high) = estimate.interval();
-        format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
+        let half = (high - low) / 2.0;
+        // One image has no interval.
+        let half = if half.is_finite() { format!("{half:.5}") } else { "–".to_owned() };
+        format!("{:.5} ± {half}", estimate.mean)
     };
     let row = |name: &str, pick: &dyn Fn(&Bound) -> MeanAndError| {
         let cells: Vec<String> = bounds.iter().map(|bound| cell(pick(bound))).collect();

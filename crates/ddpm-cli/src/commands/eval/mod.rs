@@ -43,9 +43,6 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &splits, &device)?;
-    for data in [train].into_iter().chain(splits.test()) {
-        net.ensure_fits(data)?;
-    }
     let metrics = metrics(options, &denoiser, &net)?;
     if let Some(folder) = &options.out_dir {
         // Fails before sampling rather than after it.
@@ -54,9 +51,6 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
 
     let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
-    let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
-    clock.next(Some("sampling"));
-    let pixels = job.pixels(&denoiser, &job.bar(common)?)?;
     let evaluation = Evaluation {
         net: &net,
         train,
@@ -67,6 +61,10 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         seed: common.seed,
         device: &device,
     };
+    evaluation.ensure_measurable()?;
+    let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
+    clock.next(Some("sampling"));
+    let pixels = job.pixels(&denoiser, &job.bar(common)?)?;
     let generated = GeneratedImages { pixels: &pixels, labels: labels.as_deref() };
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
@@ -185,6 +183,7 @@ impl Evaluated<'_> {
         json["class_accuracy"] = accuracy.map(|found| found.generated.overall).into();
         json["class_accuracy_by_class"] = accuracy.map(|found| found.generated.by_class.clone()).into();
         json["real_accuracy"] = accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)).into();
+        json["missing"] = table::missing(self).into();
         for (name, value, _) in sampling {
             json[name.replace('-', "_")] = value.clone();
         }
