@@ -70,7 +70,7 @@ impl ChunkReader for CheckedFile {
 /// The uncompressed size in the header of a page. The header is a struct in Thrift's compact encoding, whose first two
 /// fields are the type and this size, each an `i32` in zigzag encoding.
 fn uncompressed_size(header: &[u8]) -> Option<u64> {
-    /// A field of type `i32` whose number is one more than that of the field before.
+    /// A field of type `i32` whose number is one more than the previous field's.
     const NEXT_I32: u8 = 0x15;
     let mut bytes = header.iter().copied();
     let mut field = || {

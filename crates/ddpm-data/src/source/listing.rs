@@ -11,7 +11,7 @@ use crate::idx::IdxKind;
 
 /// The largest depth of a file that is found: `emnist/gzip/FILE` has depth 2.
 const MAX_DEPTH: usize = 4;
-/// The largest number of files that are listed, those of the upper folders first.
+/// The largest number of files that are listed, from the upper folders down.
 const MAX_FILES: usize = 10_000;
 /// The largest number of files that an error names.
 const SHOWN: usize = 8;
@@ -117,7 +117,7 @@ impl Listing {
     }
 
     /// The data set of parquet files with this configuration. With `None`, the one without a configuration, or the
-    /// only one. `None` if there is none.
+    /// only one. `None` if the folder has no parquet files.
     pub(super) fn choose_parquet(&self, config: Option<&str>) -> Result<Option<(String, ParquetSet)>> {
         let mut sets = self.parquet_sets();
         if let Some(set) = sets.remove_entry(config.unwrap_or_default()) {

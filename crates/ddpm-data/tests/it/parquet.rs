@@ -1,4 +1,4 @@
-//! Folders of parquet files as those of the Hub, and malformed files. Each error names the file, and the row where one
+//! Folders of parquet files in the layouts of the Hub, and malformed files. Each error names the file, and the row where one
 //! is wrong.
 
 use std::fs;
