@@ -41,7 +41,7 @@ impl<'a> Trainer<'a> {
             timesteps: TimestepSampler::new(
                 config.timestep_sampling,
                 config.loss.weights(&schedule, config.denoiser.parameterization)?,
-            ),
+            )?,
             rng: CounterRng::new(config.seed),
             config: config.clone(),
             step: 0,
