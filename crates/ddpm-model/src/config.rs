@@ -16,8 +16,8 @@ pub struct DenoiserConfig {
     pub cols: usize,
     /// The number of classes, 0 to 62; 0 for an unconditional model.
     pub num_classes: usize,
-    /// The quantity that the network emits (x₀, ε or v). [`Denoiser::predict`](crate::Denoiser::predict) converts
-    /// it to the schedule's `prediction_type`. Earlier versions named this key `output_type`.
+    /// The quantity that the network emits (x₀, ε or v). [`Denoiser::predict`](crate::Denoiser::predict) converts it to the
+    /// schedule's `prediction_type`; samplers take it as it is. Earlier versions named this key `output_type`.
     #[serde(alias = "output_type")]
     pub parameterization: PredictionType,
     /// The layers.

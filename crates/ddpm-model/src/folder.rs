@@ -124,7 +124,7 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
         "scheduler": ["diffusers", "DDPMScheduler"],
     });
     write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
-    let schedule = denoiser.schedule().config().clone();
+    let schedule = denoiser.schedule_config();
     let sampler = Sampler::Ddpm(schedule.variance_type.clone());
     let scheduler = DiffusersConfig::new(schedule, sampler).to_diffusers_json()?;
     write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
