@@ -128,8 +128,8 @@ pub(crate) struct Sample {
     /// Generate only part I of K equal parts of the images. Each image is the same as without --shard
     #[arg(long, value_name = "I/K")]
     pub(crate) shard: Option<Shard>,
-    /// The output format: a labelled grid (png), an animation of its denoising (gif), or an array of all images
-    /// (idx, safetensors)
+    /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif), or an array of
+    /// all images (idx, safetensors)
     #[arg(long, value_enum, default_value_t = Format::Png)]
     pub(crate) format: Format,
     /// The output file; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte. The program writes to a

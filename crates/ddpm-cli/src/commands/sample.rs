@@ -18,6 +18,9 @@ use crate::{
     model, output, picture,
 };
 
+/// Maximum number of steps that an animation shows.
+const FRAMES: usize = 100;
+
 /// Maximum number of images in a PNG or GIF; `idx` and `safetensors` have no such limit.
 const PICTURE_LIMIT: usize = 10_000;
 
@@ -70,7 +73,8 @@ fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<At
     written(out, &picture::encode_png(&picture)?)
 }
 
-/// Writes an animation of the grid: the initial noise, then the images after each step.
+/// Writes an animation of the grid: the initial noise, then the images after each step, or after [`FRAMES`] steps that are
+/// evenly spaced.
 fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
@@ -78,7 +82,10 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     let Part { images, labels } = job.all();
     let mut states = vec![grey_levels(denoiser.start(&job.config, &images)?.x_t())?];
     denoiser.sample(&job.config, &images, &labels, |step| {
-        states.push(grey_levels(step.x_t)?);
+        let frame = |steps: usize| (steps * step.total.min(FRAMES)).div_euclid(step.total);
+        if frame(step.index + 1) > frame(step.index) {
+            states.push(grey_levels(step.x_t)?);
+        }
         Ok(())
     })?;
     let frames = states

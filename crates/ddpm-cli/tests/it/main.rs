@@ -8,6 +8,7 @@ mod classify;
 mod evaluation;
 mod formats;
 mod help;
+mod long_schedule;
 mod other_data;
 mod refusals;
 mod reproducible;
