@@ -10,13 +10,15 @@ mod plot_style;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
 
 use args::{Args, Command};
 
 fn main() -> ExitCode {
     // Exits with code 2 if the command line is wrong.
-    let args = Args::parse();
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    warn_of_options_without_effect(&matches, &args.command);
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {
         keep_memory();
@@ -37,6 +39,21 @@ fn main() -> ExitCode {
         Err(error) => {
             output::error(&error);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Warns of common options that a command does not use.
+fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
+    let without_effect: &[&str] = match command {
+        Command::Info(_) => &["seed"],
+        Command::Data(_) => &["seed", "device"],
+        _ => &[],
+    };
+    let Some((name, matches)) = matches.subcommand() else { return };
+    for option in without_effect {
+        if matches.value_source(option) == Some(ValueSource::CommandLine) {
+            output::warning(&format!("--{option} has no effect on `{name}`"));
         }
     }
 }

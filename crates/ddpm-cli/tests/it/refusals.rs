@@ -30,6 +30,24 @@ fn usage(args: &[&str], parts: &[&str]) {
     assert!(names(folder.path()).is_empty());
 }
 
+/// A common option that the command does not use.
+#[test]
+fn an_option_without_effect_is_a_warning() {
+    let folder = with_model();
+    let warnings = |args: &[&str]| {
+        let assert = run(folder.path(), args);
+        String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+    };
+    let info = ["info", "--model", "model"];
+    assert_eq!(
+        warnings(&[&info[..], &["--seed", "3"]].concat()),
+        "warning: --seed has no effect on `info`\n"
+    );
+    let data = ["data", "--data", "data", "--device", "cpu"];
+    assert_eq!(warnings(&data), "warning: --device has no effect on `data`\n");
+    assert_eq!(warnings(&info), "");
+}
+
 #[test]
 fn a_wrong_command_line_is_exit_code_2_and_the_message_names_the_expected_value() {
     usage(&[], &["sample", "train", "eval", "data", "info"]);
