@@ -17,6 +17,7 @@ use args::{Args, Command};
 fn main() -> ExitCode {
     // Exits with code 2 if the command line is wrong.
     let args = Args::parse();
+    output::print_warnings();
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {
         keep_memory();
