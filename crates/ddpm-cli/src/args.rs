@@ -150,10 +150,11 @@ pub(crate) struct Train {
     /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints and previews
     #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
     pub(crate) out_dir: PathBuf,
-    /// Continue from the newest checkpoint in the run folder
+    /// Continue from the newest checkpoint in the run folder, or from the start if the run ended before its first one
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
-    /// Delete an existing run in the folder and start a new one
+    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the log and the
+    /// previews of the older run, and its model replaces the older model at the end; other files stay
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// The number type in which the model folder stores weights

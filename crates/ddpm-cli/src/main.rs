@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let matches = Args::command().get_matches();
     let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     warn_of_options_without_effect(&matches, &args.command);
+    output::print_warnings();
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {
         keep_memory();

@@ -42,6 +42,30 @@ pub(crate) fn warning(line: &str) {
     drop(writeln!(io::stderr(), "warning: {line}"));
 }
 
+/// Prints the warnings of the libraries of this workspace.
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("ddpm_")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            warning(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on, prints the warnings of the libraries of this workspace.
+pub(crate) fn print_warnings() {
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}
+
 /// Prints an error with its causes on one line. If the error is that this build lacks the Hub's client, the line ends
 /// with the commands that build the program with it.
 pub(crate) fn error(error: &anyhow::Error) {

@@ -26,6 +26,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
+/// Creates a symbolic link to `target` under a temporary name, then renames it. An existing link is replaced, and its
+/// target stays unchanged.
+///
+/// # Errors
+///
+/// If the folder of `path` is missing or cannot be written.
+#[cfg(unix)]
+pub fn link_atomic(path: &Path, target: &Path) -> Result<()> {
+    let mut builder = tempfile::Builder::new();
+    let link = builder.prefix(TEMPORARY).make_in(parent(path), |new| std::os::unix::fs::symlink(target, new));
+    let renamed = link.and_then(|link| disk::persist(link.into_temp_path(), path));
+    renamed.and_then(|()| disk::sync_dir(parent(path))).map_err(write_error(path))
+}
+
 /// A file that is written under a temporary name in the same folder, and renamed when it is complete.
 ///
 /// Dropping it without [`commit`](Self::commit) removes the temporary file and the folders created for it.

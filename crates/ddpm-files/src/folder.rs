@@ -119,18 +119,23 @@ pub fn check_writable(folder: &Path, kind: &'static str, is_kind: impl FnOnce() 
     Ok(())
 }
 
-/// Removes the temporary folders that a killed program left in `folder`.
+/// Removes the temporary files and folders that a killed program left in `folder`: those whose name is `.tmp-` and six
+/// letters or digits.
 ///
 /// # Errors
 ///
-/// If the folder cannot be read or a temporary folder cannot be removed.
+/// If the folder cannot be read or a temporary file or folder cannot be removed.
 pub fn remove_temporary(folder: &Path) -> Result<()> {
     let read_error = |source| Error::Read { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(read_error)? {
-        let path = entry.map_err(read_error)?.path();
-        let temporary = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
-        if temporary && path.is_dir() {
-            fs::remove_dir_all(&path).map_err(write_error(&path))?;
+        let entry = entry.map_err(read_error)?;
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)).unwrap_or_default();
+        if random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let path = entry.path();
+            let is_dir = entry.file_type().map_err(read_error)?.is_dir();
+            let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(write_error(&path))?;
         }
     }
     Ok(())

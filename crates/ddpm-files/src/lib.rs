@@ -29,6 +29,8 @@ mod manifest;
 
 pub use digest::{Sha256, sha256_hex, sha256_of_file};
 pub use error::{Error, Result};
+#[cfg(unix)]
+pub use file::link_atomic;
 pub use file::{AtomicFile, write_atomic};
 pub use folder::{AtomicDir, check_writable, create_dir_all, remove_temporary};
 pub use manifest::Manifest;

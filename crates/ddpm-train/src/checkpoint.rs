@@ -22,6 +22,8 @@ use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
+/// All files of a checkpoint. Without the first, it is not complete.
+const FILES: [&str; 3] = [Manifest::NAME, STATE, TENSORS];
 /// The number of newest checkpoints to keep.
 const KEEP: usize = 2;
 
@@ -41,11 +43,19 @@ pub(crate) struct Progress {
     pub(crate) config: TrainConfig,
 }
 
-/// Writes a checkpoint and removes all but the newest [`KEEP`]. It syncs the log to the disk first: a resumed run keeps
-/// the lines up to the checkpoint and does not write them again.
-pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
-    log.sync()?;
-    let to = folder.join(format!("step-{:08}", progress.step));
+/// Writes a checkpoint, and removes those of an older run, `replaced`, and all but the newest [`KEEP`] of this one. It
+/// syncs the log to the disk first: a resumed run keeps the lines up to the checkpoint and does not write them again.
+pub(crate) fn save(
+    folder: &Path,
+    log: &mut Log,
+    trainer: &Trainer<'_>,
+    progress: &Progress,
+    replaced: &[PathBuf],
+) -> Result<()> {
+    let to = folder.join(name(progress.step));
+    if to.exists() {
+        check_ours(&to)?;
+    }
     let new = AtomicDir::create(&to)?;
     let mut manifest = Manifest::default();
     manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer)?);
@@ -54,10 +64,14 @@ pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &P
     write_atomic(&path, &state)?;
     manifest.insert(STATE, sha256_hex(&state));
     manifest.write(new.path())?;
+    log.publish()?;
     new.commit()?;
-    let old = list(folder)?;
-    for path in old.iter().rev().skip(KEEP) {
-        remove(path)?;
+    let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
+    let old = of_this_run.iter().filter(|path| **path != to).rev().skip(KEEP - 1);
+    for path in replaced.iter().filter(|path| **path != to).rev().chain(old) {
+        if let Err(error) = remove(path) {
+            log::warn!("{}: cannot remove this old checkpoint: {error}", path.display());
+        }
     }
     Ok(())
 }
@@ -125,28 +139,44 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
     Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }
 
-/// The checkpoints of a folder in the order of their steps, without temporary folders.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The checkpoints of a folder in the order of their steps, without temporary folders, links, and names that [`save`]
+/// does not give.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(Error::io(folder))?,
     };
     let mut list = Vec::new();
     for entry in entries {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let Some(step) = step_of(&path) else { continue };
-        if fs::metadata(&path).map_err(Error::io(&path))?.is_dir() {
-            list.push((step, path));
-        }
+        let entry = entry.map_err(Error::io(folder))?;
+        let is_dir = entry.file_type().map_err(Error::io(&entry.path()))?.is_dir();
+        list.extend(step_of(&entry.path()).filter(|_| is_dir).map(|step| (step, entry.path())));
     }
     list.sort();
     Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The number N if the path ends in `step-N`.
+/// The name of the checkpoint after this number of steps.
+fn name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The number of steps in the name of a checkpoint.
 fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let found = path.file_name()?.to_str()?;
+    let step = found.strip_prefix("step-")?.parse().ok()?;
+    (found == name(step)).then_some(step)
+}
+
+/// Checks that a folder with the name of a checkpoint has no other files.
+pub(crate) fn check_ours(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        if !FILES.iter().any(|name| entry.file_name() == *name) {
+            return Err(Error::Foreign { path: entry.path() });
+        }
+    }
+    Ok(())
 }
 
 /// Reads a checkpoint; `None` if a file is missing or does not match the manifest.
@@ -181,12 +211,15 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder if it exists.
-pub(crate) fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(Error::io(folder)),
+/// Removes the files of a checkpoint, the manifest first, and its folder if that has no other files.
+fn remove(folder: &Path) -> io::Result<()> {
+    for name in FILES {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
     }
+    fs::remove_dir(folder)
 }
 
 #[cfg(test)]

@@ -59,8 +59,17 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder already holds a training run.
-    #[error("{}: already holds a training run; resume it, overwrite it, or choose another folder", path.display())]
+    /// The run would replace a file or folder that no training run has written.
+    #[error(
+        "{}: exists, and this program did not write it; choose another folder for the run, or move it away",
+        path.display()
+    )]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The folder already holds checkpoints.
+    #[error("{}: already holds the checkpoints of a training run; resume it, or choose another folder", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,

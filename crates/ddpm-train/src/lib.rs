@@ -20,6 +20,7 @@ mod checkpoint;
 mod config;
 mod engine;
 mod error;
+mod folder;
 mod metrics;
 mod optimizer;
 mod run;
@@ -27,6 +28,7 @@ mod trainer;
 
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
+pub use folder::logged_epochs;
 pub use metrics::Record;
 pub use optimizer::AdamWConfig;
 pub use run::{Event, Outcome, Start, run};

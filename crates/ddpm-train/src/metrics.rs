@@ -57,40 +57,81 @@ impl Record {
     }
 }
 
+/// The name of the log of a run that replaces another one, before its first checkpoint. `remove_temporary` knows it.
+const TEMPORARY: &str = ".tmp-newlog";
+
 /// The log file, open for appending.
 pub(crate) struct Log {
     path: PathBuf,
     file: fs::File,
     last_epoch: Option<Record>,
+    /// The log of an older run, which [`publish`](Log::publish) replaces with this log.
+    replaces: Option<PathBuf>,
+}
+
+/// The records of a log. A line that is not a record, such as a truncated one, is left out.
+fn records(log: &[u8]) -> impl Iterator<Item = (&[u8], Record)> {
+    let lines = log.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| Some((line, serde_json::from_slice(line).ok()?)))
+}
+
+/// Reads a log; a missing file is empty.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        bytes => bytes.map_err(Error::io(path)),
+    }
+}
+
+/// The number of epochs in a log; 0 if the file does not exist, `None` if it has content and no record.
+pub(crate) fn epochs(path: &Path) -> Result<Option<u64>> {
+    let (log, mut epochs, mut any) = (read(path)?, 0, false);
+    for (_, record) in records(&log) {
+        any = true;
+        if let Record::Epoch { epoch, .. } = record {
+            epochs = epochs.max(epoch);
+        }
+    }
+    Ok((any || log.trim_ascii().is_empty()).then_some(epochs))
 }
 
 impl Log {
     /// Opens the log, and removes the lines after `step`, which a resumed run writes again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(Error::io(path))?,
-        };
-        let (mut kept, mut last_epoch) = (String::new(), None);
-        for line in text.lines() {
-            // A truncated line does not parse, and is removed.
-            let Some(record) = serde_json::from_str::<Record>(line).ok().filter(|r| r.step() <= step) else {
-                continue;
-            };
-            kept.extend([line, "\n"]);
+        let log = read(path)?;
+        let (mut kept, mut last_epoch) = (Vec::new(), None);
+        for (line, record) in records(&log).filter(|(_, record)| record.step() <= step) {
+            kept.extend([line, b"\n"].concat());
             if matches!(record, Record::Epoch { .. }) {
                 last_epoch = Some(record);
             }
         }
-        write_atomic(path, kept.as_bytes())?;
+        write_atomic(path, &kept)?;
         let file = fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
-        Ok(Self { path: path.to_owned(), file, last_epoch })
+        Ok(Self { path: path.to_owned(), file, last_epoch, replaces: None })
+    }
+
+    /// Opens a new log under a temporary name beside the log of an older run.
+    pub(crate) fn replacing(path: &Path) -> Result<Self> {
+        let mut log = Self::open(&path.with_file_name(TEMPORARY), 0)?;
+        log.replaces = Some(path.to_owned());
+        Ok(log)
+    }
+
+    /// Syncs all lines to the disk and, the first time, replaces the log of an older run.
+    pub(crate) fn publish(&mut self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path))?;
+        if let Some(path) = self.replaces.take() {
+            fs::rename(&self.path, &path).map_err(Error::io(&path))?;
+            self.path = path;
+        }
+        Ok(())
     }
 
     /// The same log with another file.
     #[cfg(test)]
     pub(crate) fn with_file(self, file: fs::File) -> Self {
-        Self { file, ..self }
+        Self { path: self.path.clone(), file, last_epoch: None, replaces: None }
     }
 
     /// The last [`Record::Epoch`] of the log; `None` before the end of the first epoch.
@@ -106,9 +147,13 @@ impl Log {
         let line = serde_json::to_string(record).map_err(ddpm_model::Error::json(&self.path))? + "\n";
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
+}
 
-    /// Syncs all lines to the disk.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io(&self.path))
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.replaces.is_some() {
+            // The run ended before its first checkpoint. The caller reports the cause.
+            drop(fs::remove_file(&self.path));
+        }
     }
 }

@@ -3,15 +3,13 @@
 //! ```text
 //! DIR/metrics.jsonl                          the log
 //! DIR/checkpoints/step-N/                    the last two checkpoints
-//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller; removed with the others by
-//!                                            [`Start::Overwrite`]
+//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller
 //! ```
 
-use std::{fs, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_data::Splits;
-use ddpm_files::{create_dir_all, remove_temporary};
 use ddpm_model::Denoiser;
 use serde::Serialize;
 
@@ -19,18 +17,20 @@ use crate::{
     Error, Record, Result, TrainConfig, Trainer,
     checkpoint::{self, Progress},
     evaluate_loss,
+    folder::RunFolder,
     metrics::Log,
 };
 
 /// The treatment of a run that already exists in the folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// Start a new run; a folder that holds a run is an error.
+    /// Start a new run; a folder that holds checkpoints is an error.
     #[default]
     Fresh,
-    /// Start a new run, and remove a run that the folder holds.
+    /// Start a new run. Its first checkpoint replaces the checkpoints and the log of an older run.
     Overwrite,
-    /// Resume from the newest checkpoint that matches its manifest.
+    /// Resume from the newest checkpoint that matches its manifest, or start again if the run ended before its first
+    /// checkpoint.
     Resume,
 }
 
@@ -111,8 +111,7 @@ pub fn run(
         // Checks the test set now, since its first use is after the first epoch.
         config.validate(test)?;
     }
-    let _lock = prepare(folder, start)?;
-    let checkpoints = folder.join("checkpoints");
+    let folder = RunFolder::open(folder, start)?;
     let mut progress = Progress {
         step: 0,
         seconds: 0.0,
@@ -120,12 +119,16 @@ pub fn run(
         labels_sha256: data.labels_sha256().map(str::to_owned),
         config: config.clone(),
     };
-    if start == Start::Resume {
-        let (found, damaged) = checkpoint::restore(&checkpoints, &mut trainer, &progress)?;
+    let older = checkpoint::list(&folder.checkpoints)?;
+    if start == Start::Resume && !older.is_empty() {
+        let (found, damaged) = checkpoint::restore(&folder.checkpoints, &mut trainer, &progress)?;
         observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
         progress = found;
     }
-    let mut log = Log::open(&folder.join("metrics.jsonl"), progress.step)?;
+    let (mut log, mut replaced) = match start {
+        Start::Overwrite => (Log::replacing(&folder.log)?, older),
+        Start::Fresh | Start::Resume => (Log::open(&folder.log, progress.step)?, Vec::new()),
+    };
     let (started, before) = (Instant::now(), progress.seconds);
     let (total, per_epoch) = (trainer.total_steps(), trainer.steps_per_epoch());
     let (mut recent, mut of_epoch) = (Mean::default(), Mean::default());
@@ -169,7 +172,8 @@ pub fn run(
             let record = Record::Epoch { epoch, step, train_loss, test_loss, seconds };
             log.write(&record)?;
             progress = Progress { step, seconds, ..progress };
-            checkpoint::save(&checkpoints, &log, &trainer, &progress)?;
+            checkpoint::save(&folder.checkpoints, &mut log, &trainer, &progress, &replaced)?;
+            replaced.clear();
             observe(Event::Epoch { record: &record, denoiser: &denoiser }).map_err(Error::Observer)?;
             // The time between two epochs does not count in the speed of the next steps.
             last_seconds = before + started.elapsed().as_secs_f64();
@@ -220,42 +224,4 @@ impl Mean {
         // Converts on the CPU, since not every device supports f64.
         Ok(sum.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()? / count)
     }
-}
-
-/// Creates the folder, locks it, and with [`Start::Overwrite`] removes a run from it. The lock lasts until the returned
-/// file is dropped.
-fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
-    let checkpoints = folder.join("checkpoints");
-    if start == Start::Resume && !folder.exists() {
-        return Err(Error::NoCheckpoint { path: checkpoints, damaged: 0 });
-    }
-    create_dir_all(folder)?;
-    let path = folder.join(".lock");
-    let lock = fs::File::create(&path).map_err(Error::io(&path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => return Err(Error::Io { path, source }),
-    }
-    let log = folder.join("metrics.jsonl");
-    match start {
-        // A folder without a run keeps files with the names that are removed below.
-        Start::Overwrite if !log.exists() && !checkpoints.exists() => {}
-        Start::Fresh if log.exists() || checkpoints.exists() => {
-            return Err(Error::Occupied { path: folder.to_owned() });
-        }
-        Start::Overwrite => {
-            for name in ["checkpoints", "previews", "model"] {
-                checkpoint::remove(&folder.join(name))?;
-            }
-            for file in [log, folder.join("loss.svg")] {
-                if file.exists() {
-                    fs::remove_file(&file).map_err(Error::io(&file))?;
-                }
-            }
-        }
-        Start::Resume if checkpoints.exists() => remove_temporary(&checkpoints)?,
-        Start::Fresh | Start::Resume => {}
-    }
-    Ok(lock)
 }

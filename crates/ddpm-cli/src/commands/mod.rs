@@ -7,6 +7,7 @@ pub(crate) mod eval;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
+mod previews;
 pub(crate) mod sample;
 pub(crate) mod train;
 pub(crate) mod train_features;

@@ -2,12 +2,11 @@
 
 use anyhow::{Context, Result};
 use ddpm_data::{HubConfig, Splits};
-use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
 use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
 
-use super::job::Job;
+use super::{job::Job, previews::Previews};
 use crate::{
     args::{Common, NetworkName, Train},
     loss_plot, output, picture,
@@ -23,11 +22,10 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };
-    let (previews, folder) = (options.out_dir.join("previews"), options.out_dir.join("model"));
-    if start != Start::Overwrite {
-        // Fails before training rather than after it.
-        check_writable(&folder)?;
-    }
+    let folder = options.out_dir.join("model");
+    // Fails before training rather than after it.
+    check_writable(&folder)?;
+    let mut previews = Previews::new(&options.out_dir, start, config.epochs)?;
     let title = format!("Training on {}", splits.name());
     let images_per_step = config.batch_size as u64;
     let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
@@ -56,11 +54,12 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
             }
             Event::Epoch { record, denoiser } => {
                 report(common, &bar, record);
+                // The run goes on without its pictures.
                 if let &Record::Epoch { epoch, .. } = record {
-                    let path = previews.join(format!("epoch-{epoch:03}.png"));
-                    write_atomic(&path, &preview(denoiser, common.seed)?)?;
+                    let written = preview(denoiser, common.seed).and_then(|png| previews.write(epoch, &png));
+                    warn_about(written.context("cannot write the preview"));
                 }
-                loss_plot::write(&options.out_dir, &title)?;
+                warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
             }
         }
         Ok(())
@@ -68,7 +67,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     .map_err(with_advice)?;
     bar.finish_and_clear();
     // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
-    loss_plot::write(&options.out_dir, &title)?;
+    warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
     write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();
@@ -85,11 +84,18 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
+fn warn_about(result: Result<()>) {
+    if let Err(error) = result {
+        output::warning(&format!("{error:#}"));
+    }
+}
+
 /// Adds the command-line options that resolve the error.
 fn with_advice(error: Error) -> anyhow::Error {
     let advice = match error {
         Error::Occupied { .. } => {
-            "pass --resume to continue it, --overwrite to replace it, or another --out-dir"
+            "pass another --out-dir, --resume to continue the run, or --overwrite to replace it from the first \
+             checkpoint of the new one on"
         }
         Error::NoCheckpoint { .. } => "run without --resume, or with --overwrite if the folder holds a run",
         _ => return error.into(),

@@ -112,14 +112,58 @@ fn an_occupied_folder_is_not_changed_and_the_message_names_the_options() {
 }
 
 #[test]
-fn overwriting_replaces_the_run_and_its_previews() {
-    let (folder, args) = finished();
+fn overwriting_replaces_the_run_and_its_previews_and_nothing_else() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let args = ["train", "--data", "data", "--batch-size", "96", "--out-dir", "run", "-q", "--epochs"];
+    run(folder.path(), &[&args[..], &["3"]].concat());
     let before = weights(&folder.path().join("run"));
-    fs::write(folder.path().join("run/previews/epoch-030.png"), "of an older, longer run").unwrap();
-    run(folder.path(), &[&args[..], &["--overwrite", "--seed", "2"]].concat());
+    let mine = ["previews/epoch-030.png", "previews/holiday.png", "checkpoints/step-best", "notes.txt"];
+    for name in mine {
+        fs::write(folder.path().join("run").join(name), "mine").unwrap();
+    }
+    run(folder.path(), &[&args[..], &["1", "--overwrite", "--seed", "2"]].concat());
     assert!(weights(&folder.path().join("run")) != before);
-    assert_eq!(names(&folder.path().join("run/previews")), ["epoch-001.png"]);
-    assert_eq!(names(&folder.path().join("run/checkpoints")), ["step-00000001"]);
+    assert_eq!(names(&folder.path().join("run/previews")), ["epoch-001.png", "epoch-030.png", "holiday.png"]);
+    assert_eq!(names(&folder.path().join("run/checkpoints")), ["step-00000001", "step-best"]);
+    for name in mine {
+        assert_eq!(fs::read_to_string(folder.path().join("run").join(name)).unwrap(), "mine");
+    }
+}
+
+/// A project of another program has files of the same names. The error names the file before the first step.
+#[test]
+fn a_file_that_no_run_wrote_is_never_replaced() {
+    for file in ["loss.svg", "previews/epoch-001.png", "model/net.py", "metrics.jsonl"] {
+        for start in [&[][..], &["--overwrite"]] {
+            let folder = tempdir().unwrap();
+            write_data(folder.path(), true);
+            let path = folder.path().join("run").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "of a project").unwrap();
+            let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--out-dir", "run"];
+            let error = fail(folder.path(), 1, &[&args[..], start].concat());
+            let named = file.split('/').next().unwrap();
+            assert!(error.contains(named) && !error.contains("--overwrite"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "of a project");
+            assert_eq!(names(&folder.path().join("run")), [named]);
+        }
+    }
+}
+
+/// In place of a full disk: a link to nowhere.
+#[test]
+#[cfg(unix)]
+fn pictures_that_cannot_be_written_are_a_warning() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    fs::create_dir_all(folder.path().join("run")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("run/previews")).unwrap();
+    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out-dir", "run", "-q"];
+    let assert = run(folder.path(), &args);
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(error.contains("warning: cannot write the preview") && error.contains("previews"), "{error}");
+    assert!(folder.path().join("run/model/model_index.json").exists());
 }
 
 #[test]

@@ -156,14 +156,19 @@ fn only_an_empty_folder_or_one_of_the_same_kind_may_be_replaced() {
 }
 
 #[test]
-fn only_temporary_folders_are_removed() {
+fn only_temporary_files_and_folders_are_removed() {
     let outer = tempfile::tempdir().unwrap();
     for name in [".tmp-a1b2c3", "step-7", "step-7.old-a1b2c3"] {
         fs::create_dir(outer.path().join(name)).unwrap();
         fs::write(outer.path().join(name).join("file"), "").unwrap();
     }
-    fs::write(outer.path().join(".tmp-file"), "").unwrap();
+    let kept = [".tmp-", ".tmp-a1b2c", ".tmp-a1b2c34", ".tmp-mine.x", "tmp-a1b2c3"];
+    for name in [".tmp-A1b2C3"].iter().chain(&kept) {
+        fs::write(outer.path().join(name), "").unwrap();
+    }
     remove_temporary(outer.path()).unwrap();
-    assert_eq!(names(outer.path()), [".tmp-file", "step-7", "step-7.old-a1b2c3"].map(PathBuf::from));
+    let mut expected = [&kept[..], &["step-7", "step-7.old-a1b2c3"]].concat();
+    expected.sort_unstable();
+    assert_eq!(names(outer.path()), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     assert!(matches!(remove_temporary(&outer.path().join("none")), Err(Error::Read { .. })));
 }

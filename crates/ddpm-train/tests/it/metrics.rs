@@ -168,3 +168,25 @@ fn a_run_without_its_log_can_be_resumed() {
     assert!(outcome.train_loss.is_some());
     assert_eq!(records(folder.path()).len(), 2);
 }
+
+/// A byte that is not text, a truncated line and a line of another program.
+#[test]
+fn a_run_resumes_after_damage_to_any_line_of_its_log() {
+    let whole = tempdir().unwrap();
+    train(&small_batches(), whole.path(), Start::Fresh).unwrap();
+    let lines = records(whole.path()).len();
+    for damage in [&b"\xff"[..], b"\xff\n", b"\0", b"{\"kind\":", b"{}\n", b"\n\n"] {
+        for at in [0, 10, usize::MAX] {
+            let folder = tempdir().unwrap();
+            train_until(&small_batches(), folder.path(), Start::Fresh, |event| is_step(event, 80));
+            let path = folder.path().join("metrics.jsonl");
+            let mut log = fs::read(&path).unwrap();
+            let at = at.min(log.len());
+            log.splice(at..at, damage.iter().copied());
+            fs::write(&path, log).unwrap();
+            train(&small_batches(), folder.path(), Start::Resume).unwrap();
+            // At most the damaged line is lost.
+            assert!((lines - 1..=lines).contains(&records(folder.path()).len()), "{damage:?} at {at}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod datasets;
 mod faults;
+mod hostile;
 mod parquet;
 mod parquet_file;
 mod server;
