@@ -141,7 +141,8 @@ pub(crate) struct Sample {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Train {
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
+    /// hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// A named set of training options; the options below override it
@@ -189,7 +190,8 @@ pub(crate) struct Train {
 pub(crate) struct Eval {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
-    /// The data set to compare with: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    /// The data set to compare with: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
+    /// hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
@@ -215,7 +217,8 @@ pub(crate) struct TestImages {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
+    /// hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of test images, 2 or more
@@ -238,7 +241,8 @@ pub(crate) struct Classify {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TrainFeatures {
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
+    /// hf://datasets/OWNER/NAME
     ///
     /// Without labels, the net learns to recognise whether an image was flipped, and how.
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
@@ -253,7 +257,8 @@ pub(crate) struct TrainFeatures {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Data {
-    /// The data set: mnist, a folder of IDX files, or hf://datasets/OWNER/NAME
+    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
+    /// hf://datasets/OWNER/NAME
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// Write a PNG of the first images of each class

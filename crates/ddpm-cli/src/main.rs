@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod data;
 mod loss_plot;
 mod model;
 mod output;

@@ -1,6 +1,6 @@
 //! A set of images, with or without labels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ddpm_files::Sha256;
@@ -65,6 +65,48 @@ impl Dataset {
             images_sha256: OnceLock::new(),
             labels_sha256: OnceLock::new(),
         })
+    }
+
+    /// A data set with the labels of a file, where −1 and `None` stand for an image
+    /// without a label. If some images have a label, the others are left out. If none
+    /// has, the data set is unlabelled. A sentence in `notes` says so.
+    pub(crate) fn of_numbers(
+        name: String,
+        images: Images,
+        (file, numbers): (PathBuf, Vec<Option<i64>>),
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        let (count, labels) = (images.count(), numbers.len());
+        if count != labels {
+            let images_file = images.file().to_owned();
+            return Err(Error::CountMismatch { images_file, images: count, labels_file: file, labels });
+        }
+        let keep: Vec<bool> =
+            numbers.iter().map(|number| number.is_some_and(|number| number != -1)).collect();
+        let missing = keep.iter().filter(|keep| !**keep).count();
+        if missing == count {
+            notes.push(format!("{name}: each label is -1 or null, so the images count as unlabelled"));
+            return Self::new(name, images, None);
+        }
+        let labelled = numbers.into_iter().enumerate().zip(&keep).filter(|(_, keep)| **keep);
+        let labels = Labels::new(&file, labelled.filter_map(|((index, number), _)| Some((index, number?))))?;
+        let images = if missing == 0 { images } else { images.filtered(&keep) };
+        if missing > 0 {
+            notes.push(format!(
+                "{name}: {missing} of {count} images are left out, because their label is -1 or null"
+            ));
+        }
+        Self::new(name, images, Some(labels))
+    }
+
+    /// The same data set with each label replaced by one below `classes`.
+    pub(crate) fn relabelled(mut self, classes: usize, replace: impl Fn(u8) -> u8) -> Self {
+        if let Some(labels) = &mut self.labels {
+            labels.values.iter_mut().for_each(|label| *label = replace(*label));
+            self.classes = Some(classes);
+            self.labels_sha256 = OnceLock::new();
+        }
+        self
     }
 
     /// The same data set with the given number of classes. Use it if the data set

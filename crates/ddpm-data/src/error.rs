@@ -28,9 +28,9 @@ pub enum Error {
     /// The gzip stream is truncated or corrupt.
     #[error("{file} is not a valid gzip file")]
     Gzip { file: PathBuf, source: io::Error },
-    /// The file does not begin with the magic number of IDX images or labels.
-    #[error("{file}: wrong IDX magic number {found:#010x}, expected {expected}")]
-    WrongMagic { file: PathBuf, found: u32, expected: IdxKind },
+    /// The file is of another format, or is IDX data of another type.
+    #[error("{file} is {found}, expected an IDX file of {expected}")]
+    NotIdx { file: PathBuf, found: String, expected: IdxKind },
     /// The file holds labels where images are expected, or the reverse.
     #[error("{file}: holds {found}, expected {expected}")]
     WrongKind { file: PathBuf, found: IdxKind, expected: IdxKind },
@@ -76,12 +76,36 @@ pub enum Error {
     Checksum { file: PathBuf, found: String, expected: String },
 
     // --- sources ---
+    /// There is no file or folder of this name.
+    #[error(
+        "{path}: no such folder; expected mnist (the built-in one), a folder of IDX files, FOLDER/PREFIX of one of \
+         several data sets, or hf://datasets/OWNER/NAME{}",
+        if path.starts_with("~") { "; `~` in quotes or after `=` is not your home folder, write its whole path" } else { "" }
+    )]
+    NoSource { path: PathBuf },
+    /// The path is a file, and its name is not of an IDX file.
+    #[error("{path} is a file, which is {found}; expected a folder of IDX files, or one of them")]
+    NotAFolder { path: PathBuf, found: String },
+    /// An address of the web, which is not read.
+    #[error("{address}: addresses of the web are not read, expected {instead}")]
+    WebAddress { address: String, instead: String },
     /// The folder holds no data set.
-    #[error("found no data set in {folder}: expected {expected}, each with or without .gz")]
-    NoDataSet { folder: PathBuf, expected: String },
-    /// The folder holds several data sets, or several files for the same part of one.
-    #[error("{folder}: expected one data set, found several: {}; move each to its own folder", candidates.join(", "))]
+    #[error(
+        "found no data set in {folder}, but {found}; expected train-images-idx3-ubyte, and optionally \
+         train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each with or without .gz"
+    )]
+    NoDataSet { folder: PathBuf, found: String },
+    /// The folder holds several data sets.
+    #[error("{folder}: expected one data set, found several; choose one: {}", candidates.join(", "))]
     Ambiguous { folder: PathBuf, candidates: Vec<String> },
+    /// The folder holds several files for the same part of a data set.
+    #[error("{folder}: {} are for the same part of the data set, expected one of them", files.join(", "))]
+    SeveralFiles { folder: PathBuf, files: Vec<String> },
+    /// A file that may be the missing one is not read, because of its name.
+    #[error(
+        "there is {file}, but no {missing}: give the file its usual name, or move it to another folder to do without"
+    )]
+    Unread { file: PathBuf, missing: PathBuf },
     /// The text is not a valid address of the Hub.
     #[error("{address} is not a valid Hub address: {reason}")]
     BadAddress { address: String, reason: &'static str },

@@ -43,6 +43,7 @@
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
 //! | `hub` | data sets and model files from the Hub; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`] |
 
+mod content;
 mod dataset;
 mod error;
 pub mod idx;
@@ -52,6 +53,7 @@ mod pixels;
 mod source;
 mod splits;
 
+pub use content::kind_of;
 pub use dataset::{Dataset, PixelStats};
 pub use error::{Cause, Error, Result};
 pub use idx::{Images, Labels};

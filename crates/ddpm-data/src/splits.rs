@@ -1,5 +1,7 @@
 //! A data set with its training and test split.
 
+use std::collections::BTreeSet;
+
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
@@ -11,6 +13,8 @@ pub struct Splits {
     train: Dataset,
     test: Option<Dataset>,
     commit: Option<String>,
+    class_labels: Option<Vec<u8>>,
+    notes: Vec<String>,
 }
 
 impl Splits {
@@ -26,26 +30,81 @@ impl Splits {
             }
         }
         let classes = train.classes().max(test.as_ref().and_then(Dataset::classes));
-        let splits = Self { name: name.into(), train, test, commit: None };
+        let splits =
+            Self { name: name.into(), train, test, commit: None, class_labels: None, notes: Vec::new() };
         match classes {
             Some(classes) => splits.with_classes(classes),
             None => Ok(splits),
         }
     }
 
-    /// The same splits with the given number of classes. An unlabelled split is left
-    /// as it is.
+    /// The same splits with the given number of classes. A class is a label of the
+    /// files, also after [`without_unused_classes`](Self::without_unused_classes).
+    /// An unlabelled split is left as it is.
     ///
     /// # Errors
     /// [`Error::LabelOutOfRange`] if a label is `classes` or more,
     /// [`Error::NoLabels`] if neither split has labels.
     pub fn with_classes(self, classes: usize) -> Result<Self> {
-        let Self { name, train, test, commit } = self;
+        let Self { name, train, test, commit, class_labels, notes } = self;
         if train.classes().is_none() && test.as_ref().is_none_or(|test| test.classes().is_none()) {
             return Err(Error::NoLabels { name });
         }
-        let set = |set: Dataset| if set.classes().is_some() { set.with_classes(classes) } else { Ok(set) };
-        Ok(Self { name, train: set(train)?, test: test.map(set).transpose()?, commit })
+        let set = |set: Dataset| {
+            let set = match &class_labels {
+                Some(labels) => set.relabelled(1 + usize::from(u8::MAX), |class| labels[usize::from(class)]),
+                None => set,
+            };
+            if set.classes().is_some() { set.with_classes(classes) } else { Ok(set) }
+        };
+        let (train, test) = (set(train)?, test.map(set).transpose()?);
+        Ok(Self { name, train, test, commit, class_labels: None, notes })
+    }
+
+    /// The same splits without classes that no image has: class k is the k-th smallest
+    /// label that occurs in a split. Labels 1 to 26, as in EMNIST Letters, become classes
+    /// 0 to 25. [`class_labels`](Self::class_labels) and [`notes`](Self::notes) say so.
+    #[must_use]
+    pub fn without_unused_classes(self) -> Self {
+        let sets = || [&self.train].into_iter().chain(&self.test);
+        let labels: BTreeSet<u8> = sets().filter_map(Dataset::labels).flatten().copied().collect();
+        let labels: Vec<u8> = labels.into_iter().collect();
+        if sets().filter_map(Dataset::classes).all(|classes| classes == labels.len()) {
+            return self;
+        }
+        let mut class_of = [0; 256];
+        for (class, &label) in (0_u8..).zip(&labels) {
+            class_of[usize::from(label)] = class;
+        }
+        let set = |set: Dataset| set.relabelled(labels.len(), |label| class_of[usize::from(label)]);
+        let (train, test) = (set(self.train), self.test.map(set));
+        Self { train, test, class_labels: Some(labels), ..self }
+    }
+
+    /// The label in the files of each class, or `None` if it is the number of the class.
+    #[must_use]
+    pub fn class_labels(&self) -> Option<&[u8]> {
+        self.class_labels.as_deref()
+    }
+
+    /// Sentences on how the data was read where that is not obvious: images that were
+    /// left out or transposed, classes that are not the labels.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        if let Some(labels) = &self.class_labels {
+            let list: Vec<_> = labels.iter().map(u8::to_string).collect();
+            notes.push(format!(
+                "the labels of the classes of {}, from class 0 on, are {}; no image has another label",
+                self.name,
+                list.join(", ")
+            ));
+        }
+        notes
+    }
+
+    pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
     }
 
     /// The name of the data set: `MNIST`, the name of a folder, the prefix of its

@@ -58,7 +58,8 @@ pub enum Preset {
 }
 
 impl TrainConfig {
-    /// A preset, for the image size and the classes of a data set.
+    /// A preset, for the image size and the classes of a data set. A data set of fewer images than a batch is one
+    /// batch.
     #[must_use]
     pub fn preset(preset: Preset, data: &Dataset) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
@@ -79,7 +80,7 @@ impl TrainConfig {
         Self {
             seed: 1,
             epochs,
-            batch_size: 128,
+            batch_size: data.len().min(128),
             learning_rate: if preset == Preset::Best { 5e-4 } else { 1e-3 },
             warmup_fraction: 0.02,
             adamw: AdamWConfig::default(),

@@ -82,7 +82,8 @@ pub struct Outcome {
     pub images_per_second: f64,
     /// The mean loss over the last epoch; `None` if the log has no line about an epoch.
     pub train_loss: Option<f64>,
-    /// The loss on test images after the last epoch; `None` if the data has no test images.
+    /// The loss on test images after the last epoch; `None` if the data has no test images, or only one of the two sets
+    /// has labels.
     pub test_loss: Option<f64>,
 }
 
@@ -107,7 +108,9 @@ pub fn run(
 ) -> Result<Outcome> {
     let data = splits.train();
     let mut trainer = Trainer::new(config, data, device)?;
-    if let Some(test) = splits.test() {
+    // Without the labels that the training set has, there is no test loss.
+    let test = splits.test().filter(|test| test.labels().is_some() == data.labels().is_some());
+    if let Some(test) = test {
         // Checks the test set now, since its first use is after the first epoch.
         config.validate(test)?;
     }
@@ -162,7 +165,7 @@ pub fn run(
         if epoch_ends {
             let denoiser = trainer.ema_denoiser()?;
             let test_loss =
-                splits.test().map(|test| evaluate_loss(&denoiser, config, test, TEST_IMAGES)).transpose()?;
+                test.map(|test| evaluate_loss(&denoiser, config, test, TEST_IMAGES)).transpose()?;
             if let Some(loss) = test_loss.filter(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged { step, loss });
             }

@@ -3,19 +3,18 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use ddpm_data::HubConfig;
 use ddpm_eval::{Classification, ClassifyConfig, classify};
 use serde_json::json;
 
 use crate::{
     args::{Classify, Common, TestImages},
-    model, output,
+    data, model, output,
 };
 
 pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
-    let TestImages { model, data, num_images } = &options.of;
+    let TestImages { model, data: source, num_images } = &options.of;
     let denoiser = model::load(model, &common.device.open()?)?;
-    let splits = data.load(&HubConfig::from_env())?;
+    let splits = data::load_for(source, &denoiser)?;
     let test = splits.test().with_context(|| format!("{} has no test images to classify", splits.name()))?;
     let config = ClassifyConfig {
         num_images: *num_images,

@@ -1,13 +1,13 @@
 //! `ddpm-cli data`: describes a data set.
 
 use anyhow::Result;
-use ddpm_data::{Dataset, HubConfig};
+use ddpm_data::Dataset;
 use ddpm_files::write_atomic;
 use serde_json::{Value, json};
 
 use crate::{
     args::{Common, Data},
-    output,
+    data, output,
     picture::{self, Column},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 const SHOWN: usize = 5;
 
 pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let splits = data::load(&options.data)?;
     let train = splits.train();
     if let Some(out) = &options.out {
         write_atomic(out, &picture(train)?)?;
@@ -30,6 +30,7 @@ pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
         "rows": train.rows(),
         "cols": train.cols(),
         "classes": train.classes(),
+        "labels": splits.class_labels(),
         "mean": stats.mean,
         "std": stats.std,
         "train_images_sha256": train.images_sha256(),

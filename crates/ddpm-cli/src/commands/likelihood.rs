@@ -4,17 +4,16 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use ddpm_core::likelihood::{Bound, MeanAndError};
-use ddpm_data::HubConfig;
 use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
 
 use crate::{
     args::{Common, TestImages},
-    model, output,
+    data, model, output,
 };
 
 pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &common.device.open()?)?;
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let splits = data::load_for(&options.data, &denoiser)?;
     let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
     let report = likelihood(&denoiser, &splits, config, output::images_bar(common)?)?;
     let mut json = serde_json::to_value(&report)?;

@@ -1,7 +1,7 @@
 //! `ddpm-cli train`: trains a model and writes its folder.
 
 use anyhow::{Context, Result};
-use ddpm_data::{HubConfig, Splits};
+use ddpm_data::{Dataset, Splits};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
 use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
@@ -9,12 +9,13 @@ use indicatif::ProgressBar;
 use super::{job::Job, previews::Previews};
 use crate::{
     args::{Common, NetworkName, Train},
-    loss_plot, output, picture,
+    data, loss_plot, output, picture,
 };
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let splits = data::load(&options.data)?;
+    warn_about_labels(&splits);
     let config = configure(options, common, &splits)?;
     output::verbose(common, &format!("{config:#?}"));
     let start = match (options.resume, options.overwrite) {
@@ -90,9 +91,29 @@ fn warn_about(result: Result<()>) {
     }
 }
 
+/// Warns about missing labels, which change what is trained or measured.
+fn warn_about_labels(splits: &Splits) {
+    let (name, labels) = (splits.name(), |set: &Dataset| set.labels().is_some());
+    let (train, test) = (labels(splits.train()), splits.test().map(labels));
+    if !train {
+        output::warning(&format!(
+            "the training images of {name} have no labels, so the model has no classes"
+        ));
+    }
+    if test.is_some_and(|test| test != train) {
+        let which = if train { "test" } else { "training" };
+        output::warning(&format!(
+            "only the {which} images of {name} have no labels, so there is no test loss"
+        ));
+    }
+}
+
 /// Adds the command-line options that resolve the error.
 fn with_advice(error: Error) -> anyhow::Error {
-    let advice = match error {
+    let advice = match &error {
+        Error::Core(ddpm_core::Error::OutOfRange { name, .. }) if name == "batch_size" => {
+            "pass another --batch-size"
+        }
         Error::Occupied { .. } => {
             "pass another --out-dir, --resume to continue the run, or --overwrite to replace it from the first \
              checkpoint of the new one on"
@@ -166,6 +187,7 @@ fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
          {kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) with {steps} timesteps.\n\n\
          | | |\n| --- | --- |\n\
          | training images | {images} of {name} |\n\
+         {classes}\
          | seed | {seed} |\n\
          | epochs, batch size, learning rate | {epochs}, {batch}, {rate} |\n\
          | loss | {space:?} |\n\
@@ -181,6 +203,9 @@ fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
         },
         steps = config.schedule.num_train_timesteps,
         images = splits.train().len(),
+        classes = splits.class_labels().map_or(String::new(), |labels| {
+            format!("| labels of the classes, from class 0 on | {} |\n", output::list(labels))
+        }),
         seed = config.seed,
         epochs = config.epochs,
         batch = config.batch_size,

@@ -1,18 +1,17 @@
 //! `ddpm-cli train-features`: trains a feature net.
 
 use anyhow::Result;
-use ddpm_data::HubConfig;
 use ddpm_eval::{ClassAccuracy, FeatureNet, FeatureTraining, train_features};
 use serde_json::json;
 
 use crate::{
     args::{Common, TrainFeatures},
-    output,
+    data, output,
 };
 
 pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let splits = data::load(&options.data)?;
     // Fails before training rather than after it.
     FeatureNet::check_writable(&options.out_dir)?;
     let mut training = FeatureTraining::recipe(common.seed);

@@ -5,6 +5,7 @@
 mod bench;
 mod built_in;
 mod classify;
+mod data_as_found;
 mod evaluation;
 mod formats;
 mod help;

@@ -371,7 +371,11 @@ fn training_options_that_do_not_work_are_named() {
     for (option, value, parts) in [
         ("--epochs", "0", ["`epochs` is 0", "expected 1"]),
         ("--batch-size", "0", ["batch_size is 0", "expected 1 to 96"]),
-        ("--batch-size", "97", ["batch_size is 97", "expected 1 to 96"]),
+        (
+            "--batch-size",
+            "97",
+            ["batch_size is 97", "expected 1 to 96, the number of images; pass another --batch-size"],
+        ),
         ("--learning-rate", "0", ["`learning_rate` is 0", "above 0"]),
         ("--learning-rate", "nan", ["`learning_rate` is NaN", "above 0"]),
     ] {

@@ -16,6 +16,7 @@ fn data_describes_a_data_set() {
     let expected = [
         "classes",
         "cols",
+        "labels",
         "mean",
         "name",
         "revision",

@@ -5,6 +5,8 @@
 //! labels   u32 0x00000801 | u32 count | count bytes
 //! ```
 //!
+//! Labels of 16 or 32 bits, and in two dimensions as in QMNIST, are read as well.
+//!
 //! All integers are big-endian. A file may be compressed with gzip. The reader
 //! detects gzip by the first two bytes of the file, not by its name.
 
@@ -13,6 +15,7 @@ mod read;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use read::read_numbers;
 pub use read::{MAX_BYTES, parse_images, parse_labels, read_images, read_labels};
 
 use crate::error::{Error, Result};
@@ -22,12 +25,13 @@ use crate::error::{Error, Result};
 pub enum IdxKind {
     /// `u8` in three dimensions, magic number 0x00000803.
     Images,
-    /// `u8` in one dimension, magic number 0x00000801.
+    /// Integers in one dimension, or in two with the label as first number of each row. Usually
+    /// `u8` in one dimension, magic number 0x00000801, which is the type that is written.
     Labels,
 }
 
 impl IdxKind {
-    /// The first four bytes of the file, as a big-endian number.
+    /// The usual first four bytes of the file, as a big-endian number.
     #[must_use]
     pub fn magic(self) -> u32 {
         match self {
@@ -36,25 +40,21 @@ impl IdxKind {
         }
     }
 
-    fn header_len(self) -> usize {
+    fn header_len(self) -> u64 {
         match self {
             Self::Images => 16,
             Self::Labels => 8,
         }
-    }
-
-    fn of_magic(magic: u32) -> Option<Self> {
-        [Self::Images, Self::Labels].into_iter().find(|kind| kind.magic() == magic)
     }
 }
 
 impl fmt::Display for IdxKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            Self::Images => "images",
-            Self::Labels => "labels",
+            Self::Images => "images (unsigned bytes in 3 dimensions, magic number",
+            Self::Labels => "labels (integers in 1 or 2 dimensions, usual magic number",
         };
-        write!(f, "{name} (magic number {:#010x})", self.magic())
+        write!(f, "{name} {:#010x})", self.magic())
     }
 }
 
@@ -108,6 +108,23 @@ impl Images {
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
+
+    /// The images with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        let (rows, cols) = (self.rows, self.cols);
+        let images = self.pixels.chunks_exact(rows * cols);
+        let pixels =
+            images.flat_map(|image| (0..cols).flat_map(move |col| image[col..].iter().step_by(cols)));
+        Self { pixels: pixels.copied().collect(), rows: cols, cols: rows, file: self.file }
+    }
+
+    /// The images for which `keep` has the value `true`.
+    pub(crate) fn filtered(mut self, keep: &[bool]) -> Self {
+        let size = self.rows * self.cols;
+        let kept = self.pixels.chunks_exact(size).zip(keep).filter(|(_, keep)| **keep);
+        self.pixels = kept.flat_map(|(image, _)| image).copied().collect();
+        self
+    }
 }
 
 /// Class labels, with the path of their file.
@@ -117,6 +134,18 @@ pub struct Labels {
     pub file: PathBuf,
     /// The class of each image.
     pub values: Vec<u8>,
+}
+
+impl Labels {
+    /// Labels from numbers, which must be 0 to 255, with their indices in the file.
+    pub(crate) fn new(file: &Path, numbers: impl IntoIterator<Item = (usize, i64)>) -> Result<Self> {
+        let value = |(index, label)| {
+            let (file, max) = (file.to_owned(), usize::from(u8::MAX));
+            u8::try_from(label).map_err(|_| Error::LabelOutOfRange { file, index, label, max })
+        };
+        let values = numbers.into_iter().map(value).collect::<Result<_>>()?;
+        Ok(Self { file: file.to_owned(), values })
+    }
 }
 
 /// Encodes N × `rows` × `cols` grey levels as an uncompressed IDX file of images.

@@ -1,9 +1,12 @@
-//! A folder of IDX files.
+//! A folder of IDX files, or one of several data sets in a folder.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
+use super::listing::Listing;
 use super::names::{self, IdxName, Split};
+use crate::content::{START, describe};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::idx::{self, IdxKind};
@@ -17,93 +20,81 @@ impl Splits {
     /// t10k-images-idx3-ubyte    t10k-labels-idx1-ubyte     (or test-…)
     /// ```
     ///
-    /// each with or without `.gz`. The spelling `train-images.idx3-ubyte` is also
-    /// accepted. If a file exists with and without `.gz`, the file without `.gz` is
-    /// read. Only the training images are required.
+    /// each with or without `.gz`. The spelling `train-images.idx3-ubyte` and the labels of QMNIST,
+    /// `…-train-labels-idx2-int`, are also accepted. If a file exists with and without `.gz`, the file
+    /// without `.gz` is read. Only the training images are required. The files may lie in a folder
+    /// below, as those of Kaggle and torchvision do, if there is no data set in the folder itself.
     ///
-    /// All names may begin with one common prefix, as in
-    /// `emnist-balanced-train-images-idx3-ubyte`. The prefix is then the name of the
-    /// data set. Files without a prefix take precedence over files with one.
+    /// All names may begin with one common prefix, as in `emnist-balanced-train-images-idx3-ubyte`. The prefix is
+    /// then the name of the data set. Files without a prefix take precedence over files with one. A folder may hold
+    /// several data sets: `folder` is then FOLDER/PREFIX, or one of the files.
     ///
-    /// EMNIST stores transposed images. They are not transposed back, so a model
-    /// trained on them generates transposed characters.
+    /// EMNIST stores transposed images. The images of a data set whose prefix begins with `emnist` are transposed
+    /// back, and [`notes`](Self::notes) says so.
     ///
     /// # Errors
-    /// [`Error::NoDataSet`] if the folder has no training images,
-    /// [`Error::Ambiguous`] if it has several data sets, [`Error::Read`] if its
-    /// files cannot be listed, and the errors of [`idx::read_images`],
-    /// [`Dataset::new`] and [`Splits::new`].
+    /// [`Error::NoDataSet`] if the folder has no training images, [`Error::Ambiguous`] if it has several data sets,
+    /// [`Error::SeveralFiles`] if it has several files for the same images or labels,
+    /// [`Error::Unread`] if a file that is missing may be there under another name,
+    /// [`Error::NoSource`] or [`Error::NotAFolder`] if there is no folder,
+    /// [`Error::Read`] if its files cannot be listed, and the errors of [`idx::read_images`], [`Dataset::new`] and
+    /// [`Splits::new`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let folder_files = Listing::read(folder)?;
-        let prefix = folder_files.prefix()?;
-        let name = match prefix {
-            "" => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+        let (listing, prefix) = find(folder)?;
+        let set = listing.choose(prefix.as_deref())?;
+        let name = match set.prefix {
+            "" => listing
+                .folder()
+                .file_name()
+                .unwrap_or(listing.folder().as_os_str())
+                .to_string_lossy()
+                .into_owned(),
             prefix => prefix.to_owned(),
         };
-        let load = |split: Split| {
-            let Some(images) = folder_files.find(IdxName { prefix, split, kind: IdxKind::Images })? else {
-                return Ok(None);
-            };
-            let labels = folder_files.find(IdxName { prefix, split, kind: IdxKind::Labels })?;
-            let labels = labels.map(|file| idx::read_labels(&file)).transpose()?;
-            Dataset::new(format!("{name}/{}", split.name()), idx::read_images(&images)?, labels).map(Some)
+        // The prefixes are emnist-balanced, emnist-byclass, emnist-letters, …
+        let is_transposed = set.prefix.to_ascii_lowercase().starts_with("emnist");
+        let mut notes = Vec::new();
+        let mut load = |split: Split| {
+            let path = |kind| listing.find(set, IdxName { prefix: set.prefix, split, kind });
+            let (images, labels) = (path(IdxKind::Images)?, path(IdxKind::Labels)?);
+            let Some(images) = images else { return Ok(None) };
+            let name = format!("{name}/{}", split.name());
+            let images = idx::read_images(&images)?;
+            let images = if is_transposed { images.transposed() } else { images };
+            let Some(labels) = labels else { return Dataset::new(name, images, None).map(Some) };
+            let numbers = idx::read_numbers(&labels)?.into_iter().map(Some).collect();
+            Dataset::of_numbers(name, images, (labels, numbers), &mut notes).map(Some)
         };
-        let train = load(Split::Train)?.ok_or_else(|| folder_files.no_data_set())?;
-        Self::new(&name, train, load(Split::Test)?)
+        let train = load(Split::Train)?.ok_or_else(|| listing.no_data_set())?;
+        let test = load(Split::Test)?;
+        if is_transposed {
+            notes.push(format!("the images of {name} are transposed, because EMNIST stores columns as rows"));
+        }
+        Ok(Self::new(&name, train, test)?.with_notes(notes))
     }
 }
 
-/// The files of a folder.
-struct Listing<'a> {
-    folder: &'a Path,
-    /// File names, sorted, so that results do not depend on the order on disk.
-    files: BTreeSet<String>,
-}
-
-impl<'a> Listing<'a> {
-    fn read(folder: &'a Path) -> Result<Self> {
-        let error = |source| Error::Read { file: folder.to_owned(), source };
-        let mut files = BTreeSet::new();
-        for entry in folder.read_dir().map_err(error)? {
-            // Skips names that are not UTF-8: no IDX file has one.
-            files.extend(entry.map_err(error)?.file_name().into_string());
-        }
-        Ok(Self { folder, files })
+/// The folder of the data set, and the prefix of its files if the path names one: PATH is a folder, FOLDER/PREFIX, or
+/// one of the files of the data set.
+fn find(path: &Path) -> Result<(Listing, Option<String>)> {
+    if path.is_dir() {
+        return Ok((Listing::read(path)?, None));
     }
-
-    /// The common prefix of the file names of the data set.
-    fn prefix(&self) -> Result<&str> {
-        let train_images = |name: &&IdxName<'_>| name.split == Split::Train && name.kind == IdxKind::Images;
-        let names: Vec<_> = self.files.iter().filter_map(|file| names::parse(file)).collect();
-        let prefixes: BTreeSet<_> = names.iter().filter(train_images).map(|name| name.prefix).collect();
-        match prefixes.first() {
-            None => Err(self.no_data_set()),
-            // The empty prefix sorts first.
-            Some(&prefix) if prefix.is_empty() || prefixes.len() == 1 => Ok(prefix),
-            Some(_) => Err(self.ambiguous(prefixes.into_iter().map(ToOwned::to_owned).collect())),
+    let parent =
+        path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let name = path.file_name().and_then(|name| name.to_str());
+    if let (Some(parent), Some(name)) = (parent.filter(|parent| parent.is_dir()), name) {
+        let listing = Listing::read(parent)?;
+        if let Some(IdxName { prefix, .. }) = names::parse(name).filter(|_| path.exists()) {
+            return Ok((listing, Some(prefix.to_owned())));
+        }
+        if listing.sets().iter().any(|set| set.folder.is_empty() && set.prefix == name) {
+            return Ok((listing, Some(name.to_owned())));
         }
     }
-
-    /// The path of the file with this parsed name, or `None` if there is no such file.
-    fn find(&self, name: IdxName<'_>) -> Result<Option<PathBuf>> {
-        let mut files: Vec<_> = self.files.iter().filter(|file| names::parse(file) == Some(name)).collect();
-        files.retain(|file| {
-            file.strip_suffix(".gz").is_none_or(|uncompressed| !self.files.contains(uncompressed))
-        });
-        match files.as_slice() {
-            [] => Ok(None),
-            [file] => Ok(Some(self.folder.join(file))),
-            several => Err(self.ambiguous(several.iter().map(|&file| file.clone()).collect())),
-        }
-    }
-
-    fn no_data_set(&self) -> Error {
-        let expected = "train-images-idx3-ubyte, and optionally train-labels-idx1-ubyte, \
-                        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte";
-        Error::NoDataSet { folder: self.folder.to_owned(), expected: expected.to_owned() }
-    }
-
-    fn ambiguous(&self, candidates: Vec<String>) -> Error {
-        Error::Ambiguous { folder: self.folder.to_owned(), candidates }
-    }
+    let path = path.to_owned();
+    let Ok(mut file) = File::open(&path) else { return Err(Error::NoSource { path }) };
+    let mut start = vec![0; START];
+    let len = file.read(&mut start).unwrap_or_default();
+    Err(Error::NotAFolder { path, found: describe(&start[..len]) })
 }

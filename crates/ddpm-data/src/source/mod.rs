@@ -7,6 +7,7 @@ mod embedded;
 mod folder;
 #[cfg(feature = "hub")]
 mod hub;
+mod listing;
 mod names;
 
 use std::fmt;
@@ -25,9 +26,9 @@ use crate::splits::Splits;
 ///
 /// | text | source |
 /// | --- | --- |
-/// | `mnist` | the built-in MNIST |
+/// | `mnist`, in any case | the built-in MNIST |
 /// | `hf://datasets/OWNER/NAME` | a data set of the Hub; a final `@REVISION` selects a branch, tag or commit |
-/// | anything else | a folder of IDX files; write `./mnist` for a folder named `mnist` |
+/// | anything else | a folder of IDX files, or one of several data sets in it; write `./mnist` for a folder named `mnist` |
 ///
 /// ```
 /// # #[cfg(feature = "mnist")] {
@@ -49,7 +50,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads the data set. Only [`Source::Hub`] uses `hub`.
+    /// Reads the data set, [without classes that no image has](Splits::without_unused_classes). Only [`Source::Hub`]
+    /// uses `hub`.
     ///
     /// # Errors
     /// The errors of `Splits::mnist`, [`Splits::from_folder`] and `Hub::dataset`;
@@ -57,7 +59,7 @@ impl Source {
     /// without the feature that the source needs.
     #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the Hub's client uses it"))]
     pub fn load(&self, hub: &HubConfig) -> Result<Splits> {
-        match self {
+        let splits = match self {
             #[cfg(feature = "mnist")]
             Self::Mnist => Splits::mnist(),
             #[cfg(not(feature = "mnist"))]
@@ -69,7 +71,8 @@ impl Source {
             }
             #[cfg(not(feature = "hub"))]
             Self::Hub(address) => Err(Error::HubFeature { address: format!("hf://datasets/{address}") }),
-        }
+        };
+        Ok(splits?.without_unused_classes())
     }
 }
 
@@ -104,14 +107,27 @@ impl FromStr for Source {
 
     /// # Errors
     /// [`Error::BadAddress`] if the text begins with `hf://` and is not a valid
-    /// address of a data set.
+    /// address of a data set, [`Error::WebAddress`] if it is another address.
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
-            "mnist" => Self::Mnist,
+            mnist if mnist.eq_ignore_ascii_case("mnist") => Self::Mnist,
             address if address.starts_with("hf://") => Self::Hub(HubAddress::dataset(address)?),
+            address if address.contains("://") => return Err(web_address(address)),
             folder => Self::Folder(folder.into()),
         })
     }
+}
+
+/// The error about an address of the web, with the address of the same data set on the Hub if it is one.
+fn web_address(address: &str) -> Error {
+    let repository = address
+        .split_once("/datasets/")
+        .map(|(_, path)| path.split(['/', '?', '#']).take(2).collect::<Vec<_>>().join("/"));
+    let hub = repository.map(|repository| format!("hf://datasets/{repository}"));
+    let hub = hub.filter(|hub| HubAddress::dataset(hub).is_ok());
+    let instead =
+        hub.unwrap_or_else(|| "a folder with the downloaded files, or hf://datasets/OWNER/NAME".to_owned());
+    Error::WebAddress { address: address.to_owned(), instead }
 }
 
 impl fmt::Display for Source {
@@ -140,6 +156,23 @@ mod tests {
             assert_eq!(source.to_string(), text);
         }
         assert!(matches!("hf://a/b".parse::<Source>(), Err(Error::BadAddress { .. })));
+        assert_eq!("MNIST".parse::<Source>().unwrap(), Source::Mnist);
+    }
+
+    #[test]
+    fn an_address_of_the_web_is_refused_with_the_address_to_write() {
+        for (address, instead) in [
+            ("https://host/datasets/a/b/tree/main", "expected hf://datasets/a/b"),
+            ("http://host/datasets/a/b?x=1", "expected hf://datasets/a/b"),
+            (
+                "https://host/mnist.zip",
+                "expected a folder with the downloaded files, or hf://datasets/OWNER/NAME",
+            ),
+            ("file:///data/mnist", "expected a folder"),
+        ] {
+            let error = address.parse::<Source>().unwrap_err().to_string();
+            assert!(error.starts_with(address) && error.contains(instead), "{error}");
+        }
     }
 
     #[cfg(not(feature = "hub"))]

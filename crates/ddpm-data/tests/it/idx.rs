@@ -101,11 +101,77 @@ fn unreadable_file() {
 }
 
 #[test]
-fn wrong_magic() {
-    let error = images_error(b"%PDF-1.7 and some more text");
-    assert!(matches!(error, Error::WrongMagic { found: 0x2550_4446, expected: IdxKind::Images, .. }));
-    assert!(error.to_string().contains("0x25504446"), "{error}");
-    assert!(error.to_string().contains("expected images (magic number 0x00000803)"), "{error}");
+fn a_file_of_another_kind_is_named() {
+    for (bytes, found) in [
+        (&b"<!DOCTYPE html>\n<html><head>"[..], "an HTML page, such as the answer to a failed download"),
+        (b"\n<HTML>403 Forbidden", "an HTML page"),
+        (b"<?xml version=\"1.0\"?><Error/>", "an XML document"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:",
+            "a Git LFS pointer, not the file itself",
+        ),
+        (b"PK\x03\x04\x14\0\0\0", "a ZIP archive, which must be unpacked"),
+        (b"\xfd7zXZ\0\0", "compressed with xz"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"PAR1\x15\x04", "a parquet file"),
+        (b"\x93NUMPY\x01\0", "a NumPy array"),
+        (b"%PDF-1.7 and some more text", "a PDF document"),
+        (b"label,pixel0,pixel1\n5,0,0\n", "text that begins with \"label,pixel0,pixel1\\n5,0,\""),
+        (b"\x1b[2J\x07bell", "text that begins with \"\\u{1b}[2J\\u{7}bell\""),
+        (&[&[b'x'; 257][..], b"ustar"].concat(), "a tar archive"),
+        (b"\0\0\x08\0\0\0\0\0", "of an unknown kind (it begins with the bytes 00 00 08 00)"),
+        (&[0; 64], "of an unknown kind"),
+    ] {
+        let error = images_error(bytes);
+        assert!(matches!(error, Error::NotIdx { expected: IdxKind::Images, .. }), "{error}");
+        let expected = "expected an IDX file of images (unsigned bytes in 3 dimensions";
+        for part in [&format!("some-images is {found}"), expected] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let error = images_error(&gzip(bytes));
+        assert!(error.to_string().contains(&format!("is a gzip file whose content is {found}")), "{error}");
+    }
+    let twice = images_error(&gzip(&gzip(&valid()))).to_string();
+    assert!(twice.contains("is a gzip file whose content is compressed with gzip, expected"), "{twice}");
+}
+
+#[test]
+fn idx_data_of_another_type_or_shape_is_named() {
+    let rgb = [header(&[0x804, 2, 8, 8, 3]), vec![0; 384]].concat();
+    for (bytes, found) in [
+        (rgb, "IDX data of unsigned bytes in 4 dimensions (2×8×8×3)"),
+        (header(&[0xc03, 1, 1, 1, 5]), "IDX data of 32-bit integers in 3 dimensions (1×1×1)"),
+        (header(&[0xd03, 1, 1, 1, 5]), "IDX data of 32-bit floats in 3 dimensions (1×1×1)"),
+        (header(&[0xe02, 1, 1, 5, 5]), "IDX data of 64-bit floats in 2 dimensions (1×1)"),
+    ] {
+        let error = images_error(&bytes);
+        assert!(matches!(&error, Error::NotIdx { found: text, .. } if text == found), "{error}");
+    }
+    for labels in [header(&[0xd01, 1, 5]), header(&[0x802, 3, 0]), header(&[0x803, 1, 1, 1])] {
+        assert!(idx::parse_labels(Path::new("l"), &labels).is_err());
+    }
+}
+
+#[test]
+fn labels_may_have_more_bits_and_more_columns() {
+    let qmnist = [header(&[0xc02, 3, 8]), header(&[7; 8]), header(&[2; 8]), header(&[1; 8])].concat();
+    let short = [header(&[0xb01, 2]), vec![0, 9, 0, 255]].concat();
+    for (bytes, expected) in [
+        (qmnist, &[7, 2, 1][..]),
+        (short, &[9, 255]),
+        ([header(&[0xc01, 2]), header(&[3, 4])].concat(), &[3, 4]),
+        ([header(&[0x901, 1]), vec![5]].concat(), &[5]),
+        ([header(&[0x802, 2, 2]), vec![6, 0, 8, 0]].concat(), &[6, 8]),
+    ] {
+        for bytes in [gzip(&bytes), bytes] {
+            assert_eq!(idx::parse_labels(Path::new("l"), &bytes).unwrap().values, expected);
+        }
+    }
+    for (value, label) in [(256, 256), (u32::MAX - 1, -2)] {
+        let bytes = [header(&[0xc01, 2]), header(&[0, value])].concat();
+        let error = idx::parse_labels(Path::new("l"), &bytes).unwrap_err();
+        assert!(matches!(error, Error::LabelOutOfRange { index: 1, label: l, .. } if l == label), "{error}");
+    }
 }
 
 #[test]

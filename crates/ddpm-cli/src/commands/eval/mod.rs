@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use ddpm_core::ReverseVariance;
-use ddpm_data::{Dataset, HubConfig, Source, Splits};
+use ddpm_data::{Dataset, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
 use ddpm_model::{Denoiser, SampleConfig};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::job::Job;
 use crate::{
     args::{Common, Eval, Interval},
-    model, output,
+    data, model, output,
 };
 
 /// The results of an evaluation, with everything that determined them.
@@ -37,7 +37,7 @@ type SamplingOptions = [(&'static str, Value, Option<String>); 8];
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
-    let splits = options.data.load(&HubConfig::from_env())?;
+    let splits = data::load_for(&options.data, &denoiser)?;
     let train = splits.train();
     ensure_fits(&denoiser, train)?;
     let sampling = options.sampling.config(common.seed, &denoiser)?;
