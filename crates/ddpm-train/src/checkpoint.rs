@@ -18,14 +18,12 @@ use safetensors::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name};
+use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name, run::Sum};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
 /// All files of a checkpoint. Without the first, it is not complete.
 const FILES: [&str; 3] = [Manifest::NAME, STATE, TENSORS];
-/// The number of newest checkpoints to keep.
-const KEEP: usize = 2;
 
 /// The content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,15 +39,22 @@ pub(crate) struct Progress {
     pub(crate) labels_sha256: Option<String>,
     /// The configuration of the run.
     pub(crate) config: TrainConfig,
+    /// The losses since the last line of the log.
+    #[serde(default)]
+    pub(crate) since_log: Sum,
+    /// The losses since the last epoch, up to the last line of the log.
+    #[serde(default)]
+    pub(crate) since_epoch: Sum,
 }
 
-/// Writes a checkpoint, and removes those of an older run, `replaced`, and all but the newest [`KEEP`] of this one. It
+/// Writes a checkpoint, and removes those of an older run, `replaced`, and all but the newest `keep` of this one. It
 /// syncs the log to the disk first: a resumed run keeps the lines up to the checkpoint and does not write them again.
 pub(crate) fn save(
     folder: &Path,
     log: &mut Log,
     trainer: &Trainer<'_>,
     progress: &Progress,
+    keep: usize,
     replaced: &[PathBuf],
 ) -> Result<()> {
     let to = folder.join(name(progress.step));
@@ -58,7 +63,7 @@ pub(crate) fn save(
     }
     let new = AtomicDir::create(&to)?;
     let mut manifest = Manifest::default();
-    manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer)?);
+    manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer, progress.step)?);
     let path = new.path().join(STATE);
     let state = encode_json(&path, progress)?;
     write_atomic(&path, &state)?;
@@ -67,7 +72,7 @@ pub(crate) fn save(
     log.publish()?;
     new.commit()?;
     let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
-    let old = of_this_run.iter().filter(|path| **path != to).rev().skip(KEEP - 1);
+    let old = of_this_run.iter().filter(|path| **path != to).rev().skip(keep - 1);
     for path in replaced.iter().filter(|path| **path != to).rev().chain(old) {
         if let Err(error) = remove(path) {
             log::warn!("{}: cannot remove this old checkpoint: {error}", path.display());
@@ -77,8 +82,8 @@ pub(crate) fn save(
 }
 
 /// Writes the training state in the safetensors format and returns the file's SHA-256. It copies one part of the state
-/// at a time, so that a checkpoint does not double the memory of the run.
-fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
+/// at a time, so that a checkpoint does not double the memory of the run. A number that is not finite is an error.
+fn write_tensors(path: &Path, trainer: &Trainer<'_>, step: u64) -> Result<String> {
     let mut parameters = trainer.config().denoiser.parameters();
     parameters.sort_by(|a, b| a.name.cmp(&b.name));
     let (mut infos, mut end) = (Vec::new(), 0);
@@ -99,8 +104,11 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
     for part in StatePart::ALL {
         let mut tensors = trainer.part(part)?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (_, tensor) in tensors {
+        for (name, tensor) in tensors {
             let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { name, value, step });
+            }
             write(&values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
         }
     }

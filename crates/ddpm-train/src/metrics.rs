@@ -40,7 +40,8 @@ pub enum Record {
         step: u64,
         /// The mean loss over the epoch.
         train_loss: f64,
-        /// The loss of the averaged weights on test images; `None` if the data has no test images.
+        /// The loss of the averaged weights on test images; `None` if the data has no test images, or the weights were not
+        /// evaluated after this epoch.
         test_loss: Option<f64>,
         /// Seconds of training so far.
         seconds: f64,
@@ -55,6 +56,14 @@ impl Record {
             Self::Train { step, .. } | Self::Epoch { step, .. } => step,
         }
     }
+
+    /// Seconds of training when the line was written.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        match *self {
+            Self::Train { seconds, .. } | Self::Epoch { seconds, .. } => seconds,
+        }
+    }
 }
 
 /// The name of the log of a run that replaces another one, before its first checkpoint. `remove_temporary` knows it.
@@ -65,6 +74,7 @@ pub(crate) struct Log {
     path: PathBuf,
     file: fs::File,
     last_epoch: Option<Record>,
+    last_seconds: Option<f64>,
     /// The log of an older run, which [`publish`](Log::publish) replaces with this log.
     replaces: Option<PathBuf>,
 }
@@ -99,16 +109,17 @@ impl Log {
     /// Opens the log, and removes the lines after `step`, which a resumed run writes again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let log = read(path)?;
-        let (mut kept, mut last_epoch) = (Vec::new(), None);
+        let (mut kept, mut last_epoch, mut last_seconds) = (Vec::new(), None, None);
         for (line, record) in records(&log).filter(|(_, record)| record.step() <= step) {
             kept.extend([line, b"\n"].concat());
+            last_seconds = Some(record.seconds());
             if matches!(record, Record::Epoch { .. }) {
                 last_epoch = Some(record);
             }
         }
         write_atomic(path, &kept)?;
         let file = fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
-        Ok(Self { path: path.to_owned(), file, last_epoch, replaces: None })
+        Ok(Self { path: path.to_owned(), file, last_epoch, last_seconds, replaces: None })
     }
 
     /// Opens a new log under a temporary name beside the log of an older run.
@@ -131,7 +142,12 @@ impl Log {
     /// The same log with another file.
     #[cfg(test)]
     pub(crate) fn with_file(self, file: fs::File) -> Self {
-        Self { path: self.path.clone(), file, last_epoch: None, replaces: None }
+        Self { path: self.path.clone(), file, last_epoch: None, last_seconds: None, replaces: None }
+    }
+
+    /// The seconds of the last line that the log had when it was opened.
+    pub(crate) fn last_seconds(&self) -> Option<f64> {
+        self.last_seconds
     }
 
     /// The last [`Record::Epoch`] of the log; `None` before the end of the first epoch.

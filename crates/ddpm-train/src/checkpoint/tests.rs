@@ -19,7 +19,9 @@ fn config(data: &Dataset) -> TrainConfig {
 }
 
 fn progress(config: TrainConfig) -> Progress {
-    Progress { step: 0, seconds: 0.0, images_sha256: String::new(), labels_sha256: None, config }
+    let (since_log, since_epoch) = (Sum::default(), Sum::default());
+    let (images_sha256, labels_sha256) = (String::new(), None);
+    Progress { step: 0, seconds: 0.0, images_sha256, labels_sha256, config, since_log, since_epoch }
 }
 
 #[test]
@@ -65,10 +67,10 @@ fn a_checkpoint_does_not_go_beyond_a_log_that_is_not_on_the_disk() {
     let trainer = Trainer::new(&config, &data, &Device::Cpu).unwrap();
     let (checkpoints, path) = (folder.path().join("checkpoints"), folder.path().join("metrics.jsonl"));
     let mut log = Log::open(&path, 0).unwrap();
-    save(&checkpoints, &mut log, &trainer, &progress(config.clone()), &[]).unwrap();
+    save(&checkpoints, &mut log, &trainer, &progress(config.clone()), 2, &[]).unwrap();
     let mut log = log.with_file(fs::OpenOptions::new().append(true).open("/dev/null").unwrap());
     let later = Progress { step: 1, ..progress(config) };
-    let error = save(&checkpoints, &mut log, &trainer, &later, &[]).unwrap_err();
+    let error = save(&checkpoints, &mut log, &trainer, &later, 2, &[]).unwrap_err();
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
     assert_eq!(list(&checkpoints).unwrap(), [checkpoints.join("step-00000000")]);
 }

@@ -8,7 +8,8 @@ use ddpm_train::{Error, Event, Start, TrainConfig, run};
 use tempfile::tempdir;
 
 use crate::{
-    Observed, bits, config, is_step, labelled, names, records, splits, train, train_until, unlabelled,
+    Observed, bits, config, is_step, labelled, names, options, records, splits, train, train_until,
+    unlabelled,
 };
 
 #[test]
@@ -249,7 +250,8 @@ fn two_runs_cannot_share_a_folder() {
         }
         Ok(())
     };
-    let outcome = run(&config(), splits(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
+    let outcome =
+        run(&config(), splits(), folder.path(), options(Start::Fresh), &Device::Cpu, observe).unwrap();
     let expected = train(&config(), alone.path(), Start::Fresh).unwrap();
     assert_eq!(bits(outcome.denoiser.weights()), bits(expected.denoiser.weights()));
     // The lock ends with the run.
@@ -268,7 +270,8 @@ fn there_is_no_test_loss_if_only_one_part_of_the_data_has_labels() {
     for (train, test) in [(labelled(200, 0), unlabelled(40, 1)), (unlabelled(200, 0), labelled(40, 1))] {
         let (folder, config) = (tempdir().unwrap(), crate::config_for(&train));
         let splits = Splits::new("tiny", train, Some(test)).unwrap();
-        let outcome = run(&config, &splits, folder.path(), Start::Fresh, &Device::Cpu, |_| Ok(())).unwrap();
+        let outcome =
+            run(&config, &splits, folder.path(), options(Start::Fresh), &Device::Cpu, |_| Ok(())).unwrap();
         assert!(outcome.train_loss.is_some() && outcome.test_loss.is_none(), "{outcome:?}");
     }
 }

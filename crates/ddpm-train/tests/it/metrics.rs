@@ -8,7 +8,7 @@ use ddpm_train::{Event, Record, Start, TrainConfig, Trainer, evaluate_loss, run}
 use tempfile::tempdir;
 
 use crate::{
-    Observed, config, config_for, is_epoch, is_step, labelled, records, splits, train, train_until,
+    Observed, config, config_for, is_epoch, is_step, labelled, options, records, splits, train, train_until,
     unlabelled,
 };
 
@@ -120,13 +120,13 @@ fn an_observer_gets_every_step_and_epoch_with_the_content_of_the_log() {
             }
             Event::Resumed { .. } => return Err("a fresh run is not resumed".into()),
             Event::Epoch { record, denoiser } => {
-                assert_eq!(denoiser.config(), &small_batches().denoiser);
+                assert_eq!(denoiser.unwrap().config(), &small_batches().denoiser);
                 epochs.push(record.clone());
             }
         }
         Ok(())
     };
-    run(&small_batches(), splits(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
+    run(&small_batches(), splits(), folder.path(), options(Start::Fresh), &Device::Cpu, observe).unwrap();
     assert!(steps.iter().copied().eq(1..=132));
     assert_eq!(losses[0], losses[1], "the loss of the last line");
     let logged = records(folder.path()).into_iter().filter(|record| matches!(record, Record::Epoch { .. }));
@@ -138,7 +138,8 @@ fn without_a_test_set_there_is_no_test_loss() {
     for data in [labelled(200, 0), unlabelled(200, 0)] {
         let (folder, config) = (tempdir().unwrap(), config_for(&data));
         let splits = Splits::new("alone", data, None).unwrap();
-        let outcome = run(&config, &splits, folder.path(), Start::Fresh, &Device::Cpu, |_| Ok(())).unwrap();
+        let outcome =
+            run(&config, &splits, folder.path(), options(Start::Fresh), &Device::Cpu, |_| Ok(())).unwrap();
         assert!(outcome.test_loss.is_none() && outcome.train_loss.is_some());
         let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.matches("\"test_loss\":null").count(), 3, "{text}");
