@@ -17,7 +17,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler};
-use ddpm_files::{AtomicDir, write_atomic};
+use ddpm_files::AtomicDir;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -95,7 +95,7 @@ pub fn read_model_from<'a>(
     Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
 }
 
-/// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model.
+/// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model and nothing else.
 ///
 /// # Errors
 ///
@@ -105,7 +105,12 @@ pub fn check_writable(folder: &Path) -> Result<()> {
         let index = fs::read(folder.join(INDEX)).unwrap_or_default();
         serde_json::from_slice::<Index>(&index).is_ok_and(|index| index.class_name == PIPELINE)
     };
-    Ok(ddpm_files::check_writable(folder, "model of this kind", is_model)?)
+    Ok(ddpm_files::check_writable(
+        folder,
+        "model of this kind",
+        is_model,
+        &[INDEX, SCHEDULER, CONFIG, WEIGHTS, CARD],
+    )?)
 }
 
 /// Writes a model folder atomically. It replaces an existing model, and refuses to replace anything else.
@@ -117,21 +122,28 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
-    let path = |name| new.path().join(name);
+    let path = |name| folder.join(name);
     let index = serde_json::json!({
         "_class_name": PIPELINE,
         "denoiser": ["ddpm_model", "Denoiser"],
         "scheduler": ["diffusers", "DDPMScheduler"],
     });
-    write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
-    let schedule = denoiser.schedule_config();
-    let sampler = Sampler::Ddpm(schedule.variance_type.clone());
-    let scheduler = DiffusersConfig::new(schedule, sampler).to_diffusers_json()?;
-    write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
-    write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
-    write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
-    write_atomic(&path(CARD), card.as_bytes())?;
+    new.write(INDEX, &encode_json(&path(INDEX), &index)?)?;
+    new.write(SCHEDULER, scheduler_json(&denoiser.schedule_config())?.as_bytes())?;
+    new.write(CONFIG, &encode_json(&path(CONFIG), denoiser.config())?)?;
+    new.write(WEIGHTS, &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
+    new.write(CARD, card.as_bytes())?;
     Ok(new.commit()?)
+}
+
+/// The `scheduler_config.json` of a model with this schedule.
+///
+/// # Errors
+///
+/// If the file cannot hold the schedule, for example its `variance_type`.
+pub fn scheduler_json(schedule: &NoiseScheduleConfig) -> Result<String> {
+    let sampler = Sampler::Ddpm(schedule.variance_type.clone());
+    Ok(DiffusersConfig::new(schedule.clone(), sampler).to_diffusers_json()?)
 }
 
 /// Reads the schedule from the JSON of a `DDPMScheduler`. Other scheduler classes are refused: they would name a

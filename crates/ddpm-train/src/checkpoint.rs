@@ -9,7 +9,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex, write_atomic};
+use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex};
 use ddpm_kernels::StatePart;
 use ddpm_model::{Error as ModelError, encode_json, safetensors_header};
 use safetensors::{
@@ -63,12 +63,11 @@ pub(crate) fn save(
     }
     let new = AtomicDir::create(&to)?;
     let mut manifest = Manifest::default();
-    manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer, progress.step)?);
-    let path = new.path().join(STATE);
-    let state = encode_json(&path, progress)?;
-    write_atomic(&path, &state)?;
+    manifest.insert(TENSORS, write_tensors(new.file(TENSORS)?, trainer, progress.step)?);
+    let state = encode_json(&to.join(STATE), progress)?;
+    new.write(STATE, &state)?;
     manifest.insert(STATE, sha256_hex(&state));
-    manifest.write(new.path())?;
+    manifest.write(&new)?;
     log.publish()?;
     new.commit()?;
     let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
@@ -83,7 +82,7 @@ pub(crate) fn save(
 
 /// Writes the training state in the safetensors format and returns the file's SHA-256. It copies one part of the state
 /// at a time, so that a checkpoint does not double the memory of the run. A number that is not finite is an error.
-fn write_tensors(path: &Path, trainer: &Trainer<'_>, step: u64) -> Result<String> {
+fn write_tensors(mut file: AtomicFile, trainer: &Trainer<'_>, step: u64) -> Result<String> {
     let mut parameters = trainer.config().denoiser.parameters();
     parameters.sort_by(|a, b| a.name.cmp(&b.name));
     let (mut infos, mut end) = (Vec::new(), 0);
@@ -95,12 +94,13 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>, step: u64) -> Result<String
             infos.push((state_name(part, &parameter.name), info));
         }
     }
-    let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::default());
+    let header = safetensors_header(file.path(), infos)?;
+    let mut digest = Sha256::default();
     let mut write = |bytes: &[u8]| {
         digest.update(bytes);
         file.append(bytes)
     };
-    write(&safetensors_header(path, infos)?)?;
+    write(&header)?;
     for part in StatePart::ALL {
         let mut tensors = trainer.part(part)?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
