@@ -2,7 +2,7 @@
 
 mod values;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use ddpm_core::{LossWeighting, PredictionType};
@@ -158,6 +158,17 @@ pub(crate) struct Train {
     /// previews of the older run, and its model replaces the older model at the end; other files stay
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// The time in seconds after which a checkpoint is written: at most this much work is lost if the program is killed.
+    /// A run that is interrupted with Ctrl-C or SIGTERM saves first
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::seconds)]
+    pub(crate) checkpoint_every: Duration,
+    /// The number of newest checkpoints to keep
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count(1..=1_000_000))]
+    pub(crate) keep: usize,
+    /// Start from the weights of a model instead of random ones, for example to train a finished run for more epochs.
+    /// The architecture and the schedule are those of the model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", conflicts_with_all = ["network", "parameterization"])]
+    pub(crate) from: Option<String>,
     /// The number type in which the model folder stores weights
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     pub(crate) dtype: WeightType,

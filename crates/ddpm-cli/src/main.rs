@@ -3,17 +3,20 @@
 mod args;
 mod commands;
 mod data;
+mod interrupt;
 mod loss_plot;
 mod model;
 mod output;
 mod picture;
 mod plot_style;
+mod progress;
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
 
 use args::{Args, Command};
+use interrupt::Interrupted;
 
 fn main() -> ExitCode {
     // Exits with code 2 if the command line is wrong.
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            let interrupted = error.chain().find_map(|cause| cause.downcast_ref::<Interrupted>());
+            interrupted.map_or(ExitCode::FAILURE, |interrupted| interrupted.exit_code().into())
         }
     }
 }

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::Common;
@@ -80,30 +79,6 @@ fn error_line(error: &anyhow::Error) -> String {
                  `cargo run --release -p ddpm-cli --features hub -- …`";
     }
     text
-}
-
-/// A progress bar on standard error; hidden if standard error is not a terminal.
-pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<ProgressBar> {
-    if common.quiet {
-        return Ok(ProgressBar::hidden());
-    }
-    Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
-}
-
-/// A progress bar that counts images: a function of the number done and the total number. The bar disappears when the
-/// function is dropped.
-pub(crate) fn images_bar(common: &Common) -> Result<impl FnMut(usize, usize)> {
-    let bar = progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")?;
-    let bar = bar.with_finish(ProgressFinish::AndClear);
-    Ok(move |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })
-}
-
-/// A spinner with a message on standard error; hidden if standard error is not a terminal.
-pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
-    progress(common, 0, "{spinner} {msg}  {elapsed}")
 }
 
 #[cfg(test)]

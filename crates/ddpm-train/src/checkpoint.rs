@@ -37,6 +37,9 @@ pub(crate) struct Progress {
     pub(crate) images_sha256: String,
     /// The SHA-256 of the training labels; `None` if the data has no labels.
     pub(crate) labels_sha256: Option<String>,
+    /// The SHA-256 of the weights from which the run started; `None` if they were random.
+    #[serde(default)]
+    pub(crate) initial_sha256: Option<String>,
     /// The configuration of the run.
     pub(crate) config: TrainConfig,
     /// The losses since the last line of the log.
@@ -200,10 +203,11 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     let differs = |key: &str, saved: String, now: String| {
         Err(Error::OtherConfig { path: path.to_owned(), key: key.to_owned(), saved, now })
     };
-    let labels = |progress: &Progress| progress.labels_sha256.clone().unwrap_or_else(|| "none".to_owned());
+    let none = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
     for (key, saved, now) in [
         ("training images (SHA-256)", saved.images_sha256.clone(), now.images_sha256.clone()),
-        ("training labels (SHA-256)", labels(saved), labels(now)),
+        ("training labels (SHA-256)", none(&saved.labels_sha256), none(&now.labels_sha256)),
+        ("initial weights (SHA-256)", none(&saved.initial_sha256), none(&now.initial_sha256)),
     ] {
         if saved != now {
             return differs(key, saved, now);

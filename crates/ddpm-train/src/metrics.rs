@@ -15,6 +15,13 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Record {
+    /// The start of a run from the weights of another one.
+    Start {
+        /// The name of the network.
+        initial: String,
+        /// The SHA-256 of its weights.
+        sha256: String,
+    },
     /// Progress within an epoch.
     Train {
         /// Steps taken so far.
@@ -53,6 +60,7 @@ impl Record {
     #[must_use]
     pub fn step(&self) -> u64 {
         match *self {
+            Self::Start { .. } => 0,
             Self::Train { step, .. } | Self::Epoch { step, .. } => step,
         }
     }
@@ -61,6 +69,7 @@ impl Record {
     #[must_use]
     pub fn seconds(&self) -> f64 {
         match *self {
+            Self::Start { .. } => 0.0,
             Self::Train { seconds, .. } | Self::Epoch { seconds, .. } => seconds,
         }
     }

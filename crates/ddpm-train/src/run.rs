@@ -60,6 +60,9 @@ pub struct RunOptions<'a> {
     /// epoch in which a multiple of this number of steps was passed, and after the last one. So evaluations take little
     /// time on a small data set too.
     pub evaluate_every: u64,
+    /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
+    /// resume the run.
+    pub initial: Option<(&'a str, &'a Denoiser)>,
     /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`].
     pub stop: &'a AtomicBool,
 }
@@ -72,6 +75,7 @@ impl Default for RunOptions<'_> {
             checkpoint_every: CheckpointEvery::Time(Duration::from_mins(1)),
             keep: 2,
             evaluate_every: 200,
+            initial: None,
             stop: &NEVER,
         }
     }
@@ -95,6 +99,11 @@ pub enum Event<'a> {
         total: u64,
         /// The mean loss in the last line of the log; `None` before the first line.
         loss: Option<f64>,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps so far.
+        step: u64,
     },
     /// An epoch ended.
     Epoch {
@@ -149,12 +158,13 @@ pub fn run(
     device: &Device,
     mut observe: impl FnMut(Event<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<Outcome> {
-    let RunOptions { start, keep, stop, .. } = options;
+    let RunOptions { start, keep, initial, stop, .. } = options;
     if keep == 0 {
         return Err(Error::out_of_range("the number of checkpoints to keep", keep, "1 or more"));
     }
     let data = splits.train();
     let mut trainer = Trainer::new(config, data, device)?;
+    let initial_sha256 = initial.map(|(_, denoiser)| trainer.start_from(denoiser)).transpose()?;
     // Without the labels that the training set has, there is no test loss.
     let test = splits.test().filter(|test| test.labels().is_some() == data.labels().is_some());
     if let Some(test) = test {
@@ -167,6 +177,7 @@ pub fn run(
         seconds: 0.0,
         images_sha256: data.images_sha256().to_owned(),
         labels_sha256: data.labels_sha256().map(str::to_owned),
+        initial_sha256,
         config: config.clone(),
         since_log: Sum::default(),
         since_epoch: Sum::default(),
@@ -181,6 +192,9 @@ pub fn run(
         Start::Overwrite => (Log::replacing(&folder.log)?, older),
         Start::Fresh | Start::Resume => (Log::open(&folder.log, progress.step)?, Vec::new()),
     };
+    if let (0, Some((name, _)), Some(sha256)) = (progress.step, initial, &progress.initial_sha256) {
+        log.write(&Record::Start { initial: name.to_owned(), sha256: sha256.clone() })?;
+    }
     let (started, before) = (Instant::now(), progress.seconds);
     let (total, per_epoch) = (trainer.total_steps(), trainer.steps_per_epoch());
     let mut recent = Mean::from_sum(progress.since_log, device)?;
@@ -247,6 +261,7 @@ pub fn run(
             checkpoint::save(&folder.checkpoints, &mut log, &trainer, &progress, keep, &replaced)?;
             replaced.clear();
             (saved_at, has_saved) = (Instant::now(), true);
+            observe(Event::Saved { step }).map_err(Error::Observer)?;
         }
         if let Some(record) = log.last_epoch().filter(|_| epoch_ends) {
             observe(Event::Epoch { record, denoiser: evaluated.as_ref() }).map_err(Error::Observer)?;

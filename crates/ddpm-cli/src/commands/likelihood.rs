@@ -8,14 +8,14 @@ use ddpm_eval::{LikelihoodConfig, LikelihoodReport, likelihood};
 
 use crate::{
     args::{Common, TestImages},
-    data, model, output,
+    data, model, output, progress,
 };
 
 pub(crate) fn run(options: &TestImages, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &common.device.open()?)?;
     let splits = data::load_for(&options.data, &denoiser)?;
     let config = LikelihoodConfig { num_images: options.num_images, seed: common.seed };
-    let report = likelihood(&denoiser, &splits, config, output::images_bar(common)?)?;
+    let report = likelihood(&denoiser, &splits, config, progress::images(common)?)?;
     let mut json = serde_json::to_value(&report)?;
     json["model"] = options.model.as_str().into();
     json["seed"] = common.seed.into();

@@ -10,4 +10,5 @@ pub(crate) mod likelihood;
 mod previews;
 pub(crate) mod sample;
 pub(crate) mod train;
+mod train_config;
 pub(crate) mod train_features;

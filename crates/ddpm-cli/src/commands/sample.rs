@@ -12,10 +12,11 @@ use ddpm_model::{Denoiser, safetensors_header};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
 
-use super::job::{Job, Part, grey_levels};
+use super::job::{Job, grey_levels};
 use crate::{
     args::{Common, Format, Sample},
-    model, output, picture,
+    interrupt, model, output, picture,
+    progress::Progress,
 };
 
 /// Maximum number of steps that an animation shows.
@@ -25,6 +26,7 @@ const FRAMES: usize = 100;
 const PICTURE_LIMIT: usize = 10_000;
 
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
+    interrupt::listen()?;
     let sampling = &options.sampling;
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
     let started = Instant::now();
@@ -68,7 +70,7 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
 /// Writes a grid of the images with a label above each class.
 fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
-    let pixels = job.pixels(denoiser, &job.bar(common)?)?;
+    let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
     written(out, &picture::encode_png(&picture)?)
 }
@@ -79,9 +81,9 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
-    let Part { images, labels } = job.all();
-    let mut states = vec![grey_levels(denoiser.start(&job.config, &images)?.x_t())?];
-    denoiser.sample(&job.config, &images, &labels, |step| {
+    let part = job.all();
+    let mut states = vec![grey_levels(denoiser.start(&job.config, &part.images)?.x_t())?];
+    job.sample_part(denoiser, &part, |step| {
         let frame = |steps: usize| (steps * step.total.min(FRAMES)).div_euclid(step.total);
         if frame(step.index + 1) > frame(step.index) {
             states.push(grey_levels(step.x_t)?);
@@ -120,7 +122,7 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Ve
     } else {
         None
     };
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(images.append(pixels)?))?;
+    job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(images.append(pixels)?))?;
     Ok([images].into_iter().chain(labels).collect())
 }
 
@@ -139,7 +141,7 @@ fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> R
     };
     let mut file = AtomicFile::create(out)?;
     file.append(&safetensors_header(out, tensors)?)?;
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(file.append(pixels)?))?;
+    job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(file.append(pixels)?))?;
     if let Some(labels) = labels {
         write_labels(&mut file, labels)?;
     }

@@ -46,6 +46,16 @@ fn an_option_without_effect_is_a_warning() {
     let data = ["data", "--data", "data", "--device", "cpu"];
     assert_eq!(warnings(&data), "warning: --device has no effect on `data`\n");
     assert_eq!(warnings(&info), "");
+    let train = ["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "-q", "--out-dir", "run"];
+    for (field, reason) in [
+        ("schedule.clip_sample_range=2", "schedule.clip_sample is false"),
+        ("schedule.sample_max_value=2", "schedule.thresholding is false"),
+        ("schedule.steps_offset=1", "schedule.timestep_spacing is not leading"),
+    ] {
+        let set = ["--overwrite", "--set", "schedule.clip_sample=false", "--set", field];
+        let found = warnings(&[&train[..], &set].concat());
+        assert_eq!(found, format!("warning: --set {field} has no effect: {reason}\n"));
+    }
 }
 
 #[test]

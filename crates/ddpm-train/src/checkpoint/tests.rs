@@ -21,7 +21,8 @@ fn config(data: &Dataset) -> TrainConfig {
 fn progress(config: TrainConfig) -> Progress {
     let (since_log, since_epoch) = (Sum::default(), Sum::default());
     let (images_sha256, labels_sha256) = (String::new(), None);
-    Progress { step: 0, seconds: 0.0, images_sha256, labels_sha256, config, since_log, since_epoch }
+    let (step, seconds, initial_sha256) = (0, 0.0, None);
+    Progress { step, seconds, images_sha256, labels_sha256, initial_sha256, config, since_log, since_epoch }
 }
 
 #[test]

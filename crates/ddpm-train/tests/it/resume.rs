@@ -186,6 +186,44 @@ fn short_epochs_are_evaluated_less_often() {
     assert!(outcome.test_loss.is_some() && records(folder.path()).len() == 14);
 }
 
+/// A finished run goes on as a new run from its weights. The log names them, and resuming needs the same ones.
+#[test]
+fn a_run_from_the_weights_of_another_names_them() {
+    let (first_folder, folder) = (tempdir().unwrap(), tempdir().unwrap());
+    let first = train(&config(), first_folder.path(), Start::Fresh).unwrap();
+    let from = |start, denoiser| RunOptions { initial: Some(("runs/first", denoiser)), ..options(start) };
+    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
+    let observe = |event: Event<'_>| -> Observed {
+        if let Event::Epoch { record: &Record::Epoch { train_loss, .. }, .. } = event {
+            stop.store(true, Ordering::Relaxed);
+            losses.push(train_loss);
+        }
+        Ok(())
+    };
+    let stopped = RunOptions { stop: &stop, ..from(Start::Fresh, &first.denoiser) };
+    run(&config(), splits(), folder.path(), stopped, &Device::Cpu, observe).unwrap_err();
+    let Some(Record::Start { initial, sha256 }) = records(folder.path()).into_iter().next() else {
+        panic!("{:?}", records(folder.path()))
+    };
+    assert_eq!((initial.as_str(), sha256.len()), ("runs/first", 64));
+    // The trained weights are far ahead of random ones.
+    let Record::Epoch { train_loss, .. } = records(first_folder.path())[1] else { panic!("no epoch") };
+    assert!(losses[0] < train_loss / 2.0, "{losses:?} {train_loss}");
+    let missing = train(&config(), folder.path(), Start::Resume).unwrap_err().to_string();
+    assert!(missing.contains("`initial weights (SHA-256)`") && missing.contains("now none"), "{missing}");
+    let resumed = from(Start::Resume, &first.denoiser);
+    let outcome = run(&config(), splits(), folder.path(), resumed, &Device::Cpu, |_| Ok(())).unwrap();
+    assert!(bits(outcome.denoiser.weights()) != bits(first.denoiser.weights()));
+    let starts = records(folder.path()).iter().filter(|r| matches!(r, Record::Start { .. })).count();
+    assert_eq!(starts, 1);
+    let mut other = config();
+    other.denoiser.network = crate::small_plain();
+    let wrong = from(Start::Fresh, &first.denoiser);
+    let refused = run(&other, splits(), &folder.path().join("other"), wrong, &Device::Cpu, |_| Ok(()));
+    assert!(refused.unwrap_err().to_string().contains("the architecture of the initial network"));
+    assert!(!folder.path().join("other").exists());
+}
+
 #[test]
 fn a_run_may_be_stopped_many_times() {
     let (folder, whole_folder) = (tempdir().unwrap(), tempdir().unwrap());
@@ -233,17 +271,11 @@ fn a_finished_run_is_not_trained_again() {
 fn time_is_counted_over_all_parts_of_a_run() {
     let folder = tempdir().unwrap();
     train_until(&config(), folder.path(), Start::Fresh, |event| is_epoch(event, 2));
-    let before = records(folder.path()).last().map(seconds).unwrap();
+    let before = records(folder.path()).last().map(Record::seconds).unwrap();
     let outcome = train(&config(), folder.path(), Start::Resume).unwrap();
-    let all: Vec<f64> = records(folder.path()).iter().map(seconds).collect();
+    let all: Vec<f64> = records(folder.path()).iter().map(Record::seconds).collect();
     assert!(all.is_sorted(), "{all:?}");
     assert!(outcome.seconds > before, "{} after {before}", outcome.seconds);
-}
-
-fn seconds(record: &ddpm_train::Record) -> f64 {
-    match *record {
-        ddpm_train::Record::Train { seconds, .. } | ddpm_train::Record::Epoch { seconds, .. } => seconds,
-    }
 }
 
 /// A product often needs 17 digits, and an inexact JSON parser would read another number.

@@ -13,12 +13,14 @@ use ddpm_data::{Dataset, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
 use ddpm_files::{create_dir_all, write_atomic};
 use ddpm_model::{Denoiser, SampleConfig};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::job::Job;
 use crate::{
     args::{Common, Eval, Interval},
     data, model, output,
+    progress::Progress,
 };
 
 /// The results of an evaluation, with everything that determined them.
@@ -54,9 +56,9 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
 
     let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
-    let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
+    let mut clock = Clock { common, bar: spinner(common)?, part: None };
     clock.next(Some("sampling"));
-    let pixels = job.pixels(&denoiser, &job.bar(common)?)?;
+    let pixels = job.pixels(&denoiser, &Progress::new(common, "images")?)?;
     let evaluation = Evaluation {
         net: &net,
         train,
@@ -128,10 +130,18 @@ fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<
     Ok(names.clone())
 }
 
+/// A spinner with a message on standard error; hidden if standard error is not a terminal.
+fn spinner(common: &Common) -> Result<ProgressBar> {
+    if common.quiet {
+        return Ok(ProgressBar::hidden());
+    }
+    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template("{spinner} {msg}  {elapsed}")?))
+}
+
 /// Shows the current part of the evaluation on the terminal. With `--verbose`, prints the time that each part took.
 struct Clock<'a> {
     common: &'a Common,
-    bar: indicatif::ProgressBar,
+    bar: ProgressBar,
     part: Option<(&'static str, Instant)>,
 }
 
