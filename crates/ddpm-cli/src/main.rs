@@ -10,13 +10,10 @@ mod plot_style;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    // Exits with code 2 if the command line is wrong.
-    let args = Args::parse();
+    let args = Args::of_command_line();
     output::print_warnings();
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use ddpm_data::{HubConfig, Splits};
+use ddpm_files::check_keys;
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
 use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
 use indicatif::ProgressBar;
@@ -135,6 +136,7 @@ fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
             "--set {assignment}: there is no option `{name}`, expected a field of the training configuration"
         )
     })?;
+    check_keys(value.as_bytes()).with_context(|| format!("--set {assignment}"))?;
     // A value that is not JSON is a string, such as the name of a loss.
     *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     serde_json::from_value(json).with_context(|| format!("--set {assignment}"))

@@ -9,6 +9,7 @@ mod evaluation;
 mod formats;
 mod help;
 mod other_data;
+mod output;
 mod refusals;
 mod reproducible;
 mod resume;

@@ -166,7 +166,7 @@ fn the_model_can_be_read_and_its_description_fits_the_result() {
 fn configured(options: &[&str]) -> String {
     let folder = with_model();
     // The folder is occupied. The program prints the configuration before it checks the folder.
-    fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
+    fs::create_dir_all(folder.path().join("run/checkpoints/step-00000001")).unwrap();
     fail(folder.path(), 1, &[&["train", "--data", "data", "--out-dir", "run", "-v"], options].concat())
 }
 
