@@ -97,6 +97,34 @@ fn output_that_cannot_be_written_is_found_before_the_work() {
     assert_eq!(names(&folder.path().join("run")), ["model"]);
 }
 
+/// A limit on the size of files simulates a disk that becomes full. The folder of an unfinished checkpoint is removed, so
+/// its temporary path would tell the user nothing.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_named_by_its_final_path() {
+    let folder = with_model();
+    let script = r#"trap '' XFSZ; ulimit -f 64; exec "$0" "$@""#;
+    let mut command = assert_cmd::Command::new("sh");
+    command.args(["-c", script]).arg(assert_cmd::cargo::cargo_bin!("ddpm-cli")).current_dir(folder.path());
+    command.args([
+        "train",
+        "--data",
+        "data",
+        "--batch-size",
+        "96",
+        "--epochs",
+        "1",
+        "-q",
+        "--out-dir",
+        "run",
+    ]);
+    let assert = command.assert().code(1);
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let named = "error: run/checkpoints/step-00000001/state.safetensors: cannot write: ";
+    assert!(error.starts_with(named) && error.lines().count() == 1, "{error}");
+    assert_eq!(names(&folder.path().join("run")), [".lock", "metrics.jsonl"]);
+}
+
 #[test]
 fn a_schedule_that_a_model_cannot_store_is_found_before_training() {
     let folder = with_model();
