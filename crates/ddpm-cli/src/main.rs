@@ -13,15 +13,13 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
+use clap::{ArgMatches, parser::ValueSource};
 
 use args::{Args, Command};
 use interrupt::Interrupted;
 
 fn main() -> ExitCode {
-    // Exits with code 2 if the command line is wrong.
-    let matches = Args::command().get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let (args, matches) = Args::of_command_line();
     warn_of_options_without_effect(&matches, &args.command);
     output::print_warnings();
     set_threads(args.common.threads, &args.command);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -81,7 +82,7 @@ impl AtomicFile {
                 return Ok((File::options().append(true).open(at)?, None, NewFolders::default()));
             };
             let folders = NewFolders::create(parent(&to))?;
-            let (file, temporary) = temporary_file(&to)?.into_parts();
+            let (file, temporary) = new_file(TEMPORARY.as_ref(), &to)?.into_parts();
             Ok((file, Some(Replacement { temporary, to }), folders))
         };
         let (file, replacement, folders) = open().map_err(write_error(&path))?;
@@ -115,9 +116,9 @@ impl AtomicFile {
     /// Completes files that belong together and renames them to their final paths. The first is the one without which
     /// the others mean nothing.
     ///
-    /// It syncs all files to the disk, moves existing files aside, the first one first, and renames the new files, the
-    /// first one last. So a crash in between leaves no mixture: the first file is missing, and the old files are
-    /// complete under temporary names.
+    /// It syncs all files to the disk, moves existing files aside, to `NAME.old-…`, the first one first, and renames the
+    /// new files, the first one last. So a crash in between leaves no mixture: the first file is missing, and the old
+    /// files are complete under the other names.
     ///
     /// # Errors
     ///
@@ -177,16 +178,18 @@ fn rename_all(
 /// The renames of a commit so far.
 #[derive(Default)]
 struct Done {
-    /// The paths of existing files, and their temporary paths. Dropping it removes the temporary files.
+    /// The paths of existing files, and their other paths. Dropping it removes the files there.
     aside: Vec<(PathBuf, TempPath)>,
     renamed: Vec<PathBuf>,
 }
 
 impl Done {
-    /// Renames a file, if it exists, to a temporary path.
+    /// Renames a file, if it exists, to another name.
     fn move_aside(&mut self, path: &Path) -> io::Result<()> {
         if path.exists() {
-            let temporary = temporary_file(path)?.into_temp_path();
+            let mut prefix = path.file_name().unwrap_or_default().to_owned();
+            prefix.push(".old-");
+            let temporary = new_file(&prefix, path)?.into_temp_path();
             disk::rename(path, &temporary)?;
             self.aside.push((path.to_owned(), temporary));
         }
@@ -210,11 +213,11 @@ impl Done {
     }
 }
 
-/// Creates a temporary file in the folder of `path`, with the usual permissions of a new file.
-fn temporary_file(path: &Path) -> io::Result<NamedTempFile> {
+/// Creates a file with a random name in the folder of `path`, with the usual permissions of a new file.
+fn new_file(prefix: &OsStr, path: &Path) -> io::Result<NamedTempFile> {
     // `make_in` gives the error of the system, to which `tempfile_in` adds the temporary path.
     let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
-    tempfile::Builder::new().prefix(TEMPORARY).make_in(parent(path), create)
+    tempfile::Builder::new().prefix(prefix).make_in(parent(path), create)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Atomic writing of files and folders, SHA-256 digests, and manifests.
+//! Atomic writing of files and folders, SHA-256 digests, manifests, and a check of JSON.
 //!
 //! [`AtomicFile`] and [`AtomicDir`] write under a temporary name and rename at the end. So a reader, or the next
 //! run after a crash, finds either the complete old content or the complete new content. They sync the content
@@ -28,6 +28,7 @@ mod disk;
 mod error;
 mod file;
 mod folder;
+mod json;
 mod manifest;
 mod target;
 
@@ -37,4 +38,5 @@ pub use error::{Error, Result};
 pub use file::link_atomic;
 pub use file::{AtomicFile, write_atomic};
 pub use folder::{AtomicDir, check_writable, create_dir_all, remove_temporary};
+pub use json::check_keys;
 pub use manifest::Manifest;

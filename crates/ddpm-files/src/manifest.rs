@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use crate::{AtomicDir, Error, Result, disk, sha256_hex};
+use crate::{AtomicDir, Error, Result, check_keys, disk, sha256_hex};
 
 /// The content of `manifest.json`: the SHA-256 of each file of a folder, by file name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,9 +37,9 @@ impl Manifest {
     /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
     pub fn read_verified<const N: usize>(folder: &Path, names: [&str; N]) -> Result<Option<[Vec<u8>; N]>> {
         let Some(manifest) = read(&folder.join(Self::NAME))? else { return Ok(None) };
-        let Ok(digests) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
-            return Ok(None);
-        };
+        let digests = check_keys(&manifest)
+            .and_then(|()| serde_json::from_slice::<BTreeMap<String, String>>(&manifest));
+        let Ok(digests) = digests else { return Ok(None) };
         let mut contents = [const { Vec::new() }; N];
         for (content, name) in contents.iter_mut().zip(names) {
             let Some(bytes) = read(&folder.join(name))? else { return Ok(None) };

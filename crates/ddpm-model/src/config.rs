@@ -159,8 +159,12 @@ impl DenoiserConfig {
                 embedding
             }
         };
-        check("embedding", embedding, 2..=4096, "an even number from 2 to 4096")?;
-        check("embedding", embedding % 2, 0..=0, "an even number from 2 to 4096")
+        const EVEN: &str = "an even number from 2 to 4096";
+        check("embedding", embedding, 2..=4096, EVEN)?;
+        if embedding.is_multiple_of(2) {
+            return Ok(());
+        }
+        Err(Error::out_of_range("denoiser option `embedding`", embedding, EVEN))
     }
 
     /// Every parameter (weights and biases), in the order of the layers.

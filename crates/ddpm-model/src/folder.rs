@@ -16,8 +16,8 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler};
-use ddpm_files::AtomicDir;
+use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler, Steps};
+use ddpm_files::{AtomicDir, check_keys};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -85,6 +85,7 @@ pub fn read_model_from<'a>(
         return Err(Error::Kind { path, key, found, expected: PIPELINE });
     }
     let (path, bytes) = file(SCHEDULER)?;
+    check_keys(&bytes).map_err(Error::json(&path))?;
     let schedule = read_schedule(&String::from_utf8_lossy(&bytes))
         .map_err(|source| Error::Scheduler { path, source })?;
     let (path, bytes) = file(CONFIG)?;
@@ -140,10 +141,14 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
 ///
 /// # Errors
 ///
-/// If the file cannot hold the schedule, for example its `variance_type`.
+/// If the file cannot hold the schedule, [`read_model`] would refuse it, or no sample can be drawn with it, for example
+/// because of its `variance_type`.
 pub fn scheduler_json(schedule: &NoiseScheduleConfig) -> Result<String> {
     let sampler = Sampler::Ddpm(schedule.variance_type.clone());
-    Ok(DiffusersConfig::new(schedule.clone(), sampler).to_diffusers_json()?)
+    sampler.plan(&NoiseSchedule::new(schedule)?, Steps::All)?;
+    let json = DiffusersConfig::new(schedule.clone(), sampler).to_diffusers_json()?;
+    read_schedule(&json)?;
+    Ok(json)
 }
 
 /// Reads the schedule from the JSON of a `DDPMScheduler`. Other scheduler classes are refused: they would name a
@@ -166,7 +171,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(Error::json(path))
+    check_keys(bytes).and_then(|()| serde_json::from_slice(bytes)).map_err(Error::json(path))
 }
 
 /// Decodes weights in the safetensors format to f32. `expected` lists the names and shapes, and `stored` is the
@@ -183,6 +188,10 @@ pub fn decode_weights(
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     let file = SafeTensors::deserialize(bytes).map_err(Error::safetensors(path))?;
+    if let Some((len, rest)) = bytes.split_first_chunk() {
+        let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        check_keys(rest.get(..len).unwrap_or_default()).map_err(Error::json(path))?;
+    }
     let path = path.to_owned();
     let mut weights = HashMap::new();
     for (name, expected) in expected {

@@ -71,8 +71,9 @@ pub(crate) fn save(
     new.write(STATE, &state)?;
     manifest.insert(STATE, sha256_hex(&state));
     manifest.write(&new)?;
-    log.publish()?;
+    log.sync()?;
     new.commit()?;
+    log.publish()?;
     let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
     let old = of_this_run.iter().filter(|path| **path != to).rev().skip(keep - 1);
     for path in replaced.iter().filter(|path| **path != to).rev().chain(old) {

@@ -138,9 +138,13 @@ impl Log {
         Ok(log)
     }
 
-    /// Syncs all lines to the disk and, the first time, replaces the log of an older run.
+    /// Syncs all lines to the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path))
+    }
+
+    /// Replaces the log of an older run, the first time.
     pub(crate) fn publish(&mut self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io(&self.path))?;
         if let Some(path) = self.replaces.take() {
             fs::rename(&self.path, &path).map_err(Error::io(&path))?;
             self.path = path;

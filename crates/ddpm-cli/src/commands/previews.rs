@@ -16,8 +16,8 @@ pub(super) struct Previews {
 }
 
 impl Previews {
-    /// Checks that a run of `epochs` epochs will replace no preview and no plot that no run has written: a run writes
-    /// those of the epochs in its log.
+    /// Checks that a run of `epochs` epochs will replace no preview and no plot that no run has written. A run has written
+    /// a preview if its log has the epoch.
     pub(super) fn new(run: &Path, start: Start, epochs: u64) -> Result<Self> {
         let folder = run.join("previews");
         let logged = logged_epochs(run)?;

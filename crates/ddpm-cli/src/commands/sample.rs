@@ -28,17 +28,19 @@ const PICTURE_LIMIT: usize = 10_000;
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     interrupt::listen()?;
     let sampling = &options.sampling;
+    let format = Format::of(options.out.as_deref(), options.format)?;
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
-    let default_out = || match options.format {
+    let default_out = || match format {
         Format::Idx => "samples".into(),
         other => format!("samples.{}", output::name(&other)).into(),
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
     output::verbose(common, &format!("{count} images, {:?}", job.config));
-    let files = match options.format {
+    // Each file is opened before sampling starts.
+    let files = match format {
         Format::Gif => vec![gif(&job, &denoiser, &out)?],
         Format::Png => vec![png(&job, &denoiser, common, &out)?],
         Format::Idx => idx(&job, &denoiser, common, &out)?,
@@ -70,9 +72,11 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
 /// Writes a grid of the images with a label above each class.
 fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
+    let mut file = AtomicFile::create(out)?;
     let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-    written(out, &picture::encode_png(&picture)?)
+    file.append(&picture::encode_png(&picture)?)?;
+    Ok(file)
 }
 
 /// Writes an animation of the grid: the initial noise, then the images after each step, or after [`FRAMES`] steps that are
@@ -81,6 +85,7 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
+    let mut file = AtomicFile::create(out)?;
     let part = job.all();
     let mut states = vec![grey_levels(denoiser.start(&job.config, &part.images)?.x_t())?];
     job.sample_part(denoiser, &part, |step| {
@@ -98,18 +103,11 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     if let Some(last) = delays.last_mut() {
         *last = LAST_MS;
     }
-    written(out, &picture::encode_gif(&frames, &delays)?)
-}
-
-/// A complete file with these bytes, ready to be committed.
-fn written(out: &Path, bytes: &[u8]) -> Result<AtomicFile> {
-    let mut file = AtomicFile::create(out)?;
-    file.append(bytes)?;
+    file.append(&picture::encode_gif(&frames, &delays)?)?;
     Ok(file)
 }
 
-/// Writes two files, images and labels. Both are opened before sampling starts, and each part of the images is
-/// written as soon as it is sampled.
+/// Writes two files, images and labels. Each part of the images is written as soon as it is sampled.
 fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
     let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use ddpm_core::{BetaSchedule, TimestepSpacing};
 use ddpm_data::Splits;
+use ddpm_files::check_keys;
 use ddpm_model::{Denoiser, DenoiserConfig};
 use ddpm_train::TrainConfig;
 
@@ -86,6 +87,7 @@ fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
             "--set {assignment}: there is no option `{name}`, expected a field of the training configuration"
         )
     })?;
+    check_keys(value.as_bytes()).with_context(|| format!("--set {assignment}"))?;
     // A value that is not JSON is a string, such as the name of a loss.
     *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     serde_json::from_value(json).with_context(|| format!("--set {assignment}"))

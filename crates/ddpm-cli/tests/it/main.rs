@@ -11,6 +11,7 @@ mod formats;
 mod help;
 mod long_schedule;
 mod other_data;
+mod output;
 mod refusals;
 mod reproducible;
 mod resume;

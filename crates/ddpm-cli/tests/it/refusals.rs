@@ -10,7 +10,7 @@ use crate::{WEIGHTS, fail, names, run, with_model, write_data};
 
 /// Checks that a command fails with exit code 1, that its message is one line with all of `parts`, and that it leaves
 /// no files.
-fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
+pub(crate) fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
     let before = names(folder);
     let error = fail(folder, 1, args);
     assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
@@ -21,7 +21,7 @@ fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
 }
 
 /// Checks that a command line is refused with exit code 2 and a message with all of `parts`.
-fn usage(args: &[&str], parts: &[&str]) {
+pub(crate) fn usage(args: &[&str], parts: &[&str]) {
     let folder = tempdir().unwrap();
     let error = fail(folder.path(), 2, args);
     for part in parts {

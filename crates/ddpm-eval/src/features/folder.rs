@@ -9,7 +9,7 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_files::{AtomicDir, sha256_hex};
+use ddpm_files::{AtomicDir, check_keys, sha256_hex};
 use ddpm_model::{Error as ModelError, decode_weights, encode_json};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub(super) fn read(folder: &Path, device: &Device) -> Result<FeatureNet> {
 fn build(folder: &Path, config: &[u8], weights: Vec<u8>, device: &Device) -> Result<FeatureNet> {
     let path = folder.join(CONFIG);
     let Config { feature_net: config, weights_sha256 } =
-        serde_json::from_slice(config).map_err(ModelError::json(&path))?;
+        check_keys(config).and_then(|()| serde_json::from_slice(config)).map_err(ModelError::json(&path))?;
     config.validate(&path)?;
     let (path, found) = (folder.join(WEIGHTS), sha256_hex(&weights));
     if found != weights_sha256 {

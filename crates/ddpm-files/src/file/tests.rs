@@ -111,7 +111,8 @@ fn a_new_file_has_the_usual_permissions() {
 #[cfg(unix)]
 fn an_error_does_not_name_a_temporary_path() {
     let long = PathBuf::from("a".repeat(5000)).join("file");
-    for error in [super::temporary_file(&long).unwrap_err(), temporary_dir("x".as_ref(), &long).unwrap_err()]
+    for error in
+        [super::new_file("x".as_ref(), &long).unwrap_err(), temporary_dir("x".as_ref(), &long).unwrap_err()]
     {
         assert!(!error.to_string().contains("aaa"), "{error}");
     }
@@ -227,8 +228,8 @@ fn the_first_of_several_files_is_missing_while_they_are_replaced() {
     result.unwrap();
     let names: Vec<_> = calls.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["sync_file", "sync_file", "rename", "rename", "rename", "rename", "sync_dir"]);
-    let is_temporary = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
-    assert!(is_temporary(&calls[2].1) && is_temporary(&calls[3].1));
+    let name = |call: usize| calls[call].1.file_name().unwrap().to_str().unwrap();
+    assert!(name(2).starts_with("one.old-") && name(3).starts_with("two.old-"), "{calls:?}");
     assert_eq!([&calls[4].1, &calls[5].1], [&folder.path().join("two"), &folder.path().join("one")]);
     for name in ["one", "two"] {
         assert_eq!(fs::read(folder.path().join(name)).unwrap(), b"x");

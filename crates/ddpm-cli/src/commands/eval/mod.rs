@@ -4,14 +4,14 @@ mod pairs;
 mod plot;
 mod table;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
-use ddpm_files::{create_dir_all, write_atomic};
+use ddpm_files::AtomicFile;
 use ddpm_model::{Denoiser, SampleConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -49,10 +49,13 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         net.ensure_fits(data)?;
     }
     let metrics = metrics(options, &denoiser, &net)?;
-    if let Some(folder) = &options.out_dir {
-        // Fails before sampling rather than after it.
-        create_dir_all(folder)?;
-    }
+    // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
+    // others mean nothing.
+    let names = ["quality.md", "closest-pairs.png", "quality.svg"];
+    let open = |folder: &PathBuf| -> Result<Vec<AtomicFile>, _> {
+        names.iter().map(|name| AtomicFile::create(folder.join(name))).collect()
+    };
+    let files = options.out_dir.as_ref().map(open).transpose()?;
 
     let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
@@ -73,20 +76,21 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
 
-    if let Some(folder) = &options.out_dir {
-        if let Some(memorisation) = &report.memorisation {
-            let picture = pairs::png(&memorisation.generated.closest, &pixels, train)?;
-            write_atomic(&folder.join("closest-pairs.png"), &picture)?;
-        }
-        if let Some(plot) = plot::svg(&report, labels.as_deref())? {
-            write_atomic(&folder.join("quality.svg"), plot.as_bytes())?;
-        }
-    }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
     let sampling = evaluated.sampling_options(&denoiser)?;
     let table = table::markdown(&evaluated, &sampling)?;
-    if let Some(folder) = &options.out_dir {
-        write_atomic(&folder.join("quality.md"), table.as_bytes())?;
+    if let Some(files) = files {
+        let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
+        let pairs = pairs.map(|closest| pairs::png(closest, &pixels, train)).transpose()?;
+        let plot = plot::svg(&report, labels.as_deref())?.map(String::into_bytes);
+        let mut written = Vec::new();
+        for (mut file, content) in std::iter::zip(files, [Some(table.clone().into_bytes()), pairs, plot]) {
+            if let Some(content) = content {
+                file.append(&content)?;
+                written.push(file);
+            }
+        }
+        AtomicFile::commit_all(written)?;
     }
     output::result(common, &evaluated.json(&sampling)?, &table)
 }

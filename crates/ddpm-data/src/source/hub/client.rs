@@ -3,6 +3,7 @@
 //! Every wait has a limit: for the connection, for the head of an answer, for each read of its body, and for the speed of
 //! the whole body.
 
+use std::fmt;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,6 @@ const MAX_REDIRECTS: usize = 10;
 pub(super) type Response = http::Response<Body>;
 
 /// The HTTP client, with the address of the server and the access token.
-#[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
@@ -55,6 +55,8 @@ impl Client {
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .http_status_as_error(false)
+            // A redirect must not lead to a connection without TLS.
+            .https_only(endpoint.starts_with("https:"))
             .max_redirects(0)
             .timeout_resolve(Some(timeout))
             .timeout_connect(Some(timeout))
@@ -175,6 +177,13 @@ impl Client {
             .into(),
             error => error.to_string().into(),
         }
+    }
+}
+
+/// Hides the token.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 

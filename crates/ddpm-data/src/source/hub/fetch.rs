@@ -17,6 +17,9 @@ use crate::known_digests::check;
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 32;
 
+/// The largest file that is downloaded if the server does not announce its size, in bytes.
+const MAX_UNANNOUNCED: u64 = 1 << 26;
+
 /// The kind of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -230,13 +233,25 @@ impl<'a> Repository<'a> {
         let body = response.into_body();
         let stored = self.cache.store(path, &head.etag, |write| {
             let mut digest = Sha256::default();
-            let found = client.read(body, head.size.unwrap_or(MAX_BYTES), |piece| {
+            let found = client.read(body, head.size.unwrap_or(MAX_UNANNOUNCED), |piece| {
                 digest.update(piece);
                 write(piece)
             })?;
             let found = found.map_err(|source| self.failed(file, source))?;
-            if let Some(expected) = head.size.filter(|&size| size != found) {
-                return Err(Error::DownloadSize { file: path.to_owned(), found, expected });
+            match head.size {
+                Some(expected) if expected != found => {
+                    return Err(Error::DownloadSize { file: path.to_owned(), found, expected });
+                }
+                None if found > MAX_UNANNOUNCED => {
+                    let name = format!("size of {file} of {}", self.id);
+                    let found = format!("at least {found} bytes");
+                    return Err(Error::out_of_range(
+                        name,
+                        found,
+                        "67108864 or fewer, as the Hub announced none",
+                    ));
+                }
+                _ => {}
             }
             match head.etag.sha256() {
                 Some(expected) => check(path, &digest.into_hex(), &expected),

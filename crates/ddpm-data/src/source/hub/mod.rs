@@ -94,8 +94,9 @@ impl Hub {
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NoHubDataSet`], [`Error::NotCached`],
     /// [`Error::HubAccess`] and [`Error::HubRequest`] if no file can be read;
-    /// [`Error::Checksum`] and [`Error::DownloadSize`] for a corrupt
-    /// download; the errors of the file format, of
+    /// [`Error::Checksum`], [`Error::DownloadSize`] and [`Error::OutOfRange`] for a
+    /// corrupt download or answer; [`Error::CacheNotWritable`] and
+    /// [`Error::OutsideCache`]; the errors of the file format, of
     /// [`Dataset::new`](crate::Dataset::new) and of [`Splits::new`].
     pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Splits> {
         let address = HubAddress::new(owner, name, revision)?;
@@ -119,8 +120,9 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NotOnHub`], [`Error::NotCached`],
-    /// [`Error::HubAccess`], [`Error::HubRequest`]; [`Error::Checksum`] and
-    /// [`Error::DownloadSize`] for a corrupt download.
+    /// [`Error::HubAccess`], [`Error::HubRequest`]; [`Error::Checksum`],
+    /// [`Error::DownloadSize`] and [`Error::OutOfRange`] for a corrupt download or
+    /// answer; [`Error::CacheNotWritable`] and [`Error::OutsideCache`].
     pub fn model_file(&self, owner: &str, name: &str, revision: Option<&str>, file: &str) -> Result<HubFile> {
         let address = HubAddress::new(owner, name, revision)?;
         if !is_safe_path(file) {

@@ -45,7 +45,7 @@ fn outside(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn said(commit: &'static str, etag: Option<&str>) -> Said {
-    Said { commit, etag: etag.map(str::to_owned) }
+    Said { commit, etag: etag.map(str::to_owned), size: true }
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn names_of_a_server_never_lead_out_of_the_cache() {
             server.serve_as(PATH, CONTENT.to_vec(), answers);
             let got = get(HubConfig { cache_dir: Some(cache.clone()), ..server.config() });
             match got {
-                // The commit and the ETag are those of the `HEAD`.
+                // The client uses the commit and the ETag of the `HEAD`.
                 Ok(file) => assert_eq!((file.commit.as_str(), refused), (COMMIT, false), "{bad:?}"),
                 Err(error) => {
                     assert!(refused && matches!(error, Error::OutOfRange { .. }), "{bad:?}: {error}");
@@ -160,6 +160,27 @@ fn a_download_ends_at_the_announced_size() {
         let blobs = server.cache.path().join("models--some--model/blobs");
         assert_eq!(fs::read_dir(blobs).map_or(0, Iterator::count), 0);
     }
+}
+
+#[test]
+fn a_download_without_an_announced_size_ends_too() {
+    let server = MockHub::start();
+    let answer = Said { size: false, ..said(COMMIT, Some("etag")) };
+    server.serve_as(PATH, CONTENT.to_vec(), [answer.clone(), answer]);
+    assert_eq!(fs::read(get(server.config()).unwrap().path).unwrap(), CONTENT);
+    fs::remove_dir_all(server.cache.path().join("models--some--model")).unwrap();
+    server.fail(PATH, &[Fault::Endless, Fault::Endless]);
+    let error = get(server.config()).unwrap_err();
+    assert!(matches!(&error, Error::OutOfRange { .. }) && error.to_string().contains("67108864"), "{error}");
+    let blobs = server.cache.path().join("models--some--model/blobs");
+    assert_eq!(fs::read_dir(blobs).map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn the_token_is_not_shown() {
+    let server = MockHub::start();
+    let hub = Hub::new(HubConfig { token: Some("secret".to_owned()), ..server.config() }).unwrap();
+    assert!(!format!("{hub:?}").contains("secret"));
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Said {
     pub(crate) commit: &'static str,
     /// `None` for no header.
     pub(crate) etag: Option<String>,
+    /// Whether a `HEAD` announces the size.
+    pub(crate) size: bool,
 }
 
 /// The server and a cache folder for clients. Dropping it stops the server.
@@ -110,7 +112,7 @@ impl MockHub {
     }
 
     fn serve_with_etag(&self, path: &str, content: Vec<u8>, etag: &str) {
-        let said = Said { commit: COMMIT, etag: Some(etag.to_owned()) };
+        let said = Said { commit: COMMIT, etag: Some(etag.to_owned()), size: true };
         self.serve_as(path, content, [said.clone(), said]);
     }
 
@@ -210,7 +212,7 @@ impl State {
         self.requests.push(request);
         let head = |status: &str, said: Option<&Said>, len: usize| {
             let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
-            if len != usize::MAX {
+            if len != usize::MAX && said.is_none_or(|said| said.size) {
                 head += &format!("Content-Length: {len}\r\n");
             }
             if let Some(said) = said {
@@ -224,7 +226,7 @@ impl State {
         };
         let Some(resource) = resource.filter(|_| !self.forbidden) else {
             let status = if self.forbidden { "401 Unauthorized" } else { "404 Not Found" };
-            return (head(status, Some(&Said { commit: COMMIT, etag: None }), 0), None);
+            return (head(status, Some(&Said { commit: COMMIT, etag: None, size: true }), 0), None);
         };
         let len = resource.content.len();
         let said = Some(&resource.said[usize::from(is_get)]);
