@@ -43,7 +43,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -73,6 +73,7 @@ const STEPS: [Step; 8] = [
         "test --workspace --features ddpm-cli/hub --locked",
     )
     .with_environment("NO_PROXY", "127.0.0.1"),
+    Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),
     Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
 ];
@@ -119,7 +120,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             seen,
-            ["fmt", "clippy-data", "clippy", "clippy-hub", "test-core", "test-data", "test", "doc"]
+            ["fmt", "clippy-data", "clippy", "clippy-hub", "test-core", "test-data", "test", "fuzz", "doc"]
         );
         let message = format!("{error:#}");
         assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");

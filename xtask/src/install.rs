@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ddpm_files::{AtomicDir, write_atomic};
+use ddpm_files::AtomicDir;
 
 /// Maximum size of the built-in model, which is part of every checkout and of every build.
 pub(crate) const LIMIT_BYTES: usize = 8_000_000;
@@ -19,7 +19,7 @@ pub(crate) fn install(from: &Path, to: &Path, limit: usize) -> Result<()> {
         // Copies the bytes without the permissions: files of weights may be readable by the user only.
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         size += bytes.len();
-        write_atomic(&new.path().join(file.strip_prefix(from)?), &bytes)?;
+        new.write(file.strip_prefix(from)?, &bytes)?;
     }
     ensure!(
         size <= limit,

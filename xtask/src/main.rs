@@ -2,13 +2,14 @@
 //!
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
-//! `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates
+//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates
 //! for all work with tensors.
 
 mod bench;
 mod ci;
 mod ddpm;
 mod experiment;
+mod fuzz;
 mod install;
 mod machine;
 mod phases;
@@ -44,6 +45,7 @@ enum Job {
     Reproduce(reproduce::Arguments),
     Experiment(experiment::Arguments),
     Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -64,6 +66,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
         Job::Experiment(arguments) => experiment::run(arguments, &workspace),
         Job::Bench(arguments) => bench::run(arguments, &workspace),
+        Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -1,10 +1,11 @@
 //! The command-line arguments, as clap parses them.
 
+mod paths;
 mod values;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ddpm_core::{LossWeighting, PredictionType};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
@@ -24,6 +25,24 @@ pub(crate) struct Args {
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl Args {
+    /// Parses the command line, also in the form that tells where a value comes from. Exits with code 2 if it is wrong.
+    pub(crate) fn of_command_line() -> (Self, ArgMatches) {
+        let matches = Self::options().get_matches();
+        (Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()), matches)
+    }
+
+    /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
+    /// expected.
+    fn options() -> clap::Command {
+        let negative = |arg: clap::Arg| {
+            let takes_value = arg.get_action().takes_values();
+            arg.allow_negative_numbers(takes_value)
+        };
+        Self::command().mut_args(negative).mut_subcommands(move |command| command.mut_args(negative))
+    }
 }
 
 /// The options that every command has.
@@ -128,14 +147,14 @@ pub(crate) struct Sample {
     /// Generate only part I of K equal parts of the images. Each image is the same as without --shard
     #[arg(long, value_name = "I/K")]
     pub(crate) shard: Option<Shard>,
-    /// The output format: a labelled grid (png), an animation of its denoising (gif), or an array of all images
-    /// (idx, safetensors)
-    #[arg(long, value_enum, default_value_t = Format::Png)]
-    pub(crate) format: Format,
+    /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif), or an array of all images
+    /// (idx, safetensors) [default: the extension of --out, or png]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
     /// The output file; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte. The program writes to a
     /// temporary file, .tmp-…, and renames it when it is complete
     /// [default: samples with the extension of the format]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -149,14 +168,26 @@ pub(crate) struct Train {
     #[arg(long, value_enum, default_value_t = Preset::Standard)]
     pub(crate) preset: Preset,
     /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints and previews
-    #[arg(short, long, value_name = "DIR", default_value = "runs/train")]
+    #[arg(short, long, value_name = "DIR", default_value = "runs/train", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
-    /// Continue from the newest checkpoint in the run folder
+    /// Continue from the newest checkpoint in the run folder, or from the start if the run ended before its first one
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
-    /// Delete an existing run in the folder and start a new one
+    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the log and the
+    /// previews of the older run, and its model replaces the older model at the end; other files stay
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// The time in seconds after which a checkpoint is written: at most this much work is lost if the program is killed.
+    /// A run that is interrupted with Ctrl-C or SIGTERM saves first
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::seconds)]
+    pub(crate) checkpoint_every: Duration,
+    /// The number of newest checkpoints to keep
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count(1..=1_000_000))]
+    pub(crate) keep: usize,
+    /// Start from the weights of a model instead of random ones, for example to train a finished run for more epochs.
+    /// The architecture and the schedule are those of the model
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME", conflicts_with_all = ["network", "parameterization"])]
+    pub(crate) from: Option<String>,
     /// The number type in which the model folder stores weights
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     pub(crate) dtype: WeightType,
@@ -206,7 +237,7 @@ pub(crate) struct Eval {
     /// A folder for three files: quality.md, the table; closest-pairs.png, the generated images nearest to a
     /// training image, each above that image; and quality.svg, plots of the accuracy by class and of the features
     /// in two dimensions
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
     pub(crate) out_dir: Option<PathBuf>,
 }
 
@@ -247,7 +278,7 @@ pub(crate) struct TrainFeatures {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The output folder; an existing feature net in it is replaced
-    #[arg(short, long, value_name = "DIR", default_value = "features")]
+    #[arg(short, long, value_name = "DIR", default_value = "features", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
     /// The number of passes over the training images, 1 to 10000 [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -261,7 +292,7 @@ pub(crate) struct Data {
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// Write a PNG of the first images of each class
-    #[arg(short, long, value_name = "PNG")]
+    #[arg(short, long, value_name = "PNG", value_parser = paths::out())]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -296,10 +327,8 @@ pub(crate) struct Bench {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Args::command().debug_assert();
+        super::Args::options().debug_assert();
     }
 }

@@ -38,6 +38,7 @@ fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
         match *record {
             Record::Train { epoch, loss, .. } => train.push((epoch, loss)),
             Record::Epoch { epoch, test_loss, .. } => test.extend(test_loss.map(|loss| (epoch as f64, loss))),
+            Record::Start { .. } => {}
         }
     }
     for points in [&mut train, &mut test] {

@@ -3,21 +3,25 @@
 mod args;
 mod commands;
 mod data;
+mod interrupt;
 mod loss_plot;
 mod model;
 mod output;
 mod picture;
 mod plot_style;
+mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, parser::ValueSource};
 
 use args::{Args, Command};
+use interrupt::Interrupted;
 
 fn main() -> ExitCode {
-    // Exits with code 2 if the command line is wrong.
-    let args = Args::parse();
+    let (args, matches) = Args::of_command_line();
+    warn_of_options_without_effect(&matches, &args.command);
+    output::print_warnings();
     set_threads(args.common.threads, &args.command);
     if matches!(args.command, Command::TrainFeatures(_)) {
         keep_memory();
@@ -37,7 +41,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            let interrupted = error.chain().find_map(|cause| cause.downcast_ref::<Interrupted>());
+            interrupted.map_or(ExitCode::FAILURE, |interrupted| interrupted.exit_code().into())
+        }
+    }
+}
+
+/// Warns of common options that a command does not use.
+fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
+    let without_effect: &[&str] = match command {
+        Command::Info(_) => &["seed"],
+        Command::Data(_) => &["seed", "device"],
+        _ => &[],
+    };
+    let Some((name, matches)) = matches.subcommand() else { return };
+    for option in without_effect {
+        if matches.value_source(option) == Some(ValueSource::CommandLine) {
+            output::warning(&format!("--{option} has no effect on `{name}`"));
         }
     }
 }

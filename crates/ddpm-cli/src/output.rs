@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::Common;
@@ -16,7 +15,24 @@ pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Resu
         (false, true) => return Ok(()),
         (false, false) => text.trim_end().to_owned(),
     };
-    writeln!(io::stdout(), "{text}").context("cannot write to standard output")
+    let lines: Vec<_> = text.split('\n').map(escape).collect();
+    writeln!(io::stdout(), "{}", lines.join("\n")).context("cannot write to standard output")
+}
+
+/// A line with its control characters, and characters that change the direction of the text, as `\uXXXX`, which is also
+/// their form in JSON. Text from a file or a server could otherwise control the terminal.
+fn escape(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        let direction = matches!(character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || direction {
+            escaped += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Items separated by commas, as options of the command line expect them.
@@ -33,19 +49,45 @@ pub(crate) fn name(value: &impl ValueEnum) -> String {
 pub(crate) fn verbose(common: &Common, line: &str) {
     if common.verbose {
         // A closed standard error is ignored: the error could not be reported.
-        drop(writeln!(io::stderr(), "{line}"));
+        for line in line.split('\n') {
+            drop(writeln!(io::stderr(), "{}", escape(line)));
+        }
     }
 }
 
 /// Prints a warning on standard error.
 pub(crate) fn warning(line: &str) {
-    drop(writeln!(io::stderr(), "warning: {line}"));
+    drop(writeln!(io::stderr(), "warning: {}", escape(line)));
+}
+
+/// Prints the warnings of the libraries of this workspace.
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("ddpm_")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            warning(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on, prints the warnings of the libraries of this workspace.
+pub(crate) fn print_warnings() {
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
 }
 
 /// Prints an error with its causes on one line. If the error is that this build lacks the feature `hub`, the line ends
 /// with the commands that build the program with it.
 pub(crate) fn error(error: &anyhow::Error) {
-    drop(writeln!(io::stderr(), "error: {}", error_line(error)));
+    drop(writeln!(io::stderr(), "error: {}", escape(&error_line(error))));
 }
 
 fn error_line(error: &anyhow::Error) -> String {
@@ -60,33 +102,22 @@ fn error_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// A progress bar on standard error; hidden if standard error is not a terminal.
-pub(crate) fn progress(common: &Common, total: u64, template: &str) -> Result<ProgressBar> {
-    if common.quiet {
-        return Ok(ProgressBar::hidden());
-    }
-    Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(template)?))
-}
-
-/// A progress bar that counts images: a function of the number done and the total number. The bar disappears when the
-/// function is dropped.
-pub(crate) fn images_bar(common: &Common) -> Result<impl FnMut(usize, usize)> {
-    let bar = progress(common, 0, "{wide_bar} {pos}/{len} images  {eta} left")?;
-    let bar = bar.with_finish(ProgressFinish::AndClear);
-    Ok(move |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })
-}
-
-/// A spinner with a message on standard error; hidden if standard error is not a terminal.
-pub(crate) fn spinner(common: &Common) -> Result<ProgressBar> {
-    progress(common, 0, "{spinner} {msg}  {elapsed}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        for (text, expected) in [
+            ("plain – ε ÷ 日本", "plain – ε ÷ 日本"),
+            ("\x1b[2J\x07", "\\u001b[2J\\u0007"),
+            ("a\r\nerror: b\tc\x7f", "a\\u000d\\u000aerror: b\\u0009c\\u007f"),
+            ("\u{9b}31m", "\\u009b31m"),
+            ("\u{202e}gnp.exe", "\\u202egnp.exe"),
+        ] {
+            assert_eq!(escape(text), expected);
+        }
+    }
 
     #[test]
     fn without_the_hub_the_error_names_the_commands_that_add_it() {

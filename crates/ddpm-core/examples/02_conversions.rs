@@ -33,7 +33,7 @@ fn conversions(schedule: &NoiseSchedule) -> Result<()> {
     let eps = rng.normal_like(Purpose::TRAIN_NOISE, &images, 0, &x_start)?;
     for t in STEPS {
         let x_t = schedule.q_sample(&x_start, &[t], &eps)?;
-        let v = schedule.velocity(&x_start, &[t], &eps)?;
+        let v = schedule.target(VPrediction, &x_start, &eps, &[t])?;
         let truth = |kind| match kind {
             Epsilon => &eps,
             Sample => &x_start,

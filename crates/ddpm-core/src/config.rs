@@ -62,7 +62,11 @@ pub enum Compat {
     /// - DDIM goes from t to t − ⌊T/n⌋ even if that is not the next timestep of the list, and computes ε̂ from the
     ///   x̂₀ before clipping;
     /// - DPM-Solver, Euler and UniPC use ᾱ = 2⁻²⁴ instead of 0 with `rescale_betas_zero_snr`;
-    /// - DPM-Solver and UniPC pass a rounded t to the network if a Karras noise level lies between two timesteps.
+    /// - DPM-Solver and UniPC pass a rounded t to the network if a Karras noise level lies between two timesteps;
+    /// - Heun's method and PNDM correct every step, also where the noise is so strong that the correction does harm;
+    /// - PNDM steps from t to t − ⌊T/n⌋, and with v it combines outputs of several timesteps as if they were of one;
+    /// - TCD does not clip x̂₀;
+    /// - flow matching shifts the smallest noise level twice.
     ///
     /// `fixtures/README.md` describes the details. Two evident bugs are not reproduced: a list of timesteps that is one
     /// too long (62 for T = 1000, n = 61, trailing), and the root of a negative number with `fixed_large_log`.

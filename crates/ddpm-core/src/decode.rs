@@ -1,6 +1,6 @@
 //! From a network's output to x̂₀ and a learned variance.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep,
@@ -98,7 +98,9 @@ pub(crate) fn learned_log_variance(v: &Tensor, small: f64, large: f64) -> Result
 /// Dynamic thresholding, [`Clip::Dynamic`].
 fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let magnitudes = x_start.unsqueeze(x_start.rank())?.flatten_from(1)?.abs()?;
-    let (sorted, _) = at_least_f32(&magnitudes)?.contiguous()?.sort_last_dim(true)?;
+    // On the CPU: candle's sort on CUDA has a limit on the length.
+    let magnitudes = at_least_f32(&magnitudes.to_device(&Device::Cpu)?)?.contiguous()?;
+    let (sorted, _) = magnitudes.sort_last_dim(true)?;
     // The quantile is interpolated linearly between two neighbours, as in numpy and PyTorch.
     let last = sorted.dim(D::Minus1)? - 1;
     let place = ratio * last as f64;
@@ -106,7 +108,7 @@ fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let (below, above) = (place.floor() as usize, place.ceil() as usize);
     let at = |index: usize| sorted.narrow(1, index, 1);
     let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
-    let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?;
+    let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?.to_device(x_start.device())?;
     let s = per_image(&s, x_start)?.broadcast_as(x_start.shape())?.contiguous()?;
     Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
 }

@@ -47,15 +47,6 @@ impl NoiseSchedule {
         })
     }
 
-    /// Computes v = √ᾱₜ ε − √(1−ᾱₜ) x₀ (Salimans & Ho 2022). The shapes are the same as in [`NoiseSchedule::q_sample`].
-    ///
-    /// # Errors
-    ///
-    /// As [`NoiseSchedule::q_sample`].
-    pub fn velocity(&self, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        combine(self, t, x_start, eps, |alpha_cumprod, _| PredictionType::VPrediction.target(alpha_cumprod))
-    }
-
     /// The training target of a network that emits this quantity: ε, x₀, or v = √ᾱₜ ε − √(1−ᾱₜ) x₀. The shapes are the same
     /// as in [`NoiseSchedule::q_sample`].
     ///
@@ -73,7 +64,7 @@ impl NoiseSchedule {
     /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020())?;
     /// let parameterization = PredictionType::VPrediction;
     /// let weights = LossWeighting::VPrediction.weights(&schedule, parameterization)?;
-    /// let (sampler, rng) = (TimestepSampler::new(TimestepSampling::Uniform, weights), CounterRng::new(1));
+    /// let (sampler, rng) = (TimestepSampler::new(TimestepSampling::Uniform, weights)?, CounterRng::new(1));
     /// for step in 0..3 {
     ///     let numbers: Vec<u64> = (step * 8..(step + 1) * 8).collect(); // the addresses of the images of this batch
     ///     let drawn: Vec<_> = numbers.iter().map(|&at| sampler.sample(rng, at)).collect::<Result<_, _>>()?;
@@ -90,7 +81,7 @@ impl NoiseSchedule {
     ///
     /// # Errors
     ///
-    /// As [`NoiseSchedule::q_sample`].
+    /// For v, as [`NoiseSchedule::q_sample`]. ε and x₀ are returned as they are.
     pub fn target(
         &self,
         parameterization: PredictionType,

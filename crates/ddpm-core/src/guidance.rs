@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     Error, NoiseSchedule, Result, Timestep,
+    error::BoxError,
     weighted_sum::{at_least_f32, per_image, weighted_sum},
 };
 
@@ -135,47 +136,49 @@ impl Guidance {
     }
 
     /// A network with guidance, from a network whose last argument says which pass to compute. Outside the interval, and with
-    /// scale 1, the unconditional pass is not evaluated.
-    pub fn network<E: From<Error>>(
+    /// scale 1, the unconditional pass is not evaluated. The errors of the network are passed on.
+    pub fn network<E: Into<BoxError>, N>(
         &self,
-        mut network: impl FnMut(&Tensor, Timestep, Pass) -> std::result::Result<Tensor, E>,
-    ) -> impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E> {
+        mut network: N,
+    ) -> impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, BoxError> + use<E, N>
+    where
+        N: FnMut(&Tensor, Timestep, Pass) -> std::result::Result<Tensor, E>,
+    {
+        let guidance = self.clone();
         move |x_t, timestep| {
-            self.check_order()?;
-            let conditional = network(x_t, timestep, Pass::Conditional)?;
-            if self.scale_at(timestep) == 1.0 {
+            guidance.check_order()?;
+            let conditional = network(x_t, timestep, Pass::Conditional).map_err(Into::into)?;
+            if guidance.scale_at(timestep) == 1.0 {
                 return Ok(conditional);
             }
-            let unconditional = network(x_t, timestep, Pass::Unconditional)?;
-            Ok(self.combine(x_t, timestep, &conditional, &unconditional)?)
+            let unconditional = network(x_t, timestep, Pass::Unconditional).map_err(Into::into)?;
+            Ok(guidance.combine(x_t, timestep, &conditional, &unconditional)?)
         }
     }
 
     /// A network with guidance whose two passes are one batch. `network(x, timestep, 2)` gets x of [2B, …]: xₜ for the
     /// conditional pass, then the same xₜ for the unconditional pass. Outside the interval, and with scale 1, it is
     /// `network(x, timestep, 1)` with x of [B, …], for the conditional pass.
-    pub fn network_in_one_batch<E: From<Error>>(
+    pub fn network_in_one_batch<E: Into<BoxError>, N>(
         &self,
-        mut network: impl FnMut(&Tensor, Timestep, usize) -> std::result::Result<Tensor, E>,
-    ) -> impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, E> {
+        mut network: N,
+    ) -> impl FnMut(&Tensor, Timestep) -> std::result::Result<Tensor, BoxError> + use<E, N>
+    where
+        N: FnMut(&Tensor, Timestep, usize) -> std::result::Result<Tensor, E>,
+    {
+        let guidance = self.clone();
         move |x_t, timestep| {
-            self.check_order()?;
-            if self.scale_at(timestep) == 1.0 {
-                return network(x_t, timestep, 1);
+            guidance.check_order()?;
+            if guidance.scale_at(timestep) == 1.0 {
+                return network(x_t, timestep, 1).map_err(Into::into);
             }
-            let both = Tensor::cat(&[x_t, x_t], 0).map_err(Error::from)?;
-            let output = network(&both, timestep, 2)?;
-            let halves = output.chunk(2, 0).map_err(Error::from)?;
+            let output = network(&Tensor::cat(&[x_t, x_t], 0)?, timestep, 2).map_err(Into::into)?;
+            let halves = output.chunk(2, 0)?;
             let [conditional, unconditional] = &halves[..] else {
-                let found = format!("{:?}", output.dims());
-                return Err(Error::out_of_range(
-                    "the shape of the network's output",
-                    found,
-                    "twice the batch",
-                )
-                .into());
+                let (name, found) = ("the shape of the network's output", format!("{:?}", output.dims()));
+                return Err(Error::out_of_range(name, found, "twice the batch").into());
             };
-            Ok(self.combine(x_t, timestep, conditional, unconditional)?)
+            Ok(guidance.combine(x_t, timestep, conditional, unconditional)?)
         }
     }
 }
@@ -185,11 +188,13 @@ impl Guidance {
 fn rescaled(guided: &Tensor, conditional: &Tensor, rescale: f64) -> Result<Tensor> {
     let deviation = |x: &Tensor| -> candle_core::Result<Tensor> {
         let flat = at_least_f32(&x.flatten_from(1)?)?;
-        let mean = flat.mean_keepdim(1)?;
-        // As PyTorch's `std`, with n − 1; the ratio does not depend on it.
-        flat.broadcast_sub(&mean)?.sqr()?.mean(1)?.sqrt()
+        // With n, not n − 1 as in PyTorch's `std`; the ratio is the same.
+        flat.broadcast_sub(&flat.mean_keepdim(1)?)?.sqr()?.mean(1)?.sqrt()
     };
-    let ratio = (deviation(conditional)? / deviation(guided)?)?;
+    let (wanted, found) = (deviation(conditional)?, deviation(guided)?);
+    let ratio = (wanted / &found)?;
+    // A prediction that is the same everywhere cannot be scaled to another deviation.
+    let ratio = found.eq(0.0)?.where_cond(&ratio.ones_like()?, &ratio)?;
     let factor = ((ratio * rescale)? + (1.0 - rescale))?.to_dtype(guided.dtype())?;
     Ok(guided.broadcast_mul(&per_image(&factor, guided)?)?)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Result, Run, error::BoxError, weighted_sum::weighted_sum};
+use crate::{Error, Result, Run, error::BoxError, run::like, weighted_sum::weighted_sum};
 
 /// The known part of images. [`Inpainting::blend`] after each step makes any sampler paint the rest:
 ///
@@ -36,17 +36,15 @@ pub struct Inpainting {
 }
 
 impl Inpainting {
-    /// `known` holds clean images, [B, …]. `mask` has the same shape and type; it is 1 at known pixels and 0 at unknown
-    /// pixels, where `known` has no effect but must be finite.
+    /// `known` holds clean images, [B, …]. `mask` has the same shape; it is 1 at known pixels and 0 at unknown pixels,
+    /// where `known` has no effect but must be finite.
     ///
     /// # Errors
     ///
     /// If the shapes differ.
     pub fn new(known: &Tensor, mask: &Tensor) -> Result<Self> {
-        if known.dims() != mask.dims() {
-            return Err(Error::Shapes { first: known.dims().to_vec(), second: mask.dims().to_vec() });
-        }
-        Ok(Self { known: (known * mask)?, mask: mask.clone() })
+        let mask = like(mask, known)?;
+        Ok(Self { known: (known * &mask)?, mask })
     }
 
     /// Puts the known pixels into the images of a run that has finished a step, at the noise level of the run. It does
@@ -61,13 +59,11 @@ impl Inpainting {
         mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, E>,
     ) -> Result<()> {
         let Some(step) = run.step() else { return Ok(()) };
-        let mask = self.mask.to_dtype(step.x_t.dtype())?;
-        let mut known = self.known.to_dtype(step.x_t.dtype())?;
-        if step.alpha_cumprod < 1.0 {
+        let (mask, mut known) = (like(&self.mask, step.x_t)?, like(&self.known, step.x_t)?);
+        if step.noise > 0.0 {
             let noise = noise(step.x_t, step.index).map_err(|source| Error::Noise(source.into()))?;
-            let noise = (noise * &mask)?;
-            let (signal, sigma) = (step.alpha_cumprod.sqrt(), (1.0 - step.alpha_cumprod).sqrt());
-            known = weighted_sum(&[(signal, &known), (sigma, &noise)])?;
+            let noise = (like(&noise, step.x_t)? * &mask)?;
+            known = weighted_sum(&[(step.signal, &known), (step.noise, &noise)])?;
         }
         let blended = (known + (step.x_t * (1.0 - mask)?)?)?;
         run.set_x_t(&blended)

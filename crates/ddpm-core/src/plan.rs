@@ -16,7 +16,9 @@
 //! }
 //! ```
 //!
-//! The example `07_plan_without_candle` is this loop for `Vec<f32>`.
+//! [`Plan::depths`] says how many x̂₀ and ε̂ to keep. The example `07_plan_without_candle` is this loop for `Vec<f32>`.
+
+mod check;
 
 use std::sync::Arc;
 
@@ -78,8 +80,10 @@ pub enum Operation {
         index: usize,
         /// The timestep at which the step started.
         timestep: Timestep,
-        /// ᾱ after the step.
-        alpha_cumprod: f64,
+        /// The factor of x₀ in xₜ after the step, √ᾱ.
+        signal: f64,
+        /// The factor of the noise in xₜ after the step, √(1−ᾱ).
+        noise: f64,
     },
 }
 
@@ -134,29 +138,27 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An empty plan.
-    fn empty(prediction_type: PredictionType, clip: Clip, learned_variance: bool) -> Self {
-        // A run keeps the latest x̂₀ even if no update reads it.
-        Self { operations: Arc::default(), prediction_type, clip, learned_variance, steps: 0, depths: [1, 0] }
+    /// An empty plan for networks of a schedule's `prediction_type` and `variance_type`, clipped as the schedule says.
+    #[must_use]
+    pub fn new(schedule: &NoiseSchedule) -> Self {
+        let config = schedule.config();
+        let learned_variance = config.variance_type == ReverseVariance::LearnedRange;
+        Self { clip: config.clip(), learned_variance, ..Self::without_schedule(config.prediction_type) }
     }
 
-    /// An empty plan for networks of flow matching, which are not clipped.
-    pub(crate) fn of_flow() -> Self {
-        Self::empty(PredictionType::VPrediction, Clip::None, false)
+    /// An empty plan for a network that was trained without a [`NoiseSchedule`], with flow matching for example. Nothing is
+    /// clipped, and the network predicts no variance. `prediction_type` applies to [`Plan::evaluate`].
+    #[must_use]
+    pub fn without_schedule(prediction_type: PredictionType) -> Self {
+        let (clip, learned_variance) = (Clip::None, false);
+        // A run keeps the latest x̂₀ even if no update reads it.
+        Self { operations: Arc::default(), prediction_type, clip, learned_variance, steps: 0, depths: [1, 0] }
     }
 
     /// Replaces how each x̂₀ is clipped.
     #[must_use]
     pub fn clipped(self, clip: Clip) -> Self {
         Self { clip, ..self }
-    }
-
-    /// An empty plan for networks of a schedule's `prediction_type` and `variance_type`, clipped as the schedule says.
-    #[must_use]
-    pub fn new(schedule: &NoiseSchedule) -> Self {
-        let config = schedule.config();
-        let learned_variance = config.variance_type == ReverseVariance::LearnedRange;
-        Self::empty(config.prediction_type, config.clip(), learned_variance)
     }
 
     /// Adds an evaluation of the network. x̂₀ and ε̂ follow from the prediction at the noise level of the timestep.
@@ -199,7 +201,12 @@ impl Plan {
 
     /// Ends a step that started at `timestep` and leads to the noise level ᾱ.
     pub fn end_step(&mut self, timestep: Timestep, alpha_cumprod: f64) {
-        self.push(Operation::EndStep { index: self.steps, timestep, alpha_cumprod });
+        self.end_step_at(timestep, alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
+    }
+
+    /// Ends a step that started at `timestep` and leads to xₜ = `signal` x₀ + `noise` ε.
+    pub fn end_step_at(&mut self, timestep: Timestep, signal: f64, noise: f64) {
+        self.push(Operation::EndStep { index: self.steps, timestep, signal, noise });
         self.steps += 1;
     }
 
@@ -242,37 +249,6 @@ impl Plan {
     #[must_use]
     pub fn evaluations(&self) -> usize {
         self.operations.iter().filter(|operation| matches!(operation, Operation::Evaluate { .. })).count()
-    }
-
-    /// A number that two plans share only if they have the same table.
-    #[cfg(feature = "candle")]
-    pub(crate) fn id(&self) -> i64 {
-        // FNV-1a. Factors count in single precision, because f64 functions differ between platforms in the last bit.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |text: &str| {
-            for byte in text.bytes() {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
-        #[allow(clippy::cast_possible_truncation, reason = "single precision")]
-        let add_terms = |terms: &[Term], add: &mut dyn FnMut(&str)| {
-            for (factor, register) in terms {
-                add(&format!("{:?}{register:?}", *factor as f32));
-            }
-        };
-        for operation in &*self.operations {
-            match operation {
-                Operation::Evaluate { timestep, x_start, eps } => {
-                    add(&format!("evaluate {:?}", timestep.index()));
-                    add_terms(x_start, &mut add);
-                    add_terms(eps, &mut add);
-                }
-                Operation::Update(terms) => add_terms(terms, &mut add),
-                Operation::Keep => add("keep"),
-                Operation::EndStep { .. } => add("end"),
-            }
-        }
-        hash.cast_signed()
     }
 
     /// The number of x̂₀ and of ε̂ that a run has to keep.

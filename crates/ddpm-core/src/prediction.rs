@@ -98,22 +98,4 @@ impl NoiseSchedule {
         }
         combine(self, t, x_t, prediction, |alpha_cumprod, _| from.conversion(to, alpha_cumprod))
     }
-
-    /// Computes x₀ from a prediction of ε: (xₜ − √(1−ᾱₜ) ε) / √ᾱₜ (Ho et al. 2020, eq. 15).
-    ///
-    /// # Errors
-    ///
-    /// As [`NoiseSchedule::convert`].
-    pub fn predict_x_start_from_eps(&self, eps: &Tensor, x_t: &Tensor, t: &[usize]) -> Result<Tensor> {
-        self.convert(PredictionType::Epsilon, PredictionType::Sample, eps, x_t, t)
-    }
-
-    /// Computes ε from a prediction of x₀: (xₜ − √ᾱₜ x₀) / √(1−ᾱₜ).
-    ///
-    /// # Errors
-    ///
-    /// As [`NoiseSchedule::convert`].
-    pub fn predict_eps_from_x_start(&self, x_start: &Tensor, x_t: &Tensor, t: &[usize]) -> Result<Tensor> {
-        self.convert(PredictionType::Sample, PredictionType::Epsilon, x_start, x_t, t)
-    }
 }

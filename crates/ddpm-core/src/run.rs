@@ -58,6 +58,8 @@ pub struct Run {
     pending: VecDeque<Tensor>,
     /// The type of the start images.
     dtype: DType,
+    /// Whether the network's output at `x_t` has been asked for.
+    asked: bool,
 }
 
 /// A request for the network's output.
@@ -79,8 +81,10 @@ pub struct StepInfo<'a> {
     pub total: usize,
     /// The timestep at which the step started.
     pub timestep: Timestep,
-    /// ᾱ after the step.
-    pub alpha_cumprod: f64,
+    /// The factor of x₀ in xₜ after the step: √ᾱ, or 1 − σ with flow matching.
+    pub signal: f64,
+    /// The factor of the noise in xₜ after the step: √(1−ᾱ), or σ with flow matching.
+    pub noise: f64,
     /// The images after the step, [B, …].
     pub x_t: &'a Tensor,
     /// The latest predicted x₀, clipped as the plan says.
@@ -88,17 +92,22 @@ pub struct StepInfo<'a> {
 }
 
 impl Plan {
-    /// Starts a run at the images `x_t`, [B, …]. To generate images, pass standard normal noise. `noise` is called only if
-    /// the sampler adds noise before its first step.
+    /// Starts a run at the images `x_t`, [B, …], of a floating-point type. To generate images, pass standard normal noise.
+    /// `noise` is called only if the sampler adds noise before its first step.
     ///
     /// # Errors
     ///
-    /// If the noise source fails.
+    /// If [`Plan::check`] fails, the images are integers, or the noise source fails.
     pub fn start<E: Into<BoxError>>(
         &self,
         x_t: Tensor,
         mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, E>,
     ) -> Result<Run> {
+        self.check()?;
+        if !x_t.dtype().is_float() {
+            let found = format!("{:?}", x_t.dtype());
+            return Err(Error::out_of_range("the type of the start images", found, "a floating-point type"));
+        }
         let mut run = Run {
             plan: self.clone(),
             position: 0,
@@ -109,6 +118,7 @@ impl Plan {
             eps: VecDeque::new(),
             variance: None,
             pending: VecDeque::new(),
+            asked: false,
         };
         run.draw(0, &mut noise)?;
         Ok(run)
@@ -171,6 +181,7 @@ impl Run {
         let Some(&Operation::Evaluate { timestep, .. }) = self.plan.operations().get(self.position) else {
             return Ok(None);
         };
+        self.asked = true;
         Ok(Some(Ask { x_t: self.x_t.to_dtype(self.dtype)?, timestep }))
     }
 
@@ -178,18 +189,18 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// If [`Run::ask`] was not called before, the noise source fails, or the shapes do not fit. The run then waits for
-    /// another answer.
+    /// If [`Run::ask`] was not called before, or not since the images were replaced; if the noise source fails, or the
+    /// shapes do not fit. The run then waits for another answer.
     pub fn answer<E: Into<BoxError>>(
         &mut self,
         output: &Tensor,
         mut noise: impl FnMut(&Tensor, usize) -> std::result::Result<Tensor, E>,
     ) -> Result<()> {
         let plan = self.plan.clone();
-        let evaluation = plan.operations().get(self.position).ok_or(Error::NothingAsked)?;
-        let prediction = decode(&plan, evaluation, &self.x_t, output)?;
+        let evaluation = plan.operations().get(self.position).filter(|_| self.asked);
+        let prediction = decode(&plan, evaluation.ok_or(Error::NothingAsked)?, &self.x_t, output)?;
         self.draw(self.position + 1, &mut noise)?;
-        self.position += 1;
+        (self.asked, self.position) = (false, self.position + 1);
         let [x_starts, eps] = plan.depths();
         self.x_starts.push_front(prediction.x_start);
         self.x_starts.truncate(x_starts);
@@ -273,12 +284,12 @@ impl Run {
     #[must_use]
     pub fn step(&self) -> Option<StepInfo<'_>> {
         let before = self.position.checked_sub(1)?;
-        let Operation::EndStep { index, timestep, alpha_cumprod } = *self.plan.operations().get(before)?
+        let Operation::EndStep { index, timestep, signal, noise } = *self.plan.operations().get(before)?
         else {
             return None;
         };
         let (total, x_start) = (self.plan.steps(), self.x_starts.front()?);
-        Some(StepInfo { index, total, timestep, alpha_cumprod, x_t: &self.x_t, x_start })
+        Some(StepInfo { index, total, timestep, signal, noise, x_t: &self.x_t, x_start })
     }
 
     /// The images, [B, …] in f32 or f64.
@@ -293,13 +304,13 @@ impl Run {
         self.x_starts.front()
     }
 
-    /// Replaces the images. Between two steps, the next step starts from them.
+    /// Replaces the images. Between two steps, the next step starts from them. A request that is open must be made again.
     ///
     /// # Errors
     ///
     /// If the shape is another one.
     pub fn set_x_t(&mut self, x_t: &Tensor) -> Result<()> {
-        self.x_t = like(x_t, &self.x_t)?;
+        (self.x_t, self.asked) = (like(x_t, &self.x_t)?, false);
         Ok(())
     }
 
@@ -325,7 +336,7 @@ impl Run {
 }
 
 /// The index of the noise that an update adds.
-fn noise_index(operation: &Operation) -> Option<usize> {
+pub(crate) fn noise_index(operation: &Operation) -> Option<usize> {
     let Operation::Update(terms) = operation else { return None };
     terms.iter().find_map(|(_, register)| match *register {
         Register::Noise(index) | Register::LearnedNoise { index, .. } => Some(index),
@@ -333,8 +344,8 @@ fn noise_index(operation: &Operation) -> Option<usize> {
     })
 }
 
-/// `new` in the type of `old`, whose shape it must have.
-fn like(new: &Tensor, old: &Tensor) -> Result<Tensor> {
+/// `new` in the type and on the device of `old`, whose shape it must have.
+pub(crate) fn like(new: &Tensor, old: &Tensor) -> Result<Tensor> {
     if new.dims() != old.dims() {
         return Err(Error::Shapes { first: old.dims().to_vec(), second: new.dims().to_vec() });
     }

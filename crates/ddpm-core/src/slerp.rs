@@ -11,7 +11,7 @@ use crate::{Result, weighted_sum::weighted_sum};
 /// sin((1−λ)θ)/sin θ · a + sin(λθ)/sin θ · b,   θ the angle between a and b
 /// ```
 ///
-/// If the two are nearly parallel, the interpolation is linear.
+/// If the two are nearly parallel or nearly opposite, the interpolation is linear.
 ///
 /// # Errors
 ///

@@ -9,13 +9,15 @@ pub enum Steps {
     /// All T timesteps, [`Timesteps::all`].
     #[default]
     All,
-    /// This number of timesteps, spaced by the schedule's `timestep_spacing`, [`Timesteps::spaced`].
+    /// This number of timesteps, spaced by the schedule's `timestep_spacing`, [`Timesteps::spaced`]. For
+    /// [`Sampler::Lcm`](crate::Sampler::Lcm) and [`Sampler::Tcd`](crate::Sampler::Tcd) it is this number of the timesteps
+    /// of the distillation, [`Timesteps::distilled`].
     Spaced(usize),
     /// This number of noise levels, spaced as in Karras et al. 2022, [`Timesteps::karras`].
     Karras(usize),
-    /// These timesteps, in descending order, [`Timesteps::explicit`].
+    /// These timesteps, in strictly descending order, [`Timesteps::explicit`].
     Explicit(Vec<usize>),
-    /// These noise levels σ, in descending order, [`Timesteps::from_sigmas`].
+    /// These noise levels σ, in strictly descending order, [`Timesteps::from_sigmas`].
     Sigmas(Vec<f64>),
     /// A list of the same schedule.
     List(Timesteps),

@@ -12,10 +12,26 @@ use crate::{NoiseSchedule, Result};
 pub struct Timestep {
     t: f64,
     alpha_cumprod: f64,
+    /// √(signal² + noise²), 1 for a schedule of diffusion.
+    scale: f64,
 }
 
 impl Timestep {
-    /// The timestep, 0 to T − 1. It is an integer unless the list was made from noise levels σ.
+    /// The timestep `t` at the noise level ᾱ, from 0 to 1.
+    #[must_use]
+    pub fn new(t: f64, alpha_cumprod: f64) -> Self {
+        Self { t, alpha_cumprod, scale: 1.0 }
+    }
+
+    /// The timestep `t` of another forward process: xₜ = `signal` x₀ + `noise` ε. Both are 0 or more, and not both are 0.
+    #[must_use]
+    pub fn with_signal_and_noise(t: f64, signal: f64, noise: f64) -> Self {
+        let scale = signal.hypot(noise);
+        Self { t, alpha_cumprod: (signal / scale).powi(2), scale }
+    }
+
+    /// The timestep, the network's argument. It is 0 to T − 1 for a timestep of a schedule, and an integer unless the list
+    /// was made from noise levels σ, or by a class of diffusers that interpolates. With flow matching it is up to T.
     #[must_use]
     pub fn t(self) -> f64 {
         self.t
@@ -28,10 +44,22 @@ impl Timestep {
         self.t.round() as usize
     }
 
-    /// ᾱ, the signal power left at this noise level.
+    /// ᾱ, the signal power left at this noise level, as a fraction of the power of signal and noise.
     #[must_use]
     pub fn alpha_cumprod(self) -> f64 {
         self.alpha_cumprod
+    }
+
+    /// The factor of x₀ in xₜ: √ᾱ, or 1 − σ with flow matching.
+    #[must_use]
+    pub fn signal(self) -> f64 {
+        self.alpha_cumprod.sqrt() * self.scale
+    }
+
+    /// The factor of ε in xₜ: √(1−ᾱ), or σ with flow matching.
+    #[must_use]
+    pub fn noise(self) -> f64 {
+        (1.0 - self.alpha_cumprod).sqrt() * self.scale
     }
 
     /// σ = √((1−ᾱ)/ᾱ), the noise level of Karras et al. 2022 (arXiv 2206.00364), whose images are xₜ/√ᾱ.
@@ -59,7 +87,8 @@ impl Timestep {
         Ok(Tensor::full(t, batch, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// Noises images to this level: √ᾱ x₀ + √(1−ᾱ) ε, for tensors [B, …] (Ho et al. 2020, eq. 4).
+    /// Noises images to this level: signal x₀ + noise ε, for tensors [B, …]. For a schedule this is √ᾱ x₀ + √(1−ᾱ) ε (Ho
+    /// et al. 2020, eq. 4).
     /// [`NoiseSchedule::q_sample`] takes integer timesteps, one for each image.
     ///
     /// # Errors
@@ -67,16 +96,12 @@ impl Timestep {
     /// If the shapes differ.
     #[cfg(feature = "candle")]
     pub fn q_sample(self, x_start: &Tensor, eps: &Tensor) -> Result<Tensor> {
-        weighted_sum(&[(self.alpha_cumprod.sqrt(), x_start), ((1.0 - self.alpha_cumprod).sqrt(), eps)])
+        weighted_sum(&[(self.signal(), x_start), (self.noise(), eps)])
     }
 
     /// The timestep `t` at the noise level σ: ᾱ = 1/(1+σ²).
     pub(crate) fn with_sigma(t: f64, sigma: f64) -> Self {
         Self::new(t, 1.0 / (1.0 + sigma * sigma))
-    }
-
-    pub(crate) fn new(t: f64, alpha_cumprod: f64) -> Self {
-        Self { t, alpha_cumprod }
     }
 }
 
@@ -107,7 +132,7 @@ impl NoiseSchedule {
     ///
     /// If `t` is not below T.
     pub fn timestep(&self, t: usize) -> Result<Timestep> {
-        Ok(Timestep { t: t as f64, alpha_cumprod: self.alpha_cumprod(t)? })
+        Ok(Timestep::new(t as f64, self.alpha_cumprod(t)?))
     }
 }
 

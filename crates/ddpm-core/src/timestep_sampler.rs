@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CounterRng, Purpose, Result};
+use crate::{CounterRng, Error, Purpose, Result};
 
 /// The distribution of training timesteps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub enum TimestepSampling {
 /// # use ddpm_core::{TimestepSampler, TimestepSampling};
 /// let schedule = NoiseSchedule::new(&NoiseScheduleConfig::ho2020())?;
 /// let weights = LossWeighting::MinSnr.weights(&schedule, PredictionType::VPrediction)?;
-/// let sampler = TimestepSampler::new(TimestepSampling::Uniform, weights);
+/// let sampler = TimestepSampler::new(TimestepSampling::Uniform, weights)?;
 /// let (t, weight) = sampler.sample(CounterRng::new(1), 17)?; // for training image 17
 /// assert!(t < 1000 && weight > 0.0);
 /// # Ok::<(), ddpm_core::Error>(())
@@ -45,19 +45,29 @@ pub struct TimestepSampler {
 impl TimestepSampler {
     /// A sampler of t = 0 … T − 1, where T is the number of loss weights; see
     /// [`LossWeighting::weights`](crate::LossWeighting::weights).
-    #[must_use]
-    pub fn new(sampling: TimestepSampling, weights: Vec<f64>) -> Self {
-        Self { sampling, total: weights.iter().sum(), weights }
+    ///
+    /// # Errors
+    ///
+    /// If there are no loss weights, one is negative or not finite, or all are 0.
+    pub fn new(sampling: TimestepSampling, weights: Vec<f64>) -> Result<Self> {
+        if let Some(t) = weights.iter().position(|weight| !(*weight >= 0.0 && weight.is_finite())) {
+            return Err(Error::out_of_range(format!("the loss weight of t = {t}"), weights[t], "0 or more"));
+        }
+        let total = weights.iter().fold(0.0, |sum, weight| sum + weight);
+        if total > 0.0 && total.is_finite() {
+            return Ok(Self { sampling, total, weights });
+        }
+        Err(Error::out_of_range("the sum of the loss weights", total, "a positive number"))
     }
 
     /// The timestep of the image at position `at` of the stream of training images, and the factor of its loss.
     ///
     /// # Errors
     ///
-    /// If there are no loss weights.
+    /// None at present.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to T")]
     pub fn sample(&self, rng: CounterRng, at: u64) -> Result<(usize, f64)> {
-        let last = self.weights.len().checked_sub(1).ok_or(crate::Error::NoTimesteps)?;
+        let last = self.weights.len() - 1;
         Ok(match self.sampling {
             TimestepSampling::Uniform => {
                 let timesteps = u32::try_from(self.weights.len()).unwrap_or(u32::MAX);
@@ -95,7 +105,7 @@ mod tests {
             (TimestepSampling::Uniform, [0.25; 4]),
             (TimestepSampling::LossWeight, [0.125, 0.625, 0.0, 0.25]),
         ] {
-            let sampler = TimestepSampler::new(sampling, weights.clone());
+            let sampler = TimestepSampler::new(sampling, weights.clone()).unwrap();
             let (mut counts, mut sums) = ([0.0; 4], [0.0; 4]);
             for at in 0..20_000 {
                 let (t, weight) = sampler.sample(rng, at).unwrap();
@@ -115,14 +125,23 @@ mod tests {
     /// The share of timesteps below T/4 is Φ(ln ⅓).
     #[test]
     fn logit_normal_timesteps_are_mostly_in_the_middle() {
-        let sampler = TimestepSampler::new(TimestepSampling::LogitNormal, vec![1.0; 1000]);
+        let sampler = TimestepSampler::new(TimestepSampling::LogitNormal, vec![1.0; 1000]).unwrap();
         let at = |at| sampler.sample(CounterRng::new(1), at).unwrap();
         let count = (0..20_000).filter(|&position| at(position).0 < 250).count();
         assert!((count as f64 / 20_000.0 - 0.136).abs() < 0.01, "{count}");
-        assert!(
-            TimestepSampler::new(TimestepSampling::LogitNormal, vec![])
-                .sample(CounterRng::new(1), 0)
-                .is_err()
-        );
+    }
+
+    #[test]
+    fn loss_weights_without_a_distribution_are_refused() {
+        for (weights, expected) in [
+            (vec![], "the sum of the loss weights is 0"),
+            (vec![0.0, 0.0], "the sum of the loss weights is 0"),
+            (vec![f64::MAX, f64::MAX], "the sum of the loss weights is inf"),
+            (vec![1.0, -1.0], "the loss weight of t = 1 is -1"),
+            (vec![f64::NAN], "the loss weight of t = 0 is NaN"),
+        ] {
+            let refused = TimestepSampler::new(TimestepSampling::Uniform, weights).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
+        }
     }
 }

@@ -306,11 +306,9 @@ pub(crate) fn spread(schedule: &NoiseSchedule, n: usize) -> Result<Vec<usize>> {
             // The offset may come from a file. Comparing before adding avoids an overflow.
             let room = total - 1 - (n - 1) * stride;
             if offset > room {
-                return Err(Error::out_of_range(
-                    "steps_offset",
-                    offset,
-                    format!("0 to {room} for {n} steps"),
-                ));
+                let first = total - 1 - room;
+                let expected = format!("0 to {room}: it is added to the first timestep, {first} of {total}");
+                return Err(Error::out_of_range("steps_offset", offset, expected));
             }
             (0..n).rev().map(|i| i * stride + offset).collect()
         }

@@ -67,6 +67,7 @@ fn plans_on_vectors_agree_with_diffusers() {
         };
         let steps = vectors::run(&plan, x_t.clone(), network, next).unwrap();
         let reference = tensor(&format!("trace/{name}/x"));
+        assert_eq!((steps.len() + 1) * x_t.len(), reference.len(), "{name}");
         for (ours, expected) in steps.iter().zip(reference.chunks(x_t.len()).skip(1)) {
             for (a, b) in ours.iter().zip(expected) {
                 let difference = (f64::from(*a) - b).abs() / b.abs().max(1.0);

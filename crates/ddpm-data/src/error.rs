@@ -123,12 +123,18 @@ pub enum Error {
     /// The configuration names no cache folder.
     #[error("no cache folder for downloads from the Hub: set HF_HOME or HF_HUB_CACHE")]
     NoCacheFolder,
-    /// The HTTPS client cannot be set up.
+    /// The endpoint is not the address of a server.
+    #[error("HF_ENDPOINT is {endpoint}, expected http:// or https:// and the name of a server")]
+    HubEndpoint { endpoint: String },
+    /// The cache folder cannot be written.
     #[error(
-        "cannot set up the HTTPS client for {endpoint}; it needs the system's CA certificates \
-         (on Linux the package ca-certificates) and a valid endpoint address"
+        "cannot write to the cache {cache}: set HF_HUB_CACHE to a folder that you can write, or HF_HUB_OFFLINE=1 if \
+         the cache already holds all files"
     )]
-    HubClient { endpoint: String, source: Cause },
+    CacheNotWritable { cache: PathBuf, source: ddpm_files::Error },
+    /// A link in the cache leads out of it.
+    #[error("{path}: a link leads out of {cache}; remove it, or set HF_HUB_CACHE to another folder")]
+    OutsideCache { path: PathBuf, cache: PathBuf },
     /// The repository has no such file.
     #[error("{repo} has no file {file} at revision {revision}")]
     NotOnHub { repo: String, revision: String, file: String },

@@ -163,7 +163,7 @@ impl<'a> Images<'a> {
             let noise_indices: Vec<u64> =
                 indices.iter().map(|&index| self.noise_offset + u64::from(index)).collect();
             let mut network = |x_t: &Tensor, timestep: Timestep| {
-                let prediction = self.denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                let prediction = self.denoiser.output(x_t, timestep.index(), &labels, 1.0);
                 prediction.map_err(candle_core::Error::wrap)
             };
             let mut noise =

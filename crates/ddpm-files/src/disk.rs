@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    sync::Once,
 };
 
 use tempfile::TempPath;
@@ -26,10 +27,51 @@ pub(crate) fn sync_file(file: &File, path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Syncs the entries of a folder to the disk. Does nothing on systems other than Unix.
+/// Syncs the entries of a folder to the disk. Does nothing on systems other than Unix, and warns once on a file system
+/// that cannot do it.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     intercept("sync_dir", path)?;
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) { supported(File::open(path).and_then(|folder| folder.sync_all()), path) } else { Ok(()) }
+}
+
+/// Replaces the error that a file system cannot sync folders with a warning.
+fn supported(synced: io::Result<()>, path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    static WARNED: Once = Once::new();
+    match synced {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
+            WARNED.call_once(|| log::warn!("{}", unsynced(path, &error)));
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// The text of a warning about a folder that cannot be synced.
+pub(crate) fn unsynced(path: &Path, error: &io::Error) -> String {
+    format!(
+        "{}: cannot sync the folder ({error}); a power failure now may undo the last writes",
+        path.display()
+    )
+}
+
+/// Exchanges two folders in one step. Returns false if the system or the file system cannot do it.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    intercept("exchange", other)?;
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+            result => Ok(result.map(|()| true)?),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    {
+        let _ = (one, other);
+        Ok(false)
+    }
 }
 
 /// Renames a temporary file to `to`, replacing an existing file.
@@ -51,7 +93,7 @@ fn intercept(_call: &'static str, _path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) use faults::{intercept, record};
+pub(crate) use faults::{Call, intercept, record};
 
 #[cfg(test)]
 mod faults {
@@ -89,5 +131,22 @@ mod faults {
             calls.push((call, path.to_owned()));
             if fails(number, call) { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_cannot_sync_folders_is_no_error() {
+        let path = Path::new("folder");
+        for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported, io::ErrorKind::PermissionDenied]
+        {
+            supported(Err(kind.into()), path).unwrap();
+        }
+        // EINVAL and EIO.
+        supported(Err(io::Error::from_raw_os_error(22)), path).unwrap();
+        supported(Err(io::Error::from_raw_os_error(5)), path).unwrap_err();
     }
 }

@@ -25,11 +25,16 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The path of a new file exists and is not a regular file but, for example, a device.
-    #[error("{}: cannot write: exists and is not a regular file", path.display())]
-    NotAFile {
+    /// A file that is not of this kind of folder is in the way of replacing the folder.
+    #[error(
+        "{}: is not a file of a {kind}, and would be lost when its folder is replaced; move it away, or choose another \
+         folder", path.display()
+    )]
+    Extra {
         /// The file.
         path: PathBuf,
+        /// The content that may be replaced, for example "feature net".
+        kind: &'static str,
     },
     /// The path of a new folder exists, and is not empty or a folder of the same kind.
     #[error("{}: cannot write: exists and holds no {kind}; expected a new or empty folder", path.display())]
@@ -39,12 +44,12 @@ pub enum Error {
         /// The content that may be replaced, for example "feature net".
         kind: &'static str,
     },
-    /// A folder cannot be replaced, and the old folder cannot be moved back to its path.
-    #[error("{}: cannot replace; the old folder is kept as {}", path.display(), old.display())]
+    /// A file or folder cannot be replaced, and the old content cannot be moved back to its path.
+    #[error("{}: cannot replace; the old content is kept as {}", path.display(), old.display())]
     Replace {
-        /// The folder.
+        /// The file or folder.
         path: PathBuf,
-        /// The path of the complete old folder.
+        /// The path of the complete old content.
         old: PathBuf,
         /// The system's error.
         source: io::Error,

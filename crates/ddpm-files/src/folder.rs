@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Error, Result, disk};
+use crate::{AtomicFile, Error, Result, disk, target::follow};
 
 /// The prefix of the names of temporary files and folders. They remain only if the program is killed.
 pub(crate) const TEMPORARY: &str = ".tmp-";
@@ -32,6 +32,7 @@ impl AtomicDir {
     /// If a folder cannot be created.
     pub fn create(to: impl Into<PathBuf>) -> Result<Self> {
         let to = to.into();
+        let to = follow(&to).map_err(write_error(&to))?.unwrap_or(to);
         let create = || {
             let folders = NewFolders::create(parent(&to))?;
             Ok((temporary_dir(TEMPORARY.as_ref(), parent(&to))?, folders))
@@ -40,15 +41,34 @@ impl AtomicDir {
         Ok(Self { to, temporary, folders })
     }
 
-    /// The path of the temporary folder. Write files into it with [`write_atomic`](crate::write_atomic) or
-    /// [`AtomicFile`](crate::AtomicFile), which sync them to the disk.
+    /// The path of the temporary folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.temporary.path()
     }
 
-    /// Renames the folder to its final path. It moves an existing folder into a sibling `NAME.old-…` before the
-    /// rename, and removes it after the rename.
+    /// Opens a file of the new folder; `name` is its path in the folder. Errors name its final path.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn file(&self, name: impl AsRef<Path>) -> Result<AtomicFile> {
+        AtomicFile::create_as(self.to.join(&name), &self.path().join(&name))
+    }
+
+    /// Writes a file of the new folder; `name` is its path in the folder. Errors name its final path.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+        let mut file = self.file(name)?;
+        file.append(bytes)?;
+        file.commit()
+    }
+
+    /// Renames the folder to its final path. It exchanges an existing folder with the new one and then removes it. If
+    /// the file system cannot exchange folders, it moves the existing folder into a sibling `NAME.old-…` first.
     ///
     /// # Errors
     ///
@@ -74,26 +94,40 @@ impl AtomicDir {
 
 /// Replaces the folder `to` with `new`.
 fn replace(new: TempDir, to: &Path) -> Result<()> {
+    let (old, path) = if disk::exchange(new.path(), to).map_err(write_error(to))? {
+        let path = new.path().to_owned();
+        (new, path)
+    } else {
+        move_aside(new, to)?
+    };
+    // Until the change is synced to the disk, a crash may undo it, so the old folder must stay.
+    if let Err(source) = disk::sync_dir(parent(to)) {
+        let _: PathBuf = old.keep();
+        return Err(Error::Replace { path: to.to_owned(), old: path, source });
+    }
+    let path = old.path().to_owned();
+    old.close().map_err(write_error(&path))
+}
+
+/// Moves the folder `to` into a sibling, and `new` to its place. Returns the sibling and the path of the old folder in
+/// it.
+fn move_aside(new: TempDir, to: &Path) -> Result<(TempDir, PathBuf)> {
     let name = to.file_name().unwrap_or_default();
     let mut prefix = OsString::from(name);
     prefix.push(".old-");
-    let backup = temporary_dir(&prefix, parent(to)).map_err(write_error(to))?;
-    let old = backup.path().join(name);
+    let sibling = temporary_dir(&prefix, parent(to)).map_err(write_error(to))?;
+    let old = sibling.path().join(name);
     disk::rename(to, &old).map_err(write_error(to))?;
-    let renamed = disk::rename(new.path(), to);
-    if renamed.is_ok() {
-        // Keeps the renamed folder.
-        let _: PathBuf = new.keep();
-    } else if disk::rename(&old, to).is_ok() {
-        return renamed.map_err(write_error(to));
-    }
-    // Until the rename is synced to the disk, a crash may lose it, so the old folder must stay.
-    if let Err(source) = renamed.and_then(|()| disk::sync_dir(parent(to))) {
-        let _: PathBuf = backup.keep();
+    if let Err(source) = disk::rename(new.path(), to) {
+        if disk::rename(&old, to).is_ok() {
+            return Err(write_error(to)(source));
+        }
+        let _: PathBuf = sibling.keep();
         return Err(Error::Replace { path: to.to_owned(), old, source });
     }
-    let path = backup.path().to_owned();
-    backup.close().map_err(write_error(&path))
+    // Keeps the renamed folder.
+    let _: PathBuf = new.keep();
+    Ok((sibling, old))
 }
 
 /// Creates a folder and its missing ancestors, and syncs the parent of each new folder to the disk.
@@ -105,32 +139,65 @@ pub fn create_dir_all(folder: &Path) -> Result<()> {
     NewFolders::create(folder).map(NewFolders::keep).map_err(write_error(folder))
 }
 
-/// Checks that a folder may be replaced: it does not exist, it is empty, or `is_kind` returns true. `kind` names
-/// the content in the error, for example "feature net".
+/// Checks that a folder may be replaced: it does not exist, it is empty, or `is_kind` returns true and it has only
+/// `files`, paths in the folder. `kind` names the content in the error, for example "feature net". Creates and removes a
+/// temporary folder to check that the folder can be written.
 ///
 /// # Errors
 ///
-/// [`Error::Occupied`] if the folder may not be replaced.
-pub fn check_writable(folder: &Path, kind: &'static str, is_kind: impl FnOnce() -> bool) -> Result<()> {
+/// [`Error::Occupied`] or [`Error::Extra`] if the folder may not be replaced, [`Error::Read`] if it cannot be read,
+/// [`Error::Write`] if it cannot be written.
+pub fn check_writable(
+    folder: &Path,
+    kind: &'static str,
+    is_kind: impl FnOnce() -> bool,
+    files: &[&str],
+) -> Result<()> {
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    if folder.exists() && !is_empty() && !is_kind() {
-        return Err(Error::Occupied { path: folder.to_owned(), kind });
+    if folder.exists() && !is_empty() {
+        if !is_kind() {
+            return Err(Error::Occupied { path: folder.to_owned(), kind });
+        }
+        check_files(folder, kind, files)?;
+    }
+    AtomicDir::create(folder).map(drop)
+}
+
+/// Checks that a folder has only `files`, paths in the folder.
+fn check_files(folder: &Path, kind: &'static str, files: &[&str]) -> Result<()> {
+    let files: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let read_error = |source| Error::Read { path: folder.clone(), source };
+        for entry in fs::read_dir(&folder).map_err(read_error)? {
+            let path = entry.map_err(read_error)?.path();
+            if files.iter().any(|file| *file != path && file.starts_with(&path)) && path.is_dir() {
+                folders.push(path);
+            } else if !files.contains(&path) && path.file_name().is_none_or(|name| name != ".DS_Store") {
+                return Err(Error::Extra { path, kind });
+            }
+        }
     }
     Ok(())
 }
 
-/// Removes the temporary folders that a killed program left in `folder`.
+/// Removes the temporary files and folders that a killed program left in `folder`: those whose name is `.tmp-` and six
+/// letters or digits.
 ///
 /// # Errors
 ///
-/// If the folder cannot be read or a temporary folder cannot be removed.
+/// If the folder cannot be read or a temporary file or folder cannot be removed.
 pub fn remove_temporary(folder: &Path) -> Result<()> {
     let read_error = |source| Error::Read { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(read_error)? {
-        let path = entry.map_err(read_error)?.path();
-        let temporary = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
-        if temporary && path.is_dir() {
-            fs::remove_dir_all(&path).map_err(write_error(&path))?;
+        let entry = entry.map_err(read_error)?;
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)).unwrap_or_default();
+        if random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let path = entry.path();
+            let is_dir = entry.file_type().map_err(read_error)?.is_dir();
+            let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(write_error(&path))?;
         }
     }
     Ok(())
@@ -182,11 +249,12 @@ impl Drop for NewFolders {
 }
 
 /// Creates an empty folder with a random name and the usual permissions of a new folder.
-fn temporary_dir(prefix: &OsStr, parent: &Path) -> io::Result<TempDir> {
+pub(crate) fn temporary_dir(prefix: &OsStr, parent: &Path) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.prefix(prefix).tempdir_in(parent)
+    // The text of this error names the temporary folder, which does not exist.
+    builder.prefix(prefix).tempdir_in(parent).map_err(|error| error.kind().into())
 }
 
 /// Converts a system error to [`Error::Write`] for `path`.

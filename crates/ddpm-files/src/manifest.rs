@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use crate::{Error, Result, disk, sha256_hex, write_atomic};
+use crate::{AtomicDir, Error, Result, check_keys, disk, sha256_hex};
 
 /// The content of `manifest.json`: the SHA-256 of each file of a folder, by file name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,17 +17,16 @@ impl Manifest {
         self.0.insert(name.to_owned(), sha256);
     }
 
-    /// Writes the manifest into `folder`.
+    /// Writes the manifest into a new folder.
     ///
     /// # Errors
     ///
     /// [`Error::Write`] if the file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(Self::NAME);
+    pub fn write(&self, folder: &AtomicDir) -> Result<()> {
         let mut json = serde_json::to_vec_pretty(&self.0)
-            .map_err(|source| Error::Write { path: path.clone(), source: source.into() })?;
+            .map_err(|source| Error::Write { path: Self::NAME.into(), source: source.into() })?;
         json.push(b'\n');
-        write_atomic(&path, &json)
+        folder.write(Self::NAME, &json)
     }
 
     /// Reads files of `folder` and compares them with the manifest. Returns `None` if one of them or the manifest
@@ -38,9 +37,9 @@ impl Manifest {
     /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
     pub fn read_verified<const N: usize>(folder: &Path, names: [&str; N]) -> Result<Option<[Vec<u8>; N]>> {
         let Some(manifest) = read(&folder.join(Self::NAME))? else { return Ok(None) };
-        let Ok(digests) = serde_json::from_slice::<BTreeMap<String, String>>(&manifest) else {
-            return Ok(None);
-        };
+        let digests = check_keys(&manifest)
+            .and_then(|()| serde_json::from_slice::<BTreeMap<String, String>>(&manifest));
+        let Ok(digests) = digests else { return Ok(None) };
         let mut contents = [const { Vec::new() }; N];
         for (content, name) in contents.iter_mut().zip(names) {
             let Some(bytes) = read(&folder.join(name))? else { return Ok(None) };
@@ -72,11 +71,13 @@ mod tests {
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let mut manifest = Manifest::default();
+        let new = AtomicDir::create(folder.path()).unwrap();
         for name in ["a", "b"] {
-            fs::write(folder.path().join(name), name).unwrap();
+            new.write(name, name.as_bytes()).unwrap();
             manifest.insert(name, sha256_hex(name.as_bytes()));
         }
-        manifest.write(folder.path()).unwrap();
+        manifest.write(&new).unwrap();
+        new.commit().unwrap();
         folder
     }
 

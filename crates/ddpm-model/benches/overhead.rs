@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 start.clone(),
                 |x_t: &Tensor, timestep| {
                     let started = Instant::now();
-                    let prediction = denoiser.predict(x_t, timestep.index(), &labels, 1.0);
+                    let prediction = denoiser.output(x_t, timestep.index(), &labels, 1.0);
                     timed(&network, started);
                     prediction.map_err(candle_core::Error::wrap)
                 },

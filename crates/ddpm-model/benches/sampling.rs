@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok((name.clone(), Var::from_tensor(weight)?.into_inner()))
     };
     let variables = denoiser.weights().iter().map(variable).collect::<candle_core::Result<_>>()?;
-    let tensors = Denoiser::new(denoiser.config(), denoiser.schedule().config(), variables)?;
+    let tensors = Denoiser::new(denoiser.config(), &denoiser.schedule_config(), variables)?;
     let config = SampleConfig { guidance: Guidance::new(1.0), ..SampleConfig::ancestral(1, &denoiser) };
     let mut criterion = Criterion::default().configure_from_args();
     for count in [1, 50, 1000] {

@@ -16,8 +16,8 @@ pub struct DenoiserConfig {
     pub cols: usize,
     /// The number of classes, 0 to 62; 0 for an unconditional model.
     pub num_classes: usize,
-    /// The quantity that the network emits (x₀, ε or v). [`Denoiser::predict`](crate::Denoiser::predict) converts
-    /// it to the schedule's `prediction_type`. Earlier versions named this key `output_type`.
+    /// The quantity that the network emits (x₀, ε or v). [`Denoiser::predict`](crate::Denoiser::predict) converts it to the
+    /// schedule's `prediction_type`; samplers take it as it is. Earlier versions named this key `output_type`.
     #[serde(alias = "output_type")]
     pub parameterization: PredictionType,
     /// The layers.
@@ -159,8 +159,12 @@ impl DenoiserConfig {
                 embedding
             }
         };
-        check("embedding", embedding, 2..=4096, "an even number from 2 to 4096")?;
-        check("embedding", embedding % 2, 0..=0, "an even number from 2 to 4096")
+        const EVEN: &str = "an even number from 2 to 4096";
+        check("embedding", embedding, 2..=4096, EVEN)?;
+        if embedding.is_multiple_of(2) {
+            return Ok(());
+        }
+        Err(Error::out_of_range("denoiser option `embedding`", embedding, EVEN))
     }
 
     /// Every parameter (weights and biases), in the order of the layers.

@@ -11,7 +11,9 @@ use crate::{DenoiserConfig, Error, Init, Parameter, Result, network::TensorNetwo
 /// A denoising network and the schedule for which it was trained.
 pub struct Denoiser {
     config: DenoiserConfig,
+    /// Its prediction type is the network's parameterization.
     schedule: NoiseSchedule,
+    prediction_type: PredictionType,
     weights: HashMap<String, Tensor>,
     device: Device,
     network: TensorNetwork,
@@ -68,10 +70,14 @@ impl Denoiser {
     ) -> Result<Self> {
         config.validate()?;
         check_weights(config, &weights)?;
-        let schedule = NoiseSchedule::new(schedule)?;
-        if schedule.config().rescale_betas_zero_snr && config.parameterization == PredictionType::Epsilon {
+        let NoiseScheduleConfig { prediction_type, rescale_betas_zero_snr, .. } = *schedule;
+        if rescale_betas_zero_snr && prediction_type == PredictionType::Epsilon {
             return Err(ddpm_core::Error::ZeroSnrEpsilon.into());
         }
+        let schedule = NoiseSchedule::new(&NoiseScheduleConfig {
+            prediction_type: config.parameterization,
+            ..schedule.clone()
+        })?;
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let network = TensorNetwork::new(config, &schedule, &weights, dtype, &device)?;
@@ -86,7 +92,7 @@ impl Denoiser {
         } else {
             None
         };
-        Ok(Self { config: config.clone(), schedule, weights, device, network, cpu })
+        Ok(Self { config: config.clone(), schedule, prediction_type, weights, device, network, cpu })
     }
 
     /// The architecture.
@@ -95,10 +101,17 @@ impl Denoiser {
         &self.config
     }
 
-    /// The schedule.
+    /// The schedule. Its `prediction_type` is the network's parameterization, so that samplers take the network's output
+    /// as it is: a conversion to ε and back would lose digits where ᾱ is small.
     #[must_use]
     pub fn schedule(&self) -> &NoiseSchedule {
         &self.schedule
+    }
+
+    /// The configuration of the schedule with the `prediction_type` of [`Denoiser::predict`], as a model folder holds it.
+    #[must_use]
+    pub fn schedule_config(&self) -> NoiseScheduleConfig {
+        NoiseScheduleConfig { prediction_type: self.prediction_type, ..self.schedule.config().clone() }
     }
 
     /// The weights by name.
@@ -166,8 +179,19 @@ impl Denoiser {
         Ok(self.network.forward(x_t, &t, &Tensor::new(labels, &self.device)?)?)
     }
 
-    /// Evaluates the network on `x_t` [B, pixels] at timestep `t`, with a class for each image, and converts the
-    /// output to the schedule's `prediction_type`, [B, pixels]. An unconditional model ignores the classes.
+    /// [`Denoiser::output`], converted to the `prediction_type` of the schedule with which the denoiser was made: ε by
+    /// default.
+    ///
+    /// # Errors
+    ///
+    /// As [`Denoiser::output`].
+    pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
+        let output = self.output(x_t, t, labels, guidance)?;
+        Ok(self.schedule.convert(self.config.parameterization, self.prediction_type, &output, x_t, &[t])?)
+    }
+
+    /// Evaluates the network on `x_t` [B, pixels] at timestep `t`, with a class for each image. Returns the output in the
+    /// network's own `parameterization`, [B, pixels]. An unconditional model ignores the classes.
     ///
     /// `guidance` is the scale s of classifier-free guidance as in diffusers:
     /// prediction(null) + s·(prediction(class) − prediction(null)). A scale of 1 is no guidance and needs no second
@@ -178,7 +202,7 @@ impl Denoiser {
     ///
     /// If the shapes do not fit, a class is out of range, the scale is not finite, or an unconditional model is
     /// given a scale other than 1.
-    pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
+    pub fn output(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
         let steps = vec![t; x_t.dim(0)?];
         let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); x_t.dim(0)?];
         let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
@@ -188,8 +212,7 @@ impl Denoiser {
             let null = self.forward(x_t, &steps, &nulls)?;
             raw = (&null + ((raw - &null)? * guidance)?)?;
         }
-        let to = self.schedule.config().prediction_type;
-        Ok(self.schedule.convert(self.config.parameterization, to, &raw, x_t, &[t])?)
+        Ok(raw)
     }
 
     /// Checks that the guidance scale is finite, and 1 if the model has no classes.

@@ -16,8 +16,8 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler};
-use ddpm_files::{AtomicDir, write_atomic};
+use ddpm_core::{DiffusersConfig, NoiseSchedule, NoiseScheduleConfig, ReverseVariance, Sampler, Steps};
+use ddpm_files::{AtomicDir, check_keys};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -95,6 +95,7 @@ pub fn read_model_from<'a>(
         return Err(Error::Kind { path, key, found, expected: PIPELINE });
     }
     let (path, bytes) = file(SCHEDULER)?;
+    check_keys(&bytes).map_err(Error::json(&path))?;
     let schedule = read_schedule(&String::from_utf8_lossy(&bytes))
         .map_err(|source| Error::Scheduler { path, source })?;
     let (path, bytes) = file(CONFIG)?;
@@ -105,7 +106,7 @@ pub fn read_model_from<'a>(
     Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
 }
 
-/// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model.
+/// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model and nothing else.
 ///
 /// # Errors
 ///
@@ -115,7 +116,12 @@ pub fn check_writable(folder: &Path) -> Result<()> {
         let index = fs::read(folder.join(INDEX)).unwrap_or_default();
         serde_json::from_slice::<Index>(&index).is_ok_and(|index| index.class_name == PIPELINE)
     };
-    Ok(ddpm_files::check_writable(folder, "model of this kind", is_model)?)
+    Ok(ddpm_files::check_writable(
+        folder,
+        "model of this kind",
+        is_model,
+        &[INDEX, SCHEDULER, CONFIG, WEIGHTS, CARD],
+    )?)
 }
 
 /// Writes a model folder atomically. It replaces an existing model, and refuses to replace anything else.
@@ -127,21 +133,32 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, card: &str) -> Result<()> {
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
-    let path = |name| new.path().join(name);
+    let path = |name| folder.join(name);
     let index = serde_json::json!({
         "_class_name": PIPELINE,
         "denoiser": ["ddpm_model", "Denoiser"],
         "scheduler": ["diffusers", "DDPMScheduler"],
     });
-    write_atomic(&path(INDEX), &encode_json(&path(INDEX), &index)?)?;
-    let schedule = denoiser.schedule().config().clone();
-    let sampler = Sampler::Ddpm(schedule.variance_type.clone());
-    let scheduler = DiffusersConfig::new(schedule, sampler).to_diffusers_json()?;
-    write_atomic(&path(SCHEDULER), scheduler.as_bytes())?;
-    write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), denoiser.config())?)?;
-    write_atomic(&path(WEIGHTS), &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
-    write_atomic(&path(CARD), card.as_bytes())?;
+    new.write(INDEX, &encode_json(&path(INDEX), &index)?)?;
+    new.write(SCHEDULER, scheduler_json(&denoiser.schedule_config())?.as_bytes())?;
+    new.write(CONFIG, &encode_json(&path(CONFIG), denoiser.config())?)?;
+    new.write(WEIGHTS, &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
+    new.write(CARD, card.as_bytes())?;
     Ok(new.commit()?)
+}
+
+/// The `scheduler_config.json` of a model with this schedule.
+///
+/// # Errors
+///
+/// If the file cannot hold the schedule, [`read_model`] would refuse it, or no sample can be drawn with it, for example
+/// because of its `variance_type`.
+pub fn scheduler_json(schedule: &NoiseScheduleConfig) -> Result<String> {
+    let sampler = Sampler::Ddpm(schedule.variance_type.clone());
+    sampler.plan(&NoiseSchedule::new(schedule)?, Steps::All)?;
+    let json = DiffusersConfig::new(schedule.clone(), sampler).to_diffusers_json()?;
+    read_schedule(&json)?;
+    Ok(json)
 }
 
 /// Reads the schedule from the JSON of a `DDPMScheduler`. Other scheduler classes are refused: they would name a
@@ -164,7 +181,7 @@ fn read_schedule(json: &str) -> ddpm_core::Result<NoiseScheduleConfig> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(Error::json(path))
+    check_keys(bytes).and_then(|()| serde_json::from_slice(bytes)).map_err(Error::json(path))
 }
 
 /// Decodes weights in the safetensors format to f32. `expected` lists the names and shapes, and `stored` is the
@@ -181,6 +198,10 @@ pub fn decode_weights(
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     let file = SafeTensors::deserialize(bytes).map_err(Error::safetensors(path))?;
+    if let Some((len, rest)) = bytes.split_first_chunk() {
+        let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        check_keys(rest.get(..len).unwrap_or_default()).map_err(Error::json(path))?;
+    }
     let path = path.to_owned();
     let mut weights = HashMap::new();
     for (name, expected) in expected {

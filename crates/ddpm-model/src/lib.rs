@@ -37,6 +37,8 @@ pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};
 pub use error::{Error, Result};
-pub use folder::{ModelFiles, check_writable, decode_weights, read_model, read_model_from, write_model};
+pub use folder::{
+    ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,
+};
 pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig};
 pub use sample_options::{SampleOptions, SamplerName};

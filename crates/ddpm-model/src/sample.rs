@@ -60,7 +60,7 @@ impl Denoiser {
     }
 
     /// Starts a run for the images with these indices, [N, pixels]. The caller evaluates the network, with
-    /// [`Denoiser::predict`], and may stop, look and edit between steps; [`Denoiser::sample`] does it all.
+    /// [`Denoiser::output`], and may stop, look and edit between steps; [`Denoiser::sample`] does it all.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Denoiser {
         let mut last = None;
         while let Some(ask) = run.ask()? {
             let scale = config.guidance.scale_at(ask.timestep);
-            let prediction = self.predict(&ask.x_t, ask.timestep.index(), labels, scale)?;
+            let prediction = self.output(&ask.x_t, ask.timestep.index(), labels, scale)?;
             check.add("prediction", ask.timestep, &prediction)?;
             last = Some(ask.timestep);
             drop(ask);

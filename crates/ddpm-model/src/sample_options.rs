@@ -54,13 +54,18 @@ impl SampleOptions {
     ///
     /// # Errors
     ///
-    /// If an option belongs to another sampler, or the guidance interval does not fit the model's schedule.
+    /// If an option has no effect, because it belongs to another sampler or the guidance scale is 1, or the guidance
+    /// interval does not fit the model's schedule.
     pub fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let default = SampleConfig::ancestral(seed, denoiser);
         let sampler = self.sampler(default.sampler)?;
         let scale = self.guidance_scale.unwrap_or(default.guidance.scale());
         let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
         if let Some(interval) = &self.guidance_interval {
+            if scale == 1.0 {
+                let expected = "another scale with a guidance interval, which has no effect at 1";
+                return Err(Error::out_of_range("the guidance scale", scale, expected));
+            }
             guidance = guidance.within(interval.clone());
         }
         guidance.check(denoiser.schedule())?;
@@ -136,6 +141,14 @@ mod tests {
             (
                 SampleOptions { eta: Some(0.0), ..SampleOptions::default() },
                 "eta is an option of the sampler ddim",
+            ),
+            (
+                SampleOptions {
+                    guidance_interval: Some(5.0..=7.0),
+                    guidance_scale: Some(1.0),
+                    ..SampleOptions::default()
+                },
+                "the guidance scale is 1, expected another scale with a guidance interval, which has no effect at 1",
             ),
             (
                 SampleOptions { guidance_interval: Some(5.0..=20.0), ..SampleOptions::default() },

@@ -9,7 +9,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex, write_atomic};
+use ddpm_files::{AtomicDir, AtomicFile, Manifest, Sha256, sha256_hex};
 use ddpm_kernels::StatePart;
 use ddpm_model::{Error as ModelError, encode_json, safetensors_header};
 use safetensors::{
@@ -18,12 +18,12 @@ use safetensors::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name};
+use crate::{Error, Result, TrainConfig, Trainer, metrics::Log, optimizer::state_name, run::Sum};
 
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
-/// The number of newest checkpoints to keep.
-const KEEP: usize = 2;
+/// All files of a checkpoint. Without the first, it is not complete.
+const FILES: [&str; 3] = [Manifest::NAME, STATE, TENSORS];
 
 /// The content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,34 +37,56 @@ pub(crate) struct Progress {
     pub(crate) images_sha256: String,
     /// The SHA-256 of the training labels; `None` if the data has no labels.
     pub(crate) labels_sha256: Option<String>,
+    /// The SHA-256 of the weights from which the run started; `None` if they were random.
+    #[serde(default)]
+    pub(crate) initial_sha256: Option<String>,
     /// The configuration of the run.
     pub(crate) config: TrainConfig,
+    /// The losses since the last line of the log.
+    #[serde(default)]
+    pub(crate) since_log: Sum,
+    /// The losses since the last epoch, up to the last line of the log.
+    #[serde(default)]
+    pub(crate) since_epoch: Sum,
 }
 
-/// Writes a checkpoint and removes all but the newest [`KEEP`]. It syncs the log to the disk first: a resumed run keeps
-/// the lines up to the checkpoint and does not write them again.
-pub(crate) fn save(folder: &Path, log: &Log, trainer: &Trainer<'_>, progress: &Progress) -> Result<()> {
-    log.sync()?;
-    let to = folder.join(format!("step-{:08}", progress.step));
+/// Writes a checkpoint, and removes those of an older run, `replaced`, and all but the newest `keep` of this one. It
+/// syncs the log to the disk first: a resumed run keeps the lines up to the checkpoint and does not write them again.
+pub(crate) fn save(
+    folder: &Path,
+    log: &mut Log,
+    trainer: &Trainer<'_>,
+    progress: &Progress,
+    keep: usize,
+    replaced: &[PathBuf],
+) -> Result<()> {
+    let to = folder.join(name(progress.step));
+    if to.exists() {
+        check_ours(&to)?;
+    }
     let new = AtomicDir::create(&to)?;
     let mut manifest = Manifest::default();
-    manifest.insert(TENSORS, write_tensors(&new.path().join(TENSORS), trainer)?);
-    let path = new.path().join(STATE);
-    let state = encode_json(&path, progress)?;
-    write_atomic(&path, &state)?;
+    manifest.insert(TENSORS, write_tensors(new.file(TENSORS)?, trainer, progress.step)?);
+    let state = encode_json(&to.join(STATE), progress)?;
+    new.write(STATE, &state)?;
     manifest.insert(STATE, sha256_hex(&state));
-    manifest.write(new.path())?;
+    manifest.write(&new)?;
+    log.sync()?;
     new.commit()?;
-    let old = list(folder)?;
-    for path in old.iter().rev().skip(KEEP) {
-        remove(path)?;
+    log.publish()?;
+    let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
+    let old = of_this_run.iter().filter(|path| **path != to).rev().skip(keep - 1);
+    for path in replaced.iter().filter(|path| **path != to).rev().chain(old) {
+        if let Err(error) = remove(path) {
+            log::warn!("{}: cannot remove this old checkpoint: {error}", path.display());
+        }
     }
     Ok(())
 }
 
 /// Writes the training state in the safetensors format and returns the file's SHA-256. It copies one part of the state
-/// at a time, so that a checkpoint does not double the memory of the run.
-fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
+/// at a time, so that a checkpoint does not double the memory of the run. A number that is not finite is an error.
+fn write_tensors(mut file: AtomicFile, trainer: &Trainer<'_>, step: u64) -> Result<String> {
     let mut parameters = trainer.config().denoiser.parameters();
     parameters.sort_by(|a, b| a.name.cmp(&b.name));
     let (mut infos, mut end) = (Vec::new(), 0);
@@ -76,17 +98,21 @@ fn write_tensors(path: &Path, trainer: &Trainer<'_>) -> Result<String> {
             infos.push((state_name(part, &parameter.name), info));
         }
     }
-    let (mut file, mut digest) = (AtomicFile::create(path)?, Sha256::default());
+    let header = safetensors_header(file.path(), infos)?;
+    let mut digest = Sha256::default();
     let mut write = |bytes: &[u8]| {
         digest.update(bytes);
         file.append(bytes)
     };
-    write(&safetensors_header(path, infos)?)?;
+    write(&header)?;
     for part in StatePart::ALL {
         let mut tensors = trainer.part(part)?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (_, tensor) in tensors {
+        for (name, tensor) in tensors {
             let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { name, value, step });
+            }
             write(&values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
         }
     }
@@ -125,28 +151,44 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
     Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }
 
-/// The checkpoints of a folder in the order of their steps, without temporary folders.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The checkpoints of a folder in the order of their steps, without temporary folders, links, and names that [`save`]
+/// does not give.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(Error::io(folder))?,
     };
     let mut list = Vec::new();
     for entry in entries {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let Some(step) = step_of(&path) else { continue };
-        if fs::metadata(&path).map_err(Error::io(&path))?.is_dir() {
-            list.push((step, path));
-        }
+        let entry = entry.map_err(Error::io(folder))?;
+        let is_dir = entry.file_type().map_err(Error::io(&entry.path()))?.is_dir();
+        list.extend(step_of(&entry.path()).filter(|_| is_dir).map(|step| (step, entry.path())));
     }
     list.sort();
     Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The number N if the path ends in `step-N`.
+/// The name of the checkpoint after this number of steps.
+fn name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The number of steps in the name of a checkpoint.
 fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let found = path.file_name()?.to_str()?;
+    let step = found.strip_prefix("step-")?.parse().ok()?;
+    (found == name(step)).then_some(step)
+}
+
+/// Checks that a folder with the name of a checkpoint has no other files.
+pub(crate) fn check_ours(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        if !FILES.iter().any(|name| entry.file_name() == *name) {
+            return Err(Error::Foreign { path: entry.path() });
+        }
+    }
+    Ok(())
 }
 
 /// Reads a checkpoint; `None` if a file is missing or does not match the manifest.
@@ -162,10 +204,11 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     let differs = |key: &str, saved: String, now: String| {
         Err(Error::OtherConfig { path: path.to_owned(), key: key.to_owned(), saved, now })
     };
-    let labels = |progress: &Progress| progress.labels_sha256.clone().unwrap_or_else(|| "none".to_owned());
+    let none = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
     for (key, saved, now) in [
         ("training images (SHA-256)", saved.images_sha256.clone(), now.images_sha256.clone()),
-        ("training labels (SHA-256)", labels(saved), labels(now)),
+        ("training labels (SHA-256)", none(&saved.labels_sha256), none(&now.labels_sha256)),
+        ("initial weights (SHA-256)", none(&saved.initial_sha256), none(&now.initial_sha256)),
     ] {
         if saved != now {
             return differs(key, saved, now);
@@ -181,12 +224,15 @@ fn check_same(path: &Path, saved: &Progress, now: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder if it exists.
-pub(crate) fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(Error::io(folder)),
+/// Removes the files of a checkpoint, the manifest first, and its folder if that has no other files.
+fn remove(folder: &Path) -> io::Result<()> {
+    for name in FILES {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
     }
+    fs::remove_dir(folder)
 }
 
 #[cfg(test)]

@@ -122,6 +122,8 @@ impl TrainConfig {
         check("eps", eps, (1e-30..=1.0).contains(&eps), "1e-30 to 1")?;
         check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
         self.denoiser.validate()?;
+        // Found here rather than when the model is written.
+        ddpm_model::scheduler_json(&self.schedule)?;
         let DenoiserConfig { rows, cols, num_classes, .. } = self.denoiser;
         let (found, expected) = ([data.rows(), data.cols()], [rows, cols]);
         if found != expected {

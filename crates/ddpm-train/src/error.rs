@@ -53,14 +53,41 @@ pub enum Error {
         /// The loss.
         loss: f64,
     },
+    /// A weight or a number of the optimizer is NaN or infinite.
+    #[error("`{name}` has the value {value} after step {step}; a smaller learning rate may help")]
+    NotFinite {
+        /// The tensor of the training state.
+        name: String,
+        /// Its value.
+        value: f32,
+        /// The number of steps taken.
+        step: u64,
+    },
+    /// The run was stopped from outside, after it had saved a checkpoint.
+    #[error("the training run was stopped after step {step} of {total}")]
+    Stopped {
+        /// The number of steps taken.
+        step: u64,
+        /// Steps of the whole run.
+        total: u64,
+    },
     /// Another training run uses the same folder.
     #[error("{}: another training run is using this folder", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder already holds a training run.
-    #[error("{}: already holds a training run; resume it, overwrite it, or choose another folder", path.display())]
+    /// The run would replace a file or folder that no training run has written.
+    #[error(
+        "{}: exists, and this program did not write it; choose another folder for the run, or move it away",
+        path.display()
+    )]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The folder already holds checkpoints.
+    #[error("{}: already holds the checkpoints of a training run; resume it, or choose another folder", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,

@@ -7,11 +7,11 @@
 //! ```no_run
 //! use candle_core::Device;
 //! use ddpm_data::Splits;
-//! use ddpm_train::{Preset, Start, TrainConfig, run};
+//! use ddpm_train::{Preset, RunOptions, TrainConfig, run};
 //!
 //! let splits = Splits::mnist()?;
 //! let config = TrainConfig::preset(Preset::Quick, splits.train());
-//! let outcome = run(&config, &splits, "runs/mine".as_ref(), Start::Fresh, &Device::Cpu, |_| Ok(()))?;
+//! let outcome = run(&config, &splits, "runs/mine".as_ref(), RunOptions::default(), &Device::Cpu, |_| Ok(()))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -20,6 +20,7 @@ mod checkpoint;
 mod config;
 mod engine;
 mod error;
+mod folder;
 mod metrics;
 mod optimizer;
 mod run;
@@ -27,7 +28,8 @@ mod trainer;
 
 pub use config::{Preset, TrainConfig};
 pub use error::{Error, Result};
+pub use folder::logged_epochs;
 pub use metrics::Record;
 pub use optimizer::AdamWConfig;
-pub use run::{Event, Outcome, Start, run};
+pub use run::{CheckpointEvery, Event, Outcome, RunOptions, Start, run};
 pub use trainer::{Trainer, evaluate_loss};

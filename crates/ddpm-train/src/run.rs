@@ -2,36 +2,83 @@
 //!
 //! ```text
 //! DIR/metrics.jsonl                          the log
-//! DIR/checkpoints/step-N/                    the last two checkpoints
-//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller; removed with the others by
-//!                                            [`Start::Overwrite`]
+//! DIR/checkpoints/step-N/                    the newest checkpoints
+//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller
 //! ```
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_data::Splits;
-use ddpm_files::{create_dir_all, remove_temporary};
 use ddpm_model::Denoiser;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Record, Result, TrainConfig, Trainer,
     checkpoint::{self, Progress},
     evaluate_loss,
+    folder::RunFolder,
     metrics::Log,
 };
 
 /// The treatment of a run that already exists in the folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// Start a new run; a folder that holds a run is an error.
+    /// Start a new run; a folder that holds checkpoints is an error.
     #[default]
     Fresh,
-    /// Start a new run, and remove a run that the folder holds.
+    /// Start a new run. Its first checkpoint replaces the checkpoints and the log of an older run.
     Overwrite,
-    /// Resume from the newest checkpoint that matches its manifest.
+    /// Resume from the newest checkpoint that matches its manifest, or start again if the run ended before its first
+    /// checkpoint.
     Resume,
+}
+
+/// When a run writes a checkpoint. It always writes one after its first epoch, at its end, and when it is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointEvery {
+    /// After the step at which this time has passed since the last checkpoint.
+    Time(Duration),
+    /// After each epoch.
+    Epoch,
+}
+
+/// How a run starts, saves and stops.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions<'a> {
+    /// The treatment of an existing run.
+    pub start: Start,
+    /// When a checkpoint is written; by default after a minute.
+    pub checkpoint_every: CheckpointEvery,
+    /// The number of newest checkpoints that are kept, 1 or more; by default 2.
+    pub keep: usize,
+    /// The smallest number of steps between two evaluations; by default 200. The averaged weights are evaluated after an
+    /// epoch in which a multiple of this number of steps was passed, and after the last one. So evaluations take little
+    /// time on a small data set too.
+    pub evaluate_every: u64,
+    /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
+    /// resume the run.
+    pub initial: Option<(&'a str, &'a Denoiser)>,
+    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`].
+    pub stop: &'a AtomicBool,
+}
+
+impl Default for RunOptions<'_> {
+    fn default() -> Self {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        Self {
+            start: Start::Fresh,
+            checkpoint_every: CheckpointEvery::Time(Duration::from_mins(1)),
+            keep: 2,
+            evaluate_every: 200,
+            initial: None,
+            stop: &NEVER,
+        }
+    }
 }
 
 /// An event that [`run`] passes to its observer. An error returned by the observer ends the run.
@@ -53,12 +100,17 @@ pub enum Event<'a> {
         /// The mean loss in the last line of the log; `None` before the first line.
         loss: Option<f64>,
     },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps so far.
+        step: u64,
+    },
     /// An epoch ended.
     Epoch {
         /// The line in the log.
         record: &'a Record,
-        /// The network with averaged weights.
-        denoiser: &'a Denoiser,
+        /// The network with averaged weights, if it was evaluated after this epoch; see [`RunOptions::evaluate_every`].
+        denoiser: Option<&'a Denoiser>,
     },
 }
 
@@ -92,59 +144,82 @@ const LOG_STEPS: u64 = 50;
 /// The largest number of test images for the loss after each epoch: 100 for each of 20 timesteps.
 const TEST_IMAGES: usize = 2000;
 
-/// Trains a network in `folder`. Writes a log, and a checkpoint after each epoch.
+/// Trains a network in `folder`. Writes a log and checkpoints.
 ///
 /// # Errors
 ///
 /// If the configuration does not fit the data, the folder is in use, `start` does not fit the folder's content, a file
-/// cannot be read or written, the loss is NaN or infinite, or the observer returns an error.
+/// cannot be read or written, the loss or a weight is NaN or infinite, the observer returns an error, or the run was stopped.
 pub fn run(
     config: &TrainConfig,
     splits: &Splits,
     folder: &Path,
-    start: Start,
+    options: RunOptions<'_>,
     device: &Device,
     mut observe: impl FnMut(Event<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<Outcome> {
+    let RunOptions { start, keep, initial, stop, .. } = options;
+    if keep == 0 {
+        return Err(Error::out_of_range("the number of checkpoints to keep", keep, "1 or more"));
+    }
     let data = splits.train();
     let mut trainer = Trainer::new(config, data, device)?;
+    let initial_sha256 = initial.map(|(_, denoiser)| trainer.start_from(denoiser)).transpose()?;
     // Without the labels that the training set has, there is no test loss.
     let test = splits.test().filter(|test| test.labels().is_some() == data.labels().is_some());
     if let Some(test) = test {
         // Checks the test set now, since its first use is after the first epoch.
         config.validate(test)?;
     }
-    let _lock = prepare(folder, start)?;
-    let checkpoints = folder.join("checkpoints");
+    let folder = RunFolder::open(folder, start)?;
     let mut progress = Progress {
         step: 0,
         seconds: 0.0,
         images_sha256: data.images_sha256().to_owned(),
         labels_sha256: data.labels_sha256().map(str::to_owned),
+        initial_sha256,
         config: config.clone(),
+        since_log: Sum::default(),
+        since_epoch: Sum::default(),
     };
-    if start == Start::Resume {
-        let (found, damaged) = checkpoint::restore(&checkpoints, &mut trainer, &progress)?;
+    let older = checkpoint::list(&folder.checkpoints)?;
+    if start == Start::Resume && !older.is_empty() {
+        let (found, damaged) = checkpoint::restore(&folder.checkpoints, &mut trainer, &progress)?;
         observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
         progress = found;
     }
-    let mut log = Log::open(&folder.join("metrics.jsonl"), progress.step)?;
+    let (mut log, mut replaced) = match start {
+        Start::Overwrite => (Log::replacing(&folder.log)?, older),
+        Start::Fresh | Start::Resume => (Log::open(&folder.log, progress.step)?, Vec::new()),
+    };
+    if let (0, Some((name, _)), Some(sha256)) = (progress.step, initial, &progress.initial_sha256) {
+        log.write(&Record::Start { initial: name.to_owned(), sha256: sha256.clone() })?;
+    }
     let (started, before) = (Instant::now(), progress.seconds);
     let (total, per_epoch) = (trainer.total_steps(), trainer.steps_per_epoch());
-    let (mut recent, mut of_epoch) = (Mean::default(), Mean::default());
-    let (mut last_loss, mut last_seconds) = (None, before);
+    let mut recent = Mean::from_sum(progress.since_log, device)?;
+    let (mut last_loss, mut last_seconds) = (None, log.last_seconds().unwrap_or(before));
+    let (mut saved_at, mut has_saved) = (Instant::now(), progress.step > 0);
 
     while trainer.step() < total {
-        recent.add_many(&trainer.train_step()?, 1.0)?;
+        if stop.load(Ordering::Relaxed) {
+            let step = trainer.step();
+            if step > progress.step {
+                progress.since_log = recent.sum(step)?;
+                progress = Progress { step, seconds: before + started.elapsed().as_secs_f64(), ..progress };
+                checkpoint::save(&folder.checkpoints, &mut log, &trainer, &progress, keep, &replaced)?;
+            }
+            return Err(Error::Stopped { step, total });
+        }
+        recent.add(&trainer.train_step()?)?;
         let step = trainer.step();
-        let seconds = before + started.elapsed().as_secs_f64();
+        let mut seconds = before + started.elapsed().as_secs_f64();
         let epoch_ends = step.is_multiple_of(per_epoch);
         if step.is_multiple_of(LOG_STEPS) || epoch_ends {
-            let (steps, loss) = (recent.count, recent.take()?);
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step, loss });
-            }
-            of_epoch.add_many(&Tensor::new(loss, &Device::Cpu)?, steps)?;
+            let Sum { sum, count: steps } = std::mem::take(&mut recent).sum(step)?;
+            let loss = sum / steps;
+            progress.since_epoch.sum += loss * steps;
+            progress.since_epoch.count += steps;
             last_loss = Some(loss);
             let batch = config.batch_size as u64;
             log.write(&Record::Train {
@@ -159,21 +234,37 @@ pub fn run(
             last_seconds = seconds;
         }
         observe(Event::Step { step, total, loss: last_loss }).map_err(Error::Observer)?;
+        let mut evaluated = None;
         if epoch_ends {
-            let denoiser = trainer.ema_denoiser()?;
-            let test_loss =
-                test.map(|test| evaluate_loss(&denoiser, config, test, TEST_IMAGES)).transpose()?;
+            let every = options.evaluate_every.max(1);
+            if step == total || step.div_euclid(every) > (step - per_epoch).div_euclid(every) {
+                evaluated = Some(trainer.ema_denoiser()?);
+            }
+            let loss =
+                |test| evaluated.as_ref().map(|denoiser| evaluate_loss(denoiser, config, test, TEST_IMAGES));
+            let test_loss = test.and_then(loss).transpose()?;
             if let Some(loss) = test_loss.filter(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged { step, loss });
             }
-            let train_loss = of_epoch.take()?;
+            let Sum { sum, count } = std::mem::take(&mut progress.since_epoch);
             let epoch = step.checked_div(per_epoch).unwrap_or(0);
-            let seconds = before + started.elapsed().as_secs_f64();
-            let record = Record::Epoch { epoch, step, train_loss, test_loss, seconds };
-            log.write(&record)?;
+            seconds = before + started.elapsed().as_secs_f64();
+            log.write(&Record::Epoch { epoch, step, train_loss: sum / count, test_loss, seconds })?;
+        }
+        let is_due = match options.checkpoint_every {
+            CheckpointEvery::Time(time) => saved_at.elapsed() >= time,
+            CheckpointEvery::Epoch => epoch_ends,
+        };
+        if is_due || step == total || epoch_ends && !has_saved {
+            progress.since_log = recent.sum(step)?;
             progress = Progress { step, seconds, ..progress };
-            checkpoint::save(&checkpoints, &log, &trainer, &progress)?;
-            observe(Event::Epoch { record: &record, denoiser: &denoiser }).map_err(Error::Observer)?;
+            checkpoint::save(&folder.checkpoints, &mut log, &trainer, &progress, keep, &replaced)?;
+            replaced.clear();
+            (saved_at, has_saved) = (Instant::now(), true);
+            observe(Event::Saved { step }).map_err(Error::Observer)?;
+        }
+        if let Some(record) = log.last_epoch().filter(|_| epoch_ends) {
+            observe(Event::Epoch { record, denoiser: evaluated.as_ref() }).map_err(Error::Observer)?;
             // The time between two epochs does not count in the speed of the next steps.
             last_seconds = before + started.elapsed().as_secs_f64();
         }
@@ -197,7 +288,14 @@ pub fn run(
     })
 }
 
-/// A running mean, whose sum stays on the device until it is read.
+/// The sum of a number of losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    sum: f64,
+    count: f64,
+}
+
+/// A running mean of losses in f32, whose sum stays on the device until it is read.
 #[derive(Default)]
 struct Mean {
     sum: Option<Tensor>,
@@ -205,60 +303,32 @@ struct Mean {
 }
 
 impl Mean {
-    /// Adds a scalar `times` times.
-    fn add_many(&mut self, value: &Tensor, times: f64) -> Result<()> {
-        let value = (value * times)?;
+    /// Continues a mean from its [`Mean::sum`].
+    #[allow(clippy::cast_possible_truncation, reason = "it was an f32")]
+    fn from_sum(Sum { sum, count }: Sum, device: &Device) -> Result<Self> {
+        let sum = (count > 0.0).then(|| Tensor::new(sum as f32, device)).transpose()?;
+        Ok(Self { sum, count })
+    }
+
+    /// Adds the loss of a step.
+    fn add(&mut self, loss: &Tensor) -> Result<()> {
         self.sum = Some(match self.sum.take() {
-            Some(sum) => (sum + value)?,
-            None => value,
+            Some(sum) => (sum + loss)?,
+            None => loss.clone(),
         });
-        self.count += times;
+        self.count += 1.0;
         Ok(())
     }
 
-    /// Returns the mean, NaN if nothing was added, and resets it.
-    fn take(&mut self) -> Result<f64> {
-        let Self { sum, count } = std::mem::take(self);
-        let Some(sum) = sum else { return Ok(f64::NAN) };
+    /// The sum, which must be finite, of the losses up to a step.
+    fn sum(&self, step: u64) -> Result<Sum> {
+        let Some(sum) = &self.sum else { return Ok(Sum::default()) };
         // Converts on the CPU, since not every device supports f64.
-        Ok(sum.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()? / count)
-    }
-}
-
-/// Creates the folder, locks it, and with [`Start::Overwrite`] removes a run from it. The lock lasts until the returned
-/// file is dropped.
-fn prepare(folder: &Path, start: Start) -> Result<fs::File> {
-    let checkpoints = folder.join("checkpoints");
-    if start == Start::Resume && !folder.exists() {
-        return Err(Error::NoCheckpoint { path: checkpoints, damaged: 0 });
-    }
-    create_dir_all(folder)?;
-    let path = folder.join(".lock");
-    let lock = fs::File::create(&path).map_err(Error::io(&path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => return Err(Error::Io { path, source }),
-    }
-    let log = folder.join("metrics.jsonl");
-    match start {
-        // A folder without a run keeps files with the names that are removed below.
-        Start::Overwrite if !log.exists() && !checkpoints.exists() => {}
-        Start::Fresh if log.exists() || checkpoints.exists() => {
-            return Err(Error::Occupied { path: folder.to_owned() });
+        let sum = sum.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        if sum.is_finite() {
+            Ok(Sum { sum, count: self.count })
+        } else {
+            Err(Error::Diverged { step, loss: sum })
         }
-        Start::Overwrite => {
-            for name in ["checkpoints", "previews", "model"] {
-                checkpoint::remove(&folder.join(name))?;
-            }
-            for file in [log, folder.join("loss.svg")] {
-                if file.exists() {
-                    fs::remove_file(&file).map_err(Error::io(&file))?;
-                }
-            }
-        }
-        Start::Resume if checkpoints.exists() => remove_temporary(&checkpoints)?,
-        Start::Fresh | Start::Resume => {}
     }
-    Ok(lock)
 }

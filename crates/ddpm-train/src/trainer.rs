@@ -1,8 +1,9 @@
 //! The training loop's state and its step.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule, Purpose, ShuffledBatches, TimestepSampler};
 use ddpm_data::Dataset;
+use ddpm_files::Sha256;
 use ddpm_kernels::StatePart;
 use ddpm_model::Denoiser;
 
@@ -41,7 +42,7 @@ impl<'a> Trainer<'a> {
             timesteps: TimestepSampler::new(
                 config.timestep_sampling,
                 config.loss.weights(&schedule, config.denoiser.parameterization)?,
-            ),
+            )?,
             rng: CounterRng::new(config.seed),
             config: config.clone(),
             step: 0,
@@ -151,6 +152,37 @@ impl<'a> Trainer<'a> {
         self.engine.restore(get)?;
         self.step = step;
         Ok(())
+    }
+}
+
+impl Trainer<'_> {
+    /// Replaces the weights and their average by those of a network of the same architecture, before the first step. Returns
+    /// the SHA-256 of the weights.
+    pub(crate) fn start_from(&mut self, denoiser: &Denoiser) -> Result<String> {
+        if *denoiser.config() != self.config.denoiser {
+            let name = "the architecture of the initial network";
+            let (found, expected) =
+                (format!("{:?}", denoiser.config()), format!("{:?}", self.config.denoiser));
+            return Err(Error::out_of_range(name, found, expected));
+        }
+        let weights = denoiser.weights();
+        self.engine.restore(|name, shape| {
+            // `weights/NAME` and `ema/NAME` are the weights, and the moments are 0.
+            let weight = name.split_once('/').filter(|(part, _)| ["weights", "ema"].contains(part));
+            match weight.and_then(|(_, name)| weights.get(name)) {
+                Some(weight) => Ok(weight.to_device(&Device::Cpu)?),
+                None => Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?),
+            }
+        })?;
+        let mut digest = Sha256::default();
+        let mut names: Vec<_> = weights.keys().collect();
+        names.sort();
+        for name in names {
+            digest.update(name.as_bytes());
+            let values = weights[name].flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+            digest.update(&values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+        }
+        Ok(digest.into_hex())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The types of option values, with the text form that users write.
 
+use std::time::Duration;
 use std::{
     fmt,
     ops::{RangeBounds, RangeInclusive},
@@ -155,6 +156,12 @@ impl FromStr for Shard {
             .filter(|shard| (1..=shard.count).contains(&shard.index) && shard.count <= 1_000_000)
             .ok_or_else(|| format!("`{text}`: expected I/K with I from 1 to K, such as 3/16"))
     }
+}
+
+/// A time in seconds, 0 or more.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("`{text}`: expected a number of seconds, 0 or more"))
 }
 
 #[cfg(test)]

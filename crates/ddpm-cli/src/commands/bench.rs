@@ -118,7 +118,7 @@ impl<'a> Job<'a> {
                     // Longer than any measurement.
                     epochs: 1_000_000,
                     denoiser: denoiser.config().clone(),
-                    schedule: denoiser.schedule().config().clone(),
+                    schedule: denoiser.schedule_config(),
                     ..TrainConfig::preset(Preset::Best, data)
                 };
                 Kind::Train(Box::new(Trainer::new(&config, data, denoiser.device())?))

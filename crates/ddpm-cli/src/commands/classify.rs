@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     args::{Classify, Common, TestImages},
-    data, model, output,
+    data, model, output, progress,
 };
 
 pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
@@ -22,7 +22,7 @@ pub(crate) fn run(options: &Classify, common: &Common) -> Result<()> {
         weighting: options.weighting,
         seed: common.seed,
     };
-    let results = classify(&denoiser, test, &config, output::images_bar(common)?)?;
+    let results = classify(&denoiser, test, &config, progress::images(common)?)?;
     let images = test.len().min(*num_images);
     let json = json!({
         "model": model,

@@ -1,12 +1,12 @@
 //! `ddpm-cli data`: describes a data set.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ddpm_data::Dataset;
 use ddpm_files::write_atomic;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Common, Data},
+    args::{Common, Data, Format},
     data, output,
     picture::{self, Column},
 };
@@ -15,6 +15,9 @@ use crate::{
 const SHOWN: usize = 5;
 
 pub(crate) fn run(options: &Data, common: &Common) -> Result<()> {
+    if Format::of(options.out.as_deref(), None)? != Format::Png {
+        bail!("the picture is a PNG, expected --out with the extension .png");
+    }
     let splits = data::load(&options.data)?;
     let train = splits.train();
     if let Some(out) = &options.out {

@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         "model": options.model,
         "parameters": parameters,
         "denoiser": config,
-        "schedule": schedule.config(),
+        "schedule": denoiser.schedule_config(),
     });
     let beta = schedule.betas();
     let text = format!(
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         steps = beta.len(),
         first = beta[0],
         last = beta[beta.len() - 1],
-        prediction = schedule.config().prediction_type,
+        prediction = denoiser.schedule_config().prediction_type,
     );
     output::result(common, &json, &text)
 }

@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_core::{ReverseVariance, Steps};
+use candle_core::Tensor;
+use ddpm_core::{ReverseVariance, StepInfo, Steps};
 use ddpm_data::to_pixel;
 use ddpm_model::{Denoiser, SampleConfig, SampleOptions};
-use indicatif::ProgressBar;
 
 use crate::{
-    args::{Common, Interval, Noise, Sampling, Shard, Variance},
-    output,
+    args::{Interval, Noise, Sampling, Shard, Variance},
+    interrupt,
     picture::{self, Column},
+    progress::Progress,
 };
 
 /// Number of images in a part. Only one part at a time is in memory, so the memory does not grow with the job.
@@ -95,31 +96,45 @@ impl Job {
     pub(crate) fn sample(
         &self,
         denoiser: &Denoiser,
-        bar: &ProgressBar,
+        progress: &Progress,
         mut finished: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
+        progress.start(0, self.len() as u64);
         for part in self.parts() {
-            let sampled = denoiser.sample(&self.config, &part.images, &part.labels, |_| Ok(()))?;
+            let sampled = self.sample_part(denoiser, &part, |_| Ok(()))?;
             finished(&grey_levels(&sampled)?)?;
-            bar.inc(part.images.len() as u64);
+            progress.add(part.images.len());
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
+    /// Samples a part. `observe` is called after each step.
+    ///
+    /// # Errors
+    /// Sampling fails, or [`interrupt::check`] fails after a step.
+    pub(crate) fn sample_part(
+        &self,
+        denoiser: &Denoiser,
+        part: &Part,
+        mut observe: impl FnMut(StepInfo<'_>) -> ddpm_model::Result<()> + Send,
+    ) -> Result<Tensor> {
+        let sampled = denoiser.sample(&self.config, &part.images, &part.labels, |step| {
+            observe(step)?;
+            interrupt::check().map_err(|error| ddpm_core::Error::Callback(error.into()).into())
+        });
+        // The interruption itself, without the layers through which it came.
+        interrupt::check()?;
+        Ok(sampled?)
+    }
+
     /// Samples all images and returns their grey levels, N × pixels, which must fit in memory.
-    pub(crate) fn pixels(&self, denoiser: &Denoiser, bar: &ProgressBar) -> Result<Vec<u8>> {
+    pub(crate) fn pixels(&self, denoiser: &Denoiser, progress: &Progress) -> Result<Vec<u8>> {
         let mut pixels = Vec::with_capacity(self.len() * denoiser.config().pixels());
-        self.sample(denoiser, bar, |part| {
+        self.sample(denoiser, progress, |part| {
             pixels.extend_from_slice(part);
             Ok(())
         })?;
         Ok(pixels)
-    }
-
-    /// A progress bar that counts the sampled images.
-    pub(crate) fn bar(&self, common: &Common) -> Result<ProgressBar> {
-        output::progress(common, self.len() as u64, "{wide_bar} {pos}/{len} images  {per_sec}  {eta} left")
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> {
@@ -163,7 +178,7 @@ fn class_of<T: Copy>(image: usize, classes: &[T], run: usize) -> T {
 }
 
 /// The grey levels, 0 to 255, of images with values in [−1, 1].
-pub(crate) fn grey_levels(images: &candle_core::Tensor) -> candle_core::Result<Vec<u8>> {
+pub(crate) fn grey_levels(images: &Tensor) -> candle_core::Result<Vec<u8>> {
     Ok(images.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_pixel).collect())
 }
 

@@ -7,6 +7,8 @@ pub(crate) mod eval;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
+mod previews;
 pub(crate) mod sample;
 pub(crate) mod train;
+mod train_config;
 pub(crate) mod train_features;

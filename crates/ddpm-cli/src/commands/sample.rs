@@ -12,28 +12,35 @@ use ddpm_model::{Denoiser, safetensors_header};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
 
-use super::job::{Job, Part, grey_levels};
+use super::job::{Job, grey_levels};
 use crate::{
     args::{Common, Format, Sample},
-    model, output, picture,
+    interrupt, model, output, picture,
+    progress::Progress,
 };
+
+/// Maximum number of steps that an animation shows.
+const FRAMES: usize = 100;
 
 /// Maximum number of images in a PNG or GIF; `idx` and `safetensors` have no such limit.
 const PICTURE_LIMIT: usize = 10_000;
 
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
+    interrupt::listen()?;
     let sampling = &options.sampling;
+    let format = Format::of(options.out.as_deref(), options.format)?;
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
-    let default_out = || match options.format {
+    let default_out = || match format {
         Format::Idx => "samples".into(),
         other => format!("samples.{}", output::name(&other)).into(),
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
     output::verbose(common, &format!("{count} images, {:?}", job.config));
-    let files = match options.format {
+    // Each file is opened before sampling starts.
+    let files = match format {
         Format::Gif => vec![gif(&job, &denoiser, &out)?],
         Format::Png => vec![png(&job, &denoiser, common, &out)?],
         Format::Idx => idx(&job, &denoiser, common, &out)?,
@@ -65,20 +72,27 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
 /// Writes a grid of the images with a label above each class.
 fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
-    let pixels = job.pixels(denoiser, &job.bar(common)?)?;
+    let mut file = AtomicFile::create(out)?;
+    let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-    written(out, &picture::encode_png(&picture)?)
+    file.append(&picture::encode_png(&picture)?)?;
+    Ok(file)
 }
 
-/// Writes an animation of the grid: the initial noise, then the images after each step.
+/// Writes an animation of the grid: the initial noise, then the images after each step, or after [`FRAMES`] steps that are
+/// evenly spaced.
 fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
-    let Part { images, labels } = job.all();
-    let mut states = vec![grey_levels(denoiser.start(&job.config, &images)?.x_t())?];
-    denoiser.sample(&job.config, &images, &labels, |step| {
-        states.push(grey_levels(step.x_t)?);
+    let mut file = AtomicFile::create(out)?;
+    let part = job.all();
+    let mut states = vec![grey_levels(denoiser.start(&job.config, &part.images)?.x_t())?];
+    job.sample_part(denoiser, &part, |step| {
+        let frame = |steps: usize| (steps * step.total.min(FRAMES)).div_euclid(step.total);
+        if frame(step.index + 1) > frame(step.index) {
+            states.push(grey_levels(step.x_t)?);
+        }
         Ok(())
     })?;
     let frames = states
@@ -89,18 +103,11 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     if let Some(last) = delays.last_mut() {
         *last = LAST_MS;
     }
-    written(out, &picture::encode_gif(&frames, &delays)?)
-}
-
-/// A complete file with these bytes, ready to be committed.
-fn written(out: &Path, bytes: &[u8]) -> Result<AtomicFile> {
-    let mut file = AtomicFile::create(out)?;
-    file.append(bytes)?;
+    file.append(&picture::encode_gif(&frames, &delays)?)?;
     Ok(file)
 }
 
-/// Writes two files, images and labels. Both are opened before sampling starts, and each part of the images is
-/// written as soon as it is sampled.
+/// Writes two files, images and labels. Each part of the images is written as soon as it is sampled.
 fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
     let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
@@ -113,7 +120,7 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Ve
     } else {
         None
     };
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(images.append(pixels)?))?;
+    job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(images.append(pixels)?))?;
     Ok([images].into_iter().chain(labels).collect())
 }
 
@@ -132,7 +139,7 @@ fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> R
     };
     let mut file = AtomicFile::create(out)?;
     file.append(&safetensors_header(out, tensors)?)?;
-    job.sample(denoiser, &job.bar(common)?, |pixels| Ok(file.append(pixels)?))?;
+    job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(file.append(pixels)?))?;
     if let Some(labels) = labels {
         write_labels(&mut file, labels)?;
     }

@@ -2,39 +2,49 @@
 
 use anyhow::{Context, Result};
 use ddpm_data::{Dataset, Splits};
-use ddpm_files::write_atomic;
-use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, check_writable, write_model};
-use ddpm_train::{Error, Event, Outcome, Record, Start, TrainConfig};
-use indicatif::ProgressBar;
+use ddpm_model::{Denoiser, SampleConfig, check_writable, write_model};
+use ddpm_train::{CheckpointEvery, Error, Event, Outcome, Record, RunOptions, Start, TrainConfig};
 
-use super::job::Job;
+use super::{job::Job, previews::Previews, train_config::configure};
 use crate::{
-    args::{Common, NetworkName, Train},
-    data, loss_plot, output, picture,
+    args::{Common, Train},
+    data, interrupt, loss_plot, model, output, picture,
+    progress::Progress,
 };
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
+    interrupt::listen()?;
     let device = common.device.open()?;
     let splits = data::load(&options.data)?;
     warn_about_labels(&splits);
-    let config = configure(options, common, &splits)?;
+    let initial = match options.from.as_deref() {
+        Some(from) => Some((from, model::load(from, &device)?)),
+        None => None,
+    };
+    let config = configure(options, common, &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
     output::verbose(common, &format!("{config:#?}"));
     let start = match (options.resume, options.overwrite) {
         (true, _) => Start::Resume,
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };
-    let (previews, folder) = (options.out_dir.join("previews"), options.out_dir.join("model"));
-    if start != Start::Overwrite {
-        // Fails before training rather than after it.
-        check_writable(&folder)?;
-    }
+    let folder = options.out_dir.join("model");
+    // Fails before training rather than after it.
+    check_writable(&folder)?;
+    let mut previews = Previews::new(&options.out_dir, start, config.epochs)?;
     let title = format!("Training on {}", splits.name());
     let images_per_step = config.batch_size as u64;
-    let template = "{wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left  {msg}";
-    let bar = output::progress(common, 0, template)?;
+    let progress = Progress::new(common, "images")?;
     let mut seen_first_step = false;
-    let outcome = ddpm_train::run(&config, &splits, &options.out_dir, start, &device, |event| {
+    let run_options = RunOptions {
+        start,
+        checkpoint_every: CheckpointEvery::Time(options.checkpoint_every),
+        keep: options.keep,
+        initial: initial.as_ref().map(|(name, denoiser)| (*name, denoiser)),
+        stop: interrupt::received(),
+        ..RunOptions::default()
+    };
+    let outcome = ddpm_train::run(&config, &splits, &options.out_dir, run_options, &device, |event| {
         match event {
             Event::Resumed { step, damaged } => {
                 output::verbose(common, &format!("resumed after step {step}"));
@@ -45,32 +55,34 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
             Event::Step { step, total, loss } => {
                 if !seen_first_step {
                     // The speed of a resumed run is counted from its first step, not from image 0.
-                    bar.set_length(total * images_per_step);
-                    bar.set_position((step - 1) * images_per_step);
-                    bar.reset_eta();
+                    progress.start((step - 1) * images_per_step, total * images_per_step);
                     seen_first_step = true;
                 }
-                bar.set_position(step * images_per_step);
-                if let Some(loss) = loss {
-                    bar.set_message(format!("loss {loss:.4}"));
-                }
+                progress.set(step * images_per_step, loss.map(|loss| format!("loss {loss:.4}")));
             }
-            Event::Epoch { record, denoiser } => {
-                report(common, &bar, record);
-                if let &Record::Epoch { epoch, .. } = record {
-                    let path = previews.join(format!("epoch-{epoch:03}.png"));
-                    write_atomic(&path, &preview(denoiser, common.seed)?)?;
+            Event::Saved { step } => output::verbose(common, &format!("saved step {step}")),
+            Event::Epoch { record, denoiser: Some(denoiser) } => {
+                // The run goes on without its pictures.
+                if let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record {
+                    let test = test_loss.map_or(String::new(), |loss| format!(", test loss {loss:.5}"));
+                    progress.line(&format!("epoch {epoch}: loss {train_loss:.5}{test} after {seconds:.0} s"));
+                    if interrupt::check().is_ok() {
+                        let written =
+                            preview(denoiser, common.seed).and_then(|png| previews.write(epoch, &png));
+                        warn_about(written.context("cannot write the preview"));
+                    }
                 }
-                loss_plot::write(&options.out_dir, &title)?;
+                warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
             }
+            Event::Epoch { denoiser: None, .. } => {}
         }
         Ok(())
     })
     .map_err(with_advice)?;
-    bar.finish_and_clear();
+    drop(progress);
     // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
-    loss_plot::write(&options.out_dir, &title)?;
-    write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, &outcome))?;
+    warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
+    write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, options, &outcome))?;
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();
     json["preset"] = output::name(&options.preset).into();
@@ -84,6 +96,12 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         outcome.images_per_second
     );
     output::result(common, &json, &text)
+}
+
+fn warn_about(result: Result<()>) {
+    if let Err(error) = result {
+        output::warning(&format!("{error:#}"));
+    }
 }
 
 /// Warns about missing labels, which change what is trained or measured.
@@ -110,7 +128,18 @@ fn with_advice(error: Error) -> anyhow::Error {
             "pass another --batch-size"
         }
         Error::Occupied { .. } => {
-            "pass --resume to continue it, --overwrite to replace it, or another --out-dir"
+            "pass another --out-dir, --resume to continue the run, or --overwrite to replace it from the first \
+             checkpoint of the new one on"
+        }
+        Error::Stopped { step, .. } => {
+            let advice = match step {
+                0 => "nothing was saved".to_owned(),
+                _ => "its state is saved; add --resume to the command to continue".to_owned(),
+            };
+            return match interrupt::check() {
+                Err(interrupted) => anyhow::Error::new(interrupted).context(format!("{error}; {advice}")),
+                Ok(()) => error.into(),
+            };
         }
         Error::NoCheckpoint { .. } => "run without --resume, or with --overwrite if the folder holds a run",
         _ => return error.into(),
@@ -118,63 +147,15 @@ fn with_advice(error: Error) -> anyhow::Error {
     anyhow::anyhow!("{error}; {advice}")
 }
 
-fn configure(options: &Train, common: &Common, splits: &Splits) -> Result<TrainConfig> {
-    let data = splits.train();
-    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(options.preset, data) };
-    config.epochs = options.epochs.unwrap_or(config.epochs);
-    config.batch_size = options.batch_size.unwrap_or(config.batch_size);
-    config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
-    let classes = data.classes().unwrap_or(0);
-    let (rows, cols) = (data.rows(), data.cols());
-    let architecture = options.network.map(|network| match network {
-        NetworkName::PatchMlp => DenoiserConfig::patch_mlp(rows, cols, classes),
-        NetworkName::Mlp => DenoiserConfig::mlp(rows, cols, classes),
-        NetworkName::Plain => DenoiserConfig::plain(rows, cols, classes),
-    });
-    // --network keeps the parameterization and the loss of the preset.
-    if let Some(DenoiserConfig { network, .. }) = architecture {
-        config.denoiser.network = network;
-    }
-    config.loss = options.loss.unwrap_or(config.loss);
-    config.denoiser.parameterization = options.parameterization.unwrap_or(config.denoiser.parameterization);
-    options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))
-}
-
-/// The configuration with one field changed by `NAME=VALUE`.
-fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
-    let (name, value) =
-        assignment.split_once('=').with_context(|| format!("--set {assignment}, expected NAME=VALUE"))?;
-    let mut json = serde_json::to_value(config)?;
-    let place = json.pointer_mut(&format!("/{}", name.replace('.', "/"))).with_context(|| {
-        format!(
-            "--set {assignment}: there is no option `{name}`, expected a field of the training configuration"
-        )
-    })?;
-    // A value that is not JSON is a string, such as the name of a loss.
-    *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-    serde_json::from_value(json).with_context(|| format!("--set {assignment}"))
-}
-
 /// A PNG of five generated images of each class. Every epoch uses the same noise, so that previews are comparable.
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
     let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), &classes, 5)?;
-    let pixels = job.pixels(denoiser, &ProgressBar::hidden())?;
+    let pixels = job.pixels(denoiser, &Progress::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
 }
 
-fn report(common: &Common, bar: &ProgressBar, record: &Record) {
-    let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record else { return };
-    let test = test_loss.map_or(String::new(), |loss| format!(", test loss {loss:.5}"));
-    let line = format!("epoch {epoch}: loss {train_loss:.5}{test} after {seconds:.0} s");
-    if !common.quiet && !bar.is_hidden() {
-        bar.println(line);
-    } else {
-        output::verbose(common, &line);
-    }
-}
-
-fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
+fn card(splits: &Splits, config: &TrainConfig, options: &Train, outcome: &Outcome) -> String {
     let loss = |loss: Option<f64>| loss.map_or("not measured".to_owned(), |loss| format!("{loss:.5}"));
     format!(
         "# Denoising diffusion model of {name}\n\n\
@@ -182,6 +163,7 @@ fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
          | | |\n| --- | --- |\n\
          | training images | {images} of {name} |\n\
          {classes}\
+         {from}\
          | seed | {seed} |\n\
          | epochs, batch size, learning rate | {epochs}, {batch}, {rate} |\n\
          | loss | {space:?} |\n\
@@ -200,6 +182,10 @@ fn card(splits: &Splits, config: &TrainConfig, outcome: &Outcome) -> String {
         classes = splits.class_labels().map_or(String::new(), |labels| {
             format!("| labels of the classes, from class 0 on | {} |\n", output::list(labels))
         }),
+        from = options
+            .from
+            .as_ref()
+            .map_or(String::new(), |from| format!("| starts from the weights of | {from} |\n")),
         seed = config.seed,
         epochs = config.epochs,
         batch = config.batch_size,

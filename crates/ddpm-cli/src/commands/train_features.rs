@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     args::{Common, TrainFeatures},
     data, output,
+    progress::Progress,
 };
 
 pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
@@ -17,18 +18,19 @@ pub(crate) fn run(options: &TrainFeatures, common: &Common) -> Result<()> {
     let mut training = FeatureTraining::recipe(common.seed);
     training.epochs = options.epochs.unwrap_or(training.epochs);
     output::verbose(common, &format!("{training:#?}"));
-    let bar = output::progress(common, 0, "{wide_bar} {human_pos}/{human_len} steps  {eta} left  {msg}")?;
+    let shown = Progress::new(common, "steps")?;
     let started = std::time::Instant::now();
     let net = train_features(splits.train(), &training, &device, |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.step);
+        if progress.step == 1 {
+            shown.start(0, progress.total);
+        }
+        shown.set(progress.step, progress.epoch_loss.map(|loss| format!("loss {loss:.4}")));
         if let Some(loss) = progress.epoch_loss {
-            bar.set_message(format!("loss {loss:.4}"));
             output::verbose(common, &format!("step {}: loss {loss:.5}", progress.step));
         }
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    bar.finish_and_clear();
+    drop(shown);
     let (split, test) = match splits.test() {
         Some(test) if net.num_classes().is_none() || test.labels().is_some() => ("test", test),
         _ => ("training", splits.train()),

@@ -10,7 +10,7 @@ use crate::{WEIGHTS, fail, names, run, with_model, write_data};
 
 /// Checks that a command fails with exit code 1, that its message is one line with all of `parts`, and that it leaves
 /// no files.
-fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
+pub(crate) fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
     let before = names(folder);
     let error = fail(folder, 1, args);
     assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
@@ -21,13 +21,41 @@ fn refused(folder: &Path, args: &[&str], parts: &[&str]) {
 }
 
 /// Checks that a command line is refused with exit code 2 and a message with all of `parts`.
-fn usage(args: &[&str], parts: &[&str]) {
+pub(crate) fn usage(args: &[&str], parts: &[&str]) {
     let folder = tempdir().unwrap();
     let error = fail(folder.path(), 2, args);
     for part in parts {
         assert!(error.contains(part), "{args:?}: no `{part}` in {error}");
     }
     assert!(names(folder.path()).is_empty());
+}
+
+/// A common option that the command does not use.
+#[test]
+fn an_option_without_effect_is_a_warning() {
+    let folder = with_model();
+    let warnings = |args: &[&str]| {
+        let assert = run(folder.path(), args);
+        String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+    };
+    let info = ["info", "--model", "model"];
+    assert_eq!(
+        warnings(&[&info[..], &["--seed", "3"]].concat()),
+        "warning: --seed has no effect on `info`\n"
+    );
+    let data = ["data", "--data", "data", "--device", "cpu"];
+    assert_eq!(warnings(&data), "warning: --device has no effect on `data`\n");
+    assert_eq!(warnings(&info), "");
+    let train = ["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "-q", "--out-dir", "run"];
+    for (field, reason) in [
+        ("schedule.clip_sample_range=2", "schedule.clip_sample is false"),
+        ("schedule.sample_max_value=2", "schedule.thresholding is false"),
+        ("schedule.steps_offset=1", "schedule.timestep_spacing is not leading"),
+    ] {
+        let set = ["--overwrite", "--set", "schedule.clip_sample=false", "--set", field];
+        let found = warnings(&[&train[..], &set].concat());
+        assert_eq!(found, format!("warning: --set {field} has no effect: {reason}\n"));
+    }
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Training runs that are repeated, interrupted, resumed or replaced.
 
 use std::{fs, path::Path};
+#[cfg(unix)]
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
 
 use assert_cmd::cargo::cargo_bin;
 use tempfile::tempdir;
@@ -39,8 +44,7 @@ fn another_seed_gives_another_model() {
     assert!(weights(&folder.path().join("other")) != LABELLED.files[&Path::new("model").join(WEIGHTS)]);
 }
 
-/// Starts the run in a process that the system kills when it reports the first epoch; its checkpoint is written by
-/// then. The limit on the size of files is 512 MiB, and standard error is a file with space left for `report` only,
+/// Starts the run in a process that the system kills when it reports its first checkpoint. The limit on the size of files is 512 MiB, and standard error is a file with space left for `report` only,
 /// which the process writes before that.
 #[cfg(unix)]
 fn kill_after_first_checkpoint(folder: &Path, report: &str) {
@@ -68,7 +72,7 @@ fn a_run_that_was_killed_is_resumed_to_the_same_model() {
     let expected = run(uninterrupted.path(), &[&TRAIN[..], &["--json", "-v"]].concat());
     let report = String::from_utf8(expected.get_output().stderr.clone()).unwrap();
     let expected: serde_json::Value = serde_json::from_slice(&expected.get_output().stdout).unwrap();
-    kill_after_first_checkpoint(folder.path(), report.split_once("epoch 1: ").unwrap().0);
+    kill_after_first_checkpoint(folder.path(), report.split_once("saved step 6").unwrap().0);
     let resumed = json(folder.path(), &[&TRAIN[..], &["--resume"]].concat());
     for key in ["steps", "images", "train_loss", "test_loss", "epochs"] {
         assert_eq!(resumed[key], expected[key], "{key}");
@@ -81,6 +85,74 @@ fn a_run_that_was_killed_is_resumed_to_the_same_model() {
     assert!(checkpoints(&folder).eq(checkpoints(&uninterrupted)));
     let preview = "previews/epoch-006.png";
     assert!(fs::read(folder.join(preview)).unwrap() == fs::read(uninterrupted.join(preview)).unwrap());
+}
+
+/// Starts a command that goes on for ever, sends it a signal when it has printed `mark`, and returns its exit code and its
+/// standard error.
+#[cfg(unix)]
+fn interrupted(folder: &Path, args: &[&str], signal: &str, mark: &str) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(cargo_bin!("ddpm-cli"));
+    command.args(args).current_dir(folder).stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(mark)), "{args:?} ends without `{mark}`");
+    let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    (child.wait().unwrap().code(), rest.join("\n"))
+}
+
+/// SIGINT and SIGTERM end a training after its step, with a checkpoint, from which it resumes; nothing temporary is left.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_training_saves_and_says_how_to_go_on() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let endless =
+        ["train", "--data", "data", "--batch-size", "96", "--epochs", "100000", "--out-dir", "run", "-v"];
+    let mut resume = None;
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let args: Vec<&str> = endless.into_iter().chain(resume).collect();
+        let mark = if resume.is_some() { "resumed after step" } else { "saved step 1" };
+        let (found, error) = interrupted(folder.path(), &args, signal, mark);
+        assert_eq!(found, Some(code), "{error}");
+        let last = error.lines().last().unwrap();
+        let (_, rest) = last.split_once("the training run was stopped after step ").unwrap();
+        let step: u64 = rest.split_once(' ').unwrap().0.parse().unwrap();
+        assert!(last.contains("add --resume") && last.ends_with("interrupted"), "{last}");
+        assert!(folder.path().join(format!("run/checkpoints/step-{step:08}")).is_dir(), "{last}");
+        assert_eq!(names(&folder.path().join("run")), [".lock", "checkpoints", "metrics.jsonl"]);
+        assert!(names(&folder.path().join("run/checkpoints")).iter().all(|name| name.starts_with("step-")));
+        resume = Some("--resume");
+    }
+}
+
+/// An interrupted sampling leaves no file.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_sampling_leaves_nothing() {
+    let folder = with_model();
+    let before = names(folder.path());
+    let args = ["sample", "--model", "model", "-n", "10000000", "--format", "idx", "-v"];
+    let (code, error) = interrupted(folder.path(), &args, "-INT", "10000000 images");
+    assert_eq!((code, error.as_str()), (Some(130), "error: interrupted"));
+    assert_eq!(names(folder.path()), before);
+}
+
+/// A finished run is trained further from its model; the new model's card names the old one.
+#[test]
+fn a_finished_run_is_continued_by_a_new_run_from_its_weights() {
+    let folder = with_model();
+    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--from", "model", "-q"];
+    run(folder.path(), &[&args[..], &["--out-dir", "more"]].concat());
+    let log = fs::read_to_string(folder.path().join("more/metrics.jsonl")).unwrap();
+    assert!(log.starts_with(r#"{"kind":"start","initial":"model","sha256":""#), "{log}");
+    let card = fs::read_to_string(folder.path().join("more/model/README.md")).unwrap();
+    assert!(card.contains("| starts from the weights of | model |"), "{card}");
+    let error = fail(folder.path(), 2, &[&args[..], &["--network", "mlp"]].concat());
+    assert!(error.contains("--from") && error.contains("--network"), "{error}");
+    let error = fail(folder.path(), 1, &["train", "--data", "data", "--from", "nowhere", "--out-dir", "x"]);
+    assert!(error.contains("nowhere: no such model folder"), "{error}");
 }
 
 /// A folder with data and a finished run of one epoch.
@@ -112,14 +184,58 @@ fn an_occupied_folder_is_not_changed_and_the_message_names_the_options() {
 }
 
 #[test]
-fn overwriting_replaces_the_run_and_its_previews() {
-    let (folder, args) = finished();
+fn overwriting_replaces_the_run_and_its_previews_and_nothing_else() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    let args = ["train", "--data", "data", "--batch-size", "96", "--out-dir", "run", "-q", "--epochs"];
+    run(folder.path(), &[&args[..], &["3"]].concat());
     let before = weights(&folder.path().join("run"));
-    fs::write(folder.path().join("run/previews/epoch-030.png"), "of an older, longer run").unwrap();
-    run(folder.path(), &[&args[..], &["--overwrite", "--seed", "2"]].concat());
+    let mine = ["previews/epoch-030.png", "previews/holiday.png", "checkpoints/step-best", "notes.txt"];
+    for name in mine {
+        fs::write(folder.path().join("run").join(name), "mine").unwrap();
+    }
+    run(folder.path(), &[&args[..], &["1", "--overwrite", "--seed", "2"]].concat());
     assert!(weights(&folder.path().join("run")) != before);
-    assert_eq!(names(&folder.path().join("run/previews")), ["epoch-001.png"]);
-    assert_eq!(names(&folder.path().join("run/checkpoints")), ["step-00000001"]);
+    assert_eq!(names(&folder.path().join("run/previews")), ["epoch-001.png", "epoch-030.png", "holiday.png"]);
+    assert_eq!(names(&folder.path().join("run/checkpoints")), ["step-00000001", "step-best"]);
+    for name in mine {
+        assert_eq!(fs::read_to_string(folder.path().join("run").join(name)).unwrap(), "mine");
+    }
+}
+
+/// A project of another program has files of the same names. The error names the file before the first step.
+#[test]
+fn a_file_that_no_run_wrote_is_never_replaced() {
+    for file in ["loss.svg", "previews/epoch-001.png", "model/net.py", "metrics.jsonl"] {
+        for start in [&[][..], &["--overwrite"]] {
+            let folder = tempdir().unwrap();
+            write_data(folder.path(), true);
+            let path = folder.path().join("run").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "of a project").unwrap();
+            let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "1", "--out-dir", "run"];
+            let error = fail(folder.path(), 1, &[&args[..], start].concat());
+            let named = file.split('/').next().unwrap();
+            assert!(error.contains(named) && !error.contains("--overwrite"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "of a project");
+            assert_eq!(names(&folder.path().join("run")), [named]);
+        }
+    }
+}
+
+/// In place of a full disk: a link to nowhere.
+#[test]
+#[cfg(unix)]
+fn pictures_that_cannot_be_written_are_a_warning() {
+    let folder = tempdir().unwrap();
+    write_data(folder.path(), true);
+    fs::create_dir_all(folder.path().join("run")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("run/previews")).unwrap();
+    let args = ["train", "--data", "data", "--batch-size", "96", "--epochs", "2", "--out-dir", "run", "-q"];
+    let assert = run(folder.path(), &args);
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(error.contains("warning: cannot write the preview") && error.contains("previews"), "{error}");
+    assert!(folder.path().join("run/model/model_index.json").exists());
 }
 
 #[test]

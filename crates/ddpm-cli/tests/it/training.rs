@@ -84,7 +84,9 @@ fn train_prints_its_result_as_one_json_object() {
     assert_eq!((&result["seed"], &result["preset"]), (&1.into(), &"standard".into()));
     assert_eq!(Path::new(result["model"].as_str().unwrap()), Path::new("run").join("model"));
     assert!(result["train_loss"].as_f64().unwrap() > 0.0 && result["test_loss"].as_f64().unwrap() > 0.0);
-    assert!(LABELLED.stderr.is_empty(), "no progress where there is no terminal: {}", LABELLED.stderr);
+    // Without a terminal there is a line for each evaluation, and no bar.
+    let stderr = &LABELLED.stderr;
+    assert!(stderr.starts_with("epoch 2: loss 0.") && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[test]
@@ -100,7 +102,6 @@ fn train_writes_a_model_a_log_and_previews() {
         "model/denoiser/diffusion_pytorch_model.safetensors",
         "model/model_index.json",
         "model/scheduler/scheduler_config.json",
-        "previews/epoch-001.png",
         "previews/epoch-002.png",
     ];
     assert_eq!(files, expected);
@@ -108,10 +109,7 @@ fn train_writes_a_model_a_log_and_previews() {
     let log = String::from_utf8(file("metrics.jsonl").clone()).unwrap();
     let records: Vec<Record> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(records.iter().map(Record::step).collect::<Vec<_>>(), [6, 6, 12, 12]);
-    for preview in ["previews/epoch-001.png", "previews/epoch-002.png"] {
-        assert!(image::load_from_memory(file(preview)).unwrap().width() > 200);
-    }
-    assert!(file("previews/epoch-001.png") != file("previews/epoch-002.png"));
+    assert!(image::load_from_memory(file("previews/epoch-002.png")).unwrap().width() > 200);
     let card = String::from_utf8(file("model/README.md").clone()).unwrap();
     assert!(card.contains("8×8") && card.contains("3 classes") && card.contains("96"), "{card}");
 }
@@ -137,10 +135,8 @@ fn the_loss_curve_has_the_points_of_the_log() {
         .filter(|line| line.starts_with("<circle"))
         .map(|line| [number(line, "cx"), number(line, "cy")])
         .collect();
-    assert_eq!(points.len(), 2, "one for each epoch: {svg}");
-    assert!((points[0][0] - 471).abs() <= 1 && (points[1][0] - 852).abs() <= 1, "{points:?}");
-    // The axis of the loss points up.
-    assert_eq!(points[0][1] < points[1][1], tested[0] > tested[1], "{points:?} {tested:?}");
+    assert_eq!((points.len(), tested.len()), (1, 1), "one for each evaluation: {svg}");
+    assert!((points[0][0] - 852).abs() <= 1, "{points:?}");
     let trained = svg.lines().find(|line| line.starts_with("<polyline") && line.contains("#7499BE")).unwrap();
     let (_, line) = trained.split_once("points=\"").unwrap();
     assert_eq!(line.split_once('"').unwrap().0.split_whitespace().count(), 2, "{trained}");
@@ -167,7 +163,7 @@ fn the_model_can_be_read_and_its_description_fits_the_result() {
 fn configured(options: &[&str]) -> String {
     let folder = with_model();
     // The folder is occupied. The program prints the configuration before it checks the folder.
-    fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
+    fs::create_dir_all(folder.path().join("run/checkpoints/step-00000001")).unwrap();
     fail(folder.path(), 1, &[&["train", "--data", "data", "--out-dir", "run", "-v"], options].concat())
 }
 

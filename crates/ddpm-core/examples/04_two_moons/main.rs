@@ -114,7 +114,8 @@ fn train(schedule: &NoiseSchedule) -> Result<Network> {
         let eps = rng.normal_like(Purpose::TRAIN_NOISE, &numbers, 0, &x_start)?;
         let x_t = schedule.q_sample(&x_start, &t, &eps)?;
         let v = network.forward(&x_t, t.iter().map(|&t| t as f64 / 1000.0).collect())?;
-        let loss = (v - schedule.velocity(&x_start, &t, &eps)?)?.sqr()?.mean_all()?;
+        let target = schedule.target(PredictionType::VPrediction, &x_start, &eps, &t)?;
+        let loss = (v - target)?.sqr()?.mean_all()?;
         // The learning rate decreases as a cosine, so that the last updates average out the noise of the batches.
         optimizer.set_learning_rate(2e-3 * (1.0 + (PI * step as f64 / TRAINING_STEPS as f64).cos()));
         optimizer.backward_step(&loss)?;

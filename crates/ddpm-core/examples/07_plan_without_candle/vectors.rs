@@ -12,6 +12,7 @@ pub(crate) fn run(
     mut network: impl FnMut(&[f32], Timestep) -> Vec<f32>,
     mut noise: impl FnMut(usize) -> Result<Vec<f32>>,
 ) -> Result<Vec<Vec<f32>>> {
+    plan.check()?;
     let (mut steps, mut kept) = (Vec::new(), Vec::new());
     let (mut x_starts, mut eps) = (VecDeque::new(), VecDeque::new());
     for operation in plan.operations() {
@@ -27,15 +28,21 @@ pub(crate) fn run(
                 };
                 x_starts.push_front(clipped(prediction(x_start)?, plan.clip())?);
                 eps.push_front(prediction(eps_terms)?);
+                let [x_starts_read, eps_read] = plan.depths();
+                x_starts.truncate(x_starts_read);
+                eps.truncate(eps_read);
             }
             Operation::Update(terms) => {
-                x_t = sum(terms, |register| match register {
-                    Register::X => Ok(x_t.clone()),
-                    Register::Kept => Ok(kept.clone()),
-                    Register::XStart(age) => Ok(x_starts[age].clone()),
-                    Register::Eps(age) => Ok(eps[age].clone()),
-                    Register::Noise(index) => noise(index),
-                    other => Err(unsupported(&other)),
+                x_t = sum(terms, |register| {
+                    match register {
+                        Register::X => Some(x_t.clone()),
+                        Register::Kept => Some(kept.clone()),
+                        Register::XStart(age) => x_starts.get(age).cloned(),
+                        Register::Eps(age) => eps.get(age).cloned(),
+                        Register::Noise(index) => return noise(index),
+                        _ => None,
+                    }
+                    .ok_or_else(|| unsupported(&register))
                 })?;
             }
             Operation::Keep => kept = x_t.clone(),

@@ -8,7 +8,7 @@ use super::{
     Bound, BoundTerm, Levels, RunningMean, check_ends_at_x_start, host, predict_noised, prior_bits, step_bits,
 };
 use crate::{
-    Error, NoiseSchedule, PosteriorCoefs, Result, ReverseVariance, Timestep, Timesteps,
+    Error, NoiseSchedule, PosteriorCoefs, Result, ReverseVariance, Steps, Timestep,
     decode::{Prediction, learned_log_variance},
     error::BoxError,
     timesteps::Transition,
@@ -44,7 +44,7 @@ enum Variance {
 }
 
 impl BoundEstimator {
-    /// Starts an estimate for the reverse chain over `timesteps` with the given variances.
+    /// Starts an estimate for the reverse chain over the timesteps of `steps` with the given variances.
     ///
     /// The last step adds no noise when sampling, but its likelihood needs a variance. For
     /// [`ReverseVariance::FixedSmall`], where it would be 0, it is the variance of the step before, as Ho et al. clip its
@@ -54,7 +54,12 @@ impl BoundEstimator {
     ///
     /// If the variance does not fit the schedule or the list, a variance is 0, as with [`ReverseVariance::Zero`] (the
     /// bound is then infinite), or the list does not end at x₀.
-    pub fn new(schedule: &NoiseSchedule, timesteps: &Timesteps, variance: &ReverseVariance) -> Result<Self> {
+    pub fn new(
+        schedule: &NoiseSchedule,
+        steps: impl Into<Steps>,
+        variance: &ReverseVariance,
+    ) -> Result<Self> {
+        let timesteps = &steps.into().timesteps(schedule)?;
         variance.check(schedule, timesteps)?;
         check_ends_at_x_start(timesteps)?;
         let mut before = None;

@@ -1,28 +1,27 @@
 //! The state of a run as named tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use candle_core::{Device, Tensor};
 
-use super::Run;
-use crate::{Error, Plan, Result};
+use super::{Run, like, noise_index};
+use crate::{Error, Plan, Result, plan::Operation};
 
 impl Plan {
-    /// Continues a run from its [`Run::state`]. The results are the same bits as without the interruption.
+    /// Continues a run from its [`Run::state`]. The results are the same bits as without the interruption. A request that
+    /// was open is made again.
     ///
     /// # Errors
     ///
-    /// If the state is of another plan, or incomplete.
+    /// If [`Plan::check`] fails, or the state is of another plan or incomplete.
     pub fn resume(&self, state: &HashMap<String, Tensor>) -> Result<Run> {
+        self.check()?;
         let get = |name: &str| {
-            let found = state.get(name).cloned();
-            found.ok_or_else(|| {
-                Error::out_of_range(
-                    "the state of a run",
-                    format!("without {name}"),
-                    "all tensors of Run::state",
-                )
-            })
+            let missing = || {
+                let found = format!("without {name}");
+                Error::out_of_range("the state of a run", found, "all tensors of Run::state")
+            };
+            state.get(name).ok_or_else(missing)
         };
         let numbers: Vec<i64> = get("position")?.to_vec1()?;
         let fits = match numbers[..] {
@@ -35,17 +34,28 @@ impl Plan {
             let found = format!("of another plan: {numbers:?}");
             Error::out_of_range("the state of a run", found, "a state of this plan")
         })?;
-        let all = |kind: &str| (0..).map_while(|age| state.get(&format!("{kind}.{age}")).cloned()).collect();
+        let x_t = get("x_t")?;
+        let image = |name: &str| like(get(name)?, x_t);
+        let images = |kind: &str, count: usize| -> Result<VecDeque<Tensor>> {
+            (0..count).map(|age| image(&format!("{kind}.{age}"))).collect()
+        };
+        let (done, left) = self.operations().split_at(position);
+        let is_evaluation = |operation: &&Operation| matches!(operation, Operation::Evaluate { .. });
+        let evaluations = done.iter().filter(is_evaluation).count();
+        let has_kept = done.contains(&Operation::Keep);
+        let pending = left.iter().take_while(|operation| !is_evaluation(operation)).filter_map(noise_index);
+        let [x_starts, eps] = self.depths();
         Ok(Run {
             plan: self.clone(),
             position,
-            x_t: get("x_t")?,
-            kept: state.get("kept").cloned(),
-            x_starts: all("x_start"),
-            eps: all("eps"),
-            variance: state.get("variance").cloned(),
-            pending: all("noise"),
+            x_t: x_t.clone(),
+            kept: has_kept.then(|| image("kept")).transpose()?,
+            x_starts: images("x_start", x_starts.min(evaluations))?,
+            eps: images("eps", eps.min(evaluations))?,
+            variance: (self.learned_variance() && evaluations > 0).then(|| image("variance")).transpose()?,
+            pending: images("noise", pending.count())?,
             dtype: get("dtype")?.dtype(),
+            asked: false,
         })
     }
 }

@@ -9,12 +9,12 @@
 //!
 //! The last step of TCD leads to t = 0, not to x₀, as in the authors' code.
 
-use crate::{Clip, Compat, NoiseSchedule, Plan, PredictionType, Register, Result, Timesteps};
+use crate::{Clip, Compat, Error, NoiseSchedule, Plan, PredictionType, Register, Result, Timesteps};
 
 /// The options of [`Sampler::Lcm`](crate::Sampler::Lcm). Names are the same as in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lcm {
-    /// The factor of t in c_skip and c_out; 10 in the paper.
+    /// The factor of t in c_skip and c_out, above 0; 10 in the paper.
     pub timestep_scaling: f64,
     /// The number of timesteps with which the model was distilled; see [`Timesteps::distilled`].
     pub original_inference_steps: usize,
@@ -29,23 +29,33 @@ pub struct Tcd {
     pub original_inference_steps: usize,
 }
 
-pub(super) fn lcm(plan: &mut Plan, timesteps: &Timesteps, options: Lcm) {
+pub(super) fn lcm(plan: &mut Plan, timesteps: &Timesteps, options: Lcm) -> Result<()> {
     const DATA: f64 = 0.25;
-    for step in timesteps.transitions() {
-        let u = step.from.t() * options.timestep_scaling;
+    let scaling = options.timestep_scaling;
+    if !(scaling > 0.0 && scaling.is_finite()) {
+        return Err(Error::out_of_range("timestep_scaling", scaling, "a positive number"));
+    }
+    for mut step in timesteps.transitions() {
+        let u = step.from.t() * scaling;
         let (skip, out) = (DATA / (u * u + DATA), u / (u * u + DATA).sqrt());
-        let (signal, sigma) =
-            if step.is_last { (1.0, 0.0) } else { (step.to.sqrt(), (1.0 - step.to).sqrt()) };
+        if step.is_last {
+            step.to = 1.0;
+        }
+        let (signal, sigma) = (step.to.sqrt(), (1.0 - step.to).sqrt());
         let noise = (!step.is_last).then_some((sigma, Register::Noise(step.noise_index)));
         let terms = [(signal * skip, Register::X), (signal * out, Register::XStart(0))];
         plan.step(step, terms.into_iter().chain(noise));
     }
+    Ok(())
 }
 
 pub(super) fn tcd(plan: Plan, schedule: &NoiseSchedule, timesteps: &Timesteps, options: Tcd) -> Result<Plan> {
     // The class of diffusers has the options of clipping, and does not clip.
     let ignores_clip = schedule.config().compat == Compat::Diffusers;
     let mut plan = if ignores_clip { plan.clipped(Clip::None) } else { plan };
+    if let Some(between) = timesteps.as_slice().iter().find(|timestep| timestep.t().fract() != 0.0) {
+        return Err(Error::out_of_range("a timestep of TCD", between.t(), "an integer"));
+    }
     for mut step in timesteps.transitions() {
         let next = timesteps.as_slice().get(step.index + 1).map_or(0, |next| next.index());
         step.to = schedule.alpha_cumprod(next)?;

@@ -30,7 +30,7 @@ pub use euler::Churn;
 pub use lcm::{Lcm, Tcd};
 pub use uni_pc::{Bh, UniPc};
 
-use crate::{Compat, Error, NoiseSchedule, Plan, Result, ReverseVariance, Steps};
+use crate::{Compat, Error, NoiseSchedule, Plan, Result, ReverseVariance, Steps, Timesteps};
 
 /// A sampler with its options, as data.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,10 +61,11 @@ pub enum Sampler {
     /// PNDM in its form without Runge-Kutta steps (PLMS), `PNDMScheduler` with `skip_prk_steps`. It evaluates the network
     /// once more than it has steps, and does not clip x̂₀.
     Pndm,
-    /// For latent consistency models, `LCMScheduler`. [`Timesteps::distilled`](crate::Timesteps::distilled) gives its
-    /// timesteps.
+    /// For latent consistency models, `LCMScheduler`. The timesteps of [`Steps::Spaced`] are
+    /// [`Timesteps::distilled`](crate::Timesteps::distilled).
     Lcm(Lcm),
-    /// For trajectory consistency distillation, `TCDScheduler`. The last step leads to t = 0.
+    /// For trajectory consistency distillation, `TCDScheduler`, with the same timesteps. All are integers. The last step
+    /// leads to t = 0.
     Tcd(Tcd),
     /// Ancestral sampling that jumps back (Lugmayr et al. 2022). With an edit that puts known pixels into xₜ after each
     /// step, the jumps make known and unknown pixels consistent. The cost is about `jump_n_sample` runs without jumps.
@@ -148,7 +149,14 @@ impl Sampler {
     /// If an option is out of range, a variance does not fit the schedule or the list, or the list does not fit the
     /// schedule.
     pub fn plan(&self, schedule: &NoiseSchedule, steps: impl Into<Steps>) -> Result<Plan> {
-        let timesteps = &steps.into().timesteps(schedule)?;
+        let timesteps = &match (self, steps.into()) {
+            (
+                &Self::Lcm(Lcm { original_inference_steps: original, .. })
+                | &Self::Tcd(Tcd { original_inference_steps: original, .. }),
+                Steps::Spaced(n),
+            ) => Timesteps::distilled(schedule, original, n)?,
+            (_, steps) => steps.timesteps(schedule)?,
+        };
         let mut plan = Plan::new(schedule);
         match self {
             Self::Ddpm(variance) => {
@@ -180,7 +188,7 @@ impl Sampler {
                 uni_pc::plan(&mut plan, timesteps, *options);
             }
             Self::Pndm => plan = pndm::plan(plan, schedule, timesteps)?,
-            Self::Lcm(options) => lcm::lcm(&mut plan, timesteps, *options),
+            Self::Lcm(options) => lcm::lcm(&mut plan, timesteps, *options)?,
             Self::Tcd(options) => plan = lcm::tcd(plan, schedule, timesteps, *options)?,
             &Self::RePaint { jump_length, jump_n_sample } => {
                 at_least_1("jump_length", jump_length)?;

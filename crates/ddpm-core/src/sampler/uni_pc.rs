@@ -1,6 +1,7 @@
 //! UniPC for predictions of x₀ (Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2). A predictor like DPM-Solver++ 2M
 //! takes a step. The network is then evaluated at the end of the step, as the next step needs anyway. With this
-//! prediction a corrector repeats the step, and the next step starts from the corrected image.
+//! prediction a corrector adds the difference between its own step and the predictor's, and the next step starts from the
+//! corrected image.
 //!
 //! Let h be the length of the step in the half log-SNR, m a prediction of x₀, and r its position relative to t in units
 //! of h:
@@ -54,7 +55,6 @@ pub(super) fn plan(plan: &mut Plan, timesteps: &Timesteps, options: UniPc) {
         if let Some(last) = &last {
             plan.update(last.correct());
         }
-        plan.keep();
         let lower = step.is_last && (options.lower_order_final || step.to == 1.0);
         let h_before = last.map(|last| last.h).filter(|_| options.solver_order == 2 && !lower);
         let next = Step::new(options, step, h_before);
@@ -112,21 +112,21 @@ impl Step {
         }
     }
 
-    /// The same with x̂₀ at the end of the step, which is the latest.
+    /// The difference to the step of a corrector, which knows x̂₀ at the end too. It is the latest then.
     fn correct(&self) -> Vec<Term> {
-        let x = (self.x, Register::Kept);
-        let Some(r) = self.r else {
-            let slope = self.b / 2.0;
-            return vec![x, (self.x_start - slope, Register::XStart(1)), (slope, Register::XStart(0))];
-        };
+        let predictor_slope = self.r.map_or(0.0, |r| self.b / 2.0 / r);
         // ρ₁ and ρ₂ solve ρ₁ + ρ₂ = b₁ and r ρ₁ + ρ₂ = b₂.
-        let rho_1 = (self.b_1 - self.b_2) / (1.0 - r);
-        let (earlier, later) = (self.b * rho_1 / r, self.b * (self.b_1 - rho_1));
-        vec![
-            x,
-            (self.x_start - earlier - later, Register::XStart(1)),
-            (earlier, Register::XStart(2)),
-            (later, Register::XStart(0)),
-        ]
+        let (slope, later) = match self.r {
+            None => (0.0, self.b / 2.0),
+            Some(r) => {
+                let rho_1 = (self.b_1 - self.b_2) / (1.0 - r);
+                (self.b * rho_1 / r, self.b * (self.b_1 - rho_1))
+            }
+        };
+        let earlier = slope - predictor_slope;
+        let mut terms =
+            vec![(1.0, Register::X), (later, Register::XStart(0)), (-earlier - later, Register::XStart(1))];
+        terms.extend(self.r.map(|_| (earlier, Register::XStart(2))));
+        terms
     }
 }

@@ -35,7 +35,8 @@ fn samplers() -> [Sampler; 10] {
 pub(super) fn defaults(class: &Value) -> Result<DiffusersConfig> {
     let is_found = |sampler: &Sampler| class == sampler.diffusers_class();
     let Some(sampler) = samplers().into_iter().find(is_found) else {
-        let expected = samplers().map(|sampler| format!("{:?}", sampler.diffusers_class())).join(", ");
+        let mut expected = samplers().map(|sampler| format!("{:?}", sampler.diffusers_class())).join(", ");
+        expected.push_str("; FlowMatchEuler reads \"FlowMatchEulerDiscreteScheduler\"");
         return Err(Error::scheduler_option("a scheduler", "_class_name", class.to_string(), expected));
     };
     let mut schedule =

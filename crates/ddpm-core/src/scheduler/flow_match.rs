@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::codec::{Codec, FileOptions};
 use super::json;
-use crate::{Compat, Error, Plan, Register, Result, Timestep, timesteps::karras_sigmas};
+use crate::{Compat, Error, Plan, PredictionType, Register, Result, Timestep, timesteps::karras_sigmas};
 
 /// A scheduler of flow matching. The forward process is xₛ = (1−σ) x₀ + σ ε for σ from 0 to 1, and the network predicts
 /// the velocity ε − x₀ at the timestep σT, which is fractional. Names are the same as in diffusers.
@@ -223,10 +223,10 @@ impl FlowMatchEuler {
         if sigmas.is_empty() {
             return Err(Error::NoTimesteps);
         }
-        let mut plan = Plan::of_flow();
+        let mut plan = Plan::without_schedule(PredictionType::VPrediction);
         for (index, &sigma) in sigmas.iter().enumerate() {
             let next = sigmas.get(index + 1).copied().unwrap_or(0.0);
-            let (from, to) = (self.timestep(sigma), self.timestep(next));
+            let from = self.timestep(sigma);
             let sign = if self.invert_sigmas { -1.0 } else { 1.0 };
             let prediction = |factor: f64| vec![(1.0, Register::X), (sign * factor, Register::Output)];
             plan.evaluate_as(from, prediction(-sigma), prediction(1.0 - sigma));
@@ -240,15 +240,13 @@ impl FlowMatchEuler {
             } else {
                 plan.update([(next / sigma, Register::X), (1.0 - next / sigma, Register::XStart(0))]);
             }
-            plan.end_step(from, to.alpha_cumprod());
+            plan.end_step_at(from, 1.0 - next, next);
         }
         Ok(plan)
     }
 
-    /// The timestep of a noise level σ, with the ᾱ whose signal-to-noise ratio is the same.
     fn timestep(&self, sigma: f64) -> Timestep {
-        let (signal, noise) = ((1.0 - sigma).powi(2), sigma.powi(2));
         let t = if self.invert_sigmas { 1.0 - sigma } else { sigma } * self.num_train_timesteps as f64;
-        Timestep::new(t, signal / (signal + noise))
+        Timestep::with_signal_and_noise(t, 1.0 - sigma, sigma)
     }
 }

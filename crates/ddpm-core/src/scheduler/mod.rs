@@ -63,8 +63,8 @@ pub struct DiffusersConfig {
 impl DiffusersConfig {
     /// Combines a schedule and a sampler. Runs end at x₀.
     ///
-    /// Not every option of a schedule can be written for every class. For example, only the classes of DDPM, DDIM and
-    /// Heun have `clip_sample`, which the schedules of [`NoiseScheduleConfig`] set by default.
+    /// Not every option of a schedule can be written for every class. For example, only the classes of DDPM, DDIM, Heun,
+    /// LCM and TCD have `clip_sample`, which [`NoiseScheduleConfig::mnist20`] sets.
     #[must_use]
     pub fn new(schedule: NoiseScheduleConfig, sampler: Sampler) -> Self {
         let file = codec::FileOptions::default();

@@ -40,9 +40,10 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
 }
 
 /// DPM-Solver and UniPC: n + 1 timesteps without the last one, t = 0. Trailing spacing does not contain t = 0, so it
-/// gives n timesteps.
+/// gives n timesteps; and there are not more than all T (diffusers repeats some of them).
 fn one_more(schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
-    if schedule.config().timestep_spacing == TimestepSpacing::Trailing {
+    let spacing = schedule.config().timestep_spacing;
+    if spacing == TimestepSpacing::Trailing || n == schedule.num_train_timesteps() {
         return Timesteps::spaced(schedule, n);
     }
     let mut list = spread(schedule, n + 1)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    Compat, CounterRng, DiffusersConfig, Error, NoiseSchedule, PredictionType, Purpose, Sampler, Scheduler,
-    Timestep, Timesteps, sampler::DpmSolver,
+    Compat, CounterRng, DiffusersConfig, Error, NoiseSchedule, Operation, PredictionType, Purpose, Sampler,
+    Scheduler, Steps, Timestep, Timesteps, sampler::DpmSolver,
 };
 
 use crate::{
@@ -165,8 +165,9 @@ fn an_error_of_the_network_the_noise_or_the_observer_ends_the_run_at_once() {
 fn an_option_outside_its_range_is_refused_by_name() {
     use ddpm_core::{
         ReverseVariance,
-        sampler::{Churn, UniPc},
+        sampler::{Churn, Lcm, Tcd, UniPc},
     };
+    let lcm = |timestep_scaling| Sampler::Lcm(Lcm { timestep_scaling, original_inference_steps: 5 });
     let schedule = schedule(|_| {});
     let timesteps = Timesteps::all(&schedule);
     let churn = |change: fn(&mut Churn)| {
@@ -193,9 +194,33 @@ fn an_option_outside_its_range_is_refused_by_name() {
         (variances(f64::NAN), "a variance is NaN"),
         (Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1; 19])), "19 values of variances, expected 20"),
         (Sampler::Ddpm(ReverseVariance::LearnedRange), "learned_range"),
+        (lcm(0.0), "timestep_scaling is 0"),
+        (lcm(f64::NAN), "timestep_scaling is NaN"),
+        (Sampler::Tcd(Tcd { eta: 1.1, original_inference_steps: 5 }), "eta is 1.1"),
     ] {
         let refused = sampler.plan(&schedule, &timesteps);
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(expected), "{sampler:?}: {message}");
     }
+    let between = Steps::Sigmas(vec![3.0, 1.0, 0.3]);
+    let message = Sampler::tcd().plan(&schedule, between).unwrap_err().to_string();
+    assert!(message.contains("a timestep of TCD is") && message.contains("an integer"), "{message}");
+    let message = Sampler::lcm().plan(&schedule, Steps::Spaced(4)).unwrap_err().to_string();
+    assert!(message.contains("original_inference_steps is 50, expected 1 to 20"), "{message}");
+}
+
+/// The samplers of distilled models take the timesteps of the distillation. LCM ends at x₀ even if the list does not.
+#[test]
+fn distilled_models_are_sampled_at_the_timesteps_of_their_distillation() {
+    let schedule = fine_schedule(PredictionType::Epsilon);
+    for sampler in [Sampler::lcm(), Sampler::tcd()] {
+        let plan = |steps: Steps| sampler.plan(&schedule, steps).unwrap();
+        let distilled = Timesteps::distilled(&schedule, 50, 4).unwrap();
+        assert_eq!(distilled.indices(), [999, 759, 499, 259]);
+        assert_eq!(plan(Steps::Spaced(4)), plan(distilled.into()));
+    }
+    let short = Timesteps::all(&schedule).ending_at_sigma_min(&schedule);
+    let plan = Sampler::lcm().plan(&schedule, short).unwrap();
+    let Some(Operation::EndStep { signal, noise, .. }) = plan.operations().last() else { panic!("no end") };
+    assert_eq!((*signal, *noise), (1.0, 0.0));
 }

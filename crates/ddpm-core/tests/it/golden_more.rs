@@ -3,10 +3,10 @@
 
 use std::{cell::Cell, collections::BTreeMap};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
     Compat, DiffusersConfig, FlowMatchEuler, Guidance, NoiseSchedule, NoiseScheduleConfig, Plan,
-    PredictionType, Sampler, Scheduler, Steps, Timesteps, edm_preconditioned, karras_sigmas,
+    PredictionType, Sampler, Scheduler, Steps, Timestep, Timesteps, edm_preconditioned, karras_sigmas,
     sampler::{Churn, Tcd},
 };
 use serde_json::Value;
@@ -186,7 +186,7 @@ fn networks_of_edm_agree_with_diffusers() {
             |run| {
                 let info = run.step().ok_or("a step")?;
                 step = info.index + 1;
-                let unscaled = (info.x_t / info.alpha_cumprod.sqrt())?;
+                let unscaled = (info.x_t / info.signal)?;
                 worst = worst.max(largest_difference(&values(&unscaled), &values(&reference.get(step)?)));
                 Ok(())
             },
@@ -213,4 +213,20 @@ fn rescaled_guidance_agrees_with_diffusers() {
         }
     }
     assert!(Guidance::new(7.5).rescaled(1.5).is_err());
+}
+
+/// EDM's preconditioning has no limit without noise or without signal, nor for data without a deviation.
+#[test]
+fn edm_preconditioning_outside_its_range_is_refused() {
+    let x_t = Tensor::ones((1, 1), DType::F64, &Device::Cpu).unwrap();
+    for (sigma_data, alpha_cumprod, expected) in [
+        (0.0, 0.5, "sigma_data is 0"),
+        (f64::NAN, 0.5, "sigma_data is NaN"),
+        (0.5, 0.0, "sigma is inf"),
+        (0.5, 1.0, "sigma is 0"),
+    ] {
+        let mut network = edm_preconditioned(sigma_data, |x: &Tensor, _| x * 2.0);
+        let refused = network(&x_t, Timestep::new(0.0, alpha_cumprod)).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
 }

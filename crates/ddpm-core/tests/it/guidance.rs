@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    Guidance, NoiseSchedule, Pass, PredictionType, ReverseVariance, Sampler, Steps, Timestep, no_noise,
-    sampler::UniPc,
+    BoxError, Guidance, NoiseSchedule, Pass, PredictionType, ReverseVariance, Sampler, Steps, Timestep,
+    no_noise, sampler::UniPc,
 };
 
 use crate::{
@@ -19,7 +19,7 @@ fn guided<A, B>(
     guidance: &Guidance,
     mut conditional: A,
     mut unconditional: B,
-) -> impl FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>
+) -> impl FnMut(&Tensor, Timestep) -> Result<Tensor, BoxError>
 where
     A: FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
     B: FnMut(&Tensor, Timestep) -> candle_core::Result<Tensor>,
@@ -225,4 +225,15 @@ fn a_learnt_variance_is_the_conditional_one() {
     let alone = guided(&guidance, with, without)(&point(), at).unwrap();
     assert_eq!(values(&found.narrow(1, 0, 3).unwrap()), values(&alone));
     assert_eq!(values(&found.narrow(1, 3, 3).unwrap()), [0.9; 3]);
+}
+
+/// A prediction that is the same at every pixel has no deviation that could be scaled; it stays as it is.
+#[test]
+fn rescaling_of_a_constant_prediction_gives_no_nan() {
+    let constant = |value: f32| Tensor::full(value, (2, 3), &Device::Cpu).unwrap();
+    let x_t = constant(0.0);
+    let at = schedule(|_| {}).timestep(5).unwrap();
+    let guided = Guidance::new(3.0).rescaled(0.7).unwrap();
+    let found = values(&guided.combine(&x_t, at, &constant(0.5), &constant(0.25)).unwrap());
+    assert_eq!(found, [1.0; 6]);
 }

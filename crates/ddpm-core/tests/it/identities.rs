@@ -6,7 +6,7 @@ use ddpm_core::{
     Timesteps, no_noise,
 };
 
-use crate::{largest_difference, network, schedule, values};
+use crate::{largest_difference, network, schedule, values, velocity};
 
 const ALL: [PredictionType; 3] =
     [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction];
@@ -102,7 +102,7 @@ fn every_conversion_of_the_true_quantities_is_exact() {
     let truth = |kind| match kind {
         PredictionType::Epsilon => eps.clone(),
         PredictionType::Sample => x_start.clone(),
-        PredictionType::VPrediction => schedule.velocity(&x_start, &t, &eps).unwrap(),
+        PredictionType::VPrediction => velocity(&schedule, &x_start, &t, &eps),
         other => panic!("no closed form of {other:?}"),
     };
     for kind in ALL {
@@ -118,14 +118,9 @@ fn every_conversion_of_the_true_quantities_is_exact() {
 }
 
 #[test]
-fn the_named_conversions_give_back_what_was_noised() {
+fn noising_to_a_timestep_is_noising_all_images_to_it() {
     let schedule = schedule(|_| {});
     let (x_start, eps) = (normal(1, 2, DType::F64), normal(2, 2, DType::F64));
-    let x_t = schedule.q_sample(&x_start, &[3, 17], &eps).unwrap();
-    let x_start_found = schedule.predict_x_start_from_eps(&eps, &x_t, &[3, 17]).unwrap();
-    let eps_found = schedule.predict_eps_from_x_start(&x_start, &x_t, &[3, 17]).unwrap();
-    assert!(largest_difference(&values(&x_start_found), &values(&x_start)) < 1e-12);
-    assert!(largest_difference(&values(&eps_found), &values(&eps)) < 1e-12);
     let at = schedule.timestep(3).unwrap();
     let one = schedule.q_sample(&x_start, &[3], &eps).unwrap();
     assert_eq!(values(&at.q_sample(&x_start, &eps).unwrap()), values(&one));

@@ -5,7 +5,7 @@ use ddpm_core::{
     CounterRng, Guidance, Inpainting, Pass, PredictionType, Purpose, Sampler, Timesteps, no_noise, slerp,
 };
 
-use crate::{network, schedule, toy::samplers, values};
+use crate::{network, schedule, toy::all_samplers, values};
 
 /// Runs a sampler. 50 of these images are more than one piece of `weighted_sum`, so threads share the work.
 fn run(sampler: &Sampler, images: &[u64]) -> Tensor {
@@ -28,7 +28,7 @@ fn on_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
 #[test]
 fn an_image_of_every_sampler_is_the_same_bits_alone_and_in_a_batch_of_fifty() {
     let all: Vec<u64> = (0..50).collect();
-    for (name, sampler) in samplers() {
+    for (name, sampler) in all_samplers() {
         let batch = run(&sampler, &all);
         for image in [0, 17, 49] {
             let alone = run(&sampler, &[image as u64]);
@@ -43,7 +43,7 @@ fn an_image_of_every_sampler_is_the_same_bits_alone_and_in_a_batch_of_fifty() {
 #[test]
 fn every_sampler_gives_the_same_bits_on_one_thread_and_on_two() {
     let all: Vec<u64> = (0..50).collect();
-    for (name, sampler) in samplers() {
+    for (name, sampler) in all_samplers() {
         let [one, two] = [1, 2].map(|threads| values(&on_threads(threads, || run(&sampler, &all))));
         assert!(one == two, "{name}");
     }

@@ -7,6 +7,8 @@ use ddpm_core::{
     Purpose,
 };
 
+use crate::velocity;
+
 const LOSSES: [LossWeighting; 5] = [
     LossWeighting::Epsilon,
     LossWeighting::Sample,
@@ -108,7 +110,7 @@ fn the_weighted_error_of_an_output_is_the_error_in_the_space_of_the_loss() {
                 let truth = |kind| match kind {
                     Epsilon => eps.clone(),
                     Sample => x_start.clone(),
-                    VPrediction => schedule.velocity(&x_start, &[t], &eps).unwrap(),
+                    VPrediction => velocity(&schedule, &x_start, &[t], &eps),
                     other => panic!("no closed form of {other:?}"),
                 };
                 let raw = (truth(output) + (normal(2, 50) * 0.1).unwrap()).unwrap();

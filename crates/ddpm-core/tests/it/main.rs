@@ -60,6 +60,17 @@ fn network_of(schedule: &NoiseSchedule) -> impl Fn(&Tensor, Timestep) -> candle_
     }
 }
 
+/// v = √ᾱ ε − √(1−ᾱ) x₀ of each image, or of all at one timestep (Salimans & Ho 2022, section 4).
+fn velocity(schedule: &NoiseSchedule, x_start: &Tensor, t: &[usize], eps: &Tensor) -> Tensor {
+    let images = x_start.dim(0).unwrap();
+    let of = |image: usize| {
+        let alpha_cumprod = schedule.alphas_cumprod()[t[image % t.len()]];
+        let part = |x: &Tensor, factor: f64| (x.narrow(0, image, 1).unwrap() * factor).unwrap();
+        (part(eps, alpha_cumprod.sqrt()) - part(x_start, (1.0 - alpha_cumprod).sqrt())).unwrap()
+    };
+    Tensor::cat(&(0..images).map(of).collect::<Vec<_>>(), 0).unwrap()
+}
+
 /// A tensor of a safetensors file.
 fn tensor_of(bytes: &[u8], name: &str) -> Tensor {
     let file = safetensors::SafeTensors::deserialize(bytes).unwrap();

@@ -8,7 +8,7 @@ use std::{
 use candle_core::{DType, Device};
 use ddpm_core::{CounterRng, Purpose, Timesteps};
 
-use crate::{schedule, toy::samplers};
+use crate::{schedule, toy::all_samplers};
 
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
@@ -67,7 +67,7 @@ fn no_sampler_keeps_more_images_for_more_steps() {
     let schedule = schedule(|c| *c = ddpm_core::NoiseScheduleConfig::ho2020());
     let (rng, images) = (CounterRng::new(1), [0, 1, 2, 3]);
     let x_t = rng.normal(Purpose::SAMPLE_START, &images, 0, &[10_000], DType::F32, &Device::Cpu).unwrap();
-    for (name, sampler) in samplers() {
+    for (name, sampler) in all_samplers() {
         let of_steps = |n: usize| {
             let timesteps = Timesteps::spaced(&schedule, n).unwrap();
             let plan = sampler.plan(&schedule, &timesteps).unwrap();

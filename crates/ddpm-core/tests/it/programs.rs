@@ -1,13 +1,18 @@
 //! Programs as a stranger writes them: each must compile and do what it says.
 
-use std::{collections::HashMap, error::Error as _, thread};
+use std::{
+    collections::{BTreeSet, HashMap},
+    error::Error as _,
+    thread,
+};
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, Error, Guidance, ImageNoise, Pass, Plan, Run, Sampler, Steps, Timestep, no_noise,
+    Clip, CounterRng, Error, Guidance, ImageNoise, Pass, Plan, PredictionType, ReverseVariance, Run, Sampler,
+    Steps, Timestep, no_noise,
 };
 
-use crate::{network, schedule, toy::samplers, values};
+use crate::{network, network_of, schedule, toy::all_samplers, values};
 
 fn plan(sampler: &Sampler) -> Plan {
     sampler.plan(&schedule(|_| {}), Steps::Spaced(6)).unwrap()
@@ -60,7 +65,7 @@ fn results_of_this_crate_work_in_closures_of_candle() {
 fn noise_is_any_closure_or_none() {
     let sampled = plan(&Sampler::ddpm()).sample(start(), network, |x_t, _| x_t.randn_like(0.0, 1.0));
     assert_eq!(sampled.unwrap().dims(), [3, 4]);
-    for (name, sampler) in samplers() {
+    for (name, sampler) in all_samplers() {
         let plan = plan(&sampler);
         let noisy = plan.operations().iter().any(|operation| format!("{operation:?}").contains("Noise("));
         let sampled = plan.sample(start(), network, no_noise);
@@ -77,20 +82,20 @@ fn guidance_takes_one_mutable_network() {
     let shift = |x_t: &Tensor, class: f64| x_t.affine(0.5, class);
     let two = plan(&Sampler::ddim(0.0)).sample(
         start(),
-        guidance.network(|x_t, _, pass| -> ddpm_core::Result<Tensor> {
+        guidance.network(|x_t, _, pass| {
             calls += 1;
-            Ok(shift(x_t, if pass == Pass::Conditional { 0.1 } else { -0.1 })?)
+            shift(x_t, if pass == Pass::Conditional { 0.1 } else { -0.1 })
         }),
         no_noise,
     );
     let mut rows = Vec::new();
     let one = plan(&Sampler::ddim(0.0)).sample(
         start(),
-        guidance.network_in_one_batch(|x_t, _, passes| -> ddpm_core::Result<Tensor> {
+        guidance.network_in_one_batch(|x_t, _, passes| {
             rows.push(x_t.dim(0)?);
             let shifts: Vec<f32> = [vec![0.05_f32; 3], vec![-0.05_f32; 3]].concat();
             let shifts = Tensor::new(&shifts[..3 * passes], x_t.device())?.unsqueeze(1)?;
-            Ok((x_t * 0.5)?.broadcast_add(&(shifts * 2.0)?)?)
+            (x_t * 0.5)?.broadcast_add(&(shifts * 2.0)?)
         }),
         no_noise,
     );
@@ -98,6 +103,11 @@ fn guidance_takes_one_mutable_network() {
     let guided = rows.iter().filter(|rows| **rows == 6).count();
     assert!(guided > 0 && rows.iter().all(|rows| [3, 6].contains(rows)), "{rows:?}");
     assert_eq!(calls, rows.len() + guided);
+    // A network with guidance outlives the guidance, and its own error is the source.
+    let guided = |scale| Guidance::new(scale).network(|_, _, _| Err(std::io::Error::other("unplugged")));
+    let failed = plan(&Sampler::ddim(0.0)).sample(start(), guided(2.0), no_noise).unwrap_err();
+    let source = failed.source().unwrap();
+    assert!(source.is::<std::io::Error>() && source.to_string() == "unplugged", "{source}");
 }
 
 /// A callback that keeps tensors, changes xₜ, is not `Send`, and fails with an error of its own.
@@ -133,8 +143,7 @@ fn finish(mut run: Run) -> Vec<f64> {
 fn a_run_continues_from_a_saved_state_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
-    let more = [Sampler::DdimInverse(2), Sampler::RePaint { jump_length: 2, jump_n_sample: 2 }];
-    for (name, sampler) in samplers().into_iter().chain(more.map(|sampler| ("other", sampler))) {
+    for (name, sampler) in all_samplers() {
         let plan = plan(&sampler);
         let expected = values(&plan.sample(start(), network, noise()).unwrap());
         let mut run = plan.start(start(), noise()).unwrap();
@@ -151,9 +160,42 @@ fn a_run_continues_from_a_saved_state_bit_for_bit() {
         let other = Sampler::ddim(0.3).plan(&schedule(|_| {}), Steps::Spaced(7)).unwrap();
         let refused = other.resume(&run.state().unwrap()).unwrap_err().to_string();
         assert!(refused.contains("of another plan"), "{refused}");
-        let mut less = run.state().unwrap();
-        less.remove("x_t");
-        assert!(plan.resume(&less).unwrap_err().to_string().contains("without x_t"));
+    }
+}
+
+/// Without one of its tensors a state is refused, at any point of a run; also with a learned variance.
+#[test]
+fn a_state_without_one_of_its_tensors_is_refused() {
+    let learned = schedule(|c| c.variance_type = ReverseVariance::LearnedRange);
+    let plans = all_samplers().into_iter().map(|(_, sampler)| (plan(&sampler), schedule(|_| {})));
+    let learned_plan = Sampler::Ddpm(ReverseVariance::LearnedRange).plan(&learned, Steps::Spaced(6)).unwrap();
+    let mut names = BTreeSet::new();
+    for (plan, schedule) in plans.chain([(learned_plan, learned)]) {
+        let network = network_of(&schedule);
+        let expected = values(&plan.sample(start(), &network, noise()).unwrap());
+        let mut run = plan.start(start(), noise()).unwrap();
+        while let Some(ask) = run.ask().unwrap() {
+            run.answer(&network(&ask.x_t, ask.timestep).unwrap(), noise()).unwrap();
+            let state = run.state().unwrap();
+            for name in state.keys() {
+                let mut less = state.clone();
+                less.remove(name);
+                let refused = plan.resume(&less).unwrap_err().to_string();
+                assert!(refused.contains(&format!("without {name}")), "{refused}");
+                names.insert(name.clone());
+            }
+            run = plan.resume(&state).unwrap();
+        }
+        assert_eq!(values(run.x_t()), expected);
+        let mut other = run.state().unwrap();
+        other.insert("x_start.0".to_owned(), Tensor::zeros((3, 5), DType::F32, &Device::Cpu).unwrap());
+        assert!(matches!(plan.resume(&other), Err(Error::Shapes { .. })));
+        let clipped = plan.clone().clipped(Clip::Range(0.5));
+        let refused = clipped.resume(&run.state().unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("of another plan"), "{refused}");
+    }
+    for name in ["kept", "variance", "eps.3", "x_start.2", "noise.0"] {
+        assert!(names.contains(name), "{name} of {names:?}");
     }
 }
 
@@ -169,6 +211,11 @@ fn a_run_waits_for_a_right_answer() {
     assert!(run.set_x_t(&first.x_t.narrow(0, 0, 1).unwrap()).is_err());
     run.answer(&network(&first.x_t, first.timestep).unwrap(), no_noise).unwrap();
     assert!(run.step().is_none(), "Heun's step has two answers");
+    // An answer needs a request, and belongs to the images of that request.
+    assert!(matches!(run.answer(&first.x_t, no_noise), Err(Error::NothingAsked)));
+    run.ask().unwrap();
+    run.set_x_t(&run.x_t().clone()).unwrap();
+    assert!(matches!(run.answer(&first.x_t, no_noise), Err(Error::NothingAsked)));
     run.ask().unwrap();
     let mut finished = run.clone();
     while let Some(ask) = finished.ask().unwrap() {
@@ -182,6 +229,31 @@ fn a_run_waits_for_a_right_answer() {
     assert!(matches!(noisy.answer(&output, no_noise), Err(Error::Noise(_))));
     noisy.answer(&output, noise()).unwrap();
     assert_eq!(finish(noisy), values(&plan(&Sampler::ddpm()).sample(start(), network, noise()).unwrap()));
+}
+
+/// A change of xₜ between two steps counts in every sampler: with a network that always predicts the same image, the next
+/// xₜ changes too.
+#[test]
+fn edited_images_count_in_the_next_step() {
+    let schedule = schedule(|c| c.prediction_type = PredictionType::Sample);
+    for (name, sampler) in all_samplers() {
+        let after_edit = |edit: f64| {
+            let plan = sampler.plan(&schedule, Steps::Spaced(8)).unwrap();
+            let mut run = plan.start(start(), noise()).unwrap();
+            while let Some(ask) = run.ask().unwrap() {
+                run.answer(&ask.x_t.zeros_like().unwrap(), noise()).unwrap();
+                match run.step().map(|step| step.index) {
+                    Some(4) => run.set_x_t(&(run.x_t() + edit).unwrap()).unwrap(),
+                    Some(5) => return values(run.x_t())[0],
+                    _ => {}
+                }
+            }
+            panic!("{name} has no step 5")
+        };
+        let change = after_edit(1.0) - after_edit(0.0);
+        // LCM, whose step starts almost from x̂₀ alone, forgets xₜ.
+        assert_eq!(change.abs() > 0.1, name != "lcm", "{name}: {change}");
+    }
 }
 
 /// x̂₀ may be replaced after a step: a sampler with history uses it in the next step.
@@ -242,6 +314,18 @@ fn requests_at_different_steps_are_answered_in_one_batch() {
         let alone = plan(&samplers[index]).sample(x_t, network, noise.noise()).unwrap();
         assert_eq!(values(user.run.x_t()), values(&alone));
     }
+}
+
+/// Images of integers cannot be denoised.
+#[test]
+fn integers_and_plans_that_cannot_be_carried_out_do_not_start() {
+    for dtype in [DType::U8, DType::U32, DType::I64] {
+        let refused = plan(&Sampler::ddpm()).start(start().to_dtype(dtype).unwrap(), no_noise).unwrap_err();
+        assert!(refused.to_string().contains(&format!("{dtype:?}")), "{refused}");
+    }
+    let empty = Plan::new(&schedule(|_| {}));
+    assert!(empty.start(start(), no_noise).unwrap_err().to_string().contains("steps of a plan is 0"));
+    assert!(empty.resume(&HashMap::new()).is_err());
 }
 
 /// A run moves to another thread, and a plan is shared by threads.

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
-    CounterRng, Error, Inpainting, NoiseSchedule, PredictionType, Purpose, Sampler, Steps, Timestep,
-    Timesteps,
+    CounterRng, Error, FlowMatchEuler, Inpainting, NoiseSchedule, Plan, PredictionType, Purpose, Sampler,
+    Steps, Timestep, Timesteps, no_noise,
 };
 
 use crate::{
@@ -190,6 +190,51 @@ fn an_empty_mask_is_ancestral_sampling_and_a_full_one_gives_back_the_image() {
     assert_eq!(values(&sample(&full)), values(&known));
     let ancestral = plan.sample(images(1), network, noise.noise()).unwrap();
     assert_eq!(values(&sample(&full.zeros_like().unwrap())), values(&ancestral));
+}
+
+/// After each step the known pixels have the noise level of the run: √ᾱ x₀ + √(1−ᾱ) ε for a schedule, (1−σ) x₀ + σ ε with
+/// flow matching. Masks and images may be of another type than the run.
+#[test]
+fn known_pixels_have_the_noise_level_of_the_run() {
+    let flow = FlowMatchEuler::new(3.0);
+    let sigmas = flow.sigmas(4, None).unwrap();
+    let schedule = fine_schedule(PredictionType::Sample);
+    let timesteps = Timesteps::spaced(&schedule, 4).unwrap();
+    let left = |plan: &Plan, dtype: DType| {
+        let ones = Tensor::ones((2, 3), dtype, &Device::Cpu).unwrap();
+        let known = Inpainting::new(&(&ones * 0.5).unwrap(), &ones.to_dtype(DType::U8).unwrap()).unwrap();
+        let (mut noisy, start) = (Vec::new(), ones.to_dtype(DType::F64).unwrap());
+        let sampled = plan.sample_with(
+            start,
+            |x, _| x.zeros_like(),
+            |x, _| x.zeros_like(),
+            |run| {
+                known.blend(run, |x: &Tensor, _| (x.ones_like()? * 2.0)?.to_dtype(DType::F32))?;
+                noisy.push(values(run.x_t())[5]);
+                Ok(())
+            },
+        );
+        assert_eq!(values(&sampled.unwrap()), [0.5; 6]);
+        noisy
+    };
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let by_flow = left(&flow.plan(&sigmas).unwrap(), dtype);
+        let expected = sigmas[1..].iter().chain([&0.0]).map(|sigma| 0.5 * (1.0 - sigma) + 2.0 * sigma);
+        assert!(crate::largest_difference(&by_flow, &expected.collect::<Vec<_>>()) < 1e-12, "{by_flow:?}");
+        for sampler in [Sampler::ddpm(), Sampler::unipc(), Sampler::heun(), Sampler::euler()] {
+            let noisy = left(&sampler.plan(&schedule, &timesteps).unwrap(), dtype);
+            let levels = timesteps.as_slice()[1..].iter().map(|timestep| timestep.alpha_cumprod());
+            let expected: Vec<f64> =
+                levels.chain([1.0]).map(|at| 0.5 * at.sqrt() + 2.0 * (1.0 - at).sqrt()).collect();
+            assert!(crate::largest_difference(&noisy, &expected) < 1e-12, "{sampler:?}: {noisy:?}");
+        }
+    }
+    // The start of image-to-image sampling is at the noise level too.
+    let one = Tensor::ones((1, 1), DType::F64, &Device::Cpu).unwrap();
+    let at =
+        flow.plan(&[0.6]).unwrap().start(one.clone(), no_noise).unwrap().ask().unwrap().unwrap().timestep;
+    assert!((values(&at.q_sample(&one, &(&one * 2.0).unwrap()).unwrap())[0] - 1.6).abs() < 1e-12);
+    assert!((at.signal() - 0.4).abs() < 1e-15 && (at.noise() - 0.6).abs() < 1e-15);
 }
 
 #[test]

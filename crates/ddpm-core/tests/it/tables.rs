@@ -3,7 +3,7 @@
 use ddpm_core::{
     BetaSchedule, Compat, DiffusersConfig, Error, NoiseSchedule, NoiseScheduleConfig, PredictionType,
     Sampler, ScheduleWarning, Scheduler, TimestepSpacing, Timesteps,
-    sampler::{Churn, DpmSolver},
+    sampler::{Churn, DpmSolver, UniPc},
 };
 
 use crate::{assert_out_of_range, schedule};
@@ -219,7 +219,7 @@ fn leading_spacing_is_shifted_by_the_offset_and_an_offset_beyond_the_schedule_is
     assert_eq!(Timesteps::spaced(&with(1), 5).unwrap().indices(), [17, 13, 9, 5, 1]);
     assert_eq!(Timesteps::spaced(&with(3), 5).unwrap().indices(), [19, 15, 11, 7, 3]);
     let refused = Timesteps::spaced(&with(4), 5).unwrap_err().to_string();
-    assert_eq!(refused, "steps_offset is 4, expected 0 to 3 for 5 steps");
+    assert_eq!(refused, "steps_offset is 4, expected 0 to 3: it is added to the first timestep, 16 of 20");
 }
 
 /// Regression: the sum of stride and offset overflowed, and panicked in debug builds.
@@ -237,13 +237,14 @@ fn a_huge_offset_of_a_file_is_refused_by_its_name() {
     }
 }
 
-/// For every class, every spacing and every n the list is descending and has the right length, or is rejected. `golden`
-/// compares lists of integer timesteps with diffusers.
+/// For every class, every spacing and every n up to T the list is descending and has n timesteps. `golden` compares lists
+/// of integer timesteps with diffusers.
 #[test]
 fn timesteps_of_every_class_fall_for_every_number_of_steps() {
     let samplers = [
         Sampler::Ddim(0.0),
         Sampler::DpmSolverMultistep(DpmSolver::plus_plus_2m()),
+        Sampler::UniPc(UniPc::order_2()),
         Sampler::Euler(Churn::NONE),
     ];
     for sampler in samplers {
@@ -259,15 +260,7 @@ fn timesteps_of_every_class_fall_for_every_number_of_steps() {
                     config.use_karras_sigmas = karras && !matches!(sampler, Sampler::Ddim(_));
                     let scheduler = Scheduler::new(&config).unwrap();
                     for n in 1..=20 {
-                        let Ok(timesteps) = scheduler.timesteps(n) else {
-                            // The list is made of n + 1 timesteps without the last, so n = T is not possible.
-                            let one_more = matches!(sampler, Sampler::DpmSolverMultistep(_));
-                            assert!(
-                                one_more && n == 20 && spacing != TimestepSpacing::Trailing,
-                                "{config:?} {n}"
-                            );
-                            continue;
-                        };
+                        let timesteps = scheduler.timesteps(n).unwrap();
                         let list = timesteps.as_slice();
                         assert_eq!(list.len(), n);
                         let fall =

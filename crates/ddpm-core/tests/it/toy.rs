@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use ddpm_core::{
     CounterRng, NoiseSchedule, NoiseScheduleConfig, PredictionType, Purpose, Result, ReverseVariance,
     Sampler, Timestep, Timesteps,
-    sampler::{Bh, Churn, DpmSolver, SolverType, UniPc},
+    sampler::{Bh, Churn, DpmSolver, Lcm, SolverType, Tcd, UniPc},
 };
 
 /// A mixture of one-dimensional normal distributions: (weight, mean, standard deviation) of each component.
@@ -82,6 +82,17 @@ pub(crate) fn samplers() -> Vec<(&'static str, Sampler)> {
         ("uni-pc bh2", Sampler::UniPc(UniPc::order_2())),
         ("pndm", Sampler::Pndm),
     ]
+}
+
+/// The samplers that do not give the distribution of any data too: for distilled models, to encode, with jumps back.
+pub(crate) fn all_samplers() -> Vec<(&'static str, Sampler)> {
+    let more = [
+        ("lcm", Sampler::Lcm(Lcm { timestep_scaling: 10.0, original_inference_steps: 20 })),
+        ("tcd", Sampler::Tcd(Tcd { eta: 0.3, original_inference_steps: 20 })),
+        ("ddim inverse", Sampler::DdimInverse(2)),
+        ("repaint", Sampler::RePaint { jump_length: 2, jump_n_sample: 2 }),
+    ];
+    samplers().into_iter().chain(more).collect()
 }
 
 /// A schedule with T = 1000 and without clipping.

@@ -1,7 +1,9 @@
 //! Connection settings for the Hub.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
@@ -26,10 +28,15 @@ pub struct HubConfig {
     /// The maximum number of repetitions of a request if the server is busy or the
     /// connection fails.
     pub retries: usize,
+    /// The longest wait for a connection, for an answer, and for the next bytes of a
+    /// file.
+    pub timeout: Duration,
 }
 
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 impl HubConfig {
-    /// Anonymous and online access with 3 retries.
+    /// Anonymous and online access with 3 retries and a time-out of 30 seconds.
     #[must_use]
     pub fn new(endpoint: impl Into<String>, cache_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -39,6 +46,7 @@ impl HubConfig {
             token_file: None,
             offline: false,
             retries: 3,
+            timeout: TIMEOUT,
         }
     }
 
@@ -48,35 +56,52 @@ impl HubConfig {
     /// | variable | meaning |
     /// | --- | --- |
     /// | `HF_ENDPOINT` | URL of the server |
-    /// | `HF_HUB_CACHE`, else `HF_HOME`/hub, else `XDG_CACHE_HOME`/huggingface/hub, else ~/.cache/huggingface/hub | the cache folder |
-    /// | `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `HF_HOME`/token | the access token, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set |
-    /// | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: read from the cache only |
+    /// | `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `HF_HOME`/hub, else `XDG_CACHE_HOME`/huggingface/hub, else ~/.cache/huggingface/hub | the cache folder |
+    /// | `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `HF_HOME`/token | the access token, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set |
+    /// | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | `1`, `true`, `yes` or `on`: read from the cache only |
+    /// | `HF_HUB_DOWNLOAD_TIMEOUT` | the time-out in seconds |
+    ///
+    /// A path that begins with `~/` is one in the home folder.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var(name).ok())
+        Self::from_variables(|name| std::env::var_os(name))
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let path = |name: &str| variable(name).map(PathBuf::from);
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let variable_os = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let variable = |name: &str| variable_os(name)?.into_string().ok();
+        let home = || variable_os("HOME").or_else(|| variable_os("USERPROFILE")).map(PathBuf::from);
+        let path = |name: &str| {
+            let path = PathBuf::from(variable_os(name)?);
+            Some(match (path.strip_prefix("~"), home()) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                _ => path,
+            })
+        };
         let is_set = |name: &str| {
             let value = variable(name).unwrap_or_default().to_ascii_lowercase();
             matches!(value.as_str(), "1" | "true" | "yes" | "on")
         };
-        let user_cache = || {
-            let home = || path("HOME").or_else(|| path("USERPROFILE"));
-            path("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")))
-        };
+        let user_cache = || path("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")));
         let hf_home = path("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")));
         let token_file = || path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
+        let cache = || path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
+        let seconds = |name: &str| variable(name)?.trim().parse().ok();
+        let timeout =
+            seconds("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let implicit_token = !is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN");
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
-            cache_dir: path("HF_HUB_CACHE").or_else(|| Some(hf_home.as_ref()?.join("hub"))),
-            token: variable("HF_TOKEN").filter(|_| implicit_token),
+            cache_dir: cache().or_else(|| Some(hf_home.as_ref()?.join("hub"))),
+            token: ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+                .into_iter()
+                .filter(|_| implicit_token)
+                .filter_map(variable)
+                .find(|token| !token.trim().is_empty()),
             token_file: token_file().filter(|_| implicit_token),
-            offline: is_set("HF_HUB_OFFLINE"),
+            offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
             retries: 3,
+            timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT),
         }
     }
 }
@@ -91,6 +116,7 @@ impl fmt::Debug for HubConfig {
             .field("token_file", &self.token_file)
             .field("offline", &self.offline)
             .field("retries", &self.retries)
+            .field("timeout", &self.timeout)
             .finish()
     }
 }
@@ -102,7 +128,7 @@ mod tests {
     fn config(variables: &[(&str, &str)]) -> HubConfig {
         HubConfig::from_variables(|name| {
             let (_, value) = variables.iter().find(|(key, _)| *key == name)?;
-            Some((*value).to_owned())
+            Some((*value).into())
         })
     }
 
@@ -119,6 +145,31 @@ mod tests {
         assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/f")]), path("/f/hub"));
         assert_eq!(cache(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]), path("/c"));
         assert_eq!(cache(&[("HOME", "/h"), ("HF_HUB_CACHE", "")]), path("/h/.cache/huggingface/hub"));
+        let old = ("HUGGINGFACE_HUB_CACHE", "/o");
+        assert_eq!(cache(&[("HF_HOME", "/f"), old]), path("/o"));
+        assert_eq!(cache(&[("HF_HUB_CACHE", "/c"), old]), path("/c"));
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder_in_every_path() {
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+            assert_eq!(cache(&[("HOME", "/h"), (name, "~/x")]), Some("/h/x".into()), "{name}");
+        }
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "~")]), Some("/h/hub".into()));
+        assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "~/c")]), Some("/h/c/huggingface/hub".into()));
+        let token = config(&[("HOME", "/h"), ("HF_TOKEN_PATH", "~/t")]).token_file;
+        assert_eq!(token, Some("/h/t".into()));
+        // A folder whose name only begins with a tilde.
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "~x")]), Some("~x/hub".into()));
+    }
+
+    #[test]
+    fn the_time_out_is_read() {
+        let timeout = |value: &str| config(&[("HF_HUB_DOWNLOAD_TIMEOUT", value)]).timeout;
+        assert_eq!(timeout("2.5"), Duration::from_millis(2500));
+        for wrong in ["", "0", "-1", "x", "inf"] {
+            assert_eq!(timeout(wrong), TIMEOUT, "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_files::{AtomicDir, sha256_hex, write_atomic};
+use ddpm_files::{AtomicDir, check_keys, sha256_hex};
 use ddpm_model::{Error as ModelError, decode_weights, encode_json};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub(super) fn read(folder: &Path, device: &Device) -> Result<FeatureNet> {
 fn build(folder: &Path, config: &[u8], weights: Vec<u8>, device: &Device) -> Result<FeatureNet> {
     let path = folder.join(CONFIG);
     let Config { feature_net: config, weights_sha256 } =
-        serde_json::from_slice(config).map_err(ModelError::json(&path))?;
+        check_keys(config).and_then(|()| serde_json::from_slice(config)).map_err(ModelError::json(&path))?;
     config.validate(&path)?;
     let (path, found) = (folder.join(WEIGHTS), sha256_hex(&weights));
     if found != weights_sha256 {
@@ -87,7 +87,7 @@ pub(super) fn check_writable(folder: &Path) -> Result<()> {
         let config = fs::read(folder.join(CONFIG)).unwrap_or_default();
         serde_json::from_slice::<Config>(&config).is_ok()
     };
-    Ok(ddpm_files::check_writable(folder, "feature net", is_net)?)
+    Ok(ddpm_files::check_writable(folder, "feature net", is_net, &[CONFIG, WEIGHTS, CARD])?)
 }
 
 pub(super) fn write(
@@ -98,11 +98,11 @@ pub(super) fn write(
 ) -> Result<()> {
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
-    let path = |name| new.path().join(name);
+    let path = |name| folder.join(name);
     let config = Config { feature_net: config.clone(), weights_sha256: digest.to_owned() };
-    write_atomic(&path(CONFIG), &encode_json(&path(CONFIG), &config)?)?;
-    write_atomic(&path(WEIGHTS), weights)?;
-    write_atomic(&path(CARD), card.as_bytes())?;
+    new.write(CONFIG, &encode_json(&path(CONFIG), &config)?)?;
+    new.write(WEIGHTS, weights)?;
+    new.write(CARD, card.as_bytes())?;
     Ok(new.commit()?)
 }
 

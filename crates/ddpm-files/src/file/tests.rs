@@ -1,9 +1,16 @@
 //! Tests of atomic writing of files.
 
-use std::{error::Error as _, fs, path::PathBuf};
+use std::{
+    error::Error as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{AtomicFile, write_atomic};
-use crate::{Error, disk, folder::tests::names};
+use crate::{
+    Error, disk,
+    folder::{temporary_dir, tests::names},
+};
 
 #[test]
 fn a_file_is_replaced_and_no_other_file_remains() {
@@ -21,14 +28,94 @@ fn the_error_names_a_file_that_cannot_be_written_and_no_file_remains() {
     let path = folder.path().join("taken");
     fs::create_dir(&path).unwrap();
     let error = write_atomic(&path, b"x").unwrap_err().to_string();
-    assert!(error.contains("taken") && error.contains("not a regular file"), "{error}");
+    assert!(error.ends_with("taken: cannot write"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Devices, and links to them: `/dev/stdout` is a link to an open file of the process.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_device_is_written_and_stays() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    symlink("/dev/null", &link).unwrap();
+    for path in [&link, Path::new("/dev/null")] {
+        write_atomic(path, b"x").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let error = write_atomic("/dev/full".as_ref(), b"x").unwrap_err();
+    assert_eq!(error.to_string(), "/dev/full: cannot write");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pipe_and_an_open_file_are_written_directly() {
+    use std::{io::Read, os::fd::AsRawFd};
+
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut open = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut open, b"before ").unwrap();
+    for (fd, folder) in [(writer.as_raw_fd(), "/dev/fd"), (open.as_raw_fd(), "/proc/self/fd")] {
+        write_atomic(&Path::new(folder).join(fd.to_string()), b"content").unwrap();
+    }
+    drop(writer);
+    let mut piped = String::new();
+    reader.read_to_string(&mut piped).unwrap();
+    assert_eq!(piped, "content");
+    // An open file that the shell has redirected with `>>`.
+    let mut appended = String::new();
+    std::io::Seek::rewind(&mut open).unwrap();
+    open.read_to_string(&mut appended).unwrap();
+    assert_eq!(appended, "before content");
 }
 
 #[test]
 #[cfg(unix)]
-fn a_device_is_not_replaced_by_a_file() {
-    assert!(write_atomic("/dev/null".as_ref(), b"x").is_err());
+fn a_link_stays_and_its_target_is_replaced() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name);
+    fs::create_dir(path("elsewhere")).unwrap();
+    // A link to a link, relative to its own folder; at first the target does not exist.
+    symlink("elsewhere/second", path("first")).unwrap();
+    symlink("file", path("elsewhere/second")).unwrap();
+    for content in ["new", "newer"] {
+        write_atomic(&path("first"), content.as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(path("elsewhere/file")).unwrap(), content);
+        assert!(fs::symlink_metadata(path("first")).unwrap().is_symlink());
+        assert_eq!(names(&path("elsewhere")), ["file", "second"].map(PathBuf::from));
+        assert_eq!(names(folder.path()).len(), 2);
+    }
+    symlink("loop", path("loop")).unwrap();
+    let error = write_atomic(&path("loop"), b"x").unwrap_err();
+    assert!(error.to_string().ends_with("loop: cannot write"), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_new_file_has_the_usual_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    fs::write(folder.path().join("usual"), "").unwrap();
+    write_atomic(&folder.path().join("atomic"), b"").unwrap();
+    assert_eq!(mode("atomic"), mode("usual"));
+}
+
+#[test]
+#[cfg(unix)]
+fn an_error_does_not_name_a_temporary_path() {
+    let long = PathBuf::from("a".repeat(5000)).join("file");
+    for error in
+        [super::new_file("x".as_ref(), &long).unwrap_err(), temporary_dir("x".as_ref(), &long).unwrap_err()]
+    {
+        assert!(!error.to_string().contains("aaa"), "{error}");
+    }
 }
 
 #[test]
@@ -121,30 +208,69 @@ fn a_write_error_names_the_file() {
     assert!(names(folder.path()).is_empty());
 }
 
-/// A crash between two renames leaves one file without the other, so no other call may come between them.
-#[test]
-fn files_that_belong_together_are_renamed_without_other_calls_in_between() {
+/// Existing files "one" and "two" and the calls that replace them, of which those from `first` to `last` fail.
+fn replace_two(first: usize, last: usize) -> (tempfile::TempDir, crate::Result<()>, Vec<disk::Call>) {
     let folder = tempfile::tempdir().unwrap();
-    let paths = ["one", "deeper/two"].map(|path| folder.path().join(path));
+    let paths = ["one", "two"].map(|name| folder.path().join(name));
     let files = two_files(&paths);
-    let (result, calls) = disk::record(|_, _| false, || AtomicFile::commit_all(files));
+    for path in &paths {
+        fs::write(path, "old").unwrap();
+    }
+    let fails = move |call, _: &str| (first..=last).contains(&call);
+    let (result, calls) = disk::record(fails, || AtomicFile::commit_all(files));
+    (folder, result, calls)
+}
+
+/// The first file is moved aside first and comes back last: a crash leaves no mixture of old and new files.
+#[test]
+fn the_first_of_several_files_is_missing_while_they_are_replaced() {
+    let (folder, result, calls) = replace_two(usize::MAX, usize::MAX);
     result.unwrap();
-    let [one, two] = paths;
-    let (root, deeper) = (folder.path().to_owned(), folder.path().join("deeper"));
-    let expected = [
-        ("sync_file", one.clone()),
-        ("sync_file", two.clone()),
-        ("rename", one),
-        ("rename", two),
-        ("sync_dir", root),
-        ("sync_dir", deeper),
-    ];
-    assert_eq!(calls, expected);
+    let names: Vec<_> = calls.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["sync_file", "sync_file", "rename", "rename", "rename", "rename", "sync_dir"]);
+    let name = |call: usize| calls[call].1.file_name().unwrap().to_str().unwrap();
+    assert!(name(2).starts_with("one.old-") && name(3).starts_with("two.old-"), "{calls:?}");
+    assert_eq!([&calls[4].1, &calls[5].1], [&folder.path().join("two"), &folder.path().join("one")]);
+    for name in ["one", "two"] {
+        assert_eq!(fs::read(folder.path().join(name)).unwrap(), b"x");
+    }
+    assert_eq!(crate::folder::tests::names(folder.path()).len(), 2);
+}
+
+#[test]
+fn all_or_none_of_several_files_are_replaced_whichever_call_fails() {
+    for first in 0..7 {
+        for last in [first, usize::MAX] {
+            let (folder, result, _) = replace_two(first, last);
+            let content = |name: &str| fs::read(folder.path().join(name)).ok();
+            match result {
+                // A folder that cannot be synced is a warning.
+                Ok(()) => {
+                    assert_eq!(first, 6);
+                    assert_eq!([content("one"), content("two")], [Some(b"x".to_vec()), Some(b"x".to_vec())]);
+                }
+                // Nothing can be moved back: the error names the old content.
+                Err(Error::Replace { old, .. }) => {
+                    assert_eq!(last, usize::MAX);
+                    assert_eq!(fs::read(old).unwrap(), b"old");
+                }
+                Err(error) => {
+                    assert!(error.to_string().ends_with(": cannot write"), "{error}");
+                    assert_eq!(
+                        [content("one"), content("two")],
+                        [Some(b"old".to_vec()), Some(b"old".to_vec())],
+                        "{first} to {last}"
+                    );
+                    assert_eq!(names(folder.path()).len(), 2, "{first} to {last}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn new_files_are_removed_whichever_call_fails() {
-    for failing in 0..6 {
+    for failing in 0..4 {
         let folder = tempfile::tempdir().unwrap();
         let paths = ["new/one", "new/deeper/two"].map(|path| folder.path().join(path));
         let files = two_files(&paths);

@@ -25,7 +25,7 @@ fn a_folder_replaces_another_and_its_siblings_stay() {
         fs::write(folder.path().join(name).join("old"), "").unwrap();
     }
     let new = AtomicDir::create(&to).unwrap();
-    write_atomic(&new.path().join("new"), b"").unwrap();
+    new.write("new", b"").unwrap();
     new.commit().unwrap();
     let expected = ["model", "model.old", "model.tmp"].map(PathBuf::from);
     assert_eq!(names(folder.path()), expected);
@@ -38,7 +38,7 @@ fn replace(to: &Path, fails: impl Fn(usize, &str) -> bool + 'static) -> (Result<
     fs::create_dir(to).unwrap();
     fs::write(to.join("weights"), "old").unwrap();
     let new = AtomicDir::create(to).unwrap();
-    write_atomic(&new.path().join("weights"), b"new").unwrap();
+    new.write("weights", b"new").unwrap();
     let (result, calls) = disk::record(fails, || new.commit());
     (result, calls.len())
 }
@@ -53,7 +53,7 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
     let outer = tempfile::tempdir().unwrap();
     let (result, calls) = replace(&outer.path().join("all"), |_, _| false);
     result.unwrap();
-    assert_eq!(calls, 3);
+    assert_eq!(calls, 2);
     for first in 0..calls {
         for last in [first, usize::MAX] {
             let outer = tempfile::tempdir().unwrap();
@@ -61,28 +61,51 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
             let (result, _) = replace(&to, move |call, _| (first..=last).contains(&call));
             let error = result.unwrap_err();
             assert!(error.to_string().contains("model: cannot "), "{error}");
-            let kept = match &error {
-                Error::Replace { old, .. } => {
-                    assert!(error.to_string().contains(&old.display().to_string()), "{error}");
-                    assert!(old.starts_with(outer.path()));
-                    assert_eq!(weights(old).as_deref(), Some("old"));
-                    true
-                }
-                _ => false,
-            };
-            assert_eq!(kept, first == 2 || (first, last) == (1, usize::MAX), "{first} to {last}: {error}");
-            let expected = match (first, kept) {
-                (0, _) | (1, false) => Some("old"),
-                (1, true) => None,
-                _ => Some("new"),
-            };
-            assert_eq!(weights(&to).as_deref(), expected, "{first} to {last}");
-            // No other folder remains, and `remove_temporary` does not remove the old folder.
-            let left = names(outer.path()).len();
-            assert_eq!(left, usize::from(kept) + usize::from(expected.is_some()), "{first} to {last}");
-            remove_temporary(outer.path()).unwrap();
-            assert_eq!(names(outer.path()).len(), left);
+            let kept = kept(&error, outer.path());
+            assert_eq!(kept, first == 1, "{first} to {last}: {error}");
+            assert_eq!(weights(&to).as_deref(), Some(if kept { "new" } else { "old" }), "{first} to {last}");
+            assert_eq!(names(outer.path()).len(), 1 + usize::from(kept), "{first} to {last}");
         }
+    }
+}
+
+/// Whether the error names the old folder, which is then complete.
+fn kept(error: &Error, outer: &Path) -> bool {
+    let Error::Replace { old, .. } = error else { return false };
+    assert!(error.to_string().contains(&old.display().to_string()), "{error}");
+    assert!(old.starts_with(outer));
+    assert_eq!(weights(old).as_deref(), Some("old"));
+    true
+}
+
+/// On a file system that cannot exchange folders, the old one is moved aside.
+#[test]
+fn moved_aside_the_old_or_the_new_folder_is_complete_whatever_fails() {
+    for (first, last) in [(0, 0), (0, 9), (1, 1), (1, 9), (9, 9)] {
+        let outer = tempfile::tempdir().unwrap();
+        let (to, from) = (outer.path().join("model"), outer.path().join("new"));
+        for (folder, content) in [(&to, "old"), (&from, "new")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("weights"), content).unwrap();
+        }
+        let new = super::temporary_dir(".tmp-".as_ref(), outer.path()).unwrap();
+        fs::rename(&from, new.path()).unwrap();
+        let (result, _) = disk::record(
+            move |call, _| (first..=last).contains(&call),
+            || super::move_aside(new, &to).map(|(sibling, _)| drop(sibling)),
+        );
+        let expected = match result {
+            Ok(()) => Some("new"),
+            Err(error) if kept(&error, outer.path()) => None,
+            Err(_) => Some("old"),
+        };
+        assert_eq!(weights(&to).as_deref(), expected, "{first} to {last}");
+        assert_eq!(expected.is_none(), (first, last) == (1, 9));
+        assert_eq!(expected == Some("new"), first == 9);
+        assert_eq!(names(outer.path()).len(), 1);
+        // `remove_temporary` does not remove the old folder.
+        remove_temporary(outer.path()).unwrap();
+        assert_eq!(names(outer.path()).len(), 1);
     }
 }
 
@@ -90,24 +113,25 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
 fn a_folder_without_commit_is_removed_with_its_new_parents() {
     let outer = tempfile::tempdir().unwrap();
     let new = AtomicDir::create(outer.path().join("a/b/model")).unwrap();
-    write_atomic(&new.path().join("weights"), b"new").unwrap();
+    new.write("weights", b"new").unwrap();
     drop(new);
     assert!(names(outer.path()).is_empty());
 }
 
 #[test]
 #[cfg(unix)]
-fn a_link_to_a_folder_is_replaced_and_the_folder_stays() {
+fn a_link_to_a_folder_stays_and_the_folder_is_replaced() {
     let outer = tempfile::tempdir().unwrap();
     let (to, elsewhere) = (outer.path().join("model"), outer.path().join("elsewhere"));
-    fs::create_dir(&elsewhere).unwrap();
-    fs::write(elsewhere.join("weights"), "old").unwrap();
-    std::os::unix::fs::symlink(&elsewhere, &to).unwrap();
-    let new = AtomicDir::create(&to).unwrap();
-    write_atomic(&new.path().join("weights"), b"new").unwrap();
-    new.commit().unwrap();
-    assert_eq!((weights(&to).as_deref(), weights(&elsewhere).as_deref()), (Some("new"), Some("old")));
-    assert_eq!(names(outer.path()).len(), 2);
+    std::os::unix::fs::symlink("elsewhere", &to).unwrap();
+    for content in ["new", "newer"] {
+        let new = AtomicDir::create(&to).unwrap();
+        new.write("weights", content.as_bytes()).unwrap();
+        new.commit().unwrap();
+        assert_eq!(weights(&elsewhere).as_deref(), Some(content));
+        assert!(fs::symlink_metadata(&to).unwrap().is_symlink());
+        assert_eq!(names(outer.path()).len(), 2);
+    }
 }
 
 #[test]
@@ -143,27 +167,61 @@ fn new_ancestors_are_synced_or_removed() {
 fn only_an_empty_folder_or_one_of_the_same_kind_may_be_replaced() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("net");
-    check_writable(&folder, "net", || false).unwrap();
+    let check = |is_net: bool| check_writable(&folder, "net", || is_net, &["a", "b/c"]);
+    check(false).unwrap();
     fs::create_dir(&folder).unwrap();
-    check_writable(&folder, "net", || false).unwrap();
-    fs::write(folder.join("thesis.txt"), "").unwrap();
-    check_writable(&folder, "net", || true).unwrap();
-    let error = check_writable(&folder, "net", || false).unwrap_err().to_string();
+    check(false).unwrap();
+    fs::create_dir(folder.join("b")).unwrap();
+    for name in ["a", "b/c", ".DS_Store", "b/.DS_Store"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+    check(true).unwrap();
+    let error = check(false).unwrap_err().to_string();
     assert!(
         error.ends_with("net: cannot write: exists and holds no net; expected a new or empty folder"),
         "{error}"
     );
+    // What a user has added would be lost.
+    for name in ["thesis.txt", "b/thesis.txt", ".git"] {
+        fs::write(folder.join(name), "").unwrap();
+        let error = check(true).unwrap_err();
+        assert!(matches!(&error, Error::Extra { path, .. } if *path == folder.join(name)), "{error}");
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    fs::create_dir(folder.join(".git")).unwrap();
+    assert!(matches!(check(true), Err(Error::Extra { .. })));
+    // It cannot be written: a file is in the way.
+    let below = folder.join("a/net");
+    let error = check_writable(&below, "net", || false, &[]).unwrap_err();
+    assert!(matches!(&error, Error::Write { path, .. } if *path == below), "{error}");
+    assert_eq!(names(outer.path()).len(), 1);
 }
 
 #[test]
-fn only_temporary_folders_are_removed() {
+fn errors_name_the_final_path_of_a_file_in_a_new_folder() {
+    let outer = tempfile::tempdir().unwrap();
+    let to = outer.path().join("model");
+    let new = AtomicDir::create(&to).unwrap();
+    new.write("a", b"").unwrap();
+    let error = new.write("a/b", b"").unwrap_err();
+    assert!(matches!(&error, Error::Write { path, .. } if *path == to.join("a/b")), "{error}");
+    assert_eq!(new.file("c/d").unwrap().path(), to.join("c/d"));
+}
+
+#[test]
+fn only_temporary_files_and_folders_are_removed() {
     let outer = tempfile::tempdir().unwrap();
     for name in [".tmp-a1b2c3", "step-7", "step-7.old-a1b2c3"] {
         fs::create_dir(outer.path().join(name)).unwrap();
         fs::write(outer.path().join(name).join("file"), "").unwrap();
     }
-    fs::write(outer.path().join(".tmp-file"), "").unwrap();
+    let kept = [".tmp-", ".tmp-a1b2c", ".tmp-a1b2c34", ".tmp-mine.x", "tmp-a1b2c3"];
+    for name in [".tmp-A1b2C3"].iter().chain(&kept) {
+        fs::write(outer.path().join(name), "").unwrap();
+    }
     remove_temporary(outer.path()).unwrap();
-    assert_eq!(names(outer.path()), [".tmp-file", "step-7", "step-7.old-a1b2c3"].map(PathBuf::from));
+    let mut expected = [&kept[..], &["step-7", "step-7.old-a1b2c3"]].concat();
+    expected.sort_unstable();
+    assert_eq!(names(outer.path()), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     assert!(matches!(remove_temporary(&outer.path().join("none")), Err(Error::Read { .. })));
 }

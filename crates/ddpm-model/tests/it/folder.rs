@@ -240,3 +240,76 @@ fn weights_that_do_not_fit_the_configuration_are_named() {
     let error = change("\"blocks\": 2", "\"blocks\": 1").to_string();
     assert!(error.contains("unexpected tensor `blocks.1."), "{error}");
 }
+
+/// Which of the two values a reader takes is chance.
+#[test]
+fn a_doubled_key_in_any_file_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, key) in [
+        ("model_index.json", "_class_name"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps"),
+        ("denoiser/config.json", "rows"),
+    ] {
+        let model = folder.path().join(key);
+        written(&model, WeightType::F32);
+        let path = model.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        let value = serde_json::from_str::<serde_json::Value>(&text).unwrap()[key].clone();
+        fs::write(&path, text.replacen('{', &format!("{{\"{key}\": {value},"), 1)).unwrap();
+        let error = read_model(&model, &Device::Cpu).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            error.to_string().contains(file) && cause.contains(&format!("key \"{key}\"")),
+            "{error}: {cause}"
+        );
+    }
+    let model = folder.path().join("model");
+    written(&model, WeightType::F32);
+    let mut bytes = fs::read(model.join(WEIGHTS)).unwrap();
+    let len = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let doubled = r#"{"__metadata__":{"a":"b","a":"b"},"#;
+    bytes.splice(8..9, doubled.bytes());
+    bytes[..8].copy_from_slice(&((len + doubled.len() - 1) as u64).to_le_bytes());
+    fs::write(model.join(WEIGHTS), bytes).unwrap();
+    let error = read_model(&model, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains(WEIGHTS), "{error}");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("key \"a\""), "{error:?}");
+}
+
+/// A user's own files, for example of git, would be lost with the replaced folder.
+#[test]
+fn a_model_folder_with_other_files_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path(), WeightType::F32);
+    written(folder.path(), WeightType::F16);
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let error = write_model(folder.path(), &denoiser(&small_mlp()), WeightType::F32, "").unwrap_err();
+    assert!(error.to_string().contains(".git: is not a file of a model"), "{error}");
+    assert!(folder.path().join(".git").exists());
+}
+
+#[test]
+fn a_schedule_that_no_model_folder_can_hold_is_found_without_a_model() {
+    let mut schedule = NoiseScheduleConfig::mnist20();
+    ddpm_model::scheduler_json(&schedule).unwrap();
+    for variance in
+        [ddpm_core::ReverseVariance::LearnedRange, ddpm_core::ReverseVariance::PerStep(vec![0.1; 19])]
+    {
+        schedule.variance_type = variance;
+        let error = ddpm_model::scheduler_json(&schedule).unwrap_err();
+        assert!(error.to_string().contains("variance"), "{error}");
+    }
+}
+
+#[test]
+fn an_odd_embedding_is_refused_with_its_value() {
+    for embedding in [0, 1, 3, 4097] {
+        let network = ddpm_model::Network::Plain { width: 8, layers: 1, embedding };
+        let config = ddpm_model::DenoiserConfig { network, ..small_plain() };
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("denoiser option `embedding` is {embedding}, expected an even number from 2 to 4096")
+        );
+    }
+}

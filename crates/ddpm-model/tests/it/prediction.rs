@@ -1,10 +1,10 @@
 //! Prediction: independence of the batch, conversion, guidance, and errors.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Steps, sampler::Churn};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
 
-use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain};
+use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain, weights};
 
 /// With the sizes of the built-in model, where matrix products are split into blocks.
 #[test]
@@ -263,5 +263,32 @@ fn sampling_with_churn_is_refused() {
         assert!(error.contains("s_churn is 1") && error.contains("integer timesteps"), "{error}");
         config.sampler = sampler(Churn::NONE);
         assert!(denoiser.sample(&config, &[0], &[0], |_| Ok(())).is_ok());
+    }
+}
+
+/// With T = 1000 and β up to 0.7, √ᾱ is below the smallest f32 from t = 365 on. The first step of DDIM to x₀ is then the
+/// network's x₀, to the bit, and a whole run is finite.
+#[test]
+fn samples_are_finite_where_the_signal_is_smaller_than_any_f32() {
+    let schedule = NoiseScheduleConfig { num_train_timesteps: 1000, ..NoiseScheduleConfig::mnist20() };
+    let config = small_mlp();
+    let denoiser = Denoiser::new(&config, &schedule, weights(&config, DType::F32)).unwrap();
+    assert!(denoiser.schedule().alphas_cumprod()[999] < 1e-90);
+    for sampler in
+        [Sampler::ddpm(), Sampler::ddim(0.0), Sampler::dpmpp_2m_sde(), Sampler::unipc(), Sampler::heun()]
+    {
+        for steps in [Steps::All, Steps::Spaced(20), Steps::Explicit(vec![999])] {
+            let config = SampleConfig {
+                sampler: sampler.clone(),
+                steps: steps.clone(),
+                ..SampleConfig::ancestral(1, &denoiser)
+            };
+            let sampled = denoiser.sample(&config, &[0, 1], &[2, 3], |_| Ok(())).unwrap();
+            if steps == Steps::Explicit(vec![999]) {
+                let x_t = denoiser.start(&config, &[0, 1]).unwrap();
+                let x_start = denoiser.output(x_t.x_t(), 999, &[2, 3], 1.0).unwrap();
+                assert_eq!(bits(&sampled), bits(&x_start.clamp(-1.0, 1.0).unwrap()));
+            }
+        }
     }
 }

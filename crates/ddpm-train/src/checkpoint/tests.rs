@@ -19,16 +19,33 @@ fn config(data: &Dataset) -> TrainConfig {
 }
 
 fn progress(config: TrainConfig) -> Progress {
-    Progress { step: 0, seconds: 0.0, images_sha256: String::new(), labels_sha256: None, config }
+    let (since_log, since_epoch) = (Sum::default(), Sum::default());
+    let (images_sha256, labels_sha256) = (String::new(), None);
+    let (step, seconds, initial_sha256) = (0, 0.0, None);
+    Progress { step, seconds, images_sha256, labels_sha256, initial_sha256, config, since_log, since_epoch }
 }
 
 #[test]
 fn checkpoints_are_in_the_order_of_their_steps() {
     let folder = tempdir().unwrap();
     let steps = ["step-00000009", "step-00000010", "step-99999999", "step-100000000", "step-2000000000"];
-    for name in steps.iter().rev().chain(&["step-", "step-+1", "step-1.old-a1b2c3", ".tmp-a1b2c3", "mine"]) {
+    let others = [
+        "step-",
+        "step-+1",
+        "step-1",
+        "step-000000011",
+        "step-1.old-a1b2c3",
+        ".tmp-a1b2c3",
+        "mine",
+        "step-best",
+        "step-00000010-copy",
+        "step-99999999999999999999",
+    ];
+    for name in steps.iter().rev().chain(&others) {
         fs::create_dir(folder.path().join(name)).unwrap();
     }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("mine", folder.path().join("step-00000012")).unwrap();
     fs::write(folder.path().join("step-00000011"), "no folder").unwrap();
     assert_eq!(list(folder.path()).unwrap(), steps.map(|name| folder.path().join(name)));
 }
@@ -50,11 +67,11 @@ fn a_checkpoint_does_not_go_beyond_a_log_that_is_not_on_the_disk() {
     let config = config(&data);
     let trainer = Trainer::new(&config, &data, &Device::Cpu).unwrap();
     let (checkpoints, path) = (folder.path().join("checkpoints"), folder.path().join("metrics.jsonl"));
-    let log = Log::open(&path, 0).unwrap();
-    save(&checkpoints, &log, &trainer, &progress(config.clone())).unwrap();
-    let log = log.with_file(fs::OpenOptions::new().append(true).open("/dev/null").unwrap());
+    let mut log = Log::open(&path, 0).unwrap();
+    save(&checkpoints, &mut log, &trainer, &progress(config.clone()), 2, &[]).unwrap();
+    let mut log = log.with_file(fs::OpenOptions::new().append(true).open("/dev/null").unwrap());
     let later = Progress { step: 1, ..progress(config) };
-    let error = save(&checkpoints, &log, &trainer, &later).unwrap_err();
+    let error = save(&checkpoints, &mut log, &trainer, &later, 2, &[]).unwrap_err();
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
     assert_eq!(list(&checkpoints).unwrap(), [checkpoints.join("step-00000000")]);
 }

@@ -7,7 +7,7 @@ use ddpm_data::{Dataset, Splits};
 use ddpm_train::{Error, Event, Result, Start, TrainConfig, run};
 use tempfile::{TempDir, tempdir};
 
-use crate::{bits, config, images, is_epoch, labelled, labels, names, splits, train, train_until};
+use crate::{bits, config, images, is_epoch, labelled, labels, names, options, splits, train, train_until};
 
 const FILES: [&str; 3] = ["manifest.json", "state.json", "state.safetensors"];
 
@@ -32,7 +32,7 @@ fn flip_a_byte(path: &Path, at: usize) {
 /// Checks that the run takes all further steps.
 fn resumed_after(folder: &Path) -> Result<(u64, usize)> {
     let (mut steps, mut found) = (Vec::new(), None);
-    run(&config(), splits(), folder, Start::Resume, &Device::Cpu, |event| {
+    run(&config(), splits(), folder, options(Start::Resume), &Device::Cpu, |event| {
         match event {
             Event::Resumed { step, damaged } => assert!(found.replace((step, damaged)).is_none()),
             Event::Step { step, .. } => steps.push(step),
@@ -191,7 +191,7 @@ fn a_checkpoint_of_another_configuration_is_refused_by_the_name_of_the_option() 
 fn resume_with(train: Dataset) -> Result<()> {
     let folder = stopped();
     let splits = Splits::new("tiny", train, None).unwrap();
-    run(&config(), &splits, folder.path(), Start::Resume, &Device::Cpu, |_| Ok(())).map(|_| ())
+    run(&config(), &splits, folder.path(), options(Start::Resume), &Device::Cpu, |_| Ok(())).map(|_| ())
 }
 
 #[test]

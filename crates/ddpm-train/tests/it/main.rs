@@ -17,7 +17,9 @@ use std::{fs, path::Path, sync::LazyLock};
 use candle_core::{Device, Tensor};
 use ddpm_data::{Dataset, Images, Labels, Splits};
 use ddpm_model::{DenoiserConfig, Network};
-use ddpm_train::{AdamWConfig, Event, Outcome, Preset, Record, Result, Start, TrainConfig, run};
+use ddpm_train::{
+    AdamWConfig, CheckpointEvery, Event, Outcome, Preset, Record, Result, RunOptions, Start, TrainConfig, run,
+};
 
 const ROWS: usize = 6;
 const COLS: usize = 5;
@@ -83,16 +85,22 @@ fn config() -> TrainConfig {
     config_for(splits().train())
 }
 
+/// A checkpoint and an evaluation after each epoch.
+fn options(start: Start) -> RunOptions<'static> {
+    let checkpoint_every = CheckpointEvery::Epoch;
+    RunOptions { start, checkpoint_every, evaluate_every: 1, ..RunOptions::default() }
+}
+
 /// A run of `config` on the tiny splits, without an observer.
 fn train(config: &TrainConfig, folder: &Path, start: Start) -> Result<Outcome> {
-    run(config, splits(), folder, start, &Device::Cpu, |_| Ok(()))
+    run(config, splits(), folder, options(start), &Device::Cpu, |_| Ok(()))
 }
 
 /// A run whose observer returns an error at the first event for which `stop` is true.
 fn train_until(config: &TrainConfig, folder: &Path, start: Start, stop: impl Fn(&Event<'_>) -> bool) {
     let observe =
         |event: Event<'_>| -> Observed { if stop(&event) { Err("stopped".into()) } else { Ok(()) } };
-    let error = run(config, splits(), folder, start, &Device::Cpu, observe).unwrap_err();
+    let error = run(config, splits(), folder, options(start), &Device::Cpu, observe).unwrap_err();
     assert_eq!(error.to_string(), "stopped");
 }
 

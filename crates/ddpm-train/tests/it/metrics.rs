@@ -8,7 +8,7 @@ use ddpm_train::{Event, Record, Start, TrainConfig, Trainer, evaluate_loss, run}
 use tempfile::tempdir;
 
 use crate::{
-    Observed, config, config_for, is_epoch, is_step, labelled, records, splits, train, train_until,
+    Observed, config, config_for, is_epoch, is_step, labelled, options, records, splits, train, train_until,
     unlabelled,
 };
 
@@ -49,6 +49,7 @@ fn each_line_has_the_progress_of_the_run() {
                 assert!(images_per_second > 0.0 && seconds > 0.0);
             }
             Record::Epoch { epoch, step, .. } => assert_eq!(step, 66 * epoch),
+            Record::Start { .. } => panic!("the run has random weights"),
         }
     }
 }
@@ -69,6 +70,7 @@ fn losses_are_means_over_the_steps() {
         match record {
             Record::Train { loss, .. } => assert_near(loss, expected),
             Record::Epoch { train_loss, .. } => assert_near(train_loss, expected),
+            Record::Start { .. } => panic!("the run has random weights"),
         }
     }
 }
@@ -81,7 +83,7 @@ fn losses_fall_from_epoch_to_epoch() {
         .into_iter()
         .filter_map(|record| match record {
             Record::Epoch { train_loss, test_loss, .. } => Some((train_loss, test_loss.unwrap())),
-            Record::Train { .. } => None,
+            _ => None,
         })
         .collect();
     assert_eq!(losses.len(), 12);
@@ -118,15 +120,16 @@ fn an_observer_gets_every_step_and_epoch_with_the_content_of_the_log() {
                 steps.push(step);
                 losses.extend(loss.filter(|_| step == 50 || step == 60));
             }
+            Event::Saved { step } => assert_eq!(Some(&step), steps.last()),
             Event::Resumed { .. } => return Err("a fresh run is not resumed".into()),
             Event::Epoch { record, denoiser } => {
-                assert_eq!(denoiser.config(), &small_batches().denoiser);
+                assert_eq!(denoiser.unwrap().config(), &small_batches().denoiser);
                 epochs.push(record.clone());
             }
         }
         Ok(())
     };
-    run(&small_batches(), splits(), folder.path(), Start::Fresh, &Device::Cpu, observe).unwrap();
+    run(&small_batches(), splits(), folder.path(), options(Start::Fresh), &Device::Cpu, observe).unwrap();
     assert!(steps.iter().copied().eq(1..=132));
     assert_eq!(losses[0], losses[1], "the loss of the last line");
     let logged = records(folder.path()).into_iter().filter(|record| matches!(record, Record::Epoch { .. }));
@@ -138,7 +141,8 @@ fn without_a_test_set_there_is_no_test_loss() {
     for data in [labelled(200, 0), unlabelled(200, 0)] {
         let (folder, config) = (tempdir().unwrap(), config_for(&data));
         let splits = Splits::new("alone", data, None).unwrap();
-        let outcome = run(&config, &splits, folder.path(), Start::Fresh, &Device::Cpu, |_| Ok(())).unwrap();
+        let outcome =
+            run(&config, &splits, folder.path(), options(Start::Fresh), &Device::Cpu, |_| Ok(())).unwrap();
         assert!(outcome.test_loss.is_none() && outcome.train_loss.is_some());
         let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.matches("\"test_loss\":null").count(), 3, "{text}");
@@ -167,4 +171,26 @@ fn a_run_without_its_log_can_be_resumed() {
     let outcome = train(&config(), folder.path(), Start::Resume).unwrap();
     assert!(outcome.train_loss.is_some());
     assert_eq!(records(folder.path()).len(), 2);
+}
+
+/// A byte that is not text, a truncated line and a line of another program.
+#[test]
+fn a_run_resumes_after_damage_to_any_line_of_its_log() {
+    let whole = tempdir().unwrap();
+    train(&small_batches(), whole.path(), Start::Fresh).unwrap();
+    let lines = records(whole.path()).len();
+    for damage in [&b"\xff"[..], b"\xff\n", b"\0", b"{\"kind\":", b"{}\n", b"\n\n"] {
+        for at in [0, 10, usize::MAX] {
+            let folder = tempdir().unwrap();
+            train_until(&small_batches(), folder.path(), Start::Fresh, |event| is_step(event, 80));
+            let path = folder.path().join("metrics.jsonl");
+            let mut log = fs::read(&path).unwrap();
+            let at = at.min(log.len());
+            log.splice(at..at, damage.iter().copied());
+            fs::write(&path, log).unwrap();
+            train(&small_batches(), folder.path(), Start::Resume).unwrap();
+            // At most the damaged line is lost.
+            assert!((lines - 1..=lines).contains(&records(folder.path()).len()), "{damage:?} at {at}");
+        }
+    }
 }

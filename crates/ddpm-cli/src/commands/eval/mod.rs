@@ -4,21 +4,23 @@ mod pairs;
 mod plot;
 mod table;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
 use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, Source, Splits};
 use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
-use ddpm_files::{create_dir_all, write_atomic};
+use ddpm_files::AtomicFile;
 use ddpm_model::{Denoiser, SampleConfig};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::job::Job;
 use crate::{
     args::{Common, Eval, Interval},
     data, model, output,
+    progress::Progress,
 };
 
 /// The results of an evaluation, with everything that determined them.
@@ -44,10 +46,13 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &splits, &device)?;
     let metrics = metrics(options, &denoiser, &net)?;
-    if let Some(folder) = &options.out_dir {
-        // Fails before sampling rather than after it.
-        create_dir_all(folder)?;
-    }
+    // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
+    // others mean nothing.
+    let names = ["quality.md", "closest-pairs.png", "quality.svg"];
+    let open = |folder: &PathBuf| -> Result<Vec<AtomicFile>, _> {
+        names.iter().map(|name| AtomicFile::create(folder.join(name))).collect()
+    };
+    let files = options.out_dir.as_ref().map(open).transpose()?;
 
     let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
@@ -62,27 +67,28 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         device: &device,
     };
     evaluation.ensure_measurable()?;
-    let mut clock = Clock { common, bar: output::spinner(common)?, part: None };
+    let mut clock = Clock { common, bar: spinner(common)?, part: None };
     clock.next(Some("sampling"));
-    let pixels = job.pixels(&denoiser, &job.bar(common)?)?;
+    let pixels = job.pixels(&denoiser, &Progress::new(common, "images")?)?;
     let generated = GeneratedImages { pixels: &pixels, labels: labels.as_deref() };
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
 
-    if let Some(folder) = &options.out_dir {
-        if let Some(memorisation) = &report.memorisation {
-            let picture = pairs::png(&memorisation.generated.closest, &pixels, train)?;
-            write_atomic(&folder.join("closest-pairs.png"), &picture)?;
-        }
-        if let Some(plot) = plot::svg(&report, labels.as_deref())? {
-            write_atomic(&folder.join("quality.svg"), plot.as_bytes())?;
-        }
-    }
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
     let sampling = evaluated.sampling_options(&denoiser)?;
     let table = table::markdown(&evaluated, &sampling)?;
-    if let Some(folder) = &options.out_dir {
-        write_atomic(&folder.join("quality.md"), table.as_bytes())?;
+    if let Some(files) = files {
+        let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
+        let pairs = pairs.map(|closest| pairs::png(closest, &pixels, train)).transpose()?;
+        let plot = plot::svg(&report, labels.as_deref())?.map(String::into_bytes);
+        let mut written = Vec::new();
+        for (mut file, content) in std::iter::zip(files, [Some(table.clone().into_bytes()), pairs, plot]) {
+            if let Some(content) = content {
+                file.append(&content)?;
+                written.push(file);
+            }
+        }
+        AtomicFile::commit_all(written)?;
     }
     output::result(common, &evaluated.json(&sampling)?, &table)
 }
@@ -126,10 +132,18 @@ fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<
     Ok(names.clone())
 }
 
+/// A spinner with a message on standard error; hidden if standard error is not a terminal.
+fn spinner(common: &Common) -> Result<ProgressBar> {
+    if common.quiet {
+        return Ok(ProgressBar::hidden());
+    }
+    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template("{spinner} {msg}  {elapsed}")?))
+}
+
 /// Shows the current part of the evaluation on the terminal. With `--verbose`, prints the time that each part took.
 struct Clock<'a> {
     common: &'a Common,
-    bar: indicatif::ProgressBar,
+    bar: ProgressBar,
     part: Option<(&'static str, Instant)>,
 }
 

@@ -1,18 +1,19 @@
 //! Data sets and model files from the Hugging Face Hub.
 
+mod cache;
+mod client;
 mod fetch;
 mod layout;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{HFClient, HFClientSync, HFError, RepoTypeAny};
-
-use self::fetch::Repository;
+use self::client::Client;
+use self::fetch::{Kind, Repository};
 use super::address::{HubAddress, is_safe_path};
 use super::config::HubConfig;
 use super::names::Split;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Error, Result};
 use crate::known_digests::{MNIST_TEST, MNIST_TRAIN};
 use crate::splits::Splits;
 
@@ -22,11 +23,15 @@ use crate::splits::Splits;
 /// of a file verifies it:
 ///
 /// - a large file by its SHA-256, which the Hub provides;
-/// - a small file by its announced size, after a download only.
+/// - a small file by its announced size, at its download only.
 ///
-/// A file that fails is downloaded once more. If it fails again, it is removed from
-/// the cache. On Windows the cache does not record the SHA-256, so only the size is
-/// verified.
+/// A file that fails is downloaded once more. A file becomes part of the cache after its
+/// verification. On Windows the cache does not record the SHA-256, so it is verified at
+/// the download only.
+///
+/// Whatever the server answers, nothing outside of the cache folder is written or
+/// removed, a download ends at the announced size, and a server that sends nothing, or
+/// less than 16 KiB within [`HubConfig::timeout`], is an error.
 ///
 /// ```no_run
 /// use ddpm_data::{Hub, HubConfig};
@@ -38,7 +43,7 @@ use crate::splits::Splits;
 /// ```
 #[derive(Debug)]
 pub struct Hub {
-    client: HFClientSync,
+    client: Client,
     cache_dir: PathBuf,
     offline: bool,
 }
@@ -58,23 +63,17 @@ impl Hub {
     /// `config` if `token` is `None` and `offline` is false.
     ///
     /// # Errors
-    /// [`Error::HubClient`] if the HTTPS client cannot be set up, for example
-    /// because the system has no CA certificates. [`Error::NoCacheFolder`] if
-    /// `cache_dir` is `None`.
+    /// [`Error::HubEndpoint`] if the endpoint is not an address of a server.
+    /// [`Error::NoCacheFolder`] if `cache_dir` is `None`. [`Error::OutOfRange`] if the
+    /// token has a character that a token cannot have.
     pub fn new(config: HubConfig) -> Result<Self> {
-        let HubConfig { endpoint, cache_dir, token, token_file, offline, retries } = config;
+        let HubConfig { endpoint, cache_dir, token, token_file, offline, retries, timeout } = config;
         let cache_dir = cache_dir.ok_or(Error::NoCacheFolder)?;
-        let token = token.or_else(|| read_token(&token_file.filter(|_| !offline)?));
-        let client = HFClient::builder()
-            .endpoint(&endpoint)
-            .cache_dir(&cache_dir)
-            // Without a token hf-hub 1.0 reads one from the environment. A line
-            // break is not valid in a header, so hf-hub sends no token.
-            .token(token.unwrap_or_else(|| "\n".to_owned()))
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .retry_max_attempts(retries)
-            .build_sync()
-            .map_err(|source| Error::HubClient { endpoint, source: cause(source) })?;
+        let token = match token {
+            Some(token) => clean_token(&token, "HF_TOKEN")?,
+            None => token_file.filter(|_| !offline).map_or(Ok(None), |file| read_token(&file))?,
+        };
+        let client = Client::new(&endpoint, token.as_deref(), retries, timeout)?;
         Ok(Self { client, cache_dir, offline })
     }
 
@@ -94,12 +93,13 @@ impl Hub {
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NoHubDataSet`], [`Error::NotCached`],
     /// [`Error::HubAccess`] and [`Error::HubRequest`] if no file can be read;
-    /// [`Error::Checksum`] and [`Error::DownloadSize`] for a corrupt
-    /// download; the errors of the file format, of
+    /// [`Error::Checksum`], [`Error::DownloadSize`] and [`Error::OutOfRange`] for a
+    /// corrupt download or answer; [`Error::CacheNotWritable`] and
+    /// [`Error::OutsideCache`]; the errors of the file format, of
     /// [`Dataset::new`](crate::Dataset::new) and of [`Splits::new`].
     pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Splits> {
         let address = HubAddress::new(owner, name, revision)?;
-        let mut repository = Repository::new(self, RepoTypeAny::Dataset, &address);
+        let mut repository = Repository::new(self, Kind::Dataset, &address);
         let (train, test) = layout::read(&mut repository, &address)?;
         let is_mnist = owner.eq_ignore_ascii_case("ylecun") && name.eq_ignore_ascii_case("mnist");
         if is_mnist {
@@ -119,15 +119,16 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NotOnHub`], [`Error::NotCached`],
-    /// [`Error::HubAccess`], [`Error::HubRequest`]; [`Error::Checksum`] and
-    /// [`Error::DownloadSize`] for a corrupt download.
+    /// [`Error::HubAccess`], [`Error::HubRequest`]; [`Error::Checksum`],
+    /// [`Error::DownloadSize`] and [`Error::OutOfRange`] for a corrupt download or
+    /// answer; [`Error::CacheNotWritable`] and [`Error::OutsideCache`].
     pub fn model_file(&self, owner: &str, name: &str, revision: Option<&str>, file: &str) -> Result<HubFile> {
         let address = HubAddress::new(owner, name, revision)?;
         if !is_safe_path(file) {
             let reason = "expected a relative file path without '..'";
             return Err(Error::BadAddress { address: format!("{address}/{file}"), reason });
         }
-        let mut repository = Repository::new(self, RepoTypeAny::Model, &address);
+        let mut repository = Repository::new(self, Kind::Model, &address);
         let path = repository.get(file, |path| Ok(path.to_owned()))?;
         Ok(HubFile { path, commit: repository.revision().to_owned() })
     }
@@ -135,17 +136,21 @@ impl Hub {
 
 /// Reads the access token from a file, or returns `None` if the file is missing or
 /// empty.
-fn read_token(file: &Path) -> Option<String> {
-    let token = fs::read_to_string(file).ok()?.trim().to_owned();
-    (!token.is_empty()).then_some(token)
+fn read_token(file: &Path) -> Result<Option<String>> {
+    fs::read_to_string(file).map_or(Ok(None), |token| clean_token(&token, &file.display().to_string()))
 }
 
-/// The cause to report for an error of hf-hub. Some of those errors contain the text
-/// of their source, which would then appear twice in a chain of causes.
-fn cause(error: HFError) -> Cause {
-    match error {
-        HFError::Request { source, .. } => source.into(),
-        HFError::Xet { .. } => error.to_string().into(),
-        error => error.into(),
+/// An access token without white space around it; `None` if it is empty. `source` names
+/// its origin in the error.
+fn clean_token(token: &str, source: &str) -> Result<Option<String>> {
+    let token = token.trim();
+    match token.chars().find(|c| !c.is_ascii_graphic()) {
+        // The token itself is not shown.
+        Some(found) => Err(Error::out_of_range(
+            format!("a character of the access token in {source}"),
+            found.escape_unicode(),
+            "letters, digits and '_', as in hf_…",
+        )),
+        None => Ok((!token.is_empty()).then(|| token.to_owned())),
     }
 }

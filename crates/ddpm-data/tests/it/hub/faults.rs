@@ -45,10 +45,10 @@ fn after_two_failures_the_cache_holds_no_damaged_file() {
             let error = get(server.config()).unwrap_err();
             assert_eq!(server.take_gets(), 2, "{first:?}, {second:?}");
             match (second, &error) {
-                (Fault::Truncated, Error::HubRequest { repo, file, .. }) => {
+                (Fault::Truncated | Fault::Status, Error::HubRequest { repo, file, .. }) => {
                     assert_eq!((repo.as_str(), file.as_str()), ("some/model", "weights"));
                 }
-                (Fault::Status | Fault::Wrong, Error::Checksum { file, found, expected }) => {
+                (Fault::Wrong, Error::Checksum { file, found, expected }) => {
                     for part in [file.to_str().unwrap(), found, expected] {
                         assert!(error.to_string().contains(part), "{error}");
                     }
@@ -77,7 +77,8 @@ fn small_files_are_verified_by_their_size() {
     server.serve_small(PATH, CONTENT.to_vec());
     server.fail(PATH, &[Fault::Status, Fault::Status]);
     let error = get(server.config()).unwrap_err();
-    assert!(matches!(error, Error::DownloadSize { found: 4, expected: 50, .. }), "{error}");
+    assert!(matches!(error, Error::HubRequest { .. }), "{error}");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("500"), "{error}");
     check(get(server.config()));
 }
 

@@ -2,5 +2,6 @@
 
 mod datasets;
 mod faults;
+mod hostile;
 pub(crate) mod parquet_file;
 mod server;

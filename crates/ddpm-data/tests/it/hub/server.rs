@@ -23,13 +23,24 @@ pub(crate) enum Fault {
     Truncated,
     /// The content has the right size but other bytes.
     Wrong,
+    /// The content is longer than announced by the `HEAD`, without an end.
+    Endless,
+    /// The connection stays open, and nothing is sent.
+    Silent,
+    /// One byte of the content is sent after another, with pauses.
+    Slow,
+    /// A redirect to the same address.
+    Loop,
+    /// A redirect to the same path on the server at this port.
+    Elsewhere(u16),
 }
 
 pub(crate) const FAULTS: [Fault; 3] = [Fault::Status, Fault::Truncated, Fault::Wrong];
 
 struct Resource {
     content: Vec<u8>,
-    etag: String,
+    /// The answer to a `HEAD`, and to a `GET`.
+    said: [Said; 2],
     /// The failures of the next requests. Later requests succeed.
     faults: VecDeque<Fault>,
 }
@@ -47,6 +58,16 @@ struct State {
     resources: BTreeMap<String, Resource>,
     requests: Vec<Request>,
     forbidden: bool,
+}
+
+/// What the server says of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) commit: &'static str,
+    /// `None` for no header.
+    pub(crate) etag: Option<String>,
+    /// Whether a `HEAD` announces the size.
+    pub(crate) size: bool,
 }
 
 /// The server and a cache folder for clients. Dropping it stops the server.
@@ -91,7 +112,13 @@ impl MockHub {
     }
 
     fn serve_with_etag(&self, path: &str, content: Vec<u8>, etag: &str) {
-        let resource = Resource { content, etag: etag.to_owned(), faults: VecDeque::new() };
+        let said = Said { commit: COMMIT, etag: Some(etag.to_owned()), size: true };
+        self.serve_as(path, content, [said.clone(), said]);
+    }
+
+    /// Serves a file with these answers to a `HEAD` and to a `GET`.
+    pub(crate) fn serve_as(&self, path: &str, content: Vec<u8>, said: [Said; 2]) {
+        let resource = Resource { content, said, faults: VecDeque::new() };
         self.state.lock().unwrap().resources.insert(path.to_owned(), resource);
     }
 
@@ -108,6 +135,10 @@ impl MockHub {
     /// A client configuration for this server, without retries.
     pub(crate) fn config(&self) -> HubConfig {
         HubConfig { retries: 0, ..HubConfig::new(format!("http://{}", self.address), self.cache.path()) }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Returns the requests since the last call.
@@ -150,13 +181,26 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     let mut words = first.split(' ').map(ToOwned::to_owned);
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let response = state.lock().unwrap().respond(Request { method, path, authorization });
+    let (response, then) = state.lock().unwrap().respond(Request { method, path, authorization });
     stream.write_all(&response)?;
-    stream.flush()
+    stream.flush()?;
+    // Each of these ends when the client closes the connection.
+    match then {
+        Some(Fault::Endless) => loop {
+            stream.write_all(&[b'x'; 1 << 16])?;
+        },
+        Some(Fault::Slow) => loop {
+            std::thread::sleep(Duration::from_millis(1));
+            stream.write_all(b"x")?;
+        },
+        Some(Fault::Silent) => stream.read(&mut [0]).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 impl State {
-    fn respond(&mut self, request: Request) -> Vec<u8> {
+    /// The answer to a request, and what follows it.
+    fn respond(&mut self, request: Request) -> (Vec<u8>, Option<Fault>) {
         let is_get = request.method == "GET";
         let resource = request.path.strip_prefix('/').and_then(|path| {
             let (repo, rest) = path.split_once("/resolve/")?;
@@ -164,26 +208,47 @@ impl State {
             let known = [COMMIT, "main"].contains(&revision);
             self.resources.get_mut(&format!("{repo}/{file}")).filter(|_| known)
         });
+        let path = request.path.clone();
         self.requests.push(request);
-        let head = |status: &str, etag: &str, len: usize| {
-            format!(
-                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len}\r\n\
-                 X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\n\r\n"
-            )
+        let head = |status: &str, said: Option<&Said>, len: usize| {
+            let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+            if len != usize::MAX && said.is_none_or(|said| said.size) {
+                head += &format!("Content-Length: {len}\r\n");
+            }
+            if let Some(said) = said {
+                head += &format!("X-Repo-Commit: {}\r\n", said.commit);
+            }
+            if let Some(etag) = said.and_then(|said| said.etag.as_ref()) {
+                head += &format!("ETag: \"{etag}\"\r\n");
+            }
+            head += "\r\n";
+            head.into_bytes()
         };
         let Some(resource) = resource.filter(|_| !self.forbidden) else {
-            return head(if self.forbidden { "401 Unauthorized" } else { "404 Not Found" }, "", 0).into();
+            let status = if self.forbidden { "401 Unauthorized" } else { "404 Not Found" };
+            return (head(status, Some(&Said { commit: COMMIT, etag: None, size: true }), 0), None);
         };
         let len = resource.content.len();
-        let ok = head("200 OK", &resource.etag, len).into_bytes();
+        let said = Some(&resource.said[usize::from(is_get)]);
+        let ok = head("200 OK", said, len);
         if !is_get {
-            return ok;
+            return (ok, None);
         }
-        match resource.faults.pop_front() {
+        let redirect = |to: String| {
+            let head = "HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: ";
+            format!("{head}{to}\r\n\r\n").into_bytes()
+        };
+        let fault = resource.faults.pop_front();
+        let response = match fault {
             None => [ok, resource.content.clone()].concat(),
-            Some(Fault::Status) => format!("{}oops", head("500 Internal Server Error", "", 4)).into(),
+            Some(Fault::Status) => [head("500 Internal Server Error", None, 4), b"oops".to_vec()].concat(),
             Some(Fault::Truncated) => [&ok, &resource.content[..len.div_euclid(2)]].concat(),
             Some(Fault::Wrong) => [ok, vec![b'?'; len]].concat(),
-        }
+            Some(Fault::Endless | Fault::Slow) => head("200 OK", said, usize::MAX),
+            Some(Fault::Silent) => Vec::new(),
+            Some(Fault::Loop) => redirect(path),
+            Some(Fault::Elsewhere(port)) => redirect(format!("http://127.0.0.1:{port}{path}")),
+        };
+        (response, fault)
     }
 }

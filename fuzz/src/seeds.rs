@@ -1,0 +1,115 @@
+//! The seeds: small valid files.
+
+use std::io::Write;
+
+use ddpm_data::idx::{encode_images, encode_labels};
+use flate2::{Compression, write::GzEncoder};
+
+pub(crate) fn idx_images() -> Vec<Vec<u8>> {
+    [encode_images(2, 3, &[7; 12]), encode_images(1, 1, &[])].into_iter().flatten().collect()
+}
+
+pub(crate) fn idx_labels() -> Vec<Vec<u8>> {
+    encode_labels(&[0, 1, 2, 9]).into_iter().collect()
+}
+
+/// Compressed once, in two members, and twice.
+pub(crate) fn idx_gz() -> Vec<Vec<u8>> {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default()
+    };
+    let plain = idx_images().swap_remove(0);
+    let (start, rest) = plain.split_at(9);
+    let once = gzip(&plain);
+    vec![gzip(&once), [gzip(start), gzip(rest)].concat(), once]
+}
+
+/// The default file of each class.
+pub(crate) fn schedulers() -> Vec<Vec<u8>> {
+    use ddpm_core::Sampler;
+    let samplers = [
+        Sampler::ddpm(),
+        Sampler::ddim(0.0),
+        Sampler::dpmpp_2m(),
+        Sampler::euler(),
+        Sampler::EulerAncestral,
+        Sampler::heun(),
+        Sampler::unipc(),
+        Sampler::Pndm,
+        Sampler::lcm(),
+        Sampler::tcd(),
+    ];
+    let file = |sampler: &Sampler| {
+        let class = format!("{{\"_class_name\": \"{}\"}}", sampler.diffusers_class());
+        let config = ddpm_core::DiffusersConfig::from_diffusers_json(&class);
+        config.and_then(|config| config.to_diffusers_json()).map(String::into_bytes)
+    };
+    samplers.iter().flat_map(file).collect()
+}
+
+pub(crate) fn flow() -> Vec<Vec<u8>> {
+    let mut dynamic = ddpm_core::FlowMatchEuler::new(3.0);
+    (dynamic.use_dynamic_shifting, dynamic.shift_terminal) = (true, Some(0.02));
+    let files = [ddpm_core::FlowMatchEuler::new(1.0), dynamic];
+    files.iter().flat_map(|file| file.to_diffusers_json()).map(String::into_bytes).collect()
+}
+
+#[cfg(feature = "model")]
+pub(crate) use model::{denoiser_config, model_file, weights};
+
+#[cfg(feature = "model")]
+mod model {
+    use std::sync::LazyLock;
+
+    use candle_core::Device;
+    use ddpm_core::NoiseScheduleConfig;
+    use ddpm_model::{Denoiser, DenoiserConfig, Network, WeightType, initial_weights, write_model};
+
+    /// A tiny network of each architecture.
+    fn configs() -> [DenoiserConfig; 3] {
+        let small = |network| DenoiserConfig { network, ..DenoiserConfig::mlp(2, 2, 2) };
+        [
+            small(Network::Mlp { width: 4, hidden: 4, blocks: 1, embedding: 2 }),
+            small(Network::Plain { width: 4, layers: 1, embedding: 2 }),
+            small(Network::PatchMlp {
+                patch: 1,
+                local: 2,
+                code: 2,
+                width: 4,
+                hidden: 4,
+                blocks: 1,
+                embedding: 2,
+            }),
+        ]
+    }
+
+    pub(crate) fn denoiser_config() -> Vec<Vec<u8>> {
+        configs().iter().flat_map(serde_json::to_vec).collect()
+    }
+
+    type Files = Vec<(String, Vec<u8>)>;
+
+    /// The files of a model folder of the first architecture, by name.
+    static FILES: LazyLock<Files> = LazyLock::new(|| files().unwrap_or_default());
+
+    fn files() -> Result<Files, Box<dyn std::error::Error>> {
+        let folder = std::env::temp_dir().join(format!("ddpm-fuzz-{}", std::process::id()));
+        let [config, ..] = configs();
+        let weights = initial_weights(&config, 1, &Device::Cpu)?;
+        let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights)?;
+        write_model(&folder, &denoiser, WeightType::F32, "")?;
+        let read = |name: &&str| Ok(((*name).to_owned(), std::fs::read(folder.join(name))?));
+        let files = ddpm_model::ModelFiles::REQUIRED.iter().map(read).collect();
+        std::fs::remove_dir_all(&folder)?;
+        files
+    }
+
+    pub(crate) fn model_file(name: &str) -> &'static [u8] {
+        FILES.iter().find(|(file, _)| file == name).map_or(&[], |(_, bytes)| bytes)
+    }
+
+    pub(crate) fn weights() -> Vec<Vec<u8>> {
+        vec![model_file("denoiser/diffusion_pytorch_model.safetensors").to_vec()]
+    }
+}
