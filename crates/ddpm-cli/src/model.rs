@@ -1,8 +1,13 @@
 //! Loads a model by its name on the command line.
 
-use std::{borrow::Cow, fs, io, path::Path};
+use std::{
+    borrow::Cow,
+    fs,
+    io::{self, Read},
+    path::Path,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use candle_core::Device;
 use ddpm_data::{HubAddress, HubConfig};
 use ddpm_model::{Denoiser, ModelFiles, read_model, read_model_from};
@@ -51,12 +56,41 @@ fn find(name: &str, device: &Device) -> Result<Denoiser> {
     if !folder.is_dir() {
         bail!("{name}: no such model folder; expected a folder, hf://OWNER/NAME, or `{BUILT_IN}`");
     }
-    Ok(read_model(folder, device)?)
+    read_model(folder, device).map_err(|error| other_kind(folder).unwrap_or_else(|| error.into()))
+}
+
+/// The error that a file of a model folder is of another kind, such as a Git LFS pointer; `None` if none is.
+fn other_kind(folder: &Path) -> Option<anyhow::Error> {
+    ModelFiles::REQUIRED.iter().map(|name| folder.join(name)).find_map(|path| {
+        let mut start = Vec::new();
+        fs::File::open(&path).ok()?.take(300).read_to_end(&mut start).ok()?;
+        let kind = ddpm_data::kind_of(&start)?;
+        Some(anyhow!("{} is {kind}; expected a file of a model", path.display()))
+    })
 }
 
 fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
     let names = ModelFiles::REQUIRED;
-    let paths = ddpm_data::fetch_model(&HubAddress::model(name)?, &names, &HubConfig::from_env())?;
+    let (address, hub) = (HubAddress::model(name)?, HubConfig::from_env());
+    let paths = match ddpm_data::fetch_model(&address, &names, &hub) {
+        // A model of another architecture lacks some of the files; those that it has name its class.
+        Err(error @ ddpm_data::Error::NotOnHub { .. }) => {
+            let read = |wanted: &str| {
+                let paths = ddpm_data::fetch_model(&address, &[wanted], &hub).map_err(io::Error::other)?;
+                paths
+                    .iter()
+                    .map(fs::read)
+                    .next()
+                    .unwrap_or(Err(io::ErrorKind::NotFound.into()))
+                    .map(Cow::Owned)
+            };
+            return match read_model_from(Path::new(name), read, device) {
+                Err(other @ ddpm_model::Error::Kind { .. }) => Err(other.into()),
+                _ => Err(error.into()),
+            };
+        }
+        paths => paths?,
+    };
     let read = |wanted: &str| match names.iter().zip(&paths).find(|(name, _)| **name == wanted) {
         Some((_, path)) => fs::read(path).map(Cow::Owned),
         None => Err(io::ErrorKind::NotFound.into()),

@@ -84,7 +84,7 @@ pub(crate) fn print_warnings() {
     }
 }
 
-/// Prints an error with its causes on one line. If the error is that this build lacks the Hub's client, the line ends
+/// Prints an error with its causes on one line. If the error is that this build lacks the feature `hub`, the line ends
 /// with the commands that build the program with it.
 pub(crate) fn error(error: &anyhow::Error) {
     drop(writeln!(io::stderr(), "error: {}", escape(&error_line(error))));
@@ -93,7 +93,9 @@ pub(crate) fn error(error: &anyhow::Error) {
 fn error_line(error: &anyhow::Error) -> String {
     // The error and all its sources, separated by ": ".
     let mut text = format!("{error:#}");
-    if let Some(ddpm_data::Error::HubFeature { .. }) = error.downcast_ref() {
+    if let Some(ddpm_data::Error::HubFeature { .. } | ddpm_data::Error::ParquetFeature { .. }) =
+        error.downcast_ref()
+    {
         text += ": `cargo install --path crates/ddpm-cli --features hub`, or \
                  `cargo run --release -p ddpm-cli --features hub -- …`";
     }

@@ -42,6 +42,9 @@ pub fn kind_of(bytes: &[u8]) -> Option<&'static str> {
 
 /// What a file is that starts with `bytes`: its kind, or the first bytes themselves.
 pub(crate) fn describe(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "empty".to_owned();
+    }
     let start = &bytes[..bytes.len().min(24)];
     match (kind_of(bytes), std::str::from_utf8(start)) {
         (Some(kind), _) => kind.to_owned(),

@@ -17,6 +17,8 @@ pub struct Dataset {
     images: Images,
     labels: Option<Labels>,
     classes: Option<usize>,
+    /// See [`Splits::notes`](crate::Splits::notes).
+    notes: Vec<String>,
     stats: OnceLock<PixelStats>,
     images_sha256: OnceLock<String>,
     labels_sha256: OnceLock<String>,
@@ -61,6 +63,7 @@ impl Dataset {
             classes: largest.map(|&label| usize::from(label) + 1),
             images,
             labels,
+            notes: Vec::new(),
             stats: OnceLock::new(),
             images_sha256: OnceLock::new(),
             labels_sha256: OnceLock::new(),
@@ -69,12 +72,11 @@ impl Dataset {
 
     /// A data set with the labels of a file, where −1 and `None` stand for an image
     /// without a label. If some images have a label, the others are left out. If none
-    /// has, the data set is unlabelled. A sentence in `notes` says so.
+    /// has, the data set is unlabelled. A note says so.
     pub(crate) fn of_numbers(
         name: String,
         images: Images,
         (file, numbers): (PathBuf, Vec<Option<i64>>),
-        notes: &mut Vec<String>,
     ) -> Result<Self> {
         let (count, labels) = (images.count(), numbers.len());
         if count != labels {
@@ -85,18 +87,26 @@ impl Dataset {
             numbers.iter().map(|number| number.is_some_and(|number| number != -1)).collect();
         let missing = keep.iter().filter(|keep| !**keep).count();
         if missing == count {
-            notes.push(format!("{name}: each label is -1 or null, so the images count as unlabelled"));
-            return Self::new(name, images, None);
+            let note = format!("{name}: each label is -1 or null, so the images count as unlabelled");
+            return Ok(Self::new(name, images, None)?.with_note(note));
         }
         let labelled = numbers.into_iter().enumerate().zip(&keep).filter(|(_, keep)| **keep);
         let labels = Labels::new(&file, labelled.filter_map(|((index, number), _)| Some((index, number?))))?;
-        let images = if missing == 0 { images } else { images.filtered(&keep) };
-        if missing > 0 {
-            notes.push(format!(
-                "{name}: {missing} of {count} images are left out, because their label is -1 or null"
-            ));
+        if missing == 0 {
+            return Self::new(name, images, Some(labels));
         }
-        Self::new(name, images, Some(labels))
+        let note =
+            format!("{name}: {missing} of {count} images are left out, because their label is -1 or null");
+        Ok(Self::new(name, images.filtered(&keep), Some(labels))?.with_note(note))
+    }
+
+    pub(crate) fn with_note(mut self, note: String) -> Self {
+        self.notes.push(note);
+        self
+    }
+
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The same data set with each label replaced by one below `classes`.

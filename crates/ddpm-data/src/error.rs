@@ -112,6 +112,9 @@ pub enum Error {
     /// The crate was built without the feature `mnist`.
     #[error("this build does not contain MNIST; build with the feature `mnist`")]
     MnistFeature,
+    /// The data set is in parquet files, and the crate was built without the feature `hub`.
+    #[error("{folder} holds parquet files, which this build cannot read; build with the feature `hub`")]
+    ParquetFeature { folder: PathBuf },
     /// The crate was built without the feature `hub`.
     #[error("{address}: this build cannot read from the Hub; build with the feature `hub`")]
     HubFeature { address: String },
@@ -160,15 +163,27 @@ pub enum Error {
     /// The parquet file is corrupt, or uses an unsupported feature of the format.
     #[error("cannot read {file} as a parquet file")]
     Parquet { file: PathBuf, source: Cause },
-    /// A column is missing, or has the wrong type.
+    /// The file does not begin as a parquet file does.
+    #[error("{file} is {found}, expected a parquet file")]
+    NotParquet { file: PathBuf, found: String },
+    /// A column is missing.
+    #[error("{file} has no column {column}; its columns are {}", columns.join(", "))]
+    NoColumn { file: PathBuf, column: String, columns: Vec<String> },
+    /// A column has the wrong type.
     #[error("{file}: column {column} is {found}, expected {expected}")]
-    Column { file: PathBuf, column: &'static str, found: String, expected: &'static str },
+    Column { file: PathBuf, column: String, found: String, expected: &'static str },
+    /// Several columns may hold the labels.
+    #[error("{file}: the labels may be in any of the columns {}; rename one of them to `label`", columns.join(", "))]
+    SeveralLabels { file: PathBuf, columns: Vec<String> },
     /// A cell has no value.
     #[error("{file}: row {row} of column {column} is null, expected a value")]
-    Null { file: PathBuf, column: &'static str, row: usize },
-    /// The image of a row is not a PNG.
-    #[error("{file}: the image of row {row} is not a valid PNG")]
-    Png { file: PathBuf, row: usize, source: Cause },
+    Null { file: PathBuf, column: String, row: usize },
+    /// The image of a row is not a PNG or a JPEG.
+    #[error("{file}: the image of row {row} is not a valid PNG or JPEG")]
+    Image { file: PathBuf, row: usize, source: Cause },
+    /// Parts of a split are missing.
+    #[error("{folder}: found {found} of the {expected} parquet files of the split {split}")]
+    Parts { folder: PathBuf, split: &'static str, found: usize, expected: usize },
     /// The image of a row has another size than the image of row 0.
     #[error(
         "{file}: row {row} is {}x{}, expected {}x{} as in row 0",

@@ -41,7 +41,7 @@
 //! | feature | adds | without it |
 //! | --- | --- | --- |
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
-//! | `hub` | data sets and model files from the Hub; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`] |
+//! | `hub` | data sets and model files from the Hub, folders of parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
 
 mod content;
 mod dataset;
@@ -49,6 +49,8 @@ mod error;
 pub mod idx;
 #[cfg(any(feature = "mnist", feature = "hub"))]
 mod known_digests;
+#[cfg(feature = "hub")]
+mod parquet;
 mod pixels;
 mod source;
 mod splits;

@@ -14,7 +14,6 @@ pub struct Splits {
     test: Option<Dataset>,
     commit: Option<String>,
     class_labels: Option<Vec<u8>>,
-    notes: Vec<String>,
 }
 
 impl Splits {
@@ -30,8 +29,7 @@ impl Splits {
             }
         }
         let classes = train.classes().max(test.as_ref().and_then(Dataset::classes));
-        let splits =
-            Self { name: name.into(), train, test, commit: None, class_labels: None, notes: Vec::new() };
+        let splits = Self { name: name.into(), train, test, commit: None, class_labels: None };
         match classes {
             Some(classes) => splits.with_classes(classes),
             None => Ok(splits),
@@ -46,7 +44,7 @@ impl Splits {
     /// [`Error::LabelOutOfRange`] if a label is `classes` or more,
     /// [`Error::NoLabels`] if neither split has labels.
     pub fn with_classes(self, classes: usize) -> Result<Self> {
-        let Self { name, train, test, commit, class_labels, notes } = self;
+        let Self { name, train, test, commit, class_labels } = self;
         if train.classes().is_none() && test.as_ref().is_none_or(|test| test.classes().is_none()) {
             return Err(Error::NoLabels { name });
         }
@@ -58,7 +56,7 @@ impl Splits {
             if set.classes().is_some() { set.with_classes(classes) } else { Ok(set) }
         };
         let (train, test) = (set(train)?, test.map(set).transpose()?);
-        Ok(Self { name, train, test, commit, class_labels: None, notes })
+        Ok(Self { name, train, test, commit, class_labels: None })
     }
 
     /// The same splits without classes that no image has: class k is the k-th smallest
@@ -91,7 +89,8 @@ impl Splits {
     /// left out or transposed, classes that are not the labels.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.clone();
+        let sets = [&self.train].into_iter().chain(&self.test);
+        let mut notes: Vec<String> = sets.flat_map(Dataset::notes).cloned().collect();
         if let Some(labels) = &self.class_labels {
             let list: Vec<_> = labels.iter().map(u8::to_string).collect();
             notes.push(format!(
@@ -101,10 +100,6 @@ impl Splits {
             ));
         }
         notes
-    }
-
-    pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
-        Self { notes, ..self }
     }
 
     /// The name of the data set: `MNIST`, the name of a folder, the prefix of its

@@ -169,7 +169,11 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The folder holds a model of another kind.
-    #[error("{}: `{key}` is `{found}`, expected `{expected}`", path.display())]
+    #[error(
+        "{}: `{key}` is `{found}`, expected `{expected}`; this architecture is not one of `ddpm-model`, which reads its own \
+         models only",
+        path.display()
+    )]
     Kind {
         /// The file.
         path: PathBuf,

@@ -32,6 +32,8 @@ const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const CONFIG: &str = "denoiser/config.json";
 const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
 const CARD: &str = "README.md";
+/// The configuration of a network of another architecture.
+const OTHER_CONFIG: &str = "config.json";
 const PIPELINE: &str = "DdpmPipeline";
 
 /// The names of a model folder's files.
@@ -78,7 +80,15 @@ pub fn read_model_from<'a>(
             Err(source) => Err(Error::Read { path, source }),
         }
     };
-    let (path, bytes) = file(INDEX)?;
+    // A network of diffusers without a pipeline has `config.json` only.
+    let index = file(INDEX);
+    let (path, bytes) = match index {
+        Err(error) => match file(OTHER_CONFIG) {
+            Ok((path, bytes)) if parse::<Index>(&path, &bytes).is_ok() => (path, bytes),
+            _ => return Err(error),
+        },
+        found => found?,
+    };
     let index: Index = parse(&path, &bytes)?;
     if index.class_name != PIPELINE {
         let (found, key) = (index.class_name, "_class_name");

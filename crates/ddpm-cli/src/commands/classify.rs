@@ -51,7 +51,9 @@ fn table(options: &Classify, common: &Common, images: usize, results: &[Classifi
         let lowest = known.min_by(|a, b| a.1.total_cmp(&b.1));
         let lowest = lowest.map_or_else(String::new, |(class, part)| format!("{class}: {part:.3}"));
         let (overall, error) = (accuracy.overall, accuracy.standard_error);
-        writeln!(text, "| {num_noise} | {overall:.4} | {error:.4} | {lowest} |")?;
+        // One image has no standard error.
+        let error = if error.is_finite() { format!("{error:.4}") } else { "–".to_owned() };
+        writeln!(text, "| {num_noise} | {overall:.4} | {error} | {lowest} |")?;
     }
     Ok(text)
 }

@@ -42,7 +42,10 @@ fn table(report: &LikelihoodReport) -> Result<String> {
     let bounds = [&report.bound.fixed_small, &report.bound.fixed_large, &report.bound.optimal];
     let cell = |estimate: MeanAndError| {
         let (low, high) = estimate.interval();
-        format!("{:.5} ± {:.5}", estimate.mean, (high - low) / 2.0)
+        let half = (high - low) / 2.0;
+        // One image has no interval.
+        let half = if half.is_finite() { format!("{half:.5}") } else { "–".to_owned() };
+        format!("{:.5} ± {half}", estimate.mean)
     };
     let row = |name: &str, pick: &dyn Fn(&Bound) -> MeanAndError| {
         let cells: Vec<String> = bounds.iter().map(|bound| cell(pick(bound))).collect();

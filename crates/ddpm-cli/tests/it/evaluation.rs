@@ -32,6 +32,7 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "kernel",
         "manifold",
         "memorisation",
+        "missing",
         "model",
         "real_accuracy",
         "sampler",

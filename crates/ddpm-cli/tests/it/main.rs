@@ -6,6 +6,7 @@ mod bench;
 mod built_in;
 mod classify;
 mod data_as_found;
+mod degenerate;
 mod evaluation;
 mod formats;
 mod help;

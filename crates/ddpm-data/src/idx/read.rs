@@ -155,7 +155,7 @@ fn read_idx(
     };
     let element = ELEMENTS.into_iter().find(|element| [first, second, code] == [0, 0, element.code]);
     let Some(element) = element.filter(|_| dimensions > 0) else {
-        // The file is none of this format, so a failure to read on changes nothing.
+        // The error is the same if the rest cannot be read.
         let _ = input.take(START as u64).read_to_end(&mut magic);
         return Err(Error::NotIdx { file: file.to_owned(), found: describe(&magic), expected: kind });
     };

@@ -1,11 +1,14 @@
-//! A folder of IDX files, or one of several data sets in a folder.
+//! A folder of IDX or parquet files, or one of several data sets in a folder.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::listing::Listing;
+use super::listing::{Listing, SetName};
 use super::names::{self, IdxName, Split};
+use super::parquet_names::ParquetSet;
+#[cfg(feature = "hub")]
+use super::parquet_names::Part;
 use crate::content::{START, describe};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -13,7 +16,7 @@ use crate::idx::{self, IdxKind};
 use crate::splits::Splits;
 
 impl Splits {
-    /// Reads the IDX files of a folder. Their names are
+    /// Reads the files of a folder. The names of IDX files are
     ///
     /// ```text
     /// train-images-idx3-ubyte   train-labels-idx1-ubyte
@@ -32,46 +35,88 @@ impl Splits {
     /// EMNIST stores transposed images. The images of a data set whose prefix begins with `emnist` are transposed
     /// back, and [`notes`](Self::notes) says so.
     ///
+    /// A folder without IDX files may have parquet files (feature `hub`), in the layouts of the Hub:
+    ///
+    /// ```text
+    /// [CONFIG/][data/]train-00000-of-00002.parquet   CONFIG/train/0000.parquet   [CONFIG_]train.parquet
+    /// ```
+    ///
+    /// A split `validation` stands in for a missing split `test`. The images are PNG or JPEG, in the column `image`
+    /// (a struct with the field `bytes`, or the bytes), or in the only column of bytes; colours are converted to
+    /// grey. The labels are integers in the column `label`, or in one with another usual name. FOLDER/CONFIG is one
+    /// of several data sets.
+    ///
     /// # Errors
     /// [`Error::NoDataSet`] if the folder has no training images, [`Error::Ambiguous`] if it has several data sets,
     /// [`Error::SeveralFiles`] if it has several files for the same images or labels,
     /// [`Error::Unread`] if a file that is missing may be there under another name,
     /// [`Error::NoSource`] or [`Error::NotAFolder`] if there is no folder,
-    /// [`Error::Read`] if its files cannot be listed, and the errors of [`idx::read_images`], [`Dataset::new`] and
+    /// [`Error::Read`] if its files cannot be listed, and the errors of [`idx::read_images`], of parquet files, of [`Dataset::new`] and
     /// [`Splits::new`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let (listing, prefix) = find(folder)?;
-        let set = listing.choose(prefix.as_deref())?;
-        let name = match set.prefix {
-            "" => listing
-                .folder()
-                .file_name()
-                .unwrap_or(listing.folder().as_os_str())
-                .to_string_lossy()
-                .into_owned(),
-            prefix => prefix.to_owned(),
-        };
-        // The prefixes are emnist-balanced, emnist-byclass, emnist-letters, …
-        let is_transposed = set.prefix.to_ascii_lowercase().starts_with("emnist");
-        let mut notes = Vec::new();
-        let mut load = |split: Split| {
-            let path = |kind| listing.find(set, IdxName { prefix: set.prefix, split, kind });
-            let (images, labels) = (path(IdxKind::Images)?, path(IdxKind::Labels)?);
-            let Some(images) = images else { return Ok(None) };
-            let name = format!("{name}/{}", split.name());
-            let images = idx::read_images(&images)?;
-            let images = if is_transposed { images.transposed() } else { images };
-            let Some(labels) = labels else { return Dataset::new(name, images, None).map(Some) };
-            let numbers = idx::read_numbers(&labels)?.into_iter().map(Some).collect();
-            Dataset::of_numbers(name, images, (labels, numbers), &mut notes).map(Some)
-        };
-        let train = load(Split::Train)?.ok_or_else(|| listing.no_data_set())?;
-        let test = load(Split::Test)?;
-        if is_transposed {
-            notes.push(format!("the images of {name} are transposed, because EMNIST stores columns as rows"));
+        let (listing, name) = find(folder)?;
+        if listing.sets().is_empty()
+            && let Some((config, set)) = listing.choose_parquet(name.as_deref())?
+        {
+            return from_parquet(&listing, &config, set);
         }
-        Ok(Self::new(&name, train, test)?.with_notes(notes))
+        from_idx(&listing, listing.choose(name.as_deref())?)
     }
+}
+
+fn from_idx(listing: &Listing, set: SetName<'_>) -> Result<Splits> {
+    let name = if set.prefix.is_empty() { folder_name(listing.folder()) } else { set.prefix.to_owned() };
+    // The prefixes are emnist-balanced, emnist-byclass, emnist-letters, …
+    let is_transposed = set.prefix.to_ascii_lowercase().starts_with("emnist");
+    let load = |split: Split| {
+        let path = |kind| listing.find(set, IdxName { prefix: set.prefix, split, kind });
+        let (images, labels) = (path(IdxKind::Images)?, path(IdxKind::Labels)?);
+        let Some(images) = images else { return Ok(None) };
+        let images = idx::read_images(&images)?;
+        let images = if is_transposed { images.transposed() } else { images };
+        let name = format!("{name}/{}", split.name());
+        let Some(labels) = labels else { return Dataset::new(name, images, None).map(Some) };
+        let numbers = idx::read_numbers(&labels)?.into_iter().map(Some).collect();
+        Dataset::of_numbers(name, images, (labels, numbers)).map(Some)
+    };
+    let mut train = load(Split::Train)?.ok_or_else(|| listing.no_data_set())?;
+    if is_transposed {
+        let note = format!("the images of {name} are transposed, because EMNIST stores columns as rows");
+        train = train.with_note(note);
+    }
+    Splits::new(&name, train, load(Split::Test)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_parquet(listing: &Listing, _: &str, _: ParquetSet) -> Result<Splits> {
+    Err(Error::ParquetFeature { folder: listing.folder().to_owned() })
+}
+
+#[cfg(feature = "hub")]
+fn from_parquet(listing: &Listing, config: &str, set: ParquetSet) -> Result<Splits> {
+    let folder = listing.folder();
+    let name = if config.is_empty() { folder_name(folder) } else { config.to_owned() };
+    let load = |part: Part, split: &'static str| {
+        if part.files.is_empty() {
+            return Ok(None);
+        }
+        let found = part.files.len();
+        if let Some(expected) = part.expected.filter(|&expected| expected != found) {
+            return Err(Error::Parts { folder: folder.to_owned(), split, found, expected });
+        }
+        let files: Vec<_> = part.files.iter().map(|file| folder.join(file)).collect();
+        crate::parquet::read(format!("{name}/{split}"), &files).map(Some)
+    };
+    let train = load(set.train, "train")?.ok_or_else(|| listing.no_data_set())?;
+    let test = match load(set.test, "test")? {
+        None => load(set.validation, "validation")?,
+        test => test,
+    };
+    Splits::new(&name, train, test)
+}
+
+fn folder_name(folder: &Path) -> String {
+    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The folder of the data set, and the prefix of its files if the path names one: PATH is a folder, FOLDER/PREFIX, or
@@ -88,8 +133,12 @@ fn find(path: &Path) -> Result<(Listing, Option<String>)> {
         if let Some(IdxName { prefix, .. }) = names::parse(name).filter(|_| path.exists()) {
             return Ok((listing, Some(prefix.to_owned())));
         }
-        if listing.sets().iter().any(|set| set.folder.is_empty() && set.prefix == name) {
+        let is_set = listing.sets().iter().any(|set| set.folder.is_empty() && set.prefix == name);
+        if is_set || listing.parquet_sets().contains_key(name) {
             return Ok((listing, Some(name.to_owned())));
+        }
+        if name.ends_with(".parquet") && path.is_file() {
+            return Ok((Listing::of_file(parent, name), None));
         }
     }
     let path = path.to_owned();

@@ -1,16 +1,17 @@
-//! The files below a folder, and the data sets of IDX files among them.
+//! The files below a folder, and the data sets among them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::names::{self, IdxName, Split};
+use super::parquet_names::{ParquetSet, parquet_sets};
 use crate::error::{Error, Result};
 use crate::idx::IdxKind;
 
 /// The largest depth of a file that is found: `emnist/gzip/FILE` has depth 2.
 const MAX_DEPTH: usize = 4;
-/// The largest number of files that are listed, those of the upper folders first.
+/// The largest number of files that are listed, from the upper folders down.
 const MAX_FILES: usize = 10_000;
 /// The largest number of files that an error names.
 const SHOWN: usize = 8;
@@ -59,6 +60,11 @@ impl Listing {
         Ok(Self { folder: folder.to_owned(), files })
     }
 
+    /// A listing of one file.
+    pub(super) fn of_file(folder: &Path, name: &str) -> Self {
+        Self { folder: folder.to_owned(), files: [name.to_owned()].into() }
+    }
+
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -101,6 +107,27 @@ impl Listing {
                 };
                 let candidates = several.iter().map(path).collect();
                 Err(Error::Ambiguous { folder: self.folder.clone(), candidates })
+            }
+        }
+    }
+
+    /// The data sets of parquet files, by configuration.
+    pub(super) fn parquet_sets(&self) -> BTreeMap<String, ParquetSet> {
+        parquet_sets(self.files.iter())
+    }
+
+    /// The data set of parquet files with this configuration. With `None`, the one without a configuration, or the
+    /// only one. `None` if the folder has no parquet files.
+    pub(super) fn choose_parquet(&self, config: Option<&str>) -> Result<Option<(String, ParquetSet)>> {
+        let mut sets = self.parquet_sets();
+        if let Some(set) = sets.remove_entry(config.unwrap_or_default()) {
+            return Ok(Some(set));
+        }
+        match sets.len() {
+            0 | 1 => Ok(sets.pop_first().filter(|_| config.is_none())),
+            _ => {
+                let paths = sets.keys().map(|config| self.folder.join(config).display().to_string());
+                Err(Error::Ambiguous { folder: self.folder.clone(), candidates: paths.collect() })
             }
         }
     }

@@ -9,6 +9,7 @@ mod folder;
 mod hub;
 mod listing;
 mod names;
+mod parquet_names;
 
 use std::fmt;
 use std::path::PathBuf;

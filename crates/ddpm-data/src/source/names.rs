@@ -25,7 +25,7 @@ impl Split {
     }
 
     /// The names of the split in file names. MNIST calls its test set `t10k`.
-    fn names(self) -> &'static [&'static str] {
+    pub(super) fn names(self) -> &'static [&'static str] {
         match self {
             Self::Train => &["train"],
             Self::Test => &["t10k", "test"],

@@ -254,6 +254,17 @@ fn a_source_has_no_classes_without_images() {
     assert_eq!(labels(&splits), [[0, 9], [0, 4]]);
 }
 
+#[cfg(not(feature = "hub"))]
+#[test]
+fn without_the_feature_the_error_names_it_for_parquet_files() {
+    let folder = folder(&[]);
+    fs::create_dir_all(folder.path().join("default/train")).unwrap();
+    fs::write(folder.path().join("default/train/0000.parquet"), "PAR1").unwrap();
+    let error = Splits::from_folder(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::ParquetFeature { .. }));
+    assert!(error.to_string().contains("feature `hub`"), "{error}");
+}
+
 #[test]
 fn files_without_a_prefix_take_precedence() {
     let folder = folder(&[("a-train-images-idx3-ubyte", 1), ("train-images-idx3-ubyte", 2)]);

@@ -11,6 +11,8 @@ mod hub;
 mod idx;
 #[cfg(feature = "mnist")]
 mod mnist;
+#[cfg(feature = "hub")]
+mod parquet;
 
 /// Checks that no error in a chain of causes repeats the text of its source, so that
 /// a program can print the chain on one line.

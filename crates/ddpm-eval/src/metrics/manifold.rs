@@ -55,8 +55,8 @@ impl Manifold {
     fn count_balls(&self, radii: &[f64], points: &Points<'_>) -> Result<Vec<f64>> {
         let mut counts = vec![0.0; points.len()];
         points.fold_distances(&self.points, &mut counts, |_, count, start, squared| {
-            let inside =
-                std::iter::zip(squared, &radii[start..]).filter(|(squared, radius)| squared < radius);
+            let inside = std::iter::zip(squared, &radii[start..])
+                .filter(|(squared, radius)| is_inside(**squared, **radius));
             *count += inside.count() as f64;
         })?;
         Ok(counts)
@@ -73,7 +73,8 @@ pub struct PrecisionRecall {
 }
 
 /// Improved precision and recall (Kynkäänniemi et al. 2019, eq. 2, with k = 3). A point exactly on the surface of a
-/// ball is outside, as in `prdc` by Naeem et al. Recall depends on the number of generated images, so compare it only
+/// ball is outside, as in `prdc` by Naeem et al. A ball contains its centre, also with a radius of 0, so that duplicates count.
+/// Recall depends on the number of generated images, so compare it only
 /// between sets of the same size.
 ///
 /// # Errors
@@ -110,11 +111,17 @@ pub fn density_coverage(real: &Manifold, generated: &Tensor, k: usize) -> Result
     let radii = real.radii(k)?;
     let counts = real.count_balls(&radii, &generated)?;
     let covered = std::iter::zip(nearest(&real.points, &generated)?, &radii)
-        .map(|((_, squared), radius)| f64::from(u8::from(squared < *radius)));
+        .map(|((_, squared), radius)| f64::from(u8::from(is_inside(squared, *radius))));
     Ok(DensityCoverage {
         density: estimate(&counts.iter().map(|count| count / k as f64).collect::<Vec<_>>()),
         coverage: estimate(&covered.collect::<Vec<_>>()),
     })
+}
+
+/// Whether a ball contains a point at this squared distance from its centre.
+fn is_inside(squared: f64, squared_radius: f64) -> bool {
+    // An image with k duplicates has a ball of radius 0, which contains the duplicates.
+    squared < squared_radius || squared == 0.0
 }
 
 fn k_out_of_range(k: usize, largest: usize) -> Error {
@@ -153,6 +160,19 @@ mod tests {
         let found = precision_recall(&set, &set, 2).unwrap();
         assert_eq!((found.precision.mean, found.recall.mean), (1.0, 1.0));
         assert_eq!(density_coverage(&set, &features, 2).unwrap().coverage.mean, 1.0);
+    }
+
+    /// The balls of an image with k duplicates have the radius 0.
+    #[test]
+    fn duplicates_contain_each_other() {
+        let features = column(&[5.0, 5.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0]);
+        let set = Manifold::new(&features, 3).unwrap();
+        let found = precision_recall(&set, &set, 3).unwrap();
+        assert_eq!((found.precision.mean, found.recall.mean), (1.0, 1.0));
+        assert_eq!(density_coverage(&set, &features, 3).unwrap().coverage.mean, 1.0);
+        let other = Manifold::new(&column(&[5.0, 7.0, 7.0, 7.0, 7.0]), 3).unwrap();
+        let found = precision_recall(&set, &other, 3).unwrap();
+        assert_eq!((found.precision.mean, found.recall.mean), (0.2, 0.5));
     }
 
     #[test]

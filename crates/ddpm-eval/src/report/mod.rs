@@ -181,16 +181,11 @@ impl Evaluation<'_> {
         generated: &GeneratedImages<'_>,
         mut started: impl FnMut(&'static str),
     ) -> Result<Report> {
-        for data in [self.train].into_iter().chain(self.test) {
-            self.net.ensure_fits(data)?;
-        }
         let samples = self.count(generated)?;
-        let train = RealImages::select(self.train, self.classes, MAX_TRAIN_IMAGES, self.seed)?;
-        for found in [samples, train.len()] {
-            if found < MIN_IMAGES {
-                return Err(Error::too_few_images(found, MIN_IMAGES));
-            }
+        if samples < MIN_IMAGES {
+            return Err(Error::too_few_images(samples, MIN_IMAGES));
         }
+        let train = self.train_images()?;
         let select = |test| RealImages::select(test, self.classes, samples, self.seed);
         let test = self.test.map(select).transpose()?.filter(|test| test.len() >= MIN_IMAGES);
         let mut report = Report {
@@ -208,6 +203,28 @@ impl Evaluation<'_> {
             report.memorisation = Some(self.memorisation(generated, test.as_ref())?);
         }
         Ok(report)
+    }
+
+    /// Checks what can be known before images are generated: that the real images fit the feature net, and that
+    /// there are at least 10 training images of the classes.
+    ///
+    /// # Errors
+    ///
+    /// If they do not, or there are fewer.
+    pub fn ensure_measurable(&self) -> Result<()> {
+        self.train_images().map(|_| ())
+    }
+
+    fn train_images(&self) -> Result<RealImages<'_>> {
+        for data in [self.train].into_iter().chain(self.test) {
+            self.net.ensure_fits(data)?;
+        }
+        let train = RealImages::select(self.train, self.classes, MAX_TRAIN_IMAGES, self.seed)?;
+        if train.len() < MIN_IMAGES {
+            let name = format!("number of images of {} to compare with", self.train.name());
+            return Err(Error::out_of_range(name, train.len(), format!("at least {MIN_IMAGES}")));
+        }
+        Ok(train)
     }
 
     /// The number of generated images.

@@ -8,7 +8,7 @@ use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
 use ddpm_kernels::StatePart;
 
-use crate::{Result, TrainConfig, optimizer::StepSize};
+use crate::{Error, Result, TrainConfig, optimizer::StepSize};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
@@ -45,6 +45,7 @@ impl Engine {
         device: &Device,
     ) -> Result<Self> {
         Ok(if device.is_cpu() {
+            ensure_memory(config)?;
             Self::Cpu(Box::new(CpuEngine::new(config, schedule)?))
         } else {
             Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?))
@@ -82,6 +83,33 @@ impl Engine {
             Self::Tensor(engine) => engine.optimizer.restore(get),
         }
     }
+}
+
+/// Checks that the machine has the memory for training on a CPU, before a part of it is used.
+fn ensure_memory(config: &TrainConfig) -> Result<()> {
+    /// Weights, gradients, two moments and the moving average, of 4 bytes each.
+    const BYTES: usize = 5 * 4;
+    let parameters = config.denoiser.parameter_count();
+    let needed = parameters.saturating_mul(BYTES);
+    let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let expected = match total_memory() {
+        Some(total) if needed > total => format!("at most {}, the memory of this machine", gib(total)),
+        // Reserved memory is not touched, so this takes no time.
+        _ if Vec::<u8>::new().try_reserve_exact(needed).is_err() => "what the system gives".to_owned(),
+        _ => return Ok(()),
+    };
+    let name = format!("memory for training a network of {parameters} parameters");
+    Err(Error::out_of_range(name, gib(needed), expected + "; a smaller network needs less"))
+}
+
+/// The memory of a Linux machine with its swap space in bytes; `None` on other systems.
+fn total_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let size = |name: &str| -> Option<usize> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
+    };
+    size("MemTotal:")?.checked_add(size("SwapTotal:").unwrap_or_default())
 }
 
 #[cfg(test)]

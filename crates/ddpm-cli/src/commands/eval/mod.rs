@@ -45,9 +45,6 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let sampling = options.sampling.config(common.seed, &denoiser)?;
     let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &splits, &device)?;
-    for data in [train].into_iter().chain(splits.test()) {
-        net.ensure_fits(data)?;
-    }
     let metrics = metrics(options, &denoiser, &net)?;
     // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
     // others mean nothing.
@@ -59,9 +56,6 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
 
     let job = Job::in_turn(sampling, &classes, options.num_images)?;
     let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
-    let mut clock = Clock { common, bar: spinner(common)?, part: None };
-    clock.next(Some("sampling"));
-    let pixels = job.pixels(&denoiser, &Progress::new(common, "images")?)?;
     let evaluation = Evaluation {
         net: &net,
         train,
@@ -72,6 +66,10 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         seed: common.seed,
         device: &device,
     };
+    evaluation.ensure_measurable()?;
+    let mut clock = Clock { common, bar: spinner(common)?, part: None };
+    clock.next(Some("sampling"));
+    let pixels = job.pixels(&denoiser, &Progress::new(common, "images")?)?;
     let generated = GeneratedImages { pixels: &pixels, labels: labels.as_deref() };
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
@@ -199,6 +197,7 @@ impl Evaluated<'_> {
         json["class_accuracy"] = accuracy.map(|found| found.generated.overall).into();
         json["class_accuracy_by_class"] = accuracy.map(|found| found.generated.by_class.clone()).into();
         json["real_accuracy"] = accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)).into();
+        json["missing"] = table::missing(self).into();
         for (name, value, _) in sampling {
             json[name.replace('-', "_")] = value.clone();
         }

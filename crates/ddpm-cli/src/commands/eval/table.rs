@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use ddpm_core::likelihood::MeanAndError;
-use ddpm_eval::{MetricResult, Report};
+use ddpm_eval::{Metric, MetricResult, Report};
 
 use super::{Evaluated, SamplingOptions};
 use crate::output;
@@ -17,7 +17,31 @@ pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) ->
         writeln!(text, "| {metric} | {generated} | {floor} | {ratio} |")?;
     }
     text += &by_class(report);
+    for sentence in missing(evaluated) {
+        writeln!(text, "\n{sentence}")?;
+    }
     Ok(text)
+}
+
+/// Why a requested metric has no value.
+pub(super) fn missing(evaluated: &Evaluated<'_>) -> Vec<String> {
+    let Evaluated { options, net, report, .. } = evaluated;
+    let requested = |metric| options.metrics.as_ref().is_none_or(|metrics| metrics.contains(&metric));
+    let mut sentences = Vec::new();
+    match &report.accuracy {
+        None if requested(Metric::Accuracy) => sentences.push(match net.num_classes() {
+            None => "There is no class accuracy, because the feature net has no classes.",
+            Some(_) => "There is no class accuracy, because the model has no classes.",
+        }),
+        Some(accuracy) if accuracy.floor.is_none() && report.test_images.is_some() => {
+            sentences.push("There is no class accuracy of test images, because they have no labels.");
+        }
+        _ => {}
+    }
+    if report.diversity.as_ref().is_some_and(|diversity| diversity.generated.overall.is_none()) {
+        sentences.push("The diversity has no value, because no class has both generated images and training images that differ.");
+    }
+    sentences.into_iter().map(str::to_owned).collect()
 }
 
 /// The command that reproduces the metrics, and the conditions under which they are comparable.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::fetch::Repository;
-use super::{HubAddress, Split, parquet};
+use super::{HubAddress, Split};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::idx::{self, IdxKind, Images, Labels};
+use crate::idx::{self, IdxKind, Images};
+use crate::parquet;
 use crate::source::names::candidates;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,21 +57,32 @@ fn read_split(
     split: Split,
 ) -> Result<Option<(Layout, Dataset)>> {
     let files: Vec<_> = layouts.iter().flat_map(|layout| layout.images(address.name(), split)).collect();
-    let Some((layout, images, mut labels)) = repository.first(&files, read_images)? else {
+    let name = format!("{}/{}/{}", address.owner(), address.name(), split.name());
+    let Some(content) = repository.first(&files, |file| Content::read(&name, file))? else {
         return Ok(None);
     };
-    if layout == Layout::Idx {
-        labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
+    match content {
+        Content::Rows(set) => Ok(Some((Layout::Parquet, set))),
+        Content::Images(images) => {
+            let labels = repository.first(&candidates(split, IdxKind::Labels), idx::read_labels)?;
+            Ok(Some((Layout::Idx, Dataset::new(name, images, labels)?)))
+        }
     }
-    let name = format!("{}/{}/{}", address.owner(), address.name(), split.name());
-    Ok(Some((layout, Dataset::new(name, images, labels)?)))
 }
 
-fn read_images(file: &Path) -> Result<(Layout, Images, Option<Labels>)> {
-    if file.extension().is_some_and(|extension| extension == "parquet") {
-        let (images, labels) = parquet::read(file)?;
-        Ok((Layout::Parquet, images, labels))
-    } else {
-        Ok((Layout::Idx, idx::read_images(file)?, None))
+/// The content of a file with images.
+enum Content {
+    /// Images and labels of a parquet file.
+    Rows(Dataset),
+    Images(Images),
+}
+
+impl Content {
+    fn read(name: &str, file: &Path) -> Result<Self> {
+        if file.extension().is_some_and(|extension| extension == "parquet") {
+            parquet::read(name.to_owned(), &[file.to_owned()]).map(Self::Rows)
+        } else {
+            idx::read_images(file).map(Self::Images)
+        }
     }
 }

@@ -4,7 +4,6 @@ mod cache;
 mod client;
 mod fetch;
 mod layout;
-mod parquet;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,5 @@
 mod datasets;
 mod faults;
 mod hostile;
-mod parquet;
-mod parquet_file;
+pub(crate) mod parquet_file;
 mod server;

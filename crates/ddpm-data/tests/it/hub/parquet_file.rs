@@ -4,11 +4,11 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, codecs::png};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, codecs, codecs::png};
 use parquet::basic::Compression;
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::file::properties::WriterProperties;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 pub(crate) const SCHEMA: &str = "message schema {
@@ -19,34 +19,58 @@ pub(crate) const SCHEMA: &str = "message schema {
 /// The PNG and the label of a row. `None` is a null.
 pub(crate) type Row = (Option<Vec<u8>>, Option<i64>);
 
-/// A file of two row groups, which tests that row numbers count over both.
+/// A file with the schema [`SCHEMA`].
 pub(crate) fn file(rows: &[Row]) -> Vec<u8> {
-    let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let (images, labels) = rows.iter().cloned().unzip();
+    // The paths are null, as in ylecun/mnist.
+    let columns = [Cells::Bytes(images), Cells::Bytes(vec![None; rows.len()]), Cells::Int64(labels)];
+    file_of(SCHEMA, Compression::SNAPPY, &columns)
+}
+
+/// The cells of a column. `None` is a null.
+pub(crate) enum Cells {
+    Bytes(Vec<Option<Vec<u8>>>),
+    Int32(Vec<Option<i32>>),
+    Int64(Vec<Option<i64>>),
+}
+
+/// A file of two row groups, which tests that row numbers count over both.
+pub(crate) fn file_of(schema: &str, compression: Compression, columns: &[Cells]) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder().set_compression(compression).build();
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
-    let middle = rows.len().div_euclid(2);
-    for rows in [&rows[..middle], &rows[middle..]] {
+    let rows = match &columns[0] {
+        Cells::Bytes(cells) => cells.len(),
+        Cells::Int32(cells) => cells.len(),
+        Cells::Int64(cells) => cells.len(),
+    };
+    let middle = rows.div_euclid(2);
+    for range in [0..middle, middle..rows] {
         let mut group = writer.next_row_group().unwrap();
-        let images: Vec<_> = rows.iter().filter_map(|row| row.0.clone()).map(ByteArray::from).collect();
-        let levels: Vec<_> = rows.iter().map(|row| if row.0.is_some() { 2 } else { 0 }).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&images, Some(&levels), None).unwrap();
-        column.close().unwrap();
-
-        // The paths are null, as in ylecun/mnist.
-        let mut column = group.next_column().unwrap().unwrap();
-        let levels: Vec<_> = rows.iter().map(|row| i16::from(row.0.is_some())).collect();
-        column.typed::<ByteArrayType>().write_batch(&[], Some(&levels), None).unwrap();
-        column.close().unwrap();
-
-        let labels: Vec<_> = rows.iter().filter_map(|row| row.1).collect();
-        let levels: Vec<_> = rows.iter().map(|row| i16::from(row.1.is_some())).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<Int64Type>().write_batch(&labels, Some(&levels), None).unwrap();
-        column.close().unwrap();
+        for cells in columns {
+            match cells {
+                Cells::Bytes(cells) => {
+                    let cells: Vec<_> =
+                        cells[range.clone()].iter().cloned().map(|cell| cell.map(ByteArray::from)).collect();
+                    write::<ByteArrayType>(&mut group, &cells);
+                }
+                Cells::Int32(cells) => write::<Int32Type>(&mut group, &cells[range.clone()]),
+                Cells::Int64(cells) => write::<Int64Type>(&mut group, &cells[range.clone()]),
+            }
+        }
         group.close().unwrap();
     }
     writer.into_inner().unwrap()
+}
+
+fn write<T: DataType>(group: &mut SerializedRowGroupWriter<'_, Vec<u8>>, cells: &[Option<T::T>]) {
+    let mut column = group.next_column().unwrap().unwrap();
+    let column_writer = column.typed::<T>();
+    let max = column_writer.get_descriptor().max_def_level();
+    let levels: Vec<i16> = cells.iter().map(|cell| if cell.is_some() { max } else { 0 }).collect();
+    let values: Vec<T::T> = cells.iter().flatten().cloned().collect();
+    column_writer.write_batch(&values, Some(&levels), None).unwrap();
+    column.close().unwrap();
 }
 
 /// A file without rows and with the given schema.
@@ -72,4 +96,12 @@ pub(crate) fn grey_as_rgb(rows: u32, cols: u32, pixels: &[u8]) -> Vec<u8> {
         .write_to(&mut bytes, ImageFormat::Png)
         .unwrap();
     bytes.into_inner()
+}
+
+/// The same image as a JPEG of the best quality.
+pub(crate) fn jpeg(rows: u32, cols: u32, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
+    encoder.write_image(pixels, cols, rows, ExtendedColorType::L8).unwrap();
+    bytes
 }
