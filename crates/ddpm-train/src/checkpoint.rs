@@ -74,6 +74,10 @@ pub(crate) fn save(
     log.sync()?;
     new.commit()?;
     log.publish()?;
+    for path in replaced.iter().rev().filter(|path| **path != to) {
+        // Without its manifest, no run resumes from a checkpoint of the older run. The loop below warns of a failure.
+        drop(fs::remove_file(path.join(Manifest::NAME)));
+    }
     let of_this_run: Vec<_> = list(folder)?.into_iter().filter(|path| !replaced.contains(path)).collect();
     let old = of_this_run.iter().filter(|path| **path != to).rev().skip(keep - 1);
     for path in replaced.iter().filter(|path| **path != to).rev().chain(old) {
