@@ -17,7 +17,7 @@ use values::{count, threads};
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong command line.
+/// Exit codes: 0 done, 1 failed, 2 wrong command line, 130 and 143 interrupted by SIGINT and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Args {

@@ -66,6 +66,7 @@
 mod backward;
 mod elementwise;
 mod network;
+mod norm;
 mod optimizer;
 mod panel;
 mod plan;

@@ -17,6 +17,8 @@ pub struct Training {
     /// Each part of the training state, in the order of [`StatePart::ALL`].
     state: [Weights; 4],
     workspace: Workspace,
+    /// The gradient of [`Training::step_with_norm`]; empty before its first call.
+    gradient: Option<Weights>,
 }
 
 /// The timestep, class and loss weight of each image of a batch; all lists have the batch's length.
@@ -51,7 +53,7 @@ impl Training {
     pub fn new(network: Network, parameters: &[Vec<f32>], batch: usize) -> Self {
         let weights = network.pack(parameters);
         let state = [weights.clone(), network.zeros(), network.zeros(), weights];
-        Self { workspace: Workspace::new(&network, batch), network, state }
+        Self { workspace: Workspace::new(&network, batch), network, state, gradient: None }
     }
 
     /// Takes an optimizer step and returns the loss before the step,
@@ -77,17 +79,44 @@ impl Training {
         step: AdamwEma,
     ) -> f64 {
         // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
-        rayon::scope(|_| self.step_in_pool(batch, &x, &target, step))
+        rayon::scope(|_| {
+            let loss = self.forward(batch, &x, &target);
+            self.network.backward(&mut self.state, &mut self.workspace, step);
+            loss
+        })
     }
 
-    fn step_in_pool(
+    /// [`Training::step`], which also returns the norm of the gradient, at the cost of another pass over memory. If the norm
+    /// is larger than `max_norm`, the step uses the gradient multiplied by `max_norm` / norm (Pascanu et al. 2013,
+    /// arXiv 1211.5063). Without clipping the weights are the same bits as after [`Training::step`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Training::step`].
+    pub fn step_with_norm(
+        &mut self,
+        batch: &Batch<'_>,
+        x: impl Fn(usize, usize) -> f32 + Sync,
+        target: impl Fn(usize, usize) -> f32 + Sync,
+        step: AdamwEma,
+        max_norm: Option<f64>,
+    ) -> (f64, f64) {
+        rayon::scope(|_| {
+            let loss = self.forward(batch, &x, &target);
+            let Self { network, state, workspace, gradient } = self;
+            let gradient = gradient.get_or_insert_with(|| network.zeros());
+            (loss, network.backward_with_norm(state, gradient, workspace, step, max_norm))
+        })
+    }
+
+    /// The forward pass; leaves the gradient of the output in the workspace and returns the loss.
+    fn forward(
         &mut self,
         batch: &Batch<'_>,
         x: &(impl Fn(usize, usize) -> f32 + Sync),
         target: &(impl Fn(usize, usize) -> f32 + Sync),
-        step: AdamwEma,
     ) -> f64 {
-        let Self { network, state, workspace } = self;
+        let Self { network, state, workspace, .. } = self;
         let images = workspace.of_row.len();
         assert_eq!((batch.t.len(), batch.classes.len(), batch.weights.len()), (images, images, images));
         let pixels = network.pixels;
@@ -123,7 +152,6 @@ impl Training {
                 sums.into_iter().map(f64::from).sum()
             })
             .collect();
-        network.backward(state, workspace, step);
         // Sums in the order of the panels, which does not depend on the order of the threads.
         losses.iter().sum()
     }

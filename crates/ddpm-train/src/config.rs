@@ -25,6 +25,10 @@ pub struct TrainConfig {
     pub warmup_fraction: f64,
     /// The optimizer's hyperparameters.
     pub adamw: AdamWConfig,
+    /// The largest norm of the gradient, above 0; a longer gradient is multiplied by this over its norm (Pascanu et al. 2013,
+    /// arXiv 1211.5063). `None`, the default, does not clip.
+    #[serde(default)]
+    pub max_grad_norm: Option<f64>,
     /// The decay of the weights' moving average, at least 0 and below 1: 0.999 averages about the last 1000 steps.
     pub ema_decay: f64,
     /// The probability, 0 to 1, of replacing an image's class by the null class (for classifier-free guidance).
@@ -84,6 +88,7 @@ impl TrainConfig {
             learning_rate: if preset == Preset::Best { 5e-4 } else { 1e-3 },
             warmup_fraction: 0.02,
             adamw: AdamWConfig::default(),
+            max_grad_norm: None,
             ema_decay,
             cond_drop_prob: 0.1,
             loss,
@@ -112,6 +117,9 @@ impl TrainConfig {
         let unit = |x: f64| (0.0..1.0).contains(&x);
         check("warmup_fraction", self.warmup_fraction, unit(self.warmup_fraction), "0 to below 1")?;
         check("ema_decay", self.ema_decay, unit(self.ema_decay), "0 to below 1")?;
+        if let Some(max) = self.max_grad_norm {
+            check("max_grad_norm", max, max > 0.0 && max.is_finite(), "a positive number")?;
+        }
         let dropout = self.cond_drop_prob;
         check("cond_drop_prob", dropout, (0.0..=1.0).contains(&dropout), "0 to 1")?;
         check("random_shift", self.random_shift as f64, self.random_shift <= 64, "0 to 64")?;

@@ -34,6 +34,9 @@ pub enum Record {
         loss: f64,
         /// The learning rate of the last step.
         learning_rate: f64,
+        /// The norm of the gradient of the last step, before clipping; `None` in a log of an earlier version.
+        #[serde(default)]
+        grad_norm: Option<f64>,
         /// Images per second since the last such line.
         images_per_second: f64,
         /// Seconds of training so far.

@@ -13,7 +13,7 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 use ddpm_kernels::{AdamwEma, StatePart};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Result, engine::GradNorm};
 
 /// The hyperparameters of AdamW, except the learning rate, with PyTorch's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,13 +125,31 @@ impl TensorAdamW {
         Ok(Self { slots })
     }
 
-    pub(crate) fn step(&mut self, gradients: &GradStore, size: StepSize) -> Result<()> {
+    /// Takes a step, and returns the norm of the gradient before clipping unless it is ignored. Nothing is read from the
+    /// device.
+    pub(crate) fn step(
+        &mut self,
+        gradients: &GradStore,
+        size: StepSize,
+        norm: GradNorm,
+    ) -> Result<Option<Tensor>> {
+        let measured = match norm {
+            GradNorm::Ignore => None,
+            GradNorm::Measure | GradNorm::Clip(_) => self.norm(gradients)?,
+        };
+        let scale = match (&measured, norm.max()) {
+            (Some(measured), Some(max)) => Some((measured.recip()? * max)?.minimum(1.0)?),
+            _ => None,
+        };
         let StepSize { config: AdamWConfig { beta1, beta2, eps, .. }, learning_rate, corrections, ema_decay } =
             size;
         for Slot { weight, first, second, ema, .. } in &mut self.slots {
             let Some(gradient) = gradients.get(weight) else { continue };
             // Detached: otherwise the state would keep the computation graphs of all earlier steps.
-            let gradient = gradient.detach();
+            let mut gradient = gradient.detach();
+            if let Some(scale) = &scale {
+                gradient = gradient.broadcast_mul(scale)?;
+            }
             *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
             *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
             let root = ((second.sqrt()? * (1.0 / corrections[1].sqrt()))? + eps)?;
@@ -140,7 +158,20 @@ impl TensorAdamW {
             weight.set(&((&old * size.keep(old.rank()))? - change)?)?;
             *ema = ((&*ema * ema_decay)? + (weight.as_detached_tensor() * (1.0 - ema_decay))?)?;
         }
-        Ok(())
+        Ok(measured)
+    }
+
+    /// The norm of the gradient of all weights, a scalar; `None` if no weight has a gradient.
+    fn norm(&self, gradients: &GradStore) -> Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        for gradient in self.slots.iter().filter_map(|slot| gradients.get(&slot.weight)) {
+            let square = gradient.detach().sqr()?.sum_all()?;
+            sum = Some(match sum {
+                Some(sum) => (sum + square)?,
+                None => square,
+            });
+        }
+        Ok(sum.map(|sum| sum.sqrt()).transpose()?)
     }
 
     pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {

@@ -211,11 +211,14 @@ pub fn run(
             }
             return Err(Error::Stopped { step, total });
         }
-        recent.add(&trainer.train_step()?)?;
-        let step = trainer.step();
-        let mut seconds = before + started.elapsed().as_secs_f64();
+        let step = trainer.step() + 1;
         let epoch_ends = step.is_multiple_of(per_epoch);
-        if step.is_multiple_of(LOG_STEPS) || epoch_ends {
+        let is_logged = step.is_multiple_of(LOG_STEPS) || epoch_ends;
+        let (loss, norm) =
+            if is_logged { trainer.train_step_with_norm()? } else { (trainer.train_step()?, None) };
+        recent.add(&loss)?;
+        let mut seconds = before + started.elapsed().as_secs_f64();
+        if is_logged {
             let Sum { sum, count: steps } = std::mem::take(&mut recent).sum(step)?;
             let loss = sum / steps;
             progress.since_epoch.sum += loss * steps;
@@ -228,6 +231,7 @@ pub fn run(
                 images: step * batch,
                 loss,
                 learning_rate: config.learning_rate_at(step - 1, total),
+                grad_norm: norm.map(|norm| norm.to_scalar::<f32>()).transpose()?.map(f64::from),
                 images_per_second: steps * batch as f64 / (seconds - last_seconds),
                 seconds,
             })?;

@@ -10,7 +10,7 @@ use ddpm_model::Denoiser;
 use crate::{
     Error, Result, TrainConfig,
     augment::shift_images,
-    engine::{Batch, Engine, gather, upload, weighted_error},
+    engine::{Batch, Engine, GradNorm, gather, upload, weighted_error},
     optimizer::{StepSize, state_name},
 };
 
@@ -59,6 +59,21 @@ impl<'a> Trainer<'a> {
     ///
     /// If the tensor library fails.
     pub fn train_step(&mut self) -> Result<Tensor> {
+        Ok(self.step_with(GradNorm::Ignore)?.0)
+    }
+
+    /// [`Trainer::train_step`], which also returns the norm of the gradient before clipping, a scalar tensor. The weights are
+    /// the same bits; it takes another pass over memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::train_step`].
+    pub fn train_step_with_norm(&mut self) -> Result<(Tensor, Option<Tensor>)> {
+        self.step_with(GradNorm::Measure)
+    }
+
+    fn step_with(&mut self, norm: GradNorm) -> Result<(Tensor, Option<Tensor>)> {
+        let norm = self.config.max_grad_norm.map_or(norm, GradNorm::Clip);
         let total = self.total_steps();
         let first = self.step * self.config.batch_size as u64;
         let null = to_u32(self.config.denoiser.null_class());
@@ -84,9 +99,9 @@ impl<'a> Trainer<'a> {
         };
         let learning_rate = self.config.learning_rate_at(self.step, total);
         let size = StepSize::new(self.config.adamw, self.step, learning_rate, self.config.ema_decay);
-        let loss = self.engine.step(&batch, self.data, &self.schedule, rng, size)?;
+        let stepped = self.engine.step(&batch, self.data, &self.schedule, rng, size, norm)?;
         self.step += 1;
-        Ok(loss)
+        Ok(stepped)
     }
 
     /// The number of steps taken so far.

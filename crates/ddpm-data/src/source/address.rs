@@ -18,21 +18,20 @@ use crate::error::{Error, Result};
 pub struct HubAddress {
     owner: String,
     name: String,
+    config: Option<String>,
     revision: Option<String>,
 }
 
 impl HubAddress {
-    /// Parses `hf://datasets/OWNER/NAME` with an optional `@REVISION`, which is
-    /// a branch, a tag or a commit.
+    /// Parses `hf://datasets/OWNER/NAME`, with an optional `/CONFIG`, the configuration of a
+    /// repository with several data sets, and an optional `@REVISION`, which is a branch, a
+    /// tag or a commit.
     ///
     /// # Errors
     /// [`Error::BadAddress`] if the text has another form.
     pub fn dataset(address: &str) -> Result<Self> {
-        Self::parse(
-            address,
-            "hf://datasets/",
-            "expected hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION",
-        )
+        let reason = "expected hf://datasets/OWNER/NAME, with an optional /CONFIG and an optional @REVISION";
+        Self::parse(address, "hf://datasets/", reason)
     }
 
     /// Parses the address of a model, `hf://OWNER/NAME` with an optional
@@ -45,7 +44,11 @@ impl HubAddress {
         if address.starts_with("hf://datasets/") {
             return Err(Error::BadAddress { address: address.to_owned(), reason });
         }
-        Self::parse(address, "hf://", reason)
+        let parsed = Self::parse(address, "hf://", reason)?;
+        match parsed.config {
+            None => Ok(parsed),
+            Some(_) => Err(Error::BadAddress { address: address.to_owned(), reason }),
+        }
     }
 
     /// An address from its parts. A `revision` of `None` means the branch `main`.
@@ -56,6 +59,7 @@ impl HubAddress {
         let address = Self {
             owner: owner.to_owned(),
             name: name.to_owned(),
+            config: None,
             revision: revision.map(ToOwned::to_owned),
         };
         // The parts become file names in the cache, so they must be safe.
@@ -79,7 +83,15 @@ impl HubAddress {
             None => (rest, None),
         };
         let (owner, name) = repo.split_once('/').ok_or_else(bad_address)?;
-        Self::new(owner, name, revision).map_err(|_| bad_address())
+        let (name, config) = match name.split_once('/') {
+            Some((name, config)) => (name, Some(config)),
+            None => (name, None),
+        };
+        if !config.is_none_or(is_safe_path) {
+            return Err(bad_address());
+        }
+        let address = Self::new(owner, name, revision).map_err(|_| bad_address())?;
+        Ok(Self { config: config.map(ToOwned::to_owned), ..address })
     }
 
     /// The user or organisation that owns the repository.
@@ -94,6 +106,12 @@ impl HubAddress {
         &self.name
     }
 
+    /// The configuration, or `None` if the repository has only one data set.
+    #[must_use]
+    pub fn config(&self) -> Option<&str> {
+        self.config.as_deref()
+    }
+
     /// The branch, tag or commit, or `None` for the branch `main`.
     #[must_use]
     pub fn revision(&self) -> Option<&str> {
@@ -101,10 +119,11 @@ impl HubAddress {
     }
 }
 
-/// Writes `OWNER/NAME` or `OWNER/NAME@REVISION`.
+/// Writes `OWNER/NAME[/CONFIG][@REVISION]`.
 impl fmt::Display for HubAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.owner, self.name)?;
+        self.config.as_ref().map_or(Ok(()), |config| write!(f, "/{config}"))?;
         self.revision.as_ref().map_or(Ok(()), |revision| write!(f, "@{revision}"))
     }
 }

@@ -7,8 +7,6 @@ use std::path::Path;
 use super::listing::{Listing, SetName};
 use super::names::{self, IdxName, Split};
 use super::parquet_names::ParquetSet;
-#[cfg(feature = "hub")]
-use super::parquet_names::Part;
 use crate::content::{START, describe};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -96,22 +94,7 @@ fn from_parquet(listing: &Listing, _: &str, _: ParquetSet) -> Result<Splits> {
 fn from_parquet(listing: &Listing, config: &str, set: ParquetSet) -> Result<Splits> {
     let folder = listing.folder();
     let name = if config.is_empty() { folder_name(folder) } else { config.to_owned() };
-    let load = |part: Part, split: &'static str| {
-        if part.files.is_empty() {
-            return Ok(None);
-        }
-        let found = part.files.len();
-        if let Some(expected) = part.expected.filter(|&expected| expected != found) {
-            return Err(Error::Parts { folder: folder.to_owned(), split, found, expected });
-        }
-        let files: Vec<_> = part.files.iter().map(|file| folder.join(file)).collect();
-        crate::parquet::read(format!("{name}/{split}"), &files).map(Some)
-    };
-    let train = load(set.train, "train")?.ok_or_else(|| listing.no_data_set())?;
-    let test = match load(set.test, "test")? {
-        None => load(set.validation, "validation")?,
-        test => test,
-    };
+    let (train, test) = set.read(&name, folder, |file| Ok(folder.join(file)))?;
     Splits::new(&name, train, test)
 }
 

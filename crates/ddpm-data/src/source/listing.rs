@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::names::{self, IdxName, Split};
-use super::parquet_names::{ParquetSet, parquet_sets};
+use super::parquet_names::{ParquetSet, choose_parquet, parquet_sets};
 use crate::error::{Error, Result};
 use crate::idx::IdxKind;
 
@@ -119,17 +119,7 @@ impl Listing {
     /// The data set of parquet files with this configuration. With `None`, the one without a configuration, or the
     /// only one. `None` if the folder has no parquet files.
     pub(super) fn choose_parquet(&self, config: Option<&str>) -> Result<Option<(String, ParquetSet)>> {
-        let mut sets = self.parquet_sets();
-        if let Some(set) = sets.remove_entry(config.unwrap_or_default()) {
-            return Ok(Some(set));
-        }
-        match sets.len() {
-            0 | 1 => Ok(sets.pop_first().filter(|_| config.is_none())),
-            _ => {
-                let paths = sets.keys().map(|config| self.folder.join(config).display().to_string());
-                Err(Error::Ambiguous { folder: self.folder.clone(), candidates: paths.collect() })
-            }
-        }
+        choose_parquet(self.parquet_sets(), config, &self.folder)
     }
 
     /// The path of a file of a data set, or `None` if there is no such file.

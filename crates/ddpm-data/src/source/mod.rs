@@ -67,9 +67,7 @@ impl Source {
             Self::Mnist => Err(Error::MnistFeature),
             Self::Folder(folder) => Splits::from_folder(folder),
             #[cfg(feature = "hub")]
-            Self::Hub(address) => {
-                Hub::new(hub.clone())?.dataset(address.owner(), address.name(), address.revision())
-            }
+            Self::Hub(address) => Hub::new(hub.clone())?.dataset(address),
             #[cfg(not(feature = "hub"))]
             Self::Hub(address) => Err(Error::HubFeature { address: format!("hf://datasets/{address}") }),
         };
@@ -152,6 +150,7 @@ mod tests {
             ("./mnist", Source::Folder("./mnist".into())),
             ("data/emnist", Source::Folder("data/emnist".into())),
             ("hf://datasets/a/b@c", Source::Hub(HubAddress::new("a", "b", Some("c")).unwrap())),
+            ("hf://datasets/a/b/c@d/e", Source::Hub(HubAddress::dataset("hf://datasets/a/b/c@d/e").unwrap())),
         ] {
             assert_eq!(text.parse::<Source>().unwrap(), source);
             assert_eq!(source.to_string(), text);

@@ -7,8 +7,14 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::Path;
+#[cfg(feature = "hub")]
+use std::path::PathBuf;
 
 use super::names::Split;
+#[cfg(feature = "hub")]
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
 
 /// The names of a validation set, which stands in for a missing test set.
 const VALIDATION: [&str; 4] = ["validation", "valid", "val", "dev"];
@@ -57,6 +63,28 @@ pub(crate) fn parquet_sets<'a>(files: impl Iterator<Item = &'a String>) -> BTree
     sets
 }
 
+/// The data set with the configuration `config`, or the only one; `None` if there is none. `place` is the folder or the
+/// address of the data sets, for the error.
+///
+/// # Errors
+/// [`Error::Ambiguous`] if there are several to choose from.
+pub(crate) fn choose_parquet(
+    mut sets: BTreeMap<String, ParquetSet>,
+    config: Option<&str>,
+    place: &Path,
+) -> Result<Option<(String, ParquetSet)>> {
+    if let Some(set) = sets.remove_entry(config.unwrap_or_default()) {
+        return Ok(Some(set));
+    }
+    match sets.len() {
+        0 | 1 => Ok(sets.pop_first().filter(|_| config.is_none())),
+        _ => {
+            let paths = sets.keys().map(|config| place.join(config).display().to_string());
+            Err(Error::Ambiguous { folder: place.to_owned(), candidates: paths.collect() })
+        }
+    }
+}
+
 /// The configuration, the split (`None` for a validation set) and the number of files of the split, from a path
 /// without its extension. `None` if the path names no split.
 fn parse(path: &str) -> Option<(String, Option<Split>, Option<usize>)> {
@@ -88,6 +116,32 @@ fn parse(path: &str) -> Option<(String, Option<Split>, Option<usize>)> {
         folders.push(prefix);
     }
     Some((folders.join("/"), split, expected))
+}
+
+#[cfg(feature = "hub")]
+impl ParquetSet {
+    /// Reads the training set, and the test set or, without one, the validation set. `name` is the name of the data set,
+    /// `place` its folder or address, and `path` gives the path of a file.
+    pub(crate) fn read(
+        self,
+        name: &str,
+        place: &Path,
+        mut path: impl FnMut(&str) -> Result<PathBuf>,
+    ) -> Result<(Dataset, Option<Dataset>)> {
+        let mut load = |part: Part, split: &'static str| {
+            let (found, expected) = (part.files.len(), part.expected.unwrap_or(part.files.len()));
+            if found != expected {
+                return Err(Error::Parts { folder: place.to_owned(), split, found, expected });
+            }
+            let files = part.files.iter().map(|file| path(file)).collect::<Result<Vec<_>>>()?;
+            crate::parquet::read(format!("{name}/{split}"), &files)
+        };
+        let train = load(self.train, "train")?;
+        let (test, split) =
+            if self.test.files.is_empty() { (self.validation, "validation") } else { (self.test, "test") };
+        let test = (!test.files.is_empty()).then(|| load(test, split)).transpose()?;
+        Ok((train, test))
+    }
 }
 
 fn split_of(name: &str) -> Option<Option<Split>> {

@@ -66,6 +66,48 @@ fn the_gradient_agrees_with_central_differences() {
     }
 }
 
+/// With the gradient in memory, a step gives the same bits as the fused step, and the norm of the gradient. Clipping is the
+/// step of a shorter gradient.
+#[test]
+fn a_step_with_the_norm_is_the_fused_step_unless_the_gradient_is_clipped() {
+    let program = program();
+    let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
+    let weights: Vec<Vec<f32>> =
+        program.parameters().iter().map(|p| (0..p.len()).map(|i| number(i + p.len())).collect()).collect();
+    let times: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
+    let batch = Batch { t: &[0, 3, 1], classes: &[2, 0, 3], weights: &[0.5, 1.0, 2.0] };
+    let (x, target) = (|i, p| number(7 * i + p), |i, p| number(5 * i + 3 * p + 1));
+    let training = || Training::new(Network::new(&program, times.clone()), &weights, 3);
+    let step = AdamwEma {
+        first: [0.9, 0.1],
+        second: [0.99, 0.01],
+        keep: 0.999,
+        rate: 0.01,
+        ema: [0.9, 0.1],
+        ..GRADIENT_ONLY
+    };
+    let state = |training: &Training| StatePart::ALL.map(|part| training.part(part));
+    let (mut fused, mut unfused) = (training(), training());
+    for _ in 0..3 {
+        let mut gradient = training();
+        for part in StatePart::ALL {
+            gradient.set_part(part, &fused.part(part));
+        }
+        gradient.step(&batch, x, target, GRADIENT_ONLY);
+        let squares = gradient.part(StatePart::First).concat().into_iter().map(|g| f64::from(g).powi(2));
+        let expected = squares.sum::<f64>().sqrt();
+        let loss = fused.step(&batch, x, target, step);
+        let (same_loss, norm) = unfused.step_with_norm(&batch, x, target, step, Some(1e9));
+        assert_eq!((loss, state(&fused)), (same_loss, state(&unfused)));
+        assert!((norm / expected - 1.0).abs() < 1e-6, "{norm} {expected}");
+    }
+    // The first moment of the first step is 0.1 times the clipped gradient.
+    let mut clipped = training();
+    let (_, norm) = clipped.step_with_norm(&batch, x, target, step, Some(0.5));
+    let squares = clipped.part(StatePart::First).concat().into_iter().map(|m| f64::from(10.0 * m).powi(2));
+    assert!(norm > 1.0 && (squares.sum::<f64>().sqrt() - 0.5).abs() < 1e-6, "{norm}");
+}
+
 #[test]
 fn part_returns_what_set_part_stored() {
     let program = program();

@@ -8,7 +8,7 @@ use ddpm_data::{Dataset, to_model_scale};
 use ddpm_kernels::{StatePart, Training};
 use ddpm_model::{Parameter, initial_weights};
 
-use super::Batch;
+use super::{Batch, GradNorm};
 use crate::{
     Result, TrainConfig,
     optimizer::{StepSize, state_name},
@@ -47,7 +47,8 @@ impl CpuEngine {
         schedule: &NoiseSchedule,
         rng: CounterRng,
         size: StepSize,
-    ) -> Result<Tensor> {
+        norm: GradNorm,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
         rng.fill_normal(Purpose::TRAIN_NOISE, &batch.positions, 0, &mut self.eps)?;
         let rows: Vec<NoisedImage<'_>> = zip(batch.indices, &batch.t)
@@ -70,8 +71,13 @@ impl CpuEngine {
         let inputs = ddpm_kernels::Batch { t: &batch.t, classes: &batch.labels, weights: &weights };
         let x_t = |image: usize, pixel: usize| rows[image].mix(rows[image].x_t, pixel);
         let target = |image: usize, pixel: usize| rows[image].mix(rows[image].target, pixel);
-        let loss = self.training.step(&inputs, x_t, target, size.rounded());
-        Ok(Tensor::new(loss as f32, &Device::Cpu)?)
+        let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu);
+        if let GradNorm::Ignore = norm {
+            let loss = self.training.step(&inputs, x_t, target, size.rounded());
+            return Ok((scalar(loss)?, None));
+        }
+        let (loss, norm) = self.training.step_with_norm(&inputs, x_t, target, size.rounded(), norm.max());
+        Ok((scalar(loss)?, Some(scalar(norm)?)))
     }
 
     pub(super) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {

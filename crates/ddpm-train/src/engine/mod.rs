@@ -29,6 +29,24 @@ pub(crate) struct Batch<'a> {
     pub(crate) weights: Vec<f64>,
 }
 
+/// What a step does with the norm of the gradient.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GradNorm {
+    /// Nothing.
+    Ignore,
+    /// Measures it, which takes another pass over memory on a CPU.
+    Measure,
+    /// Measures it, and multiplies the gradient by max/norm if the norm is larger than this maximum.
+    Clip(f64),
+}
+
+impl GradNorm {
+    /// The maximum, if the gradient is clipped.
+    pub(crate) fn max(self) -> Option<f64> {
+        if let Self::Clip(max) = self { Some(max) } else { None }
+    }
+}
+
 /// The weights, the optimizer and the code that computes a gradient.
 #[derive(Debug)]
 pub(crate) enum Engine {
@@ -52,7 +70,8 @@ impl Engine {
         })
     }
 
-    /// Takes a training step and returns its loss, a scalar tensor.
+    /// Takes a training step. Returns its loss and, unless it is ignored, the norm of the gradient before clipping, as scalar
+    /// tensors.
     pub(crate) fn step(
         &mut self,
         batch: &Batch<'_>,
@@ -60,11 +79,12 @@ impl Engine {
         schedule: &NoiseSchedule,
         rng: CounterRng,
         size: StepSize,
-    ) -> Result<Tensor> {
+        norm: GradNorm,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         match self {
             // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
-            Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size)),
-            Self::Tensor(engine) => engine.step(batch, rng, size),
+            Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size, norm)),
+            Self::Tensor(engine) => engine.step(batch, rng, size, norm),
         }
     }
 
@@ -166,15 +186,20 @@ mod tests {
                 // With a large eps, the step depends smoothly on the gradient, whose last bits differ.
                 let adamw = AdamWConfig { eps: 1e-3, ..AdamWConfig::default() };
                 let size = StepSize::new(adamw, step, 1e-2, 0.99);
-                let loss = |engine: &mut Engine| {
-                    let loss = engine.step(&batch, &data, &schedule, rng, size).unwrap();
-                    loss.to_scalar::<f32>().unwrap()
+                // Each kind of step, with a gradient that is longer than the maximum.
+                let norm = [GradNorm::Ignore, GradNorm::Measure, GradNorm::Clip(1e-3)][step as usize % 3];
+                let run = |engine: &mut Engine| {
+                    let (loss, norm) = engine.step(&batch, &data, &schedule, rng, size, norm).unwrap();
+                    let norm = norm.map(|norm| norm.to_scalar::<f32>().unwrap());
+                    (loss.to_scalar::<f32>().unwrap(), norm)
                 };
-                let (ours, theirs) = (loss(&mut kernels), loss(&mut tensors));
-                assert!(
-                    (ours - theirs).abs() < 1e-4 * theirs,
-                    "{parameterization:?} step {step}: {ours} {theirs}"
-                );
+                let ((ours, our_norm), (theirs, their_norm)) = (run(&mut kernels), run(&mut tensors));
+                let what = format!("{parameterization:?} step {step}: {ours} {theirs}");
+                assert!((ours - theirs).abs() < 1e-4 * theirs, "{what}");
+                assert_eq!(our_norm.is_some(), step % 3 > 0, "{what}");
+                if let (Some(ours), Some(theirs)) = (our_norm, their_norm) {
+                    assert!((ours - theirs).abs() < 1e-3 * theirs && ours > 1e-3, "{what}: {ours} {theirs}");
+                }
             }
             let state = |engine: &Engine| {
                 StatePart::ALL

@@ -5,7 +5,7 @@ use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
 use ddpm_data::Dataset;
 use ddpm_model::{Denoiser, Parameter, initial_weights};
 
-use super::Batch;
+use super::{Batch, GradNorm};
 use crate::{
     Result, TrainConfig,
     optimizer::{StepSize, TensorAdamW},
@@ -41,7 +41,13 @@ impl TensorEngine {
         })
     }
 
-    pub(super) fn step(&mut self, batch: &Batch<'_>, rng: CounterRng, size: StepSize) -> Result<Tensor> {
+    pub(super) fn step(
+        &mut self,
+        batch: &Batch<'_>,
+        rng: CounterRng,
+        size: StepSize,
+        norm: GradNorm,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let x_start = match &batch.shifted {
             Some(shifted) => {
                 let shape = (batch.indices.len(), self.images.dim(1)?);
@@ -53,8 +59,8 @@ impl TensorEngine {
         let x_t = self.denoiser.schedule().q_sample(&x_start, &batch.t, &eps)?;
         let output = self.denoiser.forward(&x_t, &batch.t, &batch.labels)?;
         let loss = weighted_error(&self.denoiser, &batch.weights, &output, &x_start, &eps, &batch.t)?;
-        self.optimizer.step(&loss.backward()?, size)?;
-        Ok(loss.detach())
+        let norm = self.optimizer.step(&loss.backward()?, size, norm)?;
+        Ok((loss.detach(), norm))
     }
 }
 

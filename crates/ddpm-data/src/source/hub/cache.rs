@@ -81,6 +81,24 @@ impl Cache {
         self.folder.join("snapshots").join(commit.as_str()).join(file)
     }
 
+    /// The names of all files of a commit, sorted.
+    pub(super) fn files(&self, commit: &Commit) -> Vec<String> {
+        let root = self.folder.join("snapshots").join(commit.as_str());
+        let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                // A link to a folder is none of the cache's.
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                } else if let Ok(name) = path.strip_prefix(&root) {
+                    files.extend(name.to_str().map(|name| name.replace(std::path::MAIN_SEPARATOR, "/")));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
     /// The ETag of a file of the cache; `None` if the file is not a link to a blob of this repository, as on Windows.
     pub(super) fn etag(&self, path: &Path) -> Option<Etag> {
         let link = fs::read_link(path).ok()?;

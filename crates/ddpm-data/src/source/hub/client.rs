@@ -76,6 +76,13 @@ impl Client {
         format!("{}/{repository}/resolve/{revision}/{file}", self.endpoint)
     }
 
+    /// The address of the list of all files of a repository.
+    pub(super) fn tree_address(&self, repository: &str, revision: &str) -> String {
+        let revision = utf8_percent_encode(revision, REVISION);
+        // The list of a model is at `models/OWNER/NAME`, and only lists of data sets are read.
+        format!("{}/api/{repository}/tree/{revision}?recursive=true", self.endpoint)
+    }
+
     /// Asks for the head of a file. Follows redirects to a path on the same server only: the answer that refers to
     /// another server, where large files are stored, describes the file.
     pub(super) fn head(&self, address: &str) -> Result<Response, Cause> {

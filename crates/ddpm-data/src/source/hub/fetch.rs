@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ddpm_files::{Sha256, sha256_of_file};
 
 use super::cache::{Cache, Commit, Etag};
-use super::client::{Response, header, refusal};
+use super::client::{Client, Response, header, refusal};
 use super::{Hub, HubAddress};
 use crate::error::{Cause, Error, Result};
 use crate::known_digests::check;
@@ -89,6 +89,25 @@ impl<'a> Repository<'a> {
     /// The commit if a file was read, otherwise the requested revision.
     pub(super) fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// `datasets/OWNER/NAME`, or `OWNER/NAME` of a model.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.hub.client
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        self.hub.offline
+    }
+
+    /// The files of the newest known commit that the cache holds; `None` if it holds none.
+    pub(super) fn cached_files(&self) -> Option<Vec<String>> {
+        let commit = self.cache.commit(&self.revision)?;
+        Some(self.cache.files(&commit)).filter(|files| !files.is_empty())
     }
 
     /// Parses the first of `files` that exists in the repository, or returns `None` if
@@ -265,7 +284,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Converts an answer that refuses the request to an error.
-    fn accepted(&self, file: &str, response: Response) -> Result<Response> {
+    pub(super) fn accepted(&self, file: &str, response: Response) -> Result<Response> {
         let repo = self.id();
         match response.status().as_u16() {
             200..=399 => Ok(response),
@@ -277,7 +296,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    fn failed(&self, file: &str, source: Cause) -> Error {
+    pub(super) fn failed(&self, file: &str, source: Cause) -> Error {
         Error::HubRequest { repo: self.id(), file: file.to_owned(), source }
     }
 

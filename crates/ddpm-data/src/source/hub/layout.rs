@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::idx::{self, IdxKind, Images};
 use crate::parquet;
 use crate::source::names::candidates;
+use crate::source::parquet_names::{choose_parquet, parquet_sets};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
@@ -38,7 +39,15 @@ pub(super) fn read(
     address: &HubAddress,
 ) -> Result<(Dataset, Option<Dataset>)> {
     let layouts = [Layout::Parquet, Layout::Idx];
-    let Some((layout, train)) = read_split(repository, address, &layouts, Split::Train)? else {
+    // The usual names first: they need no list of files.
+    let usual = match address.config() {
+        None => read_split(repository, address, &layouts, Split::Train)?,
+        Some(_) => None,
+    };
+    let Some((layout, train)) = usual else {
+        if let Some(read) = read_listed(repository, address)? {
+            return Ok(read);
+        }
         let expected = layouts.iter().flat_map(|layout| layout.images(address.name(), Split::Train));
         return Err(Error::NoHubDataSet {
             repo: repository.id(),
@@ -48,6 +57,21 @@ pub(super) fn read(
     };
     let test = read_split(repository, address, &[layout], Split::Test)?;
     Ok((train, test.map(|(_, test)| test)))
+}
+
+/// Reads the parquet files of a repository by its list of files; `None` if they are no data set, or there is no list.
+fn read_listed(
+    repository: &mut Repository<'_>,
+    address: &HubAddress,
+) -> Result<Option<(Dataset, Option<Dataset>)>> {
+    let Some(files) = repository.files()? else { return Ok(None) };
+    let without_config = format!("hf://datasets/{}/{}", address.owner(), address.name());
+    let place = Path::new(&without_config);
+    let Some((_, set)) = choose_parquet(parquet_sets(files.iter()), address.config(), place)? else {
+        return Ok(None);
+    };
+    let name = format!("{}/{}", address.owner(), address.name());
+    set.read(&name, place, |file| repository.get(file, |path| Ok(path.to_owned()))).map(Some)
 }
 
 fn read_split(

@@ -4,6 +4,7 @@ mod cache;
 mod client;
 mod fetch;
 mod layout;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,10 +35,10 @@ use crate::splits::Splits;
 /// less than 16 KiB within [`HubConfig::timeout`], is an error.
 ///
 /// ```no_run
-/// use ddpm_data::{Hub, HubConfig};
+/// use ddpm_data::{Hub, HubAddress, HubConfig};
 ///
 /// let hub = Hub::new(HubConfig::from_env())?;
-/// let fashion = hub.dataset("zalando-datasets", "fashion_mnist", None)?;
+/// let fashion = hub.dataset(&HubAddress::dataset("hf://datasets/zalando-datasets/fashion_mnist")?)?;
 /// assert_eq!(fashion.train().classes(), Some(10));
 /// # Ok::<(), ddpm_data::Error>(())
 /// ```
@@ -77,30 +78,24 @@ impl Hub {
         Ok(Self { client, cache_dir, offline })
     }
 
-    /// Reads a data set in one of two layouts:
+    /// Reads a data set: parquet files in any layout that [`Splits::from_folder`] reads, or
+    /// its IDX files without a prefix. Of several data sets, the address chooses one by its
+    /// configuration.
     ///
-    /// - `NAME/{train,test}-00000-of-00001.parquet`, or the same file names in
-    ///   `data/`, as in `ylecun/mnist` and `zalando-datasets/fashion_mnist`. The
-    ///   column `image` is a struct whose field `bytes` is a PNG. Colours are
-    ///   converted to grey, and transparency is ignored. The optional column `label`
-    ///   is a 64-bit integer.
-    /// - The IDX files that [`Splits::from_folder`] reads, without a prefix.
-    ///
-    /// A `revision` of `None` means the branch `main`. All files are read from one
-    /// commit, [`Splits::commit`]. The images and labels of `ylecun/mnist` must be
-    /// exactly MNIST.
+    /// All files are read from one commit, [`Splits::commit`]. The images and labels of
+    /// `ylecun/mnist` must be exactly MNIST.
     ///
     /// # Errors
-    /// [`Error::BadAddress`]; [`Error::NoHubDataSet`], [`Error::NotCached`],
+    /// [`Error::NoHubDataSet`], [`Error::Ambiguous`], [`Error::NotCached`],
     /// [`Error::HubAccess`] and [`Error::HubRequest`] if no file can be read;
     /// [`Error::Checksum`], [`Error::DownloadSize`] and [`Error::OutOfRange`] for a
     /// corrupt download or answer; [`Error::CacheNotWritable`] and
     /// [`Error::OutsideCache`]; the errors of the file format, of
     /// [`Dataset::new`](crate::Dataset::new) and of [`Splits::new`].
-    pub fn dataset(&self, owner: &str, name: &str, revision: Option<&str>) -> Result<Splits> {
-        let address = HubAddress::new(owner, name, revision)?;
-        let mut repository = Repository::new(self, Kind::Dataset, &address);
-        let (train, test) = layout::read(&mut repository, &address)?;
+    pub fn dataset(&self, address: &HubAddress) -> Result<Splits> {
+        let (owner, name) = (address.owner(), address.name());
+        let mut repository = Repository::new(self, Kind::Dataset, address);
+        let (train, test) = layout::read(&mut repository, address)?;
         let is_mnist = owner.eq_ignore_ascii_case("ylecun") && name.eq_ignore_ascii_case("mnist");
         if is_mnist {
             MNIST_TRAIN.verify(&train)?;

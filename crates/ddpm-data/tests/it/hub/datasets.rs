@@ -74,6 +74,63 @@ fn parquet_files_are_downloaded_once() {
     }
 }
 
+/// Repositories whose files have other names than the usual ones are read by the list of their files: converted data sets,
+/// several parts, configurations, a validation set. Offline the files in the cache are the list.
+#[test]
+fn every_layout_of_the_hub_is_read_by_the_list_of_files() {
+    let row = |level: u8, label| -> Row { (Some(grey(1, 3, &[level, 0, 255])), Some(label)) };
+    for (train, test) in [
+        (vec!["default/train/0000.parquet"], "default/test/0000.parquet"),
+        (
+            vec!["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
+            "data/test-00000-of-00001.parquet",
+        ),
+        (vec!["plain/train-00000-of-00001-0f3b.parquet"], "plain/validation-00000-of-00001-0f3b.parquet"),
+        (vec!["train.parquet"], "test.parquet"),
+    ] {
+        let server = MockHub::start();
+        let serve = |file: &str, content| server.serve(&format!("datasets/some/letters/{file}"), content);
+        for (number, name) in std::iter::zip(1.., &train) {
+            serve(name, file(&[row(number, 0), row(number + 10, 1)]));
+        }
+        serve(test, file(&[row(7, 1)]));
+        for offline in [false, true] {
+            let config = HubConfig { offline, ..server.config() };
+            let splits = load(&config, "hf://datasets/some/letters").unwrap();
+            assert_eq!(
+                (splits.train().len(), splits.test().unwrap().len()),
+                (2 * train.len(), 1),
+                "{train:?}"
+            );
+            assert_eq!(splits.test().unwrap().images(), [7, 0, 255]);
+            assert_eq!((splits.name(), splits.commit()), ("some/letters", Some(COMMIT)));
+        }
+    }
+}
+
+#[test]
+fn one_of_several_configurations_is_chosen_by_the_address() {
+    let server = MockHub::start();
+    let row = |level: u8| -> Row { (Some(grey(1, 3, &[level, 0, 255])), Some(0)) };
+    for (config, level) in [("balanced", 3), ("letters", 5)] {
+        server.serve(&format!("datasets/some/emnist/{config}/train/0000.parquet"), file(&[row(level)]));
+    }
+    let config = server.config();
+    let refused = load(&config, "hf://datasets/some/emnist").unwrap_err().to_string();
+    let both = "choose one: hf://datasets/some/emnist/balanced, hf://datasets/some/emnist/letters";
+    assert!(refused.contains(both), "{refused}");
+    let splits = load(&config, "hf://datasets/some/emnist/letters").unwrap();
+    assert_eq!(splits.train().images(), [5, 0, 255]);
+    let refused = load(&config, "hf://datasets/some/emnist/digits@main").unwrap_err();
+    assert!(matches!(refused, Error::Ambiguous { .. }), "{refused}");
+    server.serve("datasets/some/parts/train-00000-of-00003.parquet", file(&[row(1)]));
+    let refused = load(&config, "hf://datasets/some/parts").unwrap_err().to_string();
+    assert!(refused.contains("found 1 of the 3 parquet files of the split train"), "{refused}");
+    server.serve("datasets/some/text/corpus.csv", b"a,b".to_vec());
+    let refused = load(&config, "hf://datasets/some/text").unwrap_err();
+    assert!(matches!(refused, Error::NoHubDataSet { .. }), "{refused}");
+}
+
 #[test]
 fn labels_and_test_set_are_optional() {
     let server = MockHub::start();

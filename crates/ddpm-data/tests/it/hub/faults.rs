@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ddpm_data::{Error, Hub, HubConfig, HubFile, idx};
+use ddpm_data::{Error, Hub, HubAddress, HubConfig, HubFile, idx};
 
 use super::server::{FAULTS, Fault, MockHub};
 use crate::check_causes;
@@ -85,7 +85,9 @@ fn small_files_are_verified_by_their_size() {
 #[test]
 fn small_files_are_downloaded_again_if_they_cannot_be_parsed() {
     let path = "datasets/some/digits/train-images-idx3-ubyte";
-    let load = |server: &MockHub| Hub::new(server.config()).unwrap().dataset("some", "digits", None);
+    let load = |server: &MockHub| {
+        Hub::new(server.config()).unwrap().dataset(&HubAddress::new("some", "digits", None).unwrap())
+    };
     let server = MockHub::start();
     server.serve_small(path, idx::encode_images(1, 1, &[1, 2, 3]).unwrap());
     server.fail(path, &[Fault::Wrong]);
@@ -103,7 +105,10 @@ fn small_files_are_downloaded_again_if_they_cannot_be_parsed() {
 fn a_file_with_the_right_digest_is_not_downloaded_again_if_it_cannot_be_parsed() {
     let server = MockHub::start();
     server.serve("datasets/some/digits/train-images-idx3-ubyte", CONTENT.to_vec());
-    let error = Hub::new(server.config()).unwrap().dataset("some", "digits", None).unwrap_err();
+    let error = Hub::new(server.config())
+        .unwrap()
+        .dataset(&HubAddress::new("some", "digits", None).unwrap())
+        .unwrap_err();
     assert!(matches!(error, Error::NotIdx { .. }), "{error}");
     assert_eq!(server.take_gets(), 1);
 }
@@ -138,7 +143,7 @@ fn offline_the_error_names_the_missing_file_and_how_to_get_it() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let hub = Hub::new(HubConfig { offline: true, ..server.config() }).unwrap();
-    let error = hub.dataset("some", "digits", None).unwrap_err();
+    let error = hub.dataset(&HubAddress::new("some", "digits", None).unwrap()).unwrap_err();
     assert!(matches!(error, Error::NotCached { .. }), "{error}");
     assert!(error.to_string().contains("some/digits"), "{error}");
     assert_eq!(server.take_requests(), []);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ddpm_data::{Error, Hub, HubConfig, HubFile};
+use ddpm_data::{Error, Hub, HubAddress, HubConfig, HubFile};
 use ddpm_files::sha256_hex;
 
 use super::server::{COMMIT, Fault, MockHub, Said};
@@ -141,7 +141,8 @@ fn a_file_that_cannot_be_parsed_is_removed_without_the_target_of_its_link() {
     let victim = folder.path().join("victim");
     std::os::unix::fs::symlink(&victim, snapshot.join("train-images-idx3-ubyte")).unwrap();
     let config = HubConfig { cache_dir: Some(cache), ..server.config() };
-    let error = Hub::new(config).unwrap().dataset("some", "digits", None).unwrap_err();
+    let error =
+        Hub::new(config).unwrap().dataset(&HubAddress::new("some", "digits", None).unwrap()).unwrap_err();
     assert!(!matches!(error, Error::NoHubDataSet { .. }), "{error}");
     assert_eq!(fs::read_to_string(victim).unwrap(), "of the user");
 }

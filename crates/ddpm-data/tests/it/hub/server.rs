@@ -199,9 +199,25 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 }
 
 impl State {
+    /// The list of files of a repository, if that is what a request asks for and there are any.
+    fn list(&self, path: &str) -> Option<String> {
+        let (repo, revision) = path.strip_prefix("/api/")?.split_once("/tree/")?;
+        let known = [COMMIT, "main"].into_iter().any(|known| revision == format!("{known}?recursive=true"));
+        let files = self.resources.keys().filter_map(|file| file.strip_prefix(&format!("{repo}/")));
+        let files: Vec<String> = files.map(|file| format!(r#"{{"type":"file","path":"{file}"}}"#)).collect();
+        (known && !files.is_empty())
+            .then(|| format!(r#"[{{"type":"directory","path":"data"}},{}]"#, files.join(",")))
+    }
+
     /// The answer to a request, and what follows it.
     fn respond(&mut self, request: Request) -> (Vec<u8>, Option<Fault>) {
         let is_get = request.method == "GET";
+        if let Some(list) = self.list(&request.path).filter(|_| !self.forbidden) {
+            self.requests.push(request);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", list.len());
+            return (format!("{head}{list}").into_bytes(), None);
+        }
         let resource = request.path.strip_prefix('/').and_then(|path| {
             let (repo, rest) = path.split_once("/resolve/")?;
             let (revision, file) = rest.split_once('/')?;
