@@ -40,7 +40,7 @@ pub(crate) struct Train {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = count(1..=1_000_000))]
     pub(crate) keep: usize,
     /// Start from the weights of a model instead of random ones, for example to train a finished run for more epochs.
-    /// The architecture and the schedule are those of the model
+    /// It also gives the architecture and the schedule
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", conflicts_with_all = ["network", "parameterization"])]
     pub(crate) from: Option<String>,
     /// The number type in which the model folder stores weights
