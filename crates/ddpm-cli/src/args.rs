@@ -161,7 +161,7 @@ pub(crate) struct Sample {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Train {
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME
+    /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// A named set of training options; the options below override it
@@ -221,7 +221,7 @@ pub(crate) struct Eval {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// The data set to compare with: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME
+    /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
@@ -248,7 +248,7 @@ pub(crate) struct TestImages {
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME
+    /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// The number of test images, 2 or more
@@ -272,7 +272,7 @@ pub(crate) struct Classify {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TrainFeatures {
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME
+    /// hf://datasets/OWNER/NAME[/CONFIG]
     ///
     /// Without labels, the net learns to recognise whether an image was flipped, and how.
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
@@ -288,7 +288,7 @@ pub(crate) struct TrainFeatures {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Data {
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME
+    /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
     /// Write a PNG of the first images of each class

@@ -142,7 +142,16 @@ mod tests {
 
     fn train(epoch: f64, loss: f64) -> Record {
         let (step, images, learning_rate, images_per_second, seconds) = (1, 1, 1e-3, 1.0, 1.0);
-        Record::Train { step, epoch, images, loss, learning_rate, images_per_second, seconds }
+        Record::Train {
+            step,
+            epoch,
+            images,
+            loss,
+            learning_rate,
+            images_per_second,
+            seconds,
+            grad_norm: None,
+        }
     }
 
     fn epoch(epoch: u64, test_loss: Option<f64>) -> Record {

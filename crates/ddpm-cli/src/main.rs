@@ -11,8 +11,9 @@ mod picture;
 mod plot_style;
 mod progress;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Mutex, thread};
 
+use anyhow::{Context, Result};
 use clap::{ArgMatches, parser::ValueSource};
 
 use args::{Args, Command};
@@ -26,7 +27,19 @@ fn main() -> ExitCode {
     if matches!(args.command, Command::TrainFeatures(_)) {
         keep_memory();
     }
-    let result = match &args.command {
+    let result = check_threads(args.common.threads).and_then(|()| run(&args));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            let interrupted = error.chain().find_map(|cause| cause.downcast_ref::<Interrupted>());
+            interrupted.map_or(ExitCode::FAILURE, |interrupted| interrupted.exit_code().into())
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    match &args.command {
         Command::Sample(options) => commands::sample::run(options, &args.common),
         Command::Train(options) => commands::train::run(options, &args.common),
         Command::Eval(options) => commands::eval::run(options, &args.common),
@@ -36,15 +49,23 @@ fn main() -> ExitCode {
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error(&error);
-            let interrupted = error.chain().find_map(|cause| cause.downcast_ref::<Interrupted>());
-            interrupted.map_or(ExitCode::FAILURE, |interrupted| interrupted.exit_code().into())
-        }
     }
+}
+
+/// Checks that the system starts as many threads as the thread pools of rayon and candle have together. The pools
+/// themselves would panic.
+fn check_threads(threads: Option<usize>) -> Result<()> {
+    let each = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    // Each thread lives until this lock is free.
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let _closed = gate.lock();
+        (0..2 * each).try_for_each(|_| {
+            let started = thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()));
+            started.map(drop)
+        })
+    })
+    .with_context(|| format!("the system does not start {} threads; pass a smaller --threads", 2 * each))
 }
 
 /// Warns of common options that a command does not use.

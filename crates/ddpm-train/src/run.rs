@@ -6,16 +6,15 @@
 //! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller
 //! ```
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+mod mean;
+mod options;
 
-use candle_core::{DType, Device, Tensor};
+use std::{path::Path, sync::atomic::Ordering, time::Instant};
+
+use candle_core::Device;
 use ddpm_data::Splits;
 use ddpm_model::Denoiser;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     Error, Record, Result, TrainConfig, Trainer,
@@ -24,62 +23,9 @@ use crate::{
     folder::RunFolder,
     metrics::Log,
 };
-
-/// The treatment of a run that already exists in the folder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// Start a new run; a folder that holds checkpoints is an error.
-    #[default]
-    Fresh,
-    /// Start a new run. Its first checkpoint replaces the checkpoints and the log of an older run.
-    Overwrite,
-    /// Resume from the newest checkpoint that matches its manifest, or start again if the run ended before its first
-    /// checkpoint.
-    Resume,
-}
-
-/// When a run writes a checkpoint. It always writes one after its first epoch, at its end, and when it is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointEvery {
-    /// After the step at which this time has passed since the last checkpoint.
-    Time(Duration),
-    /// After each epoch.
-    Epoch,
-}
-
-/// How a run starts, saves and stops.
-#[derive(Clone, Copy, Debug)]
-pub struct RunOptions<'a> {
-    /// The treatment of an existing run.
-    pub start: Start,
-    /// When a checkpoint is written; by default after a minute.
-    pub checkpoint_every: CheckpointEvery,
-    /// The number of newest checkpoints that are kept, 1 or more; by default 2.
-    pub keep: usize,
-    /// The smallest number of steps between two evaluations; by default 200. The averaged weights are evaluated after an
-    /// epoch in which a multiple of this number of steps was passed, and after the last one. So evaluations take little
-    /// time on a small data set too.
-    pub evaluate_every: u64,
-    /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
-    /// resume the run.
-    pub initial: Option<(&'a str, &'a Denoiser)>,
-    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`].
-    pub stop: &'a AtomicBool,
-}
-
-impl Default for RunOptions<'_> {
-    fn default() -> Self {
-        static NEVER: AtomicBool = AtomicBool::new(false);
-        Self {
-            start: Start::Fresh,
-            checkpoint_every: CheckpointEvery::Time(Duration::from_mins(1)),
-            keep: 2,
-            evaluate_every: 200,
-            initial: None,
-            stop: &NEVER,
-        }
-    }
-}
+use mean::Mean;
+pub(crate) use mean::Sum;
+pub use options::{CheckpointEvery, RunOptions, Start};
 
 /// An event that [`run`] passes to its observer. An error returned by the observer ends the run.
 #[derive(Debug)]
@@ -290,49 +236,4 @@ pub fn run(
         train_loss,
         test_loss,
     })
-}
-
-/// The sum of a number of losses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sum {
-    sum: f64,
-    count: f64,
-}
-
-/// A running mean of losses in f32, whose sum stays on the device until it is read.
-#[derive(Default)]
-struct Mean {
-    sum: Option<Tensor>,
-    count: f64,
-}
-
-impl Mean {
-    /// Continues a mean from its [`Mean::sum`].
-    #[allow(clippy::cast_possible_truncation, reason = "it was an f32")]
-    fn from_sum(Sum { sum, count }: Sum, device: &Device) -> Result<Self> {
-        let sum = (count > 0.0).then(|| Tensor::new(sum as f32, device)).transpose()?;
-        Ok(Self { sum, count })
-    }
-
-    /// Adds the loss of a step.
-    fn add(&mut self, loss: &Tensor) -> Result<()> {
-        self.sum = Some(match self.sum.take() {
-            Some(sum) => (sum + loss)?,
-            None => loss.clone(),
-        });
-        self.count += 1.0;
-        Ok(())
-    }
-
-    /// The sum, which must be finite, of the losses up to a step.
-    fn sum(&self, step: u64) -> Result<Sum> {
-        let Some(sum) = &self.sum else { return Ok(Sum::default()) };
-        // Converts on the CPU, since not every device supports f64.
-        let sum = sum.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        if sum.is_finite() {
-            Ok(Sum { sum, count: self.count })
-        } else {
-            Err(Error::Diverged { step, loss: sum })
-        }
-    }
 }

@@ -30,6 +30,17 @@ pub(crate) fn usage(args: &[&str], parts: &[&str]) {
     assert!(names(folder.path()).is_empty());
 }
 
+/// With an address space too small for the stacks of so many threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_cannot_be_started_are_an_error_and_no_panic() {
+    let script = r#"ulimit -v 1500000; exec "$0" info --threads 1024"#;
+    let assert = Command::new("sh").args(["-c", script]).arg(cargo_bin!("ddpm-cli")).assert();
+    let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert_eq!(assert.get_output().status.code(), Some(1), "{error}");
+    assert!(error.contains("does not start 2048 threads; pass a smaller --threads"), "{error}");
+}
+
 /// A common option that the command does not use.
 #[test]
 fn an_option_without_effect_is_a_warning() {

@@ -162,7 +162,8 @@ mod tests {
         for address in [
             "hf://datasets/",
             "hf://datasets/mnist",
-            "hf://datasets/a/b/c",
+            "hf://datasets/a/b/",
+            "hf://datasets/a/b/../c",
             "hf://datasets//b",
             "hf://datasets/a/",
             "hf://datasets/../b",

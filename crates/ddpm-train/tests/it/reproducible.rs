@@ -58,13 +58,14 @@ fn another_seed_gives_other_weights_from_the_start() {
 #[test]
 fn each_option_changes_the_weights() {
     type Change = fn(&mut TrainConfig);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("learning_rate", |c| c.learning_rate *= 2.0),
         ("warmup_fraction", |c| c.warmup_fraction = 0.0),
         ("epochs", |c| c.epochs = 30),
         ("batch_size", |c| c.batch_size = 19),
         ("cond_drop_prob", |c| c.cond_drop_prob = 1.0),
         ("loss", |c| c.loss = LossWeighting::MinSnr),
+        ("max_grad_norm", |c| c.max_grad_norm = Some(1e-3)),
         ("beta1", |c| c.adamw.beta1 = 0.5),
         ("beta2", |c| c.adamw.beta2 = 0.9),
         ("weight_decay", |c| c.adamw.weight_decay = 0.5),
@@ -76,6 +77,21 @@ fn each_option_changes_the_weights() {
         change(&mut config);
         assert_ne!(trained(&config, 15).0, before, "{option}");
     }
+}
+
+/// A step that measures the norm of the gradient is the same step, and so is one whose maximum is never reached.
+#[test]
+fn the_norm_of_the_gradient_changes_no_weight() {
+    let before = trained(&config(), 15).0;
+    let data = splits().train();
+    let mut trainer = Trainer::new(&config(), data, &Device::Cpu).unwrap();
+    for _ in 0..15 {
+        let (_, norm) = trainer.train_step_with_norm().unwrap();
+        assert!(norm.unwrap().to_scalar::<f32>().unwrap() > 0.0);
+    }
+    let state = trainer.state().unwrap();
+    assert_eq!(bits(state.iter().map(|(name, tensor)| (name, tensor))), before);
+    assert_eq!(trained(&TrainConfig { max_grad_norm: Some(1e6), ..config() }, 15).0, before);
 }
 
 #[test]
