@@ -62,7 +62,7 @@ fn on_disk(folder: &Path, options: &str, args: &[&str]) -> Option<(i32, String, 
 fn a_full_or_read_only_disk_is_an_error_that_names_the_file() {
     let folder = folder();
     success(&mut train(folder.path(), &[], ""));
-    let training = [TRAIN, &["disk/run", "--epochs", "6", "-q"]].concat();
+    let training = [TRAIN, &["disk/run", "--batch-size", "8", "--epochs", "6", "-q"]].concat();
     let sample = ["sample", "--model", "run/model", "-n", "5000", "--format", "idx", "-o", "disk/out", "-q"];
     // Pages of 4 kB, up to more than a training needs.
     let pages: Vec<usize> = (1..=40).step_by(size(1, 13)).collect();

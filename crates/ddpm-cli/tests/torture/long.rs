@@ -1,6 +1,6 @@
 //! A long training.
 
-use crate::{Report, TRAIN, ddpm, folder, reports, size, success};
+use crate::{IMAGES, Report, TRAIN, ddpm, folder, reports, size, success};
 
 /// The largest values of some reports.
 fn largest(reports: &[Report]) -> [usize; 2] {
@@ -10,11 +10,14 @@ fn largest(reports: &[Report]) -> [usize; 2] {
 /// The program reports after each step, when it has saved a checkpoint.
 #[test]
 fn memory_and_open_files_do_not_grow_with_the_steps() {
-    let steps = size(20_000, 400);
+    let steps = size(20_000, 416);
     let folder = folder();
-    let epochs = steps.div_euclid(4).to_string();
-    let stderr =
-        success(&mut ddpm(folder.path(), &[TRAIN, &["run", "--epochs", &epochs, "-v"]].concat(), "report"));
+    let epochs = steps.div_euclid(IMAGES).to_string();
+    let stderr = success(&mut ddpm(
+        folder.path(),
+        &[TRAIN, &["run", "--epochs", &epochs, "--batch-size", "1", "-v"]].concat(),
+        "report",
+    ));
     assert_eq!(stderr.matches("saved step ").count(), steps);
     let all = reports(stderr.split_once("saved step 1\n").unwrap().1);
     let (first, rest) = all.split_at(all.len().div_euclid(10));

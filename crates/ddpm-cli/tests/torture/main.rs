@@ -41,8 +41,6 @@ const TRAIN: &[&str] = &[
     "denoiser.network.layers=1",
     "--set",
     "denoiser.network.embedding=2",
-    "--batch-size",
-    "8",
     "--checkpoint-every",
     "0",
     "--out-dir",
@@ -102,7 +100,7 @@ fn ddpm(folder: &Path, args: &[&str], fault: &str) -> Command {
 
 /// [`TRAIN`] of [`STEPS`] steps into the folder `run`, with further arguments.
 fn train(folder: &Path, more: &[&str], fault: &str) -> Command {
-    ddpm(folder, &[TRAIN, &["run", "--epochs", "6", "-v"], more].concat(), fault)
+    ddpm(folder, &[TRAIN, &["run", "--batch-size", "8", "--epochs", "6", "-v"], more].concat(), fault)
 }
 
 fn text(output: &Output) -> String {
