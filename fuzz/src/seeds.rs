@@ -55,6 +55,13 @@ pub(crate) fn flow() -> Vec<Vec<u8>> {
     files.iter().flat_map(|file| file.to_diffusers_json()).map(String::into_bytes).collect()
 }
 
+pub(crate) fn manifest() -> Vec<Vec<u8>> {
+    let digest = ddpm_files::sha256_hex(b"");
+    vec![format!("{{\n  \"state.json\": \"{digest}\",\n  \"weights\": \"{digest}\"\n}}\n").into_bytes()]
+}
+
+#[cfg(feature = "hub")]
+pub(crate) use hub::{image, parquet};
 #[cfg(feature = "model")]
 pub(crate) use model::{denoiser_config, model_file, weights};
 
@@ -111,5 +118,55 @@ mod model {
 
     pub(crate) fn weights() -> Vec<Vec<u8>> {
         vec![model_file("denoiser/diffusion_pytorch_model.safetensors").to_vec()]
+    }
+}
+
+#[cfg(feature = "hub")]
+mod hub {
+    use std::{io::Cursor, sync::Arc};
+
+    use image::{GrayImage, ImageFormat};
+    use parquet::{
+        basic::{Compression, ZstdLevel},
+        data_type::{ByteArray, ByteArrayType, Int64Type},
+        errors::Result,
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+
+    /// A PNG and a JPEG.
+    pub(crate) fn image() -> Vec<Vec<u8>> {
+        let grey = GrayImage::from_fn(3, 2, |x, y| [if x > y { 200 } else { 7 }].into());
+        let encode = |format| {
+            let mut bytes = Cursor::new(Vec::new());
+            grey.write_to(&mut bytes, format).map(|()| bytes.into_inner()).unwrap_or_default()
+        };
+        vec![encode(ImageFormat::Png), encode(ImageFormat::Jpeg)]
+    }
+
+    /// Two images with labels, with each compression.
+    pub(crate) fn parquet() -> Vec<Vec<u8>> {
+        let compressions =
+            [Compression::SNAPPY, Compression::ZSTD(ZstdLevel::default()), Compression::LZ4_RAW];
+        compressions.into_iter().flat_map(file).collect()
+    }
+
+    fn file(compression: Compression) -> Result<Vec<u8>> {
+        let schema = "message m { optional group image { optional binary bytes; } optional int64 label; }";
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        let schema = Arc::new(parse_message_type(schema)?);
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
+        let mut group = writer.next_row_group()?;
+        let png = ByteArray::from(image().swap_remove(0));
+        if let Some(mut column) = group.next_column()? {
+            column.typed::<ByteArrayType>().write_batch(&[png.clone(), png], Some(&[2, 2]), None)?;
+            column.close()?;
+        }
+        if let Some(mut column) = group.next_column()? {
+            column.typed::<Int64Type>().write_batch(&[0, 1], Some(&[1, 1]), None)?;
+            column.close()?;
+        }
+        group.close()?;
+        writer.into_inner()
     }
 }

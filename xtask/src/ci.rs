@@ -58,7 +58,7 @@ const STEPS: [Step; 9] = [
     Step::new(
         "clippy-hub",
         "the same with the Hub",
-        "clippy --workspace --features ddpm-cli/hub --all-targets --locked -- -D warnings",
+        "clippy --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --all-targets --locked -- -D warnings",
     ),
     Step::new(
         "test-core",
@@ -70,7 +70,7 @@ const STEPS: [Step; 9] = [
     Step::new(
         "test",
         "tests and the examples in the documentation",
-        "test --workspace --features ddpm-cli/hub --locked",
+        "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --locked",
     )
     .with_environment("NO_PROXY", "127.0.0.1"),
     Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),

@@ -33,6 +33,9 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Coverflow-checks=yes -Cdebug-assertions=yes";
 
+/// The seconds after which a target of [`Arguments::all`] ends in any case.
+const ALL_SECONDS: u64 = 6 * 3600;
+
 /// The result of a target.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Fuzzed {
@@ -55,16 +58,25 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
             return Ok(());
         }
     }
-    let arguments = &arguments;
-    let fuzzed = fuzz(arguments, workspace)?;
-    for Fuzzed { target, executions, peak_mb } in fuzzed {
+    for Fuzzed { target, executions, peak_mb } in fuzz(&arguments, workspace, |_| arguments.runs)? {
         process::print(&format!("{target}: {executions} executions, at most {peak_mb} MB, no fault"))?;
     }
     Ok(())
 }
 
-/// Builds the targets and runs each.
-pub(crate) fn fuzz(arguments: &Arguments, workspace: &Workspace) -> Result<Vec<Fuzzed>> {
+impl Arguments {
+    /// All targets, each until its number of executions.
+    pub(crate) fn all() -> Self {
+        Self { targets: Vec::new(), seconds: ALL_SECONDS, runs: None, light: false, smoke: false }
+    }
+}
+
+/// Builds the targets and runs each, with the number of executions that `runs` gives for its name.
+pub(crate) fn fuzz(
+    arguments: &Arguments,
+    workspace: &Workspace,
+    runs: impl Fn(&str) -> Option<u64>,
+) -> Result<Vec<Fuzzed>> {
     let program = build(arguments.light, workspace)?;
     let work = workspace.root().join("target/fuzz");
     let corpus = work.join("corpus");
@@ -77,7 +89,8 @@ pub(crate) fn fuzz(arguments: &Arguments, workspace: &Workspace) -> Result<Vec<F
     }
     let is_selected =
         |name: &&&str| arguments.targets.is_empty() || arguments.targets.iter().any(|t| t == **name);
-    names.iter().filter(is_selected).map(|name| run_target(name, arguments, &program, &work)).collect()
+    let run = |name: &&str| run_target(name, (arguments.seconds, runs(name)), &program, &work);
+    names.iter().filter(is_selected).map(run).collect()
 }
 
 /// Builds the program of the crate `ddpm-fuzz`.
@@ -88,7 +101,7 @@ fn build(light: bool, workspace: &Workspace) -> Result<PathBuf> {
     let features: &[&str] = if light {
         &["--no-default-features", "--features", "libfuzzer"]
     } else {
-        &["--features", "libfuzzer"]
+        &["--features", "libfuzzer,hub"]
     };
     let mut cargo = workspace.cargo();
     cargo.args("build --release --locked -p ddpm-fuzz --target-dir target/fuzz --target".split(' '));
@@ -98,16 +111,21 @@ fn build(light: bool, workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.root().join("target/fuzz").join(host).join("release/ddpm-fuzz"))
 }
 
-fn run_target(name: &str, arguments: &Arguments, program: &Path, work: &Path) -> Result<Fuzzed> {
+fn run_target(
+    name: &str,
+    (seconds, runs): (u64, Option<u64>),
+    program: &Path,
+    work: &Path,
+) -> Result<Fuzzed> {
     process::say(&format!("== fuzz {name}"));
     let faults = work.join("faults");
     fs::create_dir_all(&faults).with_context(|| format!("cannot create {}", faults.display()))?;
     let mut command = Command::new(program);
     command.env("DDPM_FUZZ_TARGET", name).arg(work.join("corpus").join(name));
     command.args(["-rss_limit_mb=512", "-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
-    command.arg(format!("-max_total_time={}", arguments.seconds));
+    command.arg(format!("-max_total_time={}", seconds));
     command.arg(format!("-artifact_prefix={}/{name}-", faults.display()));
-    command.args(arguments.runs.map(|runs| format!("-runs={runs}")));
+    command.args(runs.map(|runs| format!("-runs={runs}")));
     let output = command.stdout(Stdio::inherit()).output().context("cannot start the fuzz targets")?;
     let report = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {

@@ -2,8 +2,8 @@
 //!
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
-//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates
-//! for all work with tensors.
+//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask ci` runs
+//! every check. Each job is one file or folder. The jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -20,6 +20,7 @@ mod reproduce;
 mod source;
 mod staging;
 mod start;
+mod torture;
 mod workspace;
 
 #[cfg(test)]
@@ -32,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
-/// The jobs of this workspace: reproduce the results, experiment, measure speed, run the checks.
+/// The jobs of this workspace: reproduce the results, experiment, measure speed and reliability, run the checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -46,6 +47,7 @@ enum Job {
     Experiment(experiment::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
+    Torture(torture::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -67,6 +69,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Experiment(arguments) => experiment::run(arguments, &workspace),
         Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
+        Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

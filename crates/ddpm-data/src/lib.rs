@@ -50,7 +50,7 @@ pub mod idx;
 #[cfg(any(feature = "mnist", feature = "hub"))]
 mod known_digests;
 #[cfg(feature = "hub")]
-mod parquet;
+pub mod parquet;
 mod pixels;
 mod source;
 mod splits;

@@ -17,6 +17,16 @@ impl Manifest {
         self.0.insert(name.to_owned(), sha256);
     }
 
+    /// Reads the content of a `manifest.json`.
+    ///
+    /// # Errors
+    ///
+    /// If it is no JSON object of texts, or has a key twice.
+    pub fn parse(json: &[u8]) -> serde_json::Result<Self> {
+        check_keys(json)?;
+        serde_json::from_slice(json).map(Self)
+    }
+
     /// Writes the manifest into a new folder.
     ///
     /// # Errors
@@ -37,9 +47,7 @@ impl Manifest {
     /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
     pub fn read_verified<const N: usize>(folder: &Path, names: [&str; N]) -> Result<Option<[Vec<u8>; N]>> {
         let Some(manifest) = read(&folder.join(Self::NAME))? else { return Ok(None) };
-        let digests = check_keys(&manifest)
-            .and_then(|()| serde_json::from_slice::<BTreeMap<String, String>>(&manifest));
-        let Ok(digests) = digests else { return Ok(None) };
+        let Ok(Self(digests)) = Self::parse(&manifest) else { return Ok(None) };
         let mut contents = [const { Vec::new() }; N];
         for (content, name) in contents.iter_mut().zip(names) {
             let Some(bytes) = read(&folder.join(name))? else { return Ok(None) };

@@ -105,7 +105,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// The number of epochs in a log; 0 if the file does not exist, `None` if it has content and no record.
+/// The number of epochs in a log; 0 if the file does not exist, `None` if this program did not write it.
 pub(crate) fn epochs(path: &Path) -> Result<Option<u64>> {
     let (log, mut epochs, mut any) = (read(path)?, 0, false);
     for (_, record) in records(&log) {
@@ -114,7 +114,13 @@ pub(crate) fn epochs(path: &Path) -> Result<Option<u64>> {
             epochs = epochs.max(epoch);
         }
     }
-    Ok((any || log.trim_ascii().is_empty()).then_some(epochs))
+    Ok((any || log.trim_ascii().is_empty() || is_start_of_a_record(&log)).then_some(epochs))
+}
+
+/// Whether a log ends inside its first line, because the program was killed or the disk was full.
+fn is_start_of_a_record(log: &[u8]) -> bool {
+    const START: &[u8] = b"{\"kind\":\"";
+    !log.contains(&b'\n') && (log.starts_with(START) || START.starts_with(log))
 }
 
 impl Log {

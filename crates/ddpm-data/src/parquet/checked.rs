@@ -1,55 +1,42 @@
 //! Checks of what a parquet file claims, before the parquet library allocates memory for it or computes with it.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::content::{START, describe};
-
-const MAGIC: &[u8] = b"PAR1";
 /// The largest uncompressed page, in bytes. Writers make pages of about 1 MiB.
 const MAX_PAGE: u64 = 1 << 26;
 
-/// A file whose page headers are checked when they are read.
-pub(super) struct CheckedFile {
-    pub(super) file: File,
+/// The bytes from which the header of a page is recognised.
+const HEADER: u64 = 18;
+
+/// A file, or its content in memory, whose page headers are checked when they are read.
+pub(super) struct Checked<R> {
+    content: R,
     len: u64,
 }
 
-impl CheckedFile {
-    pub(super) fn new(file: File) -> io::Result<Self> {
-        Ok(Self { len: file.metadata()?.len(), file })
-    }
-
-    /// What the file is, unless it begins as a parquet file does.
-    pub(super) fn other_kind(&self) -> io::Result<Option<String>> {
-        let mut start = Vec::new();
-        (&self.file).seek(SeekFrom::Start(0))?;
-        (&self.file).take(START as u64).read_to_end(&mut start)?;
-        Ok((!start.starts_with(MAGIC)).then(|| describe(&start)))
+impl<R: ChunkReader> Checked<R> {
+    pub(super) fn new(content: R) -> Self {
+        Self { len: content.len(), content }
     }
 }
 
-impl Length for CheckedFile {
+impl<R: ChunkReader> Length for Checked<R> {
     fn len(&self) -> u64 {
         self.len
     }
 }
 
-impl ChunkReader for CheckedFile {
-    type T = BufReader<File>;
+impl<R: ChunkReader> ChunkReader for Checked<R> {
+    type T = R::T;
 
     /// The library reads the header of a page from `start`.
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        let mut header = Vec::new();
-        (&self.file).seek(SeekFrom::Start(start))?;
-        (&self.file).take(18).read_to_end(&mut header)?;
-        match uncompressed_size(&header) {
-            Some(size) if size <= MAX_PAGE => self.file.get_read(start),
+        let length = usize::try_from(HEADER.min(self.len.saturating_sub(start))).unwrap_or_default();
+        match uncompressed_size(&self.content.get_bytes(start, length)?) {
+            Some(size) if size <= MAX_PAGE => self.content.get_read(start),
             Some(size) => Err(invalid(format!("a page of {size} bytes, expected at most {MAX_PAGE}"))),
             None => Err(invalid(format!("no header of a page at byte {start}"))),
         }
@@ -58,7 +45,7 @@ impl ChunkReader for CheckedFile {
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         // The library allocates the length before it reads.
         match start.checked_add(length as u64) {
-            Some(end) if end <= self.len => self.file.get_bytes(start, length),
+            Some(end) if end <= self.len => self.content.get_bytes(start, length),
             _ => Err(invalid(format!(
                 "{length} bytes at byte {start}, but the file ends at byte {}",
                 self.len

@@ -14,86 +14,147 @@ mod decoder;
 mod pages;
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::Type;
 use parquet::column::reader::{get_column_reader, get_typed_column_reader};
 use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::reader::Length;
+use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::SchemaDescriptor;
 
-use self::checked::CheckedFile;
+use self::checked::Checked;
 use self::columns::{Column, Columns};
 use self::decoder::Decoder;
 use self::pages::CheckedPages;
+use crate::content::{START, describe};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::idx::Images;
+
+const MAGIC: &[u8] = b"PAR1";
 
 /// The number of rows that are read at once.
 const ROWS_PER_READ: usize = 1024;
 
 /// Reads the rows of one or more files as a data set.
 pub(crate) fn read(name: String, files: &[PathBuf]) -> Result<Dataset> {
-    let first = files.first().cloned().unwrap_or_default();
-    let (mut images, mut labels) = (Decoder::new(&first), Vec::new());
-    let mut found: Option<Columns> = None;
+    let mut rows = Rows::new(files.first().cloned().unwrap_or_default());
     for file in files {
-        let reader = Reader::open(file)?;
-        let columns = Columns::find(file, reader.schema(), found.as_ref())?;
+        rows.add(file, &Reader::open(file)?)?;
+    }
+    rows.finish(name)
+}
+
+/// Reads a parquet file from memory. Error messages name `file`.
+///
+/// # Errors
+/// Each error names the file: [`Error::NotParquet`], [`Error::Parquet`], [`Error::NoColumn`], [`Error::Column`],
+/// [`Error::SeveralLabels`], [`Error::Null`], [`Error::Image`], [`Error::ImageSize`], [`Error::LabelOutOfRange`],
+/// [`Error::OutOfRange`], [`Error::TooLarge`], [`Error::Empty`].
+pub fn parse(file: &Path, bytes: Vec<u8>) -> Result<Dataset> {
+    let bytes = Bytes::from(bytes);
+    let mut rows = Rows::new(file.to_owned());
+    rows.add(file, &Reader::new(file, bytes.clone(), &bytes[..bytes.len().min(START)])?)?;
+    rows.finish(file.display().to_string())
+}
+
+/// Decodes a PNG or a JPEG, as the image of row 0 of `file`, which error messages name.
+///
+/// # Errors
+/// [`Error::Image`].
+pub fn parse_image(file: &Path, bytes: &[u8]) -> Result<Images> {
+    let mut images = Decoder::new(file);
+    images.push(0, bytes)?;
+    images.finish()
+}
+
+/// The rows of the files so far.
+struct Rows {
+    first: PathBuf,
+    images: Decoder,
+    labels: Vec<Option<i64>>,
+    columns: Option<Columns>,
+}
+
+impl Rows {
+    fn new(first: PathBuf) -> Self {
+        Self { images: Decoder::new(&first), first, labels: Vec::new(), columns: None }
+    }
+
+    fn add<R: ChunkReader + 'static>(&mut self, file: &Path, reader: &Reader<R>) -> Result<()> {
+        let columns = Columns::find(file, reader.schema(), self.columns.as_ref())?;
+        let (images, labels) = (&mut self.images, &mut self.labels);
         images.start(file);
-        read_column::<ByteArrayType>(file, &reader, &columns.image, |row, image| {
-            let null = || Error::Null { file: file.clone(), column: columns.image.name.clone(), row };
+        read_column::<ByteArrayType, R>(file, reader, &columns.image, |row, image| {
+            let null = || Error::Null { file: file.to_owned(), column: columns.image.name.clone(), row };
             images.push(row, image.ok_or_else(null)?.data())
         })?;
         if let Some(label) = &columns.label {
             let mut push = |index, label: Option<i64>| {
                 // -1 stands for no label.
                 if let Some(label) = label.filter(|label| !(-1..=255).contains(label)) {
-                    let (file, max) = (file.clone(), usize::from(u8::MAX));
+                    let (file, max) = (file.to_owned(), usize::from(u8::MAX));
                     return Err(Error::LabelOutOfRange { file, index, label, max });
                 }
                 labels.push(label);
                 Ok(())
             };
             match label.physical_type {
-                Type::INT32 => read_column::<Int32Type>(file, &reader, label, |row, label| {
+                Type::INT32 => read_column::<Int32Type, R>(file, reader, label, |row, label| {
                     push(row, label.map(|&label| label.into()))
                 })?,
-                _ => read_column::<Int64Type>(file, &reader, label, |row, label| push(row, label.copied()))?,
+                _ => {
+                    read_column::<Int64Type, R>(file, reader, label, |row, label| push(row, label.copied()))?;
+                }
             }
         }
-        found.get_or_insert(columns);
+        self.columns.get_or_insert(columns);
+        Ok(())
     }
-    let images = images.finish()?;
-    let note = found.as_ref().and_then(|columns| columns.note(&name));
-    let set = match found.and_then(|columns| columns.label) {
-        Some(_) => Dataset::of_numbers(name, images, (first, labels))?,
-        None => Dataset::new(name, images, None)?,
-    };
-    Ok(note.into_iter().fold(set, Dataset::with_note))
+
+    fn finish(self, name: String) -> Result<Dataset> {
+        let images = self.images.finish()?;
+        let note = self.columns.as_ref().and_then(|columns| columns.note(&name));
+        let set = match self.columns.and_then(|columns| columns.label) {
+            Some(_) => Dataset::of_numbers(name, images, (self.first, self.labels))?,
+            None => Dataset::new(name, images, None)?,
+        };
+        Ok(note.into_iter().fold(set, Dataset::with_note))
+    }
 }
 
-/// A file and its metadata, both checked.
-struct Reader {
-    pages: Arc<CheckedFile>,
+/// A file, or its content in memory, and its metadata, both checked.
+struct Reader<R> {
+    pages: Arc<Checked<R>>,
     metadata: ParquetMetaData,
 }
 
-impl Reader {
+impl Reader<File> {
     fn open(file: &Path) -> Result<Self> {
         let read_error = |source| Error::Read { file: file.to_owned(), source };
-        let parquet_error = |source| parquet_error(file, source);
-        let pages = CheckedFile::new(File::open(file).map_err(read_error)?).map_err(read_error)?;
-        if let Some(found) = pages.other_kind().map_err(read_error)? {
-            return Err(Error::NotParquet { file: file.to_owned(), found });
+        let content = File::open(file).map_err(read_error)?;
+        let mut start = Vec::new();
+        (&content).take(START as u64).read_to_end(&mut start).map_err(read_error)?;
+        Self::new(file, content, &start)
+    }
+}
+
+impl<R: ChunkReader> Reader<R> {
+    /// `start` is the start of the content.
+    fn new(file: &Path, content: R, start: &[u8]) -> Result<Self> {
+        if !start.starts_with(MAGIC) {
+            return Err(Error::NotParquet { file: file.to_owned(), found: describe(start) });
         }
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&pages.file).map_err(parquet_error)?;
-        checked::check_metadata(&metadata, pages.len()).map_err(parquet_error)?;
-        Ok(Self { pages: Arc::new(pages), metadata })
+        let parquet_error = |source| parquet_error(file, source);
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&content).map_err(parquet_error)?;
+        checked::check_metadata(&metadata, content.len()).map_err(parquet_error)?;
+        Ok(Self { pages: Arc::new(Checked::new(content)), metadata })
     }
 
     fn schema(&self) -> &SchemaDescriptor {
@@ -102,9 +163,9 @@ impl Reader {
 }
 
 /// Calls `visit` with the row number and the value of each row, in order. A null is `None`.
-fn read_column<T: DataType>(
+fn read_column<T: DataType, R: ChunkReader + 'static>(
     file: &Path,
-    reader: &Reader,
+    reader: &Reader<R>,
     column: &Column,
     mut visit: impl FnMut(usize, Option<&T::T>) -> Result<()>,
 ) -> Result<()> {

@@ -344,3 +344,26 @@ fn image_above_the_size_limit() {
     rows[0].0 = Some(grey(1, 5000, &[0; 5000]));
     assert!(matches!(error(file(&rows)), Error::Image { row: 0, .. }));
 }
+
+/// A PNG whose header claims 60,000 × 60,000 pixels.
+#[test]
+fn an_image_bomb_is_refused_from_its_header() {
+    let mut bomb = grey(1, 1, &[0]);
+    for at in [16, 20] {
+        bomb[at..at + 4].copy_from_slice(&60_000_u32.to_be_bytes());
+    }
+    // The header, from its type on, and its checksum.
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&checksum.sum().to_be_bytes());
+    let (bytes, started) = (file(&[(Some(bomb), Some(0))]), std::time::Instant::now());
+    let (error, largest) = largest_allocation(|| error(bytes));
+    let Error::Image { row: 0, source, .. } = &error else { panic!("{error}") };
+    assert!(largest < 1 << 20, "{largest} bytes: {source}");
+    println!(
+        "torture | image bomb | a PNG of 60,000 × 60,000 pixels in a parquet file | refused in {:.3} s, largest block of \
+         memory {} kB",
+        started.elapsed().as_secs_f64(),
+        largest >> 10
+    );
+}

@@ -54,8 +54,10 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
     let (result, calls) = replace(&outer.path().join("all"), |_, _| false);
     result.unwrap();
     assert_eq!(calls, 2);
+    let mut faults = 0;
     for first in 0..calls {
         for last in [first, usize::MAX] {
+            faults += 1;
             let outer = tempfile::tempdir().unwrap();
             let to = outer.path().join("model");
             let (result, _) = replace(&to, move |call, _| (first..=last).contains(&call));
@@ -67,6 +69,10 @@ fn the_old_or_the_new_folder_is_complete_whatever_fails() {
             assert_eq!(names(outer.path()).len(), 1 + usize::from(kept), "{first} to {last}");
         }
     }
+    println!(
+        "torture | torn writes | an error at every call of a swap of folders, alone or with all later ones | {faults} of \
+         {faults}: the complete old or the complete new folder, or an error that names the kept one"
+    );
 }
 
 /// Whether the error names the old folder, which is then complete.
@@ -81,7 +87,8 @@ fn kept(error: &Error, outer: &Path) -> bool {
 /// On a file system that cannot exchange folders, the old one is moved aside.
 #[test]
 fn moved_aside_the_old_or_the_new_folder_is_complete_whatever_fails() {
-    for (first, last) in [(0, 0), (0, 9), (1, 1), (1, 9), (9, 9)] {
+    let faults = [(0, 0), (0, 9), (1, 1), (1, 9), (9, 9)];
+    for (first, last) in faults {
         let outer = tempfile::tempdir().unwrap();
         let (to, from) = (outer.path().join("model"), outer.path().join("new"));
         for (folder, content) in [(&to, "old"), (&from, "new")] {
@@ -107,6 +114,10 @@ fn moved_aside_the_old_or_the_new_folder_is_complete_whatever_fails() {
         remove_temporary(outer.path()).unwrap();
         assert_eq!(names(outer.path()).len(), 1);
     }
+    let count = faults.len() - 1;
+    println!(
+        "torture | torn writes | the same on a file system that cannot exchange folders | {count} of {count}: the same"
+    );
 }
 
 #[test]

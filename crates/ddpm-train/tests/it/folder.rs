@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use candle_core::Device;
 use ddpm_data::Splits;
-use ddpm_train::{Error, Event, Start, TrainConfig, run};
+use ddpm_train::{Error, Event, Start, TrainConfig, logged_epochs, run};
 use tempfile::tempdir;
 
 use crate::{
@@ -44,6 +44,26 @@ fn a_run_without_a_checkpoint_begins_again() {
         let again = train(&config(), folder.path(), start).unwrap();
         assert!(bits(again.denoiser.weights()) == expected, "{start:?}");
         assert_eq!(records(folder.path()).len(), records(whole.path()).len(), "{start:?}");
+    }
+}
+
+/// The program was killed, or the disk was full, while it wrote the first line of the log.
+#[test]
+fn a_log_that_ends_inside_its_first_line_is_replaced() {
+    let (whole, folder) = (tempdir().unwrap(), tempdir().unwrap());
+    train(&config(), whole.path(), Start::Fresh).unwrap();
+    let log = fs::read_to_string(whole.path().join("metrics.jsonl")).unwrap();
+    let line = log.lines().next().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    for length in 0..=line.len() {
+        fs::write(&path, &line[..length]).unwrap();
+        assert_eq!(logged_epochs(folder.path()).unwrap(), 0, "{length}");
+    }
+    for start in [Start::Fresh, Start::Resume, Start::Overwrite] {
+        let folder = tempdir().unwrap();
+        fs::write(folder.path().join("metrics.jsonl"), &line[..line.len() - 1]).unwrap();
+        train(&config(), folder.path(), start).unwrap();
+        assert_eq!(records(folder.path()).len(), log.lines().count(), "{start:?}");
     }
 }
 
