@@ -32,9 +32,10 @@ const SEED: u64 = 1;
 
 /// The tests whose lines are rows, in the order of the table: arguments of cargo, separated by spaces. One thread, so that no
 /// test disturbs the memory and the time that another one measures.
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 4] = [
     "test --release --locked -p ddpm-fuzz --features hub --test seeds -- --nocapture --test-threads=1",
     "test --release --locked -p ddpm-files --lib -- --nocapture --test-threads=1",
+    "test --release --locked -p ddpm-kernels --lib -- --nocapture --test-threads=1",
     "test --release --locked -p ddpm-cli --features hub --test torture -- --nocapture --test-threads=1",
 ];
 
