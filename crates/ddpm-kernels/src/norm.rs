@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An optimizer step that sets the first moment to the gradient and changes nothing else.
-const GRADIENT: AdamwEma = AdamwEma {
+pub(crate) const GRADIENT: AdamwEma = AdamwEma {
     first: [0.0, 1.0],
     second: [1.0, 0.0],
     eps: 1.0,

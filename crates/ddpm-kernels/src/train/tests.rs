@@ -1,18 +1,7 @@
 //! Compares the gradient with central differences of the loss, without a tensor library.
 
 use super::*;
-use crate::Inputs;
-
-/// An optimizer step that keeps the weights and sets the first moment to the gradient.
-const GRADIENT_ONLY: AdamwEma = AdamwEma {
-    first: [0.0, 1.0],
-    second: [0.9, 0.1],
-    eps: 1e-8,
-    keep: 1.0,
-    rate: 0.0,
-    second_scale: 1.0,
-    ema: [0.0, 1.0],
-};
+use crate::{Inputs, norm::GRADIENT};
 
 /// A program with every kind of operation, conditions, patches that extend past both edges, and widths that are not
 /// multiples of sixteen.
@@ -33,18 +22,38 @@ fn program() -> Program {
     p
 }
 
+fn number(i: usize) -> f32 {
+    (i * 37 % 101) as f32 / 101.0 - 0.5
+}
+
+fn weights(program: &Program) -> Vec<Vec<f32>> {
+    let numbers = |p: &crate::Parameter| (0..p.len()).map(|i| number(i + p.len())).collect();
+    program.parameters().iter().map(numbers).collect()
+}
+
+/// Training of [`program`] with batches of three images.
+fn training(program: &Program, weights: &[Vec<f32>]) -> Training {
+    let times = (0..12).map(|i| (i as f32).sin()).collect();
+    Training::new(Network::new(program, times), weights, 3)
+}
+
+const BATCH: Batch<'_> = Batch { t: &[0, 3, 1], classes: &[2, 0, 3], weights: &[0.5, 1.0, 2.0] };
+
+fn x(image: usize, pixel: usize) -> f32 {
+    number(7 * image + pixel)
+}
+
+fn target(image: usize, pixel: usize) -> f32 {
+    number(5 * image + 3 * pixel + 1)
+}
+
 #[test]
 fn the_gradient_agrees_with_central_differences() {
     let program = program();
-    let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
-    let weights: Vec<Vec<f32>> =
-        program.parameters().iter().map(|p| (0..p.len()).map(|i| number(i + p.len())).collect()).collect();
-    let times: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
-    let batch = Batch { t: &[0, 3, 1], classes: &[2, 0, 3], weights: &[0.5, 1.0, 2.0] };
-    let (x, target) = (|i, p| number(7 * i + p), |i, p| number(5 * i + 3 * p + 1));
+    let weights = weights(&program);
     let run = |weights: &[Vec<f32>]| {
-        let mut training = Training::new(Network::new(&program, times.clone()), weights, 3);
-        let loss = training.step(&batch, x, target, GRADIENT_ONLY);
+        let mut training = training(&program, weights);
+        let loss = training.step(&BATCH, x, target, GRADIENT);
         (loss, training.part(StatePart::First))
     };
     let (_, gradients) = run(&weights);
@@ -71,20 +80,16 @@ fn the_gradient_agrees_with_central_differences() {
 #[test]
 fn a_step_with_the_norm_is_the_fused_step_unless_the_gradient_is_clipped() {
     let program = program();
-    let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
-    let weights: Vec<Vec<f32>> =
-        program.parameters().iter().map(|p| (0..p.len()).map(|i| number(i + p.len())).collect()).collect();
-    let times: Vec<f32> = (0..12).map(|i| (i as f32).sin()).collect();
-    let batch = Batch { t: &[0, 3, 1], classes: &[2, 0, 3], weights: &[0.5, 1.0, 2.0] };
-    let (x, target) = (|i, p| number(7 * i + p), |i, p| number(5 * i + 3 * p + 1));
-    let training = || Training::new(Network::new(&program, times.clone()), &weights, 3);
+    let weights = weights(&program);
+    let training = || training(&program, &weights);
     let step = AdamwEma {
         first: [0.9, 0.1],
         second: [0.99, 0.01],
         keep: 0.999,
+        eps: 1e-8,
         rate: 0.01,
         ema: [0.9, 0.1],
-        ..GRADIENT_ONLY
+        ..GRADIENT
     };
     let state = |training: &Training| StatePart::ALL.map(|part| training.part(part));
     let (mut fused, mut unfused) = (training(), training());
@@ -93,17 +98,17 @@ fn a_step_with_the_norm_is_the_fused_step_unless_the_gradient_is_clipped() {
         for part in StatePart::ALL {
             gradient.set_part(part, &fused.part(part));
         }
-        gradient.step(&batch, x, target, GRADIENT_ONLY);
+        gradient.step(&BATCH, x, target, GRADIENT);
         let squares = gradient.part(StatePart::First).concat().into_iter().map(|g| f64::from(g).powi(2));
         let expected = squares.sum::<f64>().sqrt();
-        let loss = fused.step(&batch, x, target, step);
-        let (same_loss, norm) = unfused.step_with_norm(&batch, x, target, step, Some(1e9));
+        let loss = fused.step(&BATCH, x, target, step);
+        let (same_loss, norm) = unfused.step_with_norm(&BATCH, x, target, step, Some(1e9));
         assert_eq!((loss, state(&fused)), (same_loss, state(&unfused)));
         assert!((norm / expected - 1.0).abs() < 1e-6, "{norm} {expected}");
     }
     // The first moment of the first step is 0.1 times the clipped gradient.
     let mut clipped = training();
-    let (_, norm) = clipped.step_with_norm(&batch, x, target, step, Some(0.5));
+    let (_, norm) = clipped.step_with_norm(&BATCH, x, target, step, Some(0.5));
     let squares = clipped.part(StatePart::First).concat().into_iter().map(|m| f64::from(10.0 * m).powi(2));
     assert!(norm > 1.0 && (squares.sum::<f64>().sqrt() - 0.5).abs() < 1e-6, "{norm}");
 }
@@ -133,5 +138,5 @@ fn a_class_out_of_range_panics() {
     let weights: Vec<Vec<f32>> = program.parameters().iter().map(|p| vec![0.0; p.len()]).collect();
     let mut training = Training::new(Network::new(&program, vec![0.0; 3]), &weights, 1);
     let batch = Batch { t: &[0], classes: &[4], weights: &[1.0] };
-    training.step(&batch, |_, _| 0.0, |_, _| 0.0, GRADIENT_ONLY);
+    training.step(&batch, |_, _| 0.0, |_, _| 0.0, GRADIENT);
 }

@@ -87,7 +87,7 @@ impl Cache {
         let (mut folders, mut files) = (vec![root.clone()], Vec::new());
         while let Some(folder) = folders.pop() {
             for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
-                // A link to a folder is none of the cache's.
+                // The cache itself makes no links to folders.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                 } else if let Ok(name) = path.strip_prefix(&root) {
