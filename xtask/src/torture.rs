@@ -30,13 +30,10 @@ const FAST: [&str; 2] = ["idx-images", "idx-labels"];
 /// The seed of the trainings and of the images in the tests.
 const SEED: u64 = 1;
 
-/// The tests whose lines are rows, in the order of the table: arguments of cargo, separated by spaces. One thread, so that no
-/// test disturbs the memory and the time that another one measures.
-const TESTS: [&str; 3] = [
-    "test --release --locked -p ddpm-fuzz --features hub --test seeds -- --nocapture --test-threads=1",
-    "test --release --locked -p ddpm-files --lib -- --nocapture --test-threads=1",
-    "test --release --locked -p ddpm-cli --features hub --test torture -- --nocapture --test-threads=1",
-];
+/// The tests whose lines are rows: arguments of cargo, separated by spaces. One thread, so that no test disturbs the memory
+/// and the time that another one measures.
+const TESTS: &str = "test --release --locked -p ddpm-cli -p ddpm-files -p ddpm-fuzz -p ddpm-kernels \
+    --features ddpm-cli/hub,ddpm-fuzz/hub --lib --test seeds --test torture -- --nocapture --test-threads=1";
 
 /// The tests of files from the Hub. Those below `hub::faults` and `hub::hostile` are counted.
 const HUB_TESTS: &str =
@@ -65,13 +62,10 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let provenance = Provenance::of_this_process(workspace, SEED);
     let mut phases = Phases::start();
     let mut rows = phases.run("fuzz", || fuzz_rows(arguments, workspace))?;
-    for tests in TESTS {
-        let output = phases.run(tests, || run_tests(arguments, workspace, tests))?;
-        let found = printed_rows(&output);
-        ensure!(!found.is_empty(), "`cargo {tests}` printed no line `torture | …`");
-        rows.extend(found);
-    }
-    let output = phases.run(HUB_TESTS, || run_tests(arguments, workspace, HUB_TESTS))?;
+    let found = printed_rows(&phases.run("tests", || run_tests(arguments, workspace, TESTS))?);
+    ensure!(!found.is_empty(), "`cargo {TESTS}` printed no line `torture | …`");
+    rows.extend(found);
+    let output = phases.run("tests of the Hub", || run_tests(arguments, workspace, HUB_TESTS))?;
     rows.extend(printed_rows(&output));
     rows.push(hub_row(&output)?);
 

@@ -116,7 +116,8 @@ fn moved_aside_the_old_or_the_new_folder_is_complete_whatever_fails() {
     }
     let count = faults.len() - 1;
     println!(
-        "torture | torn writes | the same on a file system that cannot exchange folders | {count} of {count}: the same"
+        "torture | torn writes | an error at every call of a swap of folders that the file system cannot exchange | {count} of \
+         {count}: the complete old or the complete new folder, or an error that names the kept one"
     );
 }
 

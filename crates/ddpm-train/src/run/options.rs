@@ -42,7 +42,7 @@ pub struct RunOptions<'a> {
     /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
     /// resume the run.
     pub initial: Option<(&'a str, &'a Denoiser)>,
-    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`].
+    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`](crate::Error::Stopped).
     pub stop: &'a AtomicBool,
 }
 
