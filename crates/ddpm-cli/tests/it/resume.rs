@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
+    thread,
 };
 
 use assert_cmd::cargo::cargo_bin;
@@ -137,6 +138,26 @@ fn an_interrupted_sampling_leaves_nothing() {
     let (code, error) = interrupted(folder.path(), &args, "-INT", "10000000 images");
     assert_eq!((code, error.as_str()), (Some(130), "error: interrupted"));
     assert_eq!(names(folder.path()), before);
+}
+
+/// An interrupted evaluation, whose files are open while it samples, leaves none.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_evaluation_leaves_nothing() {
+    let folder = with_model();
+    let mut command = std::process::Command::new(cargo_bin!("ddpm-cli"));
+    let eval = ["eval", "--model", "model", "--data", "data", "--features", "net"];
+    command.args(eval).args(["--num-images", "1000000", "-o", "report", "-q"]).current_dir(folder.path());
+    let mut child = command.spawn().unwrap();
+    let report = folder.path().join("report");
+    while !report.is_dir() || names(&report).is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "the evaluation ends before it opens a file");
+        thread::yield_now();
+    }
+    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(!report.exists());
 }
 
 /// A finished run is trained further from its model; the new model's card names the old one.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::job::Job;
 use crate::{
     args::{Common, Eval, Interval},
-    data, model, output,
+    data, interrupt, model, output,
     progress::Progress,
 };
 
@@ -37,6 +37,8 @@ struct Evaluated<'a> {
 type SamplingOptions = [(&'static str, Value, Option<String>); 8];
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
+    // An interruption removes the files that are opened before sampling.
+    interrupt::listen()?;
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
     let splits = data::load_for(&options.data, &denoiser)?;
@@ -73,6 +75,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let generated = GeneratedImages { pixels: &pixels, labels: labels.as_deref() };
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
+    interrupt::check()?;
 
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
     let sampling = evaluated.sampling_options(&denoiser)?;
