@@ -51,8 +51,12 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
     // others mean nothing.
     let names = ["quality.md", "closest-pairs.png", "quality.svg"];
-    let open = |folder: &PathBuf| -> Result<Vec<AtomicFile>, _> {
-        names.iter().map(|name| AtomicFile::create(folder.join(name))).collect()
+    let open = |folder: &PathBuf| -> Result<Vec<AtomicFile>, ddpm_files::Error> {
+        let files = names.iter().rev().map(|name| AtomicFile::create(folder.join(name)));
+        let mut files = files.collect::<Result<Vec<_>, _>>()?;
+        // The file that was opened first may have created the folder. As the last one to be dropped it removes it.
+        files.reverse();
+        Ok(files)
     };
     let files = options.out_dir.as_ref().map(open).transpose()?;
 
