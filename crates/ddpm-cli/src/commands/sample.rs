@@ -26,10 +26,11 @@ const FRAMES: usize = 100;
 const PICTURE_LIMIT: usize = 10_000;
 
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
-    interrupt::listen()?;
     let sampling = &options.sampling;
     let format = Format::of(options.out.as_deref(), options.format)?;
     let denoiser = model::load(&sampling.model, &common.device.open()?)?;
+    // Until here, while a model may be downloaded, a signal ends the program at once.
+    interrupt::listen()?;
     let started = Instant::now();
     let job = job(options, common, &denoiser)?;
     let default_out = || match format {

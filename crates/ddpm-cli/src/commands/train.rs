@@ -13,7 +13,6 @@ use crate::{
 };
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
-    interrupt::listen()?;
     let device = common.device.open()?;
     let splits = data::load(&options.data)?;
     warn_about_labels(&splits);
@@ -28,6 +27,8 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };
+    // Until here, while data may be downloaded, a signal ends the program at once.
+    interrupt::listen()?;
     let folder = options.out_dir.join("model");
     // Fails before training rather than after it.
     check_writable(&folder)?;

@@ -37,8 +37,6 @@ struct Evaluated<'a> {
 type SamplingOptions = [(&'static str, Value, Option<String>); 8];
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
-    // An interruption removes the files that are opened before sampling.
-    interrupt::listen()?;
     let device = common.device.open()?;
     let denoiser = model::load(&options.sampling.model, &device)?;
     let splits = data::load_for(&options.data, &denoiser)?;
@@ -48,6 +46,8 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &splits, &device)?;
     let metrics = metrics(options, &denoiser, &net)?;
+    // Until here, while data may be downloaded, a signal ends the program at once. From here on it removes these files.
+    interrupt::listen()?;
     // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
     // others mean nothing.
     let names = ["quality.md", "closest-pairs.png", "quality.svg"];
