@@ -12,7 +12,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::{
     Error, Result, disk,
-    folder::{NewFolders, TEMPORARY, parent, write_error},
+    folder::{NewFolders, TEMPORARY, create_in, parent, write_error},
     target::Target,
 };
 
@@ -81,8 +81,8 @@ impl AtomicFile {
                 // Appending keeps what an open file already has.
                 return Ok((File::options().append(true).open(at)?, None, NewFolders::default()));
             };
-            let folders = NewFolders::create(parent(&to))?;
-            let (file, temporary) = new_file(TEMPORARY.as_ref(), &to)?.into_parts();
+            let (file, folders) = create_in(parent(&to), || new_file(TEMPORARY.as_ref(), &to))?;
+            let (file, temporary) = file.into_parts();
             Ok((file, Some(Replacement { temporary, to }), folders))
         };
         let (file, replacement, folders) = open().map_err(write_error(&path))?;

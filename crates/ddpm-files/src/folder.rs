@@ -33,11 +33,8 @@ impl AtomicDir {
     pub fn create(to: impl Into<PathBuf>) -> Result<Self> {
         let to = to.into();
         let to = follow(&to).map_err(write_error(&to))?.unwrap_or(to);
-        let create = || {
-            let folders = NewFolders::create(parent(&to))?;
-            Ok((temporary_dir(TEMPORARY.as_ref(), parent(&to))?, folders))
-        };
-        let (temporary, folders) = create().map_err(write_error(&to))?;
+        let create = || temporary_dir(TEMPORARY.as_ref(), parent(&to));
+        let (temporary, folders) = create_in(parent(&to), create).map_err(write_error(&to))?;
         Ok(Self { to, temporary, folders })
     }
 
@@ -246,6 +243,20 @@ impl Drop for NewFolders {
             drop(fs::remove_dir(folder));
         }
     }
+}
+
+/// Creates something in a folder that it creates first. Another program that ends may remove the folder in between, if it had
+/// created it; then it is created again.
+pub(crate) fn create_in<T>(folder: &Path, create: impl Fn() -> io::Result<T>) -> io::Result<(T, NewFolders)> {
+    const ATTEMPTS: usize = 100;
+    for _ in 1..ATTEMPTS {
+        let created = NewFolders::create(folder).and_then(|folders| Ok((create()?, folders)));
+        match created {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            created => return created,
+        }
+    }
+    NewFolders::create(folder).and_then(|folders| Ok((create()?, folders)))
 }
 
 /// Creates an empty folder with a random name and the usual permissions of a new folder.

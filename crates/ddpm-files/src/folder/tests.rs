@@ -237,3 +237,22 @@ fn only_temporary_files_and_folders_are_removed() {
     assert_eq!(names(outer.path()), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     assert!(matches!(remove_temporary(&outer.path().join("none")), Err(Error::Read { .. })));
 }
+
+/// Two programs that begin and end in one new folder: neither removes it while the other one needs it.
+#[test]
+fn a_new_folder_that_another_program_removes_is_created_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = || {
+        for _ in 0..300 {
+            drop(AtomicDir::create(folder.path().join("new/run/model")).unwrap());
+            drop(crate::AtomicFile::create(folder.path().join("new/run/file")).unwrap());
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(work), scope.spawn(work), scope.spawn(work)];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    // A folder may stay if both have used it, but it is empty.
+    let left = std::fs::read_dir(folder.path().join("new/run")).into_iter().flatten().count();
+    assert_eq!(left, 0);
+}
