@@ -214,12 +214,17 @@ impl NewFolders {
             match disk::create_dir(path) {
                 Ok(()) => new.0.insert(0, path.to_owned()),
                 // Another program created it, or the path contains `..`.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // `NotFound` if that program has removed it again.
+                    if !fs::metadata(path)?.is_dir() {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
             disk::sync_dir(parent(path))?;
         }
-        if folder.exists() && !folder.is_dir() {
+        if fs::metadata(folder).is_ok_and(|found| !found.is_dir()) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         Ok(new)
