@@ -48,10 +48,15 @@ pub(crate) fn name(value: &impl ValueEnum) -> String {
 /// Prints a line on standard error with `--verbose`.
 pub(crate) fn verbose(common: &Common, line: &str) {
     if common.verbose {
-        // A closed standard error is ignored: the error could not be reported.
-        for line in line.split('\n') {
-            drop(writeln!(io::stderr(), "{}", escape(line)));
-        }
+        lines(line);
+    }
+}
+
+/// Prints lines on standard error.
+pub(crate) fn lines(text: &str) {
+    // A closed standard error is ignored: the error could not be reported.
+    for line in text.split('\n') {
+        drop(writeln!(io::stderr(), "{}", escape(line)));
     }
 }
 

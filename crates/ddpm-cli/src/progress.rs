@@ -2,14 +2,13 @@
 
 use std::{
     cell::Cell,
-    io::{self, Write},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::Common;
+use crate::{args::Common, output};
 
 /// The time between two lines without a terminal.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -72,8 +71,7 @@ impl Progress {
             return;
         }
         if self.bar.is_hidden() {
-            // A closed standard error is ignored: the error could not be reported.
-            drop(writeln!(io::stderr(), "{line}"));
+            output::lines(line);
         } else {
             self.bar.println(line);
         }

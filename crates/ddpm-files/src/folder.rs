@@ -250,18 +250,19 @@ impl Drop for NewFolders {
     }
 }
 
-/// Creates something in a folder that it creates first. Another program that ends may remove the folder in between, if it had
-/// created it; then it is created again.
+/// Creates something in a folder, and first the folder itself. Another program that created the folder may remove it in
+/// between, when it ends; then the folder is created again.
 pub(crate) fn create_in<T>(folder: &Path, create: impl Fn() -> io::Result<T>) -> io::Result<(T, NewFolders)> {
     const ATTEMPTS: usize = 100;
-    for _ in 1..ATTEMPTS {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
         let created = NewFolders::create(folder).and_then(|folders| Ok((create()?, folders)));
         match created {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {}
             created => return created,
         }
     }
-    NewFolders::create(folder).and_then(|folders| Ok((create()?, folders)))
 }
 
 /// Creates an empty folder with a random name and the usual permissions of a new folder.

@@ -62,11 +62,9 @@ fn table(report: &LikelihoodReport) -> Result<String> {
     let width = steps.len().div_ceil(ROWS).max(1);
     for (index, part) in std::iter::zip((0..).step_by(width), steps.chunks(width)) {
         match part {
-            [step] if step.t == 0.0 => {
-                writeln!(text, "{}", row("t = 0, decoder", &|bound| bound.steps[index].bits_per_dim))?;
-            }
             [step] => {
-                let name = format!("t = {}", step.t);
+                let decoder = if step.t == 0.0 { ", decoder" } else { "" };
+                let name = format!("t = {}{decoder}", step.t);
                 writeln!(text, "{}", row(&name, &|bound| bound.steps[index].bits_per_dim))?;
             }
             several => {

@@ -145,8 +145,8 @@ fn uninterrupted() -> &'static (Vec<u8>, usize) {
     &RESULT
 }
 
-/// Ends a training that was stopped, as its messages advise, and checks that its weights are those of the uninterrupted one
-/// and that nothing temporary is left.
+/// Continues a training that was stopped, as its messages advise. Checks that its final weights are equal to the weights
+/// of [`uninterrupted`], and that no temporary file is left.
 fn check_resumed(folder: &Path, what: &str) {
     let resume: &[&str] = if folder.join("run/metrics.jsonl").exists() { &["--resume"] } else { &[] };
     success(&mut train(folder, resume, ""));

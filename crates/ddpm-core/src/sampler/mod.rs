@@ -149,13 +149,9 @@ impl Sampler {
     /// If an option is out of range, a variance does not fit the schedule or the list, or the list does not fit the
     /// schedule.
     pub fn plan(&self, schedule: &NoiseSchedule, steps: impl Into<Steps>) -> Result<Plan> {
-        let timesteps = &match (self, steps.into()) {
-            (
-                &Self::Lcm(Lcm { original_inference_steps: original, .. })
-                | &Self::Tcd(Tcd { original_inference_steps: original, .. }),
-                Steps::Spaced(n),
-            ) => Timesteps::distilled(schedule, original, n)?,
-            (_, steps) => steps.timesteps(schedule)?,
+        let timesteps = &match steps.into() {
+            Steps::Spaced(n) => self.spaced(schedule, n)?,
+            steps => steps.timesteps(schedule)?,
         };
         let mut plan = Plan::new(schedule);
         match self {
@@ -197,6 +193,17 @@ impl Sampler {
             }
         }
         Ok(plan)
+    }
+
+    /// The timesteps of [`Steps::Spaced`].
+    pub(crate) fn spaced(&self, schedule: &NoiseSchedule, n: usize) -> Result<Timesteps> {
+        match self {
+            &Self::Lcm(Lcm { original_inference_steps: original, .. })
+            | &Self::Tcd(Tcd { original_inference_steps: original, .. }) => {
+                Timesteps::distilled(schedule, original, n)
+            }
+            _ => Timesteps::spaced(schedule, n),
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use super::DiffusersConfig;
 use crate::{
     Compat, NoiseSchedule, Result, Sampler, Timestep, TimestepSpacing, Timesteps,
-    sampler::{Lcm, Tcd},
     timestep::sigma,
     timesteps::{check_count, karras_sigmas, round, spread},
 };
@@ -19,10 +18,6 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
                 Compat::Diffusers => rounded(&timesteps),
             }
         }
-        Sampler::Lcm(Lcm { original_inference_steps: original, .. })
-        | Sampler::Tcd(Tcd { original_inference_steps: original, .. }) => {
-            Timesteps::distilled(schedule, original, n)
-        }
         Sampler::DpmSolverMultistep(_) | Sampler::UniPc(_) => one_more(schedule, n),
         Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun(_) => {
             let timesteps = fractional(schedule, n)?;
@@ -33,9 +28,11 @@ pub(super) fn timesteps(config: &DiffusersConfig, schedule: &NoiseSchedule, n: u
             let (max, min) = (list[0].sigma(), list[list.len() - 1].sigma());
             Timesteps::from_sigmas(schedule, &karras_sigmas(max, min, n))
         }
-        // diffusers has no option `use_karras_sigmas` for DDPM and DDIM.
+        // These classes have no option `use_karras_sigmas`. LCM and TCD ignore it, because they need the timesteps of the
+        // distillation.
+        Sampler::Lcm(_) | Sampler::Tcd(_) => config.sampler.spaced(schedule, n),
         _ if config.use_karras_sigmas => Timesteps::karras(schedule, n),
-        _ => Timesteps::spaced(schedule, n),
+        _ => config.sampler.spaced(schedule, n),
     }
 }
 

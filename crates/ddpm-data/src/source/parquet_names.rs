@@ -63,8 +63,8 @@ pub(crate) fn parquet_sets<'a>(files: impl Iterator<Item = &'a String>) -> BTree
     sets
 }
 
-/// The data set with the configuration `config`, or the only one; `None` if there is none. `place` is the folder or the
-/// address of the data sets, for the error.
+/// Removes a data set from `sets`: the data set of the configuration `config`, or without `config` the only data set. It
+/// returns `None` if `sets` has no such data set. `place` is the folder or the address of the data sets, for the error.
 ///
 /// # Errors
 /// [`Error::Ambiguous`] if there are several to choose from.
