@@ -5,7 +5,10 @@ use std::iter::zip;
 
 use pulp::{Simd, WithSimd};
 
-use crate::panel::Row;
+use crate::{
+    forward::Add,
+    panel::{PANEL, Row},
+};
 
 /// `z ← silu(z)`; writes the derivative of SiLU at each z to `slope` if `slope` is not empty.
 pub(crate) struct Silu<'a> {
@@ -47,20 +50,22 @@ impl WithSimd for Multiply<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (to, by) in self.to.iter_mut().zip(self.by) {
-            for (to, by) in to.0.iter_mut().zip(&by.0) {
-                *to *= by;
-            }
-        }
+    fn with_simd<S: Simd>(self, simd: S) {
+        zip(self.to, self.by).for_each(|(to, by)| each(simd, to, by, S::mul_f32s));
     }
 }
 
-/// `out = bias (+ add)`: the start values of a layer's sums. `add` is a pair (rows, `of_row`): row i of `out` gets
-/// row `of_row[i]`, or row i if `of_row` is `None`.
+/// `to = f(to, by)` for each register of a row. Loops over a row's numbers are not always compiled to whole registers.
+#[inline(always)]
+fn each<S: Simd>(simd: S, to: &mut Row, by: &Row, f: impl Fn(S, S::f32s, S::f32s) -> S::f32s) {
+    let ((to, _), (by, _)) = (S::as_mut_simd_f32s(&mut to.0), S::as_simd_f32s(&by.0));
+    zip(to, by).for_each(|(to, &by)| *to = f(simd, *to, by));
+}
+
+/// `out = bias (+ add)`: the start values of a layer's sums.
 pub(crate) struct Start<'a> {
     pub(crate) bias: &'a Row,
-    pub(crate) add: Option<(&'a [Row], Option<&'a [usize]>)>,
+    pub(crate) add: Option<Add<'a>>,
     pub(crate) out: &'a mut [Row],
 }
 
@@ -68,13 +73,19 @@ impl WithSimd for Start<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { bias, add, out } = self;
+        let start = |out: &mut Row, add: &Row| {
+            *out = *bias;
+            each(simd, out, add, S::add_f32s);
+        };
         match add {
             None => out.fill(*bias),
-            Some((add, None)) => zip(out, add).for_each(|(out, add)| *out = sum(bias, add)),
-            Some((add, Some(of_row))) => {
-                zip(out, of_row).for_each(|(out, &row)| *out = sum(bias, &add[row]));
+            Some(Add::Rows(add)) => zip(out, add).for_each(|(out, add)| start(out, add)),
+            Some(Add::Conditions(add, of_row)) => {
+                for out in out.chunks_mut(of_row.len()) {
+                    zip(out, of_row).for_each(|(out, &row)| start(out, &add[row]));
+                }
             }
         }
     }
@@ -83,7 +94,9 @@ impl WithSimd for Start<'_> {
 /// `to += by`.
 pub(crate) fn add(to: &mut [Row], by: &[Row]) {
     for (to, by) in to.iter_mut().zip(by) {
-        *to = sum(to, by);
+        for i in 0..PANEL {
+            to.0[i] += by.0[i];
+        }
     }
 }
 

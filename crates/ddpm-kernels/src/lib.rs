@@ -20,6 +20,7 @@
 //! | [`Network`] | executes a program: [`Network::predict`] |
 //! | [`Training`] | weights with the state of their optimizer: [`Training::step`] |
 //! | [`AdamwEma`] | the coefficients of one optimizer step |
+//! | [`peak_flops`] | the speed that no product can exceed on this machine |
 //!
 //! Each element of a matrix product is one chain of fused multiply-adds in a fixed order. So the result for an image
 //! has the same bits alone and in a batch, on any number of threads, and in every instruction set.
@@ -65,17 +66,24 @@
 
 mod backward;
 mod elementwise;
+mod forward;
 mod network;
 mod norm;
 mod optimizer;
 mod panel;
+mod peak;
 mod plan;
 mod predict;
 mod product;
 mod program;
+#[cfg(test)]
+mod sets;
+mod stage;
 mod train;
+mod weight_gradient;
 
 pub use network::{Network, Weights};
 pub use optimizer::{AdamwEma, StatePart};
+pub use peak::peak_flops;
 pub use program::{FlopCount, Init, Inputs, Map, Op, Parameter, Program, Shape, Slot};
 pub use train::{Batch, Training};

@@ -1,16 +1,16 @@
 //! The forward pass: runs the layers that depend on the condition only, and the layers that depend on the image.
 
-use std::{iter::zip, sync::Mutex};
+use std::{iter::zip, mem::take, ops::Range, sync::Mutex};
 
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
     Program, Shape, Slot,
-    elementwise::{Silu, Start},
+    forward::{Add, Forward},
     panel::{PANEL, Row},
     plan::{Layer, Plan},
-    product::{GROUP, Next, Product},
+    product::group,
 };
 
 /// A network in the form that the kernels execute.
@@ -134,13 +134,40 @@ impl Network {
         }
     }
 
-    /// Runs the layers that depend on the image; the caller has written the pixels to `slots`.
-    pub(crate) fn run_images(&self, weights: &Weights, slots: &mut Activations, conditions: Conditions<'_>) {
-        let layers = self.plan.images.iter().zip(&weights.0[self.plan.conditions.len()..]);
-        for (layer, weight) in layers {
-            let conditions = layer.add.is_some_and(|add| !self.plan.of_image[add]).then_some(conditions);
-            slots.run(layer, weight, conditions);
+    /// Runs the layers that depend on the image; the caller has written the pixels to `slots`. If `keeps_all` is false, the
+    /// slots that only layers of one stage read and write are not written.
+    pub(crate) fn run_images(
+        &self,
+        weights: &Weights,
+        slots: &mut Activations,
+        conditions: Conditions<'_>,
+        keeps_all: bool,
+    ) {
+        let (plan, weights) = (&self.plan, &weights.0[self.plan.conditions.len()..]);
+        for stage in &plan.stages {
+            let (layers, weights) = (&plan.images[stage.clone()], &weights[stage.clone()]);
+            if slots.rows == 0 {
+                return;
+            }
+            if layers.iter().all(|layer| layer.patches > 1) {
+                slots.run_stage(plan, layers, weights, conditions, |slot| {
+                    !keeps_all && plan.is_internal[slot]
+                });
+            } else {
+                for (layer, weight) in zip(layers, weights) {
+                    let conditions = layer.add.is_some_and(|add| !plan.of_image[add]).then_some(conditions);
+                    slots.run(layer, weight, conditions);
+                }
+            }
         }
+    }
+}
+
+impl<'a> Conditions<'a> {
+    /// The panels of a slot of the conditions, to be added to rows of these images.
+    pub(crate) fn add(self, slot: Slot, images: Range<usize>) -> Vec<Add<'a>> {
+        let panels = self.slots.values[slot].chunks(self.slots.rows);
+        panels.map(|panel| Add::Conditions(panel, &self.of_row[images.clone()])).collect()
     }
 }
 
@@ -157,43 +184,41 @@ impl Activations {
         }
     }
 
-    /// Runs a layer. If `conditions` is `Some`, the layer's `add` is a slot of the conditions, else a slot of its own.
+    /// Runs a layer; several panels of its output are a task. If `conditions` is `Some`, the layer's `add` is a slot of the
+    /// conditions, else a slot of its own.
     fn run(&mut self, layer: &Layer, all: &[Row], conditions: Option<Conditions<'_>>) {
-        if self.rows == 0 {
+        let rows = self.rows * layer.patches;
+        if rows == 0 {
             return;
         }
-        let (images, rows) = (self.rows, self.rows * layer.patches);
-        let mut out = std::mem::take(&mut self.values[layer.out]);
-        let mut slope = std::mem::take(&mut self.slopes[layer.out]);
+        let mut out = take(&mut self.values[layer.out]);
+        let mut slope = take(&mut self.slopes[layer.out]);
         let stride = layer.stride();
-        let x = self.values[layer.x].as_slice();
-        let add = layer.add.map(|add| conditions.map_or(&self.values, |c| &c.slots.values)[add].as_slice());
-
-        let of_row = conditions.map(|conditions| conditions.of_row);
-        let add_rows = conditions.map_or(rows, |conditions| conditions.slots.rows);
-        let task = |first: usize, out: &mut [Row], weight: &[Row], slope: &mut [Row]| {
-            for (panel, (out, weight)) in zip(out.chunks_mut(rows), weight.chunks(stride)).enumerate() {
-                let add = add.map(|add| &add[(first + panel) * add_rows..][..add_rows]);
-                // All patches of an image share its condition.
-                for out in out.chunks_mut(if of_row.is_some() { images } else { rows }) {
-                    let add = add.map(|add| (add, of_row));
-                    Arch::new().dispatch(Start { bias: &weight[stride - 1], add, out });
-                }
-            }
-            let next = Next { rows: all.get((first + 1) * stride..).unwrap_or(&[]), first: 0, stride: PANEL };
-            Arch::new().dispatch(Product { weight, stride, x, batch: rows, out, next });
-            if layer.silu {
-                Arch::new().dispatch(Silu { z: out, slope });
-            }
+        let x: Vec<&[Row]> = self.values[layer.x].chunks(rows).collect();
+        let add: Vec<Add<'_>> = match (layer.add, conditions) {
+            (None, _) => Vec::new(),
+            (Some(slot), Some(conditions)) => conditions.add(slot, 0..self.rows),
+            (Some(slot), None) => self.values[slot].chunks(rows).map(Add::Rows).collect(),
         };
-        let group = if rows == 1 { GROUP } else { 1 };
-        let tasks = out.par_chunks_mut(group * rows).zip(all.par_chunks(group * stride)).enumerate();
+        let group = group(layer.outputs.panels(), rows, rayon::current_num_threads());
+        let task = |task: usize, out: &mut [Row], slope: &mut [Row]| {
+            let first = task * group;
+            Arch::new().dispatch(Forward {
+                weight: &all[first * stride..],
+                stride,
+                x: &x,
+                continues: layer.continues,
+                add: add.get(first..).unwrap_or_default(),
+                silu: layer.silu,
+                out: &mut out.chunks_mut(rows).collect::<Vec<_>>(),
+                slope: &mut slope.chunks_mut(rows).collect::<Vec<_>>(),
+            });
+        };
+        let tasks = out.par_chunks_mut(group * rows).enumerate();
         if slope.is_empty() {
-            tasks.for_each(|(i, (out, weight))| task(i * group, out, weight, &mut []));
+            tasks.for_each(|(i, out)| task(i, out, &mut []));
         } else {
-            tasks
-                .zip(slope.par_chunks_mut(group * rows))
-                .for_each(|((i, (out, weight)), slope)| task(i * group, out, weight, slope));
+            tasks.zip(slope.par_chunks_mut(group * rows)).for_each(|((i, out), slope)| task(i, out, slope));
         }
         self.values[layer.out] = out;
         self.slopes[layer.out] = slope;

@@ -51,6 +51,8 @@ pub(crate) fn from_panels(from: &[Row], width: usize, order: &[[usize; PANEL]], 
 /// of W, each of `stride` rows.
 pub(crate) fn transpose(weight: &[Row], stride: usize, first: usize, to: &mut [Row]) {
     for (panel, to) in weight.chunks_exact(stride).zip(to.chunks_exact_mut(PANEL)) {
+        // The next panel of inputs is often the next one to be transposed.
+        panel.iter().skip(first + PANEL).take(PANEL).for_each(prefetch);
         // Reads rows and writes columns: with the loops exchanged, the compiler emits gathers, which are slower.
         for (input, from) in panel[first..first + PANEL].iter().enumerate() {
             for (to, &value) in to.iter_mut().zip(&from.0) {
@@ -69,8 +71,8 @@ pub(crate) fn prefetch(row: &Row) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the instruction is a hint, which does not access memory, and a reference is a valid address.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch(row.0.as_ptr().cast(), _MM_HINT_T0);
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch(row.0.as_ptr().cast(), _MM_HINT_T1);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;

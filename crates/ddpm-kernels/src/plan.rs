@@ -1,8 +1,10 @@
 //! The operations of a [`Program`] as layers for the kernels.
 
+use std::ops::Range;
+
 use crate::{
     Map, Op, Program, Shape, Slot,
-    panel::{PANEL, Row, panels},
+    panel::{PANEL, Row, panels, transpose},
 };
 
 /// `out = x Wᵀ (+ b) (+ add)`, then SiLU if `silu` is true.
@@ -16,6 +18,8 @@ pub(crate) struct Layer {
     pub(crate) add: Option<Slot>,
     pub(crate) silu: bool,
     pub(crate) out: Slot,
+    /// Whether the layer adds to what the previous layer wrote to `out`.
+    pub(crate) continues: bool,
     /// The number of rows for each image.
     pub(crate) patches: usize,
     /// The shape of the input of one row.
@@ -44,6 +48,11 @@ pub(crate) struct Plan {
     pub(crate) conditions: Vec<Layer>,
     /// The layers that depend on the image.
     pub(crate) images: Vec<Layer>,
+    /// The layers that depend on the image, divided into ranges: consecutive layers that are applied to each of several
+    /// patches, or a single layer.
+    pub(crate) stages: Vec<Range<usize>>,
+    /// Whether only layers of one stage write and read each slot.
+    pub(crate) is_internal: Vec<bool>,
     /// The shape of each slot.
     pub(crate) shapes: Vec<Shape>,
     /// Whether each slot depends on the image.
@@ -52,12 +61,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A linear map of several slots becomes one layer for each slot, and each layer adds the result of the previous
+    /// A linear map of several slots becomes one layer for each slot, and each layer adds to the result of the previous
     /// one. The layers that do not depend on the image come first, so their results can be shared by images.
     pub(crate) fn new(program: &Program) -> Self {
         let mut plan = Self {
             conditions: Vec::new(),
             images: Vec::new(),
+            stages: Vec::new(),
+            is_internal: Vec::new(),
             shapes: (0..program.slots()).map(|slot| program.shape(slot)).collect(),
             of_image: vec![false; program.slots()],
             output: program.slots() - 1,
@@ -93,30 +104,67 @@ impl Plan {
                 Map::Class { .. } => None,
             };
             let last = parts.len() - 1;
+            let reads_image = plan.of_image[parts[last].0];
+            let mut previous = None;
             for (i, (x, matrix)) in parts.into_iter().enumerate() {
-                let slot = if i == last { *out } else { plan.shapes.len() };
-                if i != last {
-                    plan.shapes.push(shape);
-                    plan.of_image.push(false);
-                }
                 let of_image = plan.of_image[x];
+                // If both conditions and images are read, what the conditions contribute has a slot of its own.
+                let slot = match previous {
+                    _ if of_image == reads_image => *out,
+                    Some(slot) => slot,
+                    None => {
+                        plan.shapes.push(shape);
+                        plan.of_image.push(false);
+                        plan.shapes.len() - 1
+                    }
+                };
+                let continues = previous == Some(slot);
+                if previous.is_some() && !continues {
+                    add = previous;
+                }
+                let added = if continues { None } else { add };
+                previous = Some(slot);
                 // A layer that runs for conditions cannot read slots of images; a layer that runs for images reads both.
-                assert!(of_image || add.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
-                assert!(add.is_none_or(|add| add >= Program::INPUTS), "an input is added");
+                assert!(of_image || added.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
+                assert!(added.is_none_or(|add| add >= Program::INPUTS), "an input is added");
                 plan.of_image[slot] = of_image;
                 let inputs = row(plan.shapes[x]);
                 let bias = bias.take();
                 let silu = *silu && i == last;
-                let layer = Layer { x, add, silu, out: slot, patches, inputs, outputs, matrix, bias };
-                if of_image {
-                    plan.images.push(layer)
-                } else {
-                    plan.conditions.push(layer)
-                }
-                add = Some(slot);
+                let layer = Layer {
+                    x,
+                    add: added,
+                    silu,
+                    out: slot,
+                    continues,
+                    patches,
+                    inputs,
+                    outputs,
+                    matrix,
+                    bias,
+                };
+                if of_image { plan.images.push(layer) } else { plan.conditions.push(layer) }
             }
         }
+        plan.divide_into_stages();
         plan
+    }
+
+    fn divide_into_stages(&mut self) {
+        for (at, layer) in self.images.iter().enumerate() {
+            match self.stages.last_mut() {
+                Some(stage) if layer.patches > 1 && self.images[stage.start].patches == layer.patches => {
+                    stage.end = at + 1
+                }
+                _ => self.stages.push(at..at + 1),
+            }
+        }
+        let internal = |slot: Slot| {
+            let uses = |layer: &Layer| layer.x == slot || layer.add == Some(slot) || layer.out == slot;
+            let users = self.stages.iter().filter(|stage| self.images[(*stage).clone()].iter().any(uses));
+            self.of_image[slot] && ![Program::IMAGE, self.output].contains(&slot) && users.count() == 1
+        };
+        self.is_internal = (0..self.shapes.len()).map(internal).collect();
     }
 
     /// All layers, first those that depend on the condition only. [`Weights`](crate::Weights) has the same order.
@@ -145,6 +193,16 @@ impl Layer {
     /// Zeros in the layout of the weight.
     pub(crate) fn zeros(&self) -> Vec<Row> {
         vec![Row::ZERO; self.outputs.panels() * self.stride()]
+    }
+
+    /// Panels of Wᵀ, each with a row for each output.
+    pub(crate) fn transposed(&self, weight: &[Row]) -> Vec<Row> {
+        let outputs = self.outputs.panels() * PANEL;
+        let mut rows = vec![Row::ZERO; self.inputs.panels() * outputs];
+        for (panel, to) in rows.chunks_mut(outputs).enumerate() {
+            transpose(weight, self.stride(), panel * PANEL, to);
+        }
+        rows
     }
 
     /// Packs the weight into panels.

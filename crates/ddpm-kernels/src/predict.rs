@@ -10,9 +10,9 @@ use crate::{
     panel::{from_panels, to_panels},
 };
 
-/// The largest number of images that go through all layers together. With the built-in model, the activations of such
-/// a block fit in a core's second-level cache.
-const MAX_BLOCK: usize = 96;
+/// The largest number of images that go through all layers together. Each block reads all weights once, and its
+/// activations take about as much memory as the weights, so larger blocks would not read less.
+const MAX_BLOCK: usize = 256;
 
 /// The smallest number of images of a block. Each block reads all weights, so with fewer images the threads share the
 /// panels of a block instead.
@@ -51,9 +51,10 @@ impl Network {
         let blocks = out.par_chunks_mut(rows * self.pixels).zip(x.par_chunks(rows * self.pixels));
         let blocks = blocks.zip(of_image.par_chunks(rows));
         blocks.for_each(|((out, x), of_row)| {
-            let mut slots = self.take(of_row.len(), |slot| self.plan.of_image[slot]);
+            let mut slots =
+                self.take(of_row.len(), |slot| self.plan.of_image[slot] && !self.plan.is_internal[slot]);
             to_panels(x, self.pixels, &self.order, &mut slots.values[Program::IMAGE]);
-            self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row });
+            self.run_images(weights, &mut slots, Conditions { slots: &shared, of_row }, false);
             from_panels(&slots.values[self.plan.output], self.pixels, &self.order, out);
             self.give_back(slots);
         });
@@ -123,8 +124,8 @@ mod tests {
     #[test]
     fn blocks_are_equal_and_neither_too_small_nor_too_large() {
         assert_eq!([0, 1, 20, 31, 32, 50].map(|batch| block(batch, 2)), [1, 1, 20, 31, 16, 25]);
-        assert_eq!([96, 193, 1000].map(|batch| block(batch, 2)), [48, 49, 84]);
+        assert_eq!([96, 513, 1000].map(|batch| block(batch, 2)), [48, 129, 250]);
         assert_eq!(block(50, 16), 17, "the other threads share panels");
-        assert_eq!(block(1000, 1), 91);
+        assert_eq!(block(1000, 1), 250);
     }
 }

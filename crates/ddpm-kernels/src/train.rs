@@ -132,7 +132,7 @@ impl Training {
         let conditions = zip(batch.t.iter().copied(), batch.classes.iter().copied());
         network.run_conditions(weights, &mut workspace.conditions, conditions);
         let conditions = Conditions { slots: &workspace.conditions, of_row: &workspace.of_row };
-        network.run_images(weights, &mut workspace.images, conditions);
+        network.run_images(weights, &mut workspace.images, conditions, true);
         let output = &workspace.images.values[network.plan.output];
         let gradient = &mut workspace.gradients[network.plan.output];
         let panels = gradient.par_chunks_mut(images).zip(output.par_chunks(images)).zip(&network.order);
