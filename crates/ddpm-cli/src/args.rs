@@ -262,7 +262,8 @@ pub(crate) struct Bench {
     /// the median
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(1..=1000))]
     pub(crate) rounds: usize,
-    /// Also time the product of two large matrices, and print each speed as a share of that speed
+    /// Also time fused multiply-adds in registers of the CPU, the speed that no product can exceed, and print each speed
+    /// as a share of that speed
     #[arg(long)]
     pub(crate) peak: bool,
 }

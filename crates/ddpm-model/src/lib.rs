@@ -32,7 +32,7 @@ mod sample;
 mod sample_options;
 
 pub use config::{DenoiserConfig, Network};
-pub use ddpm_kernels::{FlopCount, Init, Parameter};
+pub use ddpm_kernels::{FlopCount, Init, Parameter, peak_flops};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, safetensors_header};
