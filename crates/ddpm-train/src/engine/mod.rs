@@ -6,9 +6,8 @@ mod tensor;
 use candle_core::{Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
-use ddpm_kernels::StatePart;
 
-use crate::{Error, Result, TrainConfig, optimizer::StepSize};
+use crate::{Error, Result, TrainConfig, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
@@ -88,8 +87,17 @@ impl Engine {
         }
     }
 
+    /// Moves the averages by power functions towards the weights, each with its rate.
+    pub(crate) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) -> Result<()> {
+        match self {
+            Self::Cpu(engine) => engine.average(rates),
+            Self::Tensor(engine) => engine.optimizer.average(rates)?,
+        }
+        Ok(())
+    }
+
     /// A part of the training state, as pairs of parameter name and tensor.
-    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+    pub(crate) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Cpu(engine) => engine.part(part),
             Self::Tensor(engine) => engine.optimizer.part(part),
@@ -107,10 +115,10 @@ impl Engine {
 
 /// Checks that the machine has the memory for training on a CPU, before a part of it is used.
 fn ensure_memory(config: &TrainConfig) -> Result<()> {
-    /// Weights, gradients, two moments and the moving average, of 4 bytes each.
-    const BYTES: usize = 5 * 4;
+    /// Weights, gradients, two moments and the moving average.
+    const NUMBERS: usize = 5;
     let parameters = config.denoiser.parameter_count();
-    let needed = parameters.saturating_mul(BYTES);
+    let needed = parameters.saturating_mul((NUMBERS + config.power_averages()) * size_of::<f32>());
     let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let expected = match total_memory() {
         Some(total) if needed > total => format!("at most {}, the memory of this machine", gib(total)),
@@ -168,7 +176,7 @@ mod tests {
             let config = DenoiserConfig { parameterization, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = LossWeighting::VPrediction.weights(&schedule, parameterization).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
-            let config = TrainConfig { batch_size: 16, denoiser: config, ..preset };
+            let config = TrainConfig { batch_size: 16, denoiser: config, ema_snapshots: 1, ..preset };
             let mut kernels = Engine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let tensors = TensorEngine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let mut tensors = Engine::Tensor(Box::new(tensors));
@@ -194,6 +202,9 @@ mod tests {
                     (loss.to_scalar::<f32>().unwrap(), norm)
                 };
                 let ((ours, our_norm), (theirs, their_norm)) = (run(&mut kernels), run(&mut tensors));
+                for engine in [&mut kernels, &mut tensors] {
+                    engine.average([1.0 / (step as f64 + 1.0), 0.9]).unwrap();
+                }
                 let what = format!("{parameterization:?} step {step}: {ours} {theirs}");
                 assert!((ours - theirs).abs() < 1e-4 * theirs, "{what}");
                 assert_eq!(our_norm.is_some(), step % 3 > 0, "{what}");
@@ -202,11 +213,7 @@ mod tests {
                 }
             }
             let state = |engine: &Engine| {
-                StatePart::ALL
-                    .map(|part| engine.part(part).unwrap())
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
+                Part::all(2).into_iter().flat_map(|part| engine.part(part).unwrap()).collect::<Vec<_>>()
             };
             let (kernels, tensors) = (state(&kernels), state(&tensors));
             for ((name, ours), (other, theirs)) in std::iter::zip(&kernels, &tensors) {

@@ -37,7 +37,7 @@ impl TensorEngine {
         Ok(Self {
             denoiser: Denoiser::new(config, schedule.config(), tensors)?,
             images: upload(data, device)?,
-            optimizer: TensorAdamW::new(vars)?,
+            optimizer: TensorAdamW::new(vars, train.power_averages())?,
         })
     }
 

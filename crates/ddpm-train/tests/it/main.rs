@@ -9,6 +9,7 @@ mod gradients;
 mod learning;
 mod metrics;
 mod optimizer;
+mod post_hoc_ema;
 mod reproducible;
 mod resume;
 
