@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod folder;
 mod metrics;
+mod noise;
 mod optimizer;
 mod part;
 mod post_hoc_ema;

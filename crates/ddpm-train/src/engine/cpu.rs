@@ -3,7 +3,7 @@
 use std::iter::zip;
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_core::{CounterRng, NoiseSchedule, PredictionType};
 use ddpm_data::{Dataset, to_model_scale};
 use ddpm_kernels::{Training, Weights};
 use ddpm_model::{Parameter, initial_weights};
@@ -19,6 +19,7 @@ pub(crate) struct CpuEngine {
     power_averages: Vec<Weights>,
     parameters: Vec<Parameter>,
     parameterization: PredictionType,
+    noise_candidates: usize,
     /// The noise samples of the batch, [B, pixels].
     eps: Vec<f32>,
 }
@@ -37,6 +38,7 @@ impl CpuEngine {
             training,
             parameters,
             parameterization: config.parameterization,
+            noise_candidates: train.noise_candidates,
             eps: vec![0.0; batch * config.pixels()],
         })
     }
@@ -52,17 +54,13 @@ impl CpuEngine {
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
-        rng.fill_normal(Purpose::TRAIN_NOISE, &batch.positions, 0, &mut self.eps)?;
-        let rows: Vec<NoisedImage<'_>> = zip(batch.indices, &batch.t)
-            .zip(self.eps.chunks(pixels))
+        batch.fill_noise(data, rng, self.noise_candidates, &mut self.eps)?;
+        let rows: Vec<NoisedImage<'_>> = zip(&batch.t, self.eps.chunks(pixels))
             .enumerate()
-            .map(|(position, ((&index, &t), eps))| {
+            .map(|(index, (&t, eps))| {
                 let alpha_cumprod = schedule.alphas_cumprod()[t];
                 let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
-                let image = match &batch.shifted {
-                    Some(shifted) => &shifted[position * pixels..][..pixels],
-                    None => &data.images()[index as usize * pixels..][..pixels],
-                };
+                let image = batch.image(data, index);
                 let target = self.parameterization.target(alpha_cumprod);
                 NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
             })

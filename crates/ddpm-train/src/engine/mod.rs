@@ -7,7 +7,9 @@ use candle_core::{Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
 
-use crate::{Error, Result, TrainConfig, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS};
+use crate::{
+    Error, Result, TrainConfig, noise::fill_noise, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS,
+};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
@@ -26,6 +28,22 @@ pub(crate) struct Batch<'a> {
     pub(crate) labels: Vec<u32>,
     /// The weight of each image's squared error in the loss.
     pub(crate) weights: Vec<f64>,
+}
+
+impl Batch<'_> {
+    /// The levels of an image by its index in the batch.
+    fn image<'a>(&'a self, data: &'a Dataset, index: usize) -> &'a [u8] {
+        let pixels = data.image_size();
+        match &self.shifted {
+            Some(shifted) => &shifted[index * pixels..][..pixels],
+            None => &data.images()[self.indices[index] as usize * pixels..][..pixels],
+        }
+    }
+
+    /// Fills `eps` [B, pixels] with the noise of the images, of which each takes the nearest of `candidates` draws.
+    fn fill_noise(&self, data: &Dataset, rng: CounterRng, candidates: usize, eps: &mut [f32]) -> Result<()> {
+        fill_noise(rng, &self.positions, candidates, |index| self.image(data, index), eps)
+    }
 }
 
 /// What a step does with the norm of the gradient.
@@ -83,7 +101,7 @@ impl Engine {
         match self {
             // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
             Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size, norm)),
-            Self::Tensor(engine) => engine.step(batch, rng, size, norm),
+            Self::Tensor(engine) => engine.step(batch, data, rng, size, norm),
         }
     }
 
@@ -176,7 +194,13 @@ mod tests {
             let config = DenoiserConfig { parameterization, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = LossWeighting::VPrediction.weights(&schedule, parameterization).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
-            let config = TrainConfig { batch_size: 16, denoiser: config, ema_snapshots: 1, ..preset };
+            let config = TrainConfig {
+                batch_size: 16,
+                denoiser: config,
+                ema_snapshots: 1,
+                noise_candidates: 2,
+                ..preset
+            };
             let mut kernels = Engine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let tensors = TensorEngine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let mut tensors = Engine::Tensor(Box::new(tensors));
