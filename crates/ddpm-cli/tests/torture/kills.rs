@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    STEPS, WEIGHTS, check_resumed, ddpm, folder, reports, size, spread, success, temporary, text, train,
+    STEPS, check_resumed, ddpm, folder, reports, size, spread, success, temporary, text, train, trained,
     uninterrupted,
 };
 
@@ -132,7 +132,7 @@ fn a_second_trainer_is_refused_and_the_first_is_unharmed() {
     }
     assert!(Command::new("kill").args(["-CONT", &first.id().to_string()]).status().unwrap().success());
     assert!(first.wait().unwrap().success());
-    assert!(fs::read(folder.path().join(WEIGHTS)).unwrap() == uninterrupted().0);
+    assert!(trained(folder.path()) == uninterrupted().0);
     assert_eq!(temporary(folder.path()), [""; 0]);
     let count = others.len();
     println!(
