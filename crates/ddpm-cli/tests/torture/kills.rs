@@ -46,8 +46,8 @@ fn a_training_killed_at_any_instant_resumes_to_the_same_weights() {
     }
     println!(
         "torture | kill −9 | {count} instants of a training of {STEPS} steps: half while saving, at one of its {calls} calls \
-         that write, sync, rename or make a file, half after a step | {count} of {count} resumed to the weights of the \
-         uninterrupted run, nothing temporary left"
+         that write, sync, rename or make a file, half after a step | {count} of {count} resumed to the weights and the \
+         snapshots of the uninterrupted run, nothing temporary left"
     );
 }
 

@@ -12,6 +12,7 @@ mod optimizer;
 mod post_hoc_ema;
 mod reproducible;
 mod resume;
+mod snapshots;
 
 use std::{fs, path::Path, sync::LazyLock};
 
