@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
-use ddpm_model::{DeviceChoice, SamplerName};
+use ddpm_model::{DeviceChoice, SamplerName, WeightType};
 
 pub(crate) use train::Train;
 pub(crate) use values::{ClassList, Format, Interval, NetworkName, Noise, Shard, Variance, Work};
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Sample(Sample),
     /// Train a model
     Train(Train),
+    /// Make a model of another length of the weights' average from the snapshots of a training run (post-hoc EMA)
+    Average(Average),
     /// Measure the quality of generated images and compare it with real test images
     Eval(Eval),
     /// Compute the variational bound of test images, in bits per dimension
@@ -156,6 +158,26 @@ pub(crate) struct Sample {
     /// [default: samples with the extension of the format]
     #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Average {
+    /// The run folder of a training with snapshots (`train --set ema_snapshots=32`)
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The relative length of the average: its standard deviation in time as a share of the training so far. Lengths from
+    /// 0.02 to 0.25 can be had from 32 snapshots
+    #[arg(long, value_name = "X")]
+    pub(crate) sigma_rel: f64,
+    /// The step at which the average ends, that of a snapshot [default: that of the last snapshot]
+    #[arg(long, value_name = "N")]
+    pub(crate) step: Option<u64>,
+    /// The model folder to write; an existing model in it is replaced
+    #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
+    pub(crate) out_dir: PathBuf,
+    /// The number type in which the model folder stores weights
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub(crate) dtype: WeightType,
 }
 
 #[derive(Debug, ClapArgs)]

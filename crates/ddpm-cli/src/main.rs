@@ -42,6 +42,7 @@ fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Sample(options) => commands::sample::run(options, &args.common),
         Command::Train(options) => commands::train::run(options, &args.common),
+        Command::Average(options) => commands::average::run(options, &args.common),
         Command::Eval(options) => commands::eval::run(options, &args.common),
         Command::Likelihood(options) => commands::likelihood::run(options, &args.common),
         Command::Classify(options) => commands::classify::run(options, &args.common),
@@ -72,7 +73,7 @@ fn check_threads(threads: Option<usize>) -> Result<()> {
 fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
     let without_effect: &[&str] = match command {
         Command::Info(_) => &["seed"],
-        Command::Data(_) => &["seed", "device"],
+        Command::Average(_) | Command::Data(_) => &["seed", "device"],
         _ => &[],
     };
     let Some((name, matches)) = matches.subcommand() else { return };

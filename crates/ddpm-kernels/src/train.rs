@@ -1,5 +1,7 @@
 //! Training: the forward pass of a batch, its loss, and the backward pass fused with the optimizer step.
 
+mod average;
+
 use std::iter::zip;
 
 use rayon::prelude::*;

@@ -57,7 +57,7 @@ pub(crate) fn check_finite(path: &Path, name: &str, values: &[f32], stored: Weig
 /// # Errors
 ///
 /// If a tensor cannot be copied from its device, or holds a number that is not finite in the stored type.
-pub(crate) fn encode_tensors<'a>(
+pub fn encode_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
     stored: WeightType,

@@ -35,7 +35,7 @@ pub use config::{DenoiserConfig, Network};
 pub use ddpm_kernels::{FlopCount, Init, Parameter, peak_flops};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
-pub use encode::{WeightType, encode_json, safetensors_header};
+pub use encode::{WeightType, encode_json, encode_tensors, safetensors_header};
 pub use error::{Error, Result};
 pub use folder::{
     ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,

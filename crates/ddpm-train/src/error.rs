@@ -86,7 +86,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
     },
-    /// The folder already holds checkpoints.
+    /// The folder already holds checkpoints or snapshots.
     #[error("{}: already holds the checkpoints of a training run; resume it, or choose another folder", path.display())]
     Occupied {
         /// The folder.
@@ -100,16 +100,16 @@ pub enum Error {
         /// The number of checkpoints that do not match their manifest.
         damaged: usize,
     },
-    /// A checkpoint belongs to another configuration or other data.
+    /// A checkpoint or a snapshot belongs to another configuration or other data.
     #[error("{}: was written with another `{key}`: {saved}, now {now}", path.display())]
     OtherConfig {
-        /// The checkpoint.
+        /// The checkpoint or snapshot.
         path: PathBuf,
         /// The option or data that differs.
         key: String,
-        /// The value in the checkpoint.
+        /// The value in it.
         saved: String,
-        /// The value now.
+        /// The value now, or in the newest snapshot.
         now: String,
     },
     /// A checkpoint lacks a tensor, or the tensor has another shape or type.
@@ -121,6 +121,22 @@ pub enum Error {
         name: String,
         /// The shape expected.
         expected: Vec<usize>,
+    },
+    /// A run has no snapshots of averaged weights.
+    #[error(
+        "{}: no snapshots of averaged weights; the training option `ema_snapshots` is the number of snapshots that a run \
+         writes",
+        path.display()
+    )]
+    NoSnapshot {
+        /// The folder of the snapshots.
+        path: PathBuf,
+    },
+    /// A snapshot does not match its manifest.
+    #[error("{}: this snapshot is damaged; without its folder, the others can be averaged", path.display())]
+    DamagedSnapshot {
+        /// The snapshot.
+        path: PathBuf,
     },
     /// A file or folder cannot be opened, read, written or removed.
     #[error("{}: cannot read or write", path.display())]

@@ -7,7 +7,10 @@ use std::{
 
 use ddpm_files::{create_dir_all, remove_temporary};
 
-use crate::{Error, Result, Start, checkpoint, metrics};
+use crate::{
+    Error, Result, Start, metrics, post_hoc_ema,
+    state_folder::{check_ours, list},
+};
 
 /// The file name of the log.
 const LOG: &str = "metrics.jsonl";
@@ -15,6 +18,7 @@ const LOG: &str = "metrics.jsonl";
 /// A locked folder that may be written.
 pub(crate) struct RunFolder {
     pub(crate) checkpoints: PathBuf,
+    pub(crate) snapshots: PathBuf,
     pub(crate) log: PathBuf,
     /// The lock ends when this file is dropped.
     _lock: fs::File,
@@ -25,12 +29,13 @@ impl RunFolder {
     /// left. Everything else stays.
     pub(crate) fn open(folder: &Path, start: Start) -> Result<Self> {
         let checkpoints = folder.join("checkpoints");
+        let snapshots = folder.join(post_hoc_ema::FOLDER);
         let log = folder.join(LOG);
         if start == Start::Resume && !folder.exists() {
             return Err(Error::NoCheckpoint { path: checkpoints, damaged: 0 });
         }
         let path = folder.join(".lock");
-        let check = || check(folder, &checkpoints, start);
+        let check = || check(folder, &checkpoints, &snapshots, start);
         if folder.exists() && !path.exists() {
             // A folder that is refused does not get a lock.
             check()?;
@@ -40,12 +45,12 @@ impl RunFolder {
         let lock = fs::File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         locked(lock.try_lock(), folder)?;
         check()?;
-        for folder in [folder, &checkpoints, &folder.join("previews")] {
+        for folder in [folder, &checkpoints, &snapshots, &folder.join("previews")] {
             if folder.is_dir() {
                 remove_temporary(folder)?;
             }
         }
-        Ok(Self { checkpoints, log, _lock: lock })
+        Ok(Self { checkpoints, snapshots, log, _lock: lock })
     }
 }
 
@@ -74,17 +79,17 @@ fn locked(result: std::result::Result<(), TryLockError>, folder: &Path) -> Resul
 
 /// Checks that `start` fits the content of the folder. A run that ended before its first checkpoint has nothing to keep:
 /// its log has at most the epoch whose checkpoint it was going to save.
-fn check(folder: &Path, checkpoints: &Path, start: Start) -> Result<()> {
-    let existing = checkpoint::list(checkpoints)?;
+fn check(folder: &Path, checkpoints: &Path, snapshots: &Path, start: Start) -> Result<()> {
+    let (existing, snapshots) = (list(checkpoints)?, list(snapshots)?);
     let has_epochs = logged_epochs(folder)? > 1;
     match start {
-        Start::Fresh if !existing.is_empty() || has_epochs => {
+        Start::Fresh if !existing.is_empty() || !snapshots.is_empty() || has_epochs => {
             Err(Error::Occupied { path: folder.to_owned() })
         }
         Start::Resume if existing.is_empty() && (has_epochs || !folder.join(LOG).exists()) => {
             Err(Error::NoCheckpoint { path: checkpoints.to_owned(), damaged: 0 })
         }
-        Start::Overwrite => existing.iter().try_for_each(|path| checkpoint::check_ours(path)),
+        Start::Overwrite => existing.iter().chain(&snapshots).try_for_each(|path| check_ours(path)),
         Start::Fresh | Start::Resume => Ok(()),
     }
 }

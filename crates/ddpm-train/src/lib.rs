@@ -2,7 +2,8 @@
 //!
 //! [`Trainer`] holds the training state and takes single steps. [`run`] is a whole training run in a folder, with a log,
 //! checkpoints and resumption. All random numbers are addressed by seed and step, so a run that was stopped and resumed
-//! ends with the same weights, bit for bit, as an uninterrupted run.
+//! ends with the same weights, bit for bit, as an uninterrupted run. [`average_snapshots`] chooses the length of the
+//! weights' average after the training.
 //!
 //! ```no_run
 //! use candle_core::Device;
@@ -22,8 +23,12 @@ mod engine;
 mod error;
 mod folder;
 mod metrics;
+mod noise;
 mod optimizer;
+mod part;
+mod post_hoc_ema;
 mod run;
+mod state_folder;
 mod trainer;
 
 pub use config::{Preset, TrainConfig};
@@ -31,5 +36,6 @@ pub use error::{Error, Result};
 pub use folder::logged_epochs;
 pub use metrics::Record;
 pub use optimizer::AdamWConfig;
+pub use post_hoc_ema::{SnapshotAverage, average_snapshots};
 pub use run::{CheckpointEvery, Event, Outcome, RunOptions, Start, run};
 pub use trainer::{Trainer, evaluate_loss};

@@ -13,7 +13,7 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 use ddpm_kernels::{AdamwEma, StatePart};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, engine::GradNorm};
+use crate::{Result, engine::GradNorm, part::Part, post_hoc_ema::SIGMA_RELS};
 
 /// The hyperparameters of AdamW, except the learning rate, with PyTorch's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,17 +85,6 @@ impl StepSize {
     }
 }
 
-/// The name in a checkpoint of one part of a parameter's state.
-pub(crate) fn state_name(part: StatePart, parameter: &str) -> String {
-    let part = match part {
-        StatePart::Ema => "ema",
-        StatePart::First => "first",
-        StatePart::Second => "second",
-        StatePart::Weights => "weights",
-    };
-    format!("{part}/{parameter}")
-}
-
 /// The optimizer for tensors: weights, moments and average on a device.
 #[derive(Debug)]
 pub(crate) struct TensorAdamW {
@@ -110,16 +99,20 @@ struct Slot {
     first: Tensor,
     second: Tensor,
     ema: Tensor,
+    /// The averages by power functions; empty if the run has none.
+    power_averages: Vec<Tensor>,
 }
 
 impl TensorAdamW {
-    pub(crate) fn new(weights: Vec<(String, Var)>) -> Result<Self> {
+    /// Starts with these weights. `power_averages` is the number of averages by power functions.
+    pub(crate) fn new(weights: Vec<(String, Var)>, power_averages: usize) -> Result<Self> {
         let slots = weights
             .into_iter()
             .map(|(name, weight)| {
                 let (first, second) = (weight.zeros_like()?, weight.zeros_like()?);
                 let ema = weight.as_detached_tensor().copy()?;
-                Ok(Slot { name, weight, first, second, ema })
+                let power_averages = vec![first.clone(); power_averages];
+                Ok(Slot { name, weight, first, second, ema, power_averages })
             })
             .collect::<Result<_>>()?;
         Ok(Self { slots })
@@ -174,14 +167,26 @@ impl TensorAdamW {
         Ok(sum.map(|sum| sum.sqrt()).transpose()?)
     }
 
-    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+    /// Moves the averages by power functions towards the weights.
+    pub(crate) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) -> Result<()> {
+        for Slot { weight, power_averages, .. } in &mut self.slots {
+            for (average, rate) in power_averages.iter_mut().zip(rates) {
+                let distance = (weight.as_detached_tensor() - &*average)?;
+                *average = (&*average + (distance * rate)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
         let tensor = |slot: &Slot| {
             let tensor = match part {
+                Part::PowerAverage(index) => slot.power_averages[index].clone(),
                 // A copy, since the next step changes the variable's memory.
-                StatePart::Weights => slot.weight.as_detached_tensor().copy()?,
-                StatePart::First => slot.first.clone(),
-                StatePart::Second => slot.second.clone(),
-                StatePart::Ema => slot.ema.clone(),
+                Part::Step(StatePart::Weights) => slot.weight.as_detached_tensor().copy()?,
+                Part::Step(StatePart::First) => slot.first.clone(),
+                Part::Step(StatePart::Second) => slot.second.clone(),
+                Part::Step(StatePart::Ema) => slot.ema.clone(),
             };
             Ok((slot.name.clone(), tensor))
         };
@@ -191,12 +196,15 @@ impl TensorAdamW {
     pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         for slot in &mut self.slots {
             let device = slot.weight.device().clone();
-            let part = |part: StatePart| -> Result<Tensor> {
-                Ok(get(&state_name(part, &slot.name), slot.weight.dims())?.to_device(&device)?)
+            let part = |part: Part| -> Result<Tensor> {
+                Ok(get(&part.tensor_name(&slot.name), slot.weight.dims())?.to_device(&device)?)
             };
-            (slot.first, slot.second) = (part(StatePart::First)?, part(StatePart::Second)?);
-            slot.ema = part(StatePart::Ema)?;
-            let weight = part(StatePart::Weights)?;
+            let averages = (0..slot.power_averages.len()).map(|index| part(Part::PowerAverage(index)));
+            slot.power_averages = averages.collect::<Result<_>>()?;
+            slot.first = part(Part::Step(StatePart::First))?;
+            slot.second = part(Part::Step(StatePart::Second))?;
+            slot.ema = part(Part::Step(StatePart::Ema))?;
+            let weight = part(Part::Step(StatePart::Weights))?;
             slot.weight.set(&weight)?;
         }
         Ok(())
@@ -221,7 +229,7 @@ mod tests {
         let (reference, ours) = (var(), var());
         let params = ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
         let mut theirs = candle_nn::AdamW::new(vec![reference.clone()], params).unwrap();
-        let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())]).unwrap();
+        let mut tensor = TensorAdamW::new(vec![("w".to_owned(), ours.clone())], 0).unwrap();
         let mut host = [start.clone(), vec![0.0; 12], vec![0.0; 12], start.clone()];
         let mut ema: Vec<f64> = start.iter().map(|&x| f64::from(x)).collect();
 
@@ -256,7 +264,7 @@ mod tests {
             };
             close(values(&ours), &expected, "tensors");
             close(host[0].iter().map(|&x| f64::from(x)).collect(), &expected, "host");
-            close(values(&tensor.part(StatePart::Ema).unwrap()[0].1), &ema, "average of tensors");
+            close(values(&tensor.part(Part::Step(StatePart::Ema)).unwrap()[0].1), &ema, "average of tensors");
             close(host[3].iter().map(|&x| f64::from(x)).collect(), &ema, "average on the host");
         }
     }

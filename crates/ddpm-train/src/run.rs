@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/metrics.jsonl                          the log
 //! DIR/checkpoints/step-N/                    the newest checkpoints
+//! DIR/snapshots/step-N/                      averages of the weights, with `ema_snapshots`
 //! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller
 //! ```
 
@@ -17,11 +18,11 @@ use ddpm_model::Denoiser;
 use serde::Serialize;
 
 use crate::{
-    Error, Record, Result, TrainConfig, Trainer,
-    checkpoint::{self, Progress},
-    evaluate_loss,
+    Error, Record, Result, TrainConfig, Trainer, checkpoint, evaluate_loss,
     folder::RunFolder,
     metrics::Log,
+    post_hoc_ema::snapshots,
+    state_folder::{Progress, list},
 };
 use mean::Mean;
 pub(crate) use mean::Sum;
@@ -128,14 +129,17 @@ pub fn run(
         since_log: Sum::default(),
         since_epoch: Sum::default(),
     };
-    let older = checkpoint::list(&folder.checkpoints)?;
+    let older = list(&folder.checkpoints)?;
     if start == Start::Resume && !older.is_empty() {
         let (found, damaged) = checkpoint::restore(&folder.checkpoints, &mut trainer, &progress)?;
         observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
         progress = found;
     }
+    if start == Start::Resume {
+        snapshots::resume(&folder.snapshots, &trainer, &progress)?;
+    }
     let (mut log, mut replaced) = match start {
-        Start::Overwrite => (Log::replacing(&folder.log)?, older),
+        Start::Overwrite => (Log::replacing(&folder.log)?, [older, list(&folder.snapshots)?].concat()),
         Start::Fresh | Start::Resume => (Log::open(&folder.log, progress.step)?, Vec::new()),
     };
     if let (0, Some((name, _)), Some(sha256)) = (progress.step, initial, &progress.initial_sha256) {
@@ -205,13 +209,18 @@ pub fn run(
             CheckpointEvery::Time(time) => saved_at.elapsed() >= time,
             CheckpointEvery::Epoch => epoch_ends,
         };
-        if is_due || step == total || epoch_ends && !has_saved {
+        let has_snapshot = trainer.timetable().has_snapshot(step);
+        // The first checkpoint removes the snapshots of an older run, so it comes before the first snapshot.
+        if is_due || step == total || (epoch_ends || has_snapshot) && !has_saved {
             progress.since_log = recent.sum(step)?;
             progress = Progress { step, seconds, ..progress };
             checkpoint::save(&folder.checkpoints, &mut log, &trainer, &progress, keep, &replaced)?;
             replaced.clear();
             (saved_at, has_saved) = (Instant::now(), true);
             observe(Event::Saved { step }).map_err(Error::Observer)?;
+        }
+        if has_snapshot {
+            snapshots::save(&folder.snapshots, &trainer, &progress)?;
         }
         if let Some(record) = log.last_epoch().filter(|_| epoch_ends) {
             observe(Event::Epoch { record, denoiser: evaluated.as_ref() }).map_err(Error::Observer)?;

@@ -11,7 +11,9 @@ use crate::{
     Error, Result, TrainConfig,
     augment::shift_images,
     engine::{Batch, Engine, GradNorm, gather, upload, weighted_error},
-    optimizer::{StepSize, state_name},
+    optimizer::StepSize,
+    part::Part,
+    post_hoc_ema::Timetable,
 };
 
 /// A network in training, with its optimizer and its position in the training data.
@@ -101,6 +103,9 @@ impl<'a> Trainer<'a> {
         let size = StepSize::new(self.config.adamw, self.step, learning_rate, self.config.ema_decay);
         let stepped = self.engine.step(&batch, self.data, &self.schedule, rng, size, norm)?;
         self.step += 1;
+        if let Some(rates) = self.timetable().rates(self.step) {
+            self.engine.average(rates)?;
+        }
         Ok(stepped)
     }
 
@@ -122,6 +127,11 @@ impl<'a> Trainer<'a> {
         self.config.epochs * self.steps_per_epoch()
     }
 
+    /// The steps at which averages for snapshots are updated and snapshots are written.
+    pub(crate) fn timetable(&self) -> Timetable {
+        Timetable { snapshots: self.config.ema_snapshots as u64, total: self.total_steps() }
+    }
+
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &TrainConfig {
@@ -137,23 +147,29 @@ impl<'a> Trainer<'a> {
         Ok(Denoiser::new(
             &self.config.denoiser,
             &self.config.schedule,
-            self.engine.part(StatePart::Ema)?.into_iter().collect(),
+            self.engine.part(Part::Step(StatePart::Ema))?.into_iter().collect(),
         )?)
     }
 
     /// The training state without the number of steps, as tensors named `weights/NAME`, `first/NAME` and `second/NAME`
-    /// (the optimizer's moments), and `ema/NAME` (the moving average).
+    /// (the optimizer's moments), `ema/NAME` (the moving average), and with [`TrainConfig::ema_snapshots`] also
+    /// `ema-0.05/NAME` and `ema-0.10/NAME` (the averages for the snapshots, which are 0 before their first update).
     ///
     /// # Errors
     ///
     /// If the tensor library fails.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        Ok(StatePart::ALL.map(|part| self.part(part)).into_iter().collect::<Result<Vec<_>>>()?.concat())
+        Ok(self.parts().into_iter().map(|part| self.part(part)).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// The parts of [`Trainer::state`].
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        Part::all(self.config.power_averages())
     }
 
     /// A part of [`Trainer::state`].
-    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
-        let named = |(name, tensor): (String, Tensor)| (state_name(part, &name), tensor);
+    pub(crate) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
+        let named = |(name, tensor): (String, Tensor)| (part.tensor_name(&name), tensor);
         Ok(self.engine.part(part)?.into_iter().map(named).collect())
     }
 
@@ -182,7 +198,7 @@ impl Trainer<'_> {
         }
         let weights = denoiser.weights();
         self.engine.restore(|name, shape| {
-            // `weights/NAME` and `ema/NAME` are the weights, and the moments are 0.
+            // `weights/NAME` and `ema/NAME` are the weights; the moments and the averages for snapshots are 0.
             let weight = name.split_once('/').filter(|(part, _)| ["weights", "ema"].contains(part));
             match weight.and_then(|(_, name)| weights.get(name)) {
                 Some(weight) => Ok(weight.to_device(&Device::Cpu)?),

@@ -22,14 +22,14 @@ pub(crate) struct Train {
     /// A named set of training options; the options below override it
     #[arg(long, value_enum, default_value_t = Preset::Standard)]
     pub(crate) preset: Preset,
-    /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints and previews
+    /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints, previews and snapshots for `average`
     #[arg(short, long, value_name = "DIR", default_value = "runs/train", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
     /// Continue from the newest checkpoint in the run folder, or from the start if the run ended before its first one
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
-    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the log and the
-    /// previews of the older run, and its model replaces the older model at the end; other files stay
+    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the log, the previews
+    /// and the snapshots of the older run, and its model replaces the older model at the end; other files stay
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// The time in seconds after which a checkpoint is written: at most this much work is lost if the program is killed.
@@ -65,8 +65,8 @@ pub(crate) struct Train {
     /// The quantity that the network emits: x₀ (sample), ε (epsilon) or v (v_prediction)
     #[arg(long, value_enum)]
     pub(crate) parameterization: Option<PredictionType>,
-    /// Set any field of the training configuration, for example ema_decay=0.9999 or denoiser.network.blocks=3 (-v
-    /// prints all fields); may be repeated
+    /// Set any field of the training configuration, for example ema_decay=0.9999, denoiser.network.blocks=3 or
+    /// ema_snapshots=32 (with which `average` can choose another average later); -v prints all fields; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) set: Vec<String>,
 }

@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
+pub(crate) mod average;
 pub(crate) mod bench;
+mod card;
 pub(crate) mod classify;
 pub(crate) mod data;
 pub(crate) mod eval;

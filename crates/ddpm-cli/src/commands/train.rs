@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use ddpm_data::{Dataset, Splits};
 use ddpm_model::{Denoiser, SampleConfig, check_writable, write_model};
-use ddpm_train::{CheckpointEvery, Error, Event, Outcome, Record, RunOptions, Start, TrainConfig};
+use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start};
 
-use super::{job::Job, previews::Previews, train_config::configure};
+use super::{card, job::Job, previews::Previews, train_config::configure};
 use crate::{
     args::{Common, Train},
     data, interrupt, loss_plot, model, output, picture,
@@ -83,7 +83,12 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     drop(progress);
     // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
     warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
-    write_model(&folder, &outcome.denoiser, options.dtype, &card(&splits, &config, options, &outcome))?;
+    write_model(
+        &folder,
+        &outcome.denoiser,
+        options.dtype,
+        &card::trained(&splits, &config, options, &outcome),
+    )?;
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();
     json["preset"] = output::name(&options.preset).into();
@@ -154,45 +159,4 @@ fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let job = Job::per_class(SampleConfig::ancestral(seed, denoiser), &classes, 5)?;
     let pixels = job.pixels(denoiser, &Progress::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
-}
-
-fn card(splits: &Splits, config: &TrainConfig, options: &Train, outcome: &Outcome) -> String {
-    let loss = |loss: Option<f64>| loss.map_or("not measured".to_owned(), |loss| format!("{loss:.5}"));
-    format!(
-        "# Denoising diffusion model of {name}\n\n\
-         {kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) with {steps} timesteps.\n\n\
-         | | |\n| --- | --- |\n\
-         | training images | {images} of {name} |\n\
-         {classes}\
-         {from}\
-         | seed | {seed} |\n\
-         | epochs, batch size, learning rate | {epochs}, {batch}, {rate} |\n\
-         | loss | {space:?} |\n\
-         | training loss, test loss | {train}, {test} |\n\n\
-         The weights are the exponential moving average over training. Sample with `ddpm-cli sample --model DIR`.\n",
-        name = splits.name(),
-        parameters = config.denoiser.parameter_count(),
-        rows = config.denoiser.rows,
-        cols = config.denoiser.cols,
-        kind = match config.denoiser.num_classes {
-            0 => "An unconditional model".to_owned(),
-            classes => format!("A class-conditional model of {classes} classes"),
-        },
-        steps = config.schedule.num_train_timesteps,
-        images = splits.train().len(),
-        classes = splits.class_labels().map_or(String::new(), |labels| {
-            format!("| labels of the classes, from class 0 on | {} |\n", output::list(labels))
-        }),
-        from = options
-            .from
-            .as_ref()
-            .map_or(String::new(), |from| format!("| starts from the weights of | {from} |\n")),
-        seed = config.seed,
-        epochs = config.epochs,
-        batch = config.batch_size,
-        rate = config.learning_rate,
-        space = config.loss,
-        train = loss(outcome.train_loss),
-        test = loss(outcome.test_loss),
-    )
 }

@@ -31,7 +31,7 @@ const SAMPLING: [&str; 11] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 9] = [
+    let own: [(&str, &[&str]); 10] = [
         (
             "sample",
             &[
@@ -66,6 +66,7 @@ fn every_command_explains_each_of_its_options() {
                 "hf://datasets/OWNER/NAME",
             ],
         ),
+        ("average", &["<RUN>", "--sigma-rel", "--step", "-o, --out-dir", "--dtype", "f16"]),
         (
             "eval",
             &[
@@ -104,6 +105,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
     for word in [
         "sample",
         "train",
+        "average",
         "eval",
         "likelihood",
         "classify",

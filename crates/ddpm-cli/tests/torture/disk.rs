@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use ddpm_files::Manifest;
 
 use crate::{
-    STEPS, TRAIN, WEIGHTS, check_resumed, ddpm, folder, size, success, temporary, text, train, uninterrupted,
+    STEPS, TRAIN, check_resumed, ddpm, folder, size, success, temporary, text, train, trained, uninterrupted,
 };
 
 /// Whether one call fails, it and all later ones, or the disk is full from it on.
@@ -113,7 +113,7 @@ fn a_file_system_without_locks_or_syncs_of_folders_is_a_warning() {
         let folder = folder();
         let stderr = success(&mut train(folder.path(), &[], fault));
         assert_eq!(stderr.matches(warning).count(), 1, "{fault}: {stderr}");
-        assert!(fs::read(folder.path().join(WEIGHTS)).unwrap() == uninterrupted().0, "{fault}");
+        assert!(trained(folder.path()) == uninterrupted().0, "{fault}");
         assert_eq!(temporary(folder.path()), [""; 0], "{fault}");
         println!(
             "torture | {what} | a training with a preloaded library | one warning, the same weights, nothing temporary left"

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    STEPS, WEIGHTS, check_resumed, ddpm, folder, reports, size, spread, success, temporary, text, train,
+    STEPS, check_resumed, ddpm, folder, reports, size, spread, success, temporary, text, train, trained,
     uninterrupted,
 };
 
@@ -46,8 +46,8 @@ fn a_training_killed_at_any_instant_resumes_to_the_same_weights() {
     }
     println!(
         "torture | kill −9 | {count} instants of a training of {STEPS} steps: half while saving, at one of its {calls} calls \
-         that write, sync, rename or make a file, half after a step | {count} of {count} resumed to the weights of the \
-         uninterrupted run, nothing temporary left"
+         that write, sync, rename or make a file, half after a step | {count} of {count} resumed to the weights and the \
+         snapshots of the uninterrupted run, nothing temporary left"
     );
 }
 
@@ -132,7 +132,7 @@ fn a_second_trainer_is_refused_and_the_first_is_unharmed() {
     }
     assert!(Command::new("kill").args(["-CONT", &first.id().to_string()]).status().unwrap().success());
     assert!(first.wait().unwrap().success());
-    assert!(fs::read(folder.path().join(WEIGHTS)).unwrap() == uninterrupted().0);
+    assert!(trained(folder.path()) == uninterrupted().0);
     assert_eq!(temporary(folder.path()), [""; 0]);
     let count = others.len();
     println!(

@@ -98,9 +98,20 @@ fn ddpm(folder: &Path, args: &[&str], fault: &str) -> Command {
     command
 }
 
-/// [`TRAIN`] of [`STEPS`] steps into the folder `run`, with further arguments.
+/// [`TRAIN`] of [`STEPS`] steps into the folder `run`, with further arguments. It writes five snapshots of averages.
 fn train(folder: &Path, more: &[&str], fault: &str) -> Command {
-    ddpm(folder, &[TRAIN, &["run", "--batch-size", "8", "--epochs", "6", "-v"], more].concat(), fault)
+    let own = ["run", "--batch-size", "8", "--epochs", "6", "-v", "--set", "ema_snapshots=5"];
+    ddpm(folder, &[TRAIN, &own, more].concat(), fault)
+}
+
+/// The files with the results of [`train`]: the weights and the tensors of all snapshots.
+fn trained(folder: &Path) -> Vec<Vec<u8>> {
+    let snapshots = fs::read_dir(folder.join("run/snapshots")).unwrap();
+    let mut paths: Vec<PathBuf> =
+        snapshots.map(|entry| entry.unwrap().path().join("state.safetensors")).collect();
+    paths.sort();
+    paths.push(folder.join(WEIGHTS));
+    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
 fn text(output: &Output) -> String {
@@ -135,22 +146,22 @@ fn reports(stderr: &str) -> Vec<Report> {
     stderr.lines().filter_map(report).collect()
 }
 
-/// The weights at the end of [`train`], and the number of its calls.
-fn uninterrupted() -> &'static (Vec<u8>, usize) {
-    static RESULT: LazyLock<(Vec<u8>, usize)> = LazyLock::new(|| {
+/// What [`train`] gives, and the number of its calls.
+fn uninterrupted() -> &'static (Vec<Vec<u8>>, usize) {
+    static RESULT: LazyLock<(Vec<Vec<u8>>, usize)> = LazyLock::new(|| {
         let folder = folder();
         let stderr = success(&mut train(folder.path(), &[], "report"));
-        (fs::read(folder.path().join(WEIGHTS)).unwrap(), reports(&stderr).last().unwrap().calls)
+        (trained(folder.path()), reports(&stderr).last().unwrap().calls)
     });
     &RESULT
 }
 
-/// Continues a training that was stopped, as its messages advise. Checks that its final weights are equal to the weights
-/// of [`uninterrupted`], and that no temporary file is left.
+/// Continues a training that was stopped, as its messages advise. Checks that its final weights and its snapshots are equal
+/// to those of [`uninterrupted`], and that no temporary file is left.
 fn check_resumed(folder: &Path, what: &str) {
     let resume: &[&str] = if folder.join("run/metrics.jsonl").exists() { &["--resume"] } else { &[] };
     success(&mut train(folder, resume, ""));
-    assert!(fs::read(folder.join(WEIGHTS)).unwrap() == uninterrupted().0, "{what}");
+    assert!(trained(folder) == uninterrupted().0, "{what}");
     assert_eq!(temporary(folder), [""; 0], "{what}");
 }
 

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use ddpm_core::{CounterRng, Purpose};
 use ddpm_model::{Denoiser, SampleConfig, read_model};
 
-use crate::{WEIGHTS, ddpm, folder, size, success, train, uninterrupted};
+use crate::{ddpm, folder, size, success, train, trained, uninterrupted};
 
 /// The built-in model.
 fn denoiser() -> Denoiser {
@@ -44,7 +44,7 @@ fn images_and_weights_are_the_same_bits_with_any_number_of_threads() {
         let args = ["sample", "-n", &count, "--format", "idx", "-o", threads, "--threads", threads];
         success(&mut ddpm(folder.path(), &args, ""));
         success(&mut train(folder.path(), &["--overwrite", "--threads", threads], ""));
-        assert!(fs::read(folder.path().join(WEIGHTS)).unwrap() == uninterrupted().0, "{threads}");
+        assert!(trained(folder.path()) == uninterrupted().0, "{threads}");
     }
     let images =
         |threads: &str| fs::read(folder.path().join(format!("{threads}-images-idx3-ubyte"))).unwrap();

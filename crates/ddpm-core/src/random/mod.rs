@@ -40,7 +40,8 @@ impl Purpose {
     pub const SAMPLE_START: Self = Self(1);
     /// The noise that a sampler adds; index: the image, step: the noise index of the sampler.
     pub const SAMPLE_STEP: Self = Self(2);
-    /// ε of a training image; index: the image's position in the whole training stream.
+    /// ε of a training image; index: the image's position in the whole training stream, step: the number of the draw, if
+    /// the image takes one of several.
     pub const TRAIN_NOISE: Self = Self(3);
     /// t of a training image; index as for the noise.
     pub const TRAIN_TIMESTEP: Self = Self(4);

@@ -1,11 +1,11 @@
 //! The order of checkpoints, and the order of writing the log and a checkpoint.
 
 use ddpm_data::{Dataset, Images};
-use ddpm_model::{DenoiserConfig, Network};
+use ddpm_model::{DenoiserConfig, Network, encode_json};
 use tempfile::tempdir;
 
 use super::*;
-use crate::Preset;
+use crate::{Preset, TrainConfig, run::Sum, state_folder::STATE};
 
 fn data() -> Dataset {
     let pixels = (0..8 * 16).collect();

@@ -3,23 +3,23 @@
 use std::iter::zip;
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{CounterRng, NoiseSchedule, PredictionType, Purpose};
+use ddpm_core::{CounterRng, NoiseSchedule, PredictionType};
 use ddpm_data::{Dataset, to_model_scale};
-use ddpm_kernels::{StatePart, Training};
+use ddpm_kernels::{Training, Weights};
 use ddpm_model::{Parameter, initial_weights};
 
 use super::{Batch, GradNorm};
-use crate::{
-    Result, TrainConfig,
-    optimizer::{StepSize, state_name},
-};
+use crate::{Result, TrainConfig, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS};
 
 /// Trains with the CPU kernels. The buffers live as long as the engine, so a step allocates only the lists of its batch.
 #[derive(Debug)]
 pub(crate) struct CpuEngine {
     training: Training,
+    /// The averages by power functions; empty if the run has none.
+    power_averages: Vec<Weights>,
     parameters: Vec<Parameter>,
     parameterization: PredictionType,
+    noise_candidates: usize,
     /// The noise samples of the batch, [B, pixels].
     eps: Vec<f32>,
 }
@@ -31,10 +31,14 @@ impl CpuEngine {
         let parameters = config.parameters();
         let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
         let values = values.collect::<candle_core::Result<Vec<_>>>()?;
+        let training = Training::new(config.cpu_network(schedule), &values, batch);
+        let zeros: Vec<Vec<f32>> = parameters.iter().map(|p| vec![0.0; p.len()]).collect();
         Ok(Self {
-            training: Training::new(config.cpu_network(schedule), &values, batch),
+            power_averages: vec![training.network().pack(&zeros); train.power_averages()],
+            training,
             parameters,
             parameterization: config.parameterization,
+            noise_candidates: train.noise_candidates,
             eps: vec![0.0; batch * config.pixels()],
         })
     }
@@ -50,17 +54,13 @@ impl CpuEngine {
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (images, pixels) = (batch.indices.len(), data.image_size());
-        rng.fill_normal(Purpose::TRAIN_NOISE, &batch.positions, 0, &mut self.eps)?;
-        let rows: Vec<NoisedImage<'_>> = zip(batch.indices, &batch.t)
-            .zip(self.eps.chunks(pixels))
+        batch.fill_noise(data, rng, self.noise_candidates, &mut self.eps)?;
+        let rows: Vec<NoisedImage<'_>> = zip(&batch.t, self.eps.chunks(pixels))
             .enumerate()
-            .map(|(position, ((&index, &t), eps))| {
+            .map(|(index, (&t, eps))| {
                 let alpha_cumprod = schedule.alphas_cumprod()[t];
                 let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
-                let image = match &batch.shifted {
-                    Some(shifted) => &shifted[position * pixels..][..pixels],
-                    None => &data.images()[index as usize * pixels..][..pixels],
-                };
+                let image = batch.image(data, index);
                 let target = self.parameterization.target(alpha_cumprod);
                 NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
             })
@@ -80,24 +80,42 @@ impl CpuEngine {
         Ok((scalar(loss)?, Some(scalar(norm)?)))
     }
 
-    pub(super) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+    /// Moves the averages by power functions towards the weights.
+    #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
+    pub(super) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) {
+        for (average, rate) in zip(&mut self.power_averages, rates) {
+            self.training.average(average, rate as f32);
+        }
+    }
+
+    pub(super) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
+        let values = match part {
+            Part::PowerAverage(index) => self.training.network().unpack(&self.power_averages[index]),
+            Part::Step(part) => self.training.part(part),
+        };
         let tensor = |(p, values): (&Parameter, Vec<f32>)| {
             Ok((p.name.clone(), Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?))
         };
-        zip(&self.parameters, self.training.part(part)).map(tensor).collect()
+        zip(&self.parameters, values).map(tensor).collect()
     }
 
     pub(super) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let part = |part: StatePart| -> Result<Vec<Vec<f32>>> {
+        let part = |&part: &Part| -> Result<Vec<Vec<f32>>> {
             let values = |p: &Parameter| {
-                Ok(get(&state_name(part, &p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
+                Ok(get(&part.tensor_name(&p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
             };
             self.parameters.iter().map(values).collect()
         };
         // Reads all parts before it sets one, so that a failure leaves the state unchanged.
-        let parts = StatePart::ALL.into_iter().map(part).collect::<Result<Vec<_>>>()?;
-        for (part, values) in zip(StatePart::ALL, &parts) {
-            self.training.set_part(part, values);
+        let parts = Part::all(self.power_averages.len());
+        let values = parts.iter().map(part).collect::<Result<Vec<_>>>()?;
+        for (part, values) in zip(parts, &values) {
+            match part {
+                Part::PowerAverage(index) => {
+                    self.power_averages[index] = self.training.network().pack(values);
+                }
+                Part::Step(part) => self.training.set_part(part, values),
+            }
         }
         Ok(())
     }

@@ -6,9 +6,10 @@ mod tensor;
 use candle_core::{Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
-use ddpm_kernels::StatePart;
 
-use crate::{Error, Result, TrainConfig, optimizer::StepSize};
+use crate::{
+    Error, Result, TrainConfig, noise::fill_noise, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS,
+};
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
@@ -27,6 +28,22 @@ pub(crate) struct Batch<'a> {
     pub(crate) labels: Vec<u32>,
     /// The weight of each image's squared error in the loss.
     pub(crate) weights: Vec<f64>,
+}
+
+impl Batch<'_> {
+    /// The levels of an image by its index in the batch.
+    fn image<'a>(&'a self, data: &'a Dataset, index: usize) -> &'a [u8] {
+        let pixels = data.image_size();
+        match &self.shifted {
+            Some(shifted) => &shifted[index * pixels..][..pixels],
+            None => &data.images()[self.indices[index] as usize * pixels..][..pixels],
+        }
+    }
+
+    /// Fills `eps` [B, pixels] with the noise of the images, of which each takes the nearest of `candidates` draws.
+    fn fill_noise(&self, data: &Dataset, rng: CounterRng, candidates: usize, eps: &mut [f32]) -> Result<()> {
+        fill_noise(rng, &self.positions, candidates, |index| self.image(data, index), eps)
+    }
 }
 
 /// What a step does with the norm of the gradient.
@@ -84,12 +101,21 @@ impl Engine {
         match self {
             // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
             Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size, norm)),
-            Self::Tensor(engine) => engine.step(batch, rng, size, norm),
+            Self::Tensor(engine) => engine.step(batch, data, rng, size, norm),
         }
     }
 
+    /// Moves the averages by power functions towards the weights, each with its rate.
+    pub(crate) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) -> Result<()> {
+        match self {
+            Self::Cpu(engine) => engine.average(rates),
+            Self::Tensor(engine) => engine.optimizer.average(rates)?,
+        }
+        Ok(())
+    }
+
     /// A part of the training state, as pairs of parameter name and tensor.
-    pub(crate) fn part(&self, part: StatePart) -> Result<Vec<(String, Tensor)>> {
+    pub(crate) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Cpu(engine) => engine.part(part),
             Self::Tensor(engine) => engine.optimizer.part(part),
@@ -107,10 +133,10 @@ impl Engine {
 
 /// Checks that the machine has the memory for training on a CPU, before a part of it is used.
 fn ensure_memory(config: &TrainConfig) -> Result<()> {
-    /// Weights, gradients, two moments and the moving average, of 4 bytes each.
-    const BYTES: usize = 5 * 4;
+    /// Weights, gradients, two moments and the moving average.
+    const NUMBERS: usize = 5;
     let parameters = config.denoiser.parameter_count();
-    let needed = parameters.saturating_mul(BYTES);
+    let needed = parameters.saturating_mul((NUMBERS + config.power_averages()) * size_of::<f32>());
     let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let expected = match total_memory() {
         Some(total) if needed > total => format!("at most {}, the memory of this machine", gib(total)),
@@ -168,7 +194,13 @@ mod tests {
             let config = DenoiserConfig { parameterization, network, ..DenoiserConfig::mlp(5, 6, 3) };
             let of_t = LossWeighting::VPrediction.weights(&schedule, parameterization).unwrap();
             let preset = TrainConfig::preset(Preset::Quick, &data);
-            let config = TrainConfig { batch_size: 16, denoiser: config, ..preset };
+            let config = TrainConfig {
+                batch_size: 16,
+                denoiser: config,
+                ema_snapshots: 1,
+                noise_candidates: 2,
+                ..preset
+            };
             let mut kernels = Engine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let tensors = TensorEngine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let mut tensors = Engine::Tensor(Box::new(tensors));
@@ -194,6 +226,9 @@ mod tests {
                     (loss.to_scalar::<f32>().unwrap(), norm)
                 };
                 let ((ours, our_norm), (theirs, their_norm)) = (run(&mut kernels), run(&mut tensors));
+                for engine in [&mut kernels, &mut tensors] {
+                    engine.average([1.0 / (step as f64 + 1.0), 0.9]).unwrap();
+                }
                 let what = format!("{parameterization:?} step {step}: {ours} {theirs}");
                 assert!((ours - theirs).abs() < 1e-4 * theirs, "{what}");
                 assert_eq!(our_norm.is_some(), step % 3 > 0, "{what}");
@@ -202,11 +237,7 @@ mod tests {
                 }
             }
             let state = |engine: &Engine| {
-                StatePart::ALL
-                    .map(|part| engine.part(part).unwrap())
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
+                Part::all(2).into_iter().flat_map(|part| engine.part(part).unwrap()).collect::<Vec<_>>()
             };
             let (kernels, tensors) = (state(&kernels), state(&tensors));
             for ((name, ours), (other, theirs)) in std::iter::zip(&kernels, &tensors) {

@@ -1,7 +1,7 @@
 //! Training steps by tensors and autograd, on any device.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{CounterRng, NoiseSchedule, Purpose};
+use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
 use ddpm_model::{Denoiser, Parameter, initial_weights};
 
@@ -18,6 +18,7 @@ pub(crate) struct TensorEngine {
     denoiser: Denoiser,
     /// The images of the data set, [N, pixels], as bytes: a quarter of the memory of f32.
     images: Tensor,
+    noise_candidates: usize,
     pub(super) optimizer: TensorAdamW,
 }
 
@@ -37,13 +38,15 @@ impl TensorEngine {
         Ok(Self {
             denoiser: Denoiser::new(config, schedule.config(), tensors)?,
             images: upload(data, device)?,
-            optimizer: TensorAdamW::new(vars)?,
+            noise_candidates: train.noise_candidates,
+            optimizer: TensorAdamW::new(vars, train.power_averages())?,
         })
     }
 
     pub(super) fn step(
         &mut self,
         batch: &Batch<'_>,
+        data: &Dataset,
         rng: CounterRng,
         size: StepSize,
         norm: GradNorm,
@@ -55,7 +58,9 @@ impl TensorEngine {
             }
             None => gather(&self.images, batch.indices)?,
         };
-        let eps = rng.normal_like(Purpose::TRAIN_NOISE, &batch.positions, 0, &x_start)?;
+        let mut eps = vec![0.0; x_start.elem_count()];
+        batch.fill_noise(data, rng, self.noise_candidates, &mut eps)?;
+        let eps = Tensor::from_vec(eps, x_start.shape(), &Device::Cpu)?.to_device(x_start.device())?;
         let x_t = self.denoiser.schedule().q_sample(&x_start, &batch.t, &eps)?;
         let output = self.denoiser.forward(&x_t, &batch.t, &batch.labels)?;
         let loss = weighted_error(&self.denoiser, &batch.weights, &output, &x_start, &eps, &batch.t)?;

@@ -10,14 +10,15 @@ pub enum Start {
     /// Start a new run; a folder that holds checkpoints is an error.
     #[default]
     Fresh,
-    /// Start a new run. Its first checkpoint replaces the checkpoints and the log of an older run.
+    /// Start a new run. Its first checkpoint replaces the checkpoints, the snapshots and the log of an older run.
     Overwrite,
     /// Resume from the newest checkpoint that matches its manifest, or start again if the run ended before its first
     /// checkpoint.
     Resume,
 }
 
-/// When a run writes a checkpoint. It always writes one after its first epoch, at its end, and when it is stopped.
+/// When a run writes a checkpoint. It always writes one after its first epoch or before its first snapshot of averages, at
+/// its end, and when it is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointEvery {
     /// After the step at which this time has passed since the last checkpoint.

@@ -79,7 +79,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
         change(&mut config.adamw);
     }
     type Spoil = fn(&mut TrainConfig);
-    let cases: [(&str, Spoil); 19] = [
+    let cases: [(&str, Spoil); 22] = [
         ("`epochs` is 0", |c| c.epochs = 0),
         ("`epochs` is 18446744073709552000", |c| c.epochs = u64::MAX),
         ("`learning_rate` is 0", |c| c.learning_rate = 0.0),
@@ -89,6 +89,9 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`warmup_fraction` is 1", |c| c.warmup_fraction = 1.0),
         ("`warmup_fraction` is NaN", |c| c.warmup_fraction = f64::NAN),
         ("`ema_decay` is 1", |c| c.ema_decay = 1.0),
+        ("`ema_snapshots` is 257, expected 0 to 256", |c| c.ema_snapshots = 257),
+        ("`noise_candidates` is 0, expected 1 to 1024", |c| c.noise_candidates = 0),
+        ("`noise_candidates` is 1025", |c| c.noise_candidates = 1025),
         ("`cond_drop_prob` is 1.1", |c| c.cond_drop_prob = 1.1),
         ("`cond_drop_prob` is -0.1", |c| c.cond_drop_prob = -0.1),
         ("`random_shift` is 65", |c| c.random_shift = 65),

@@ -9,8 +9,10 @@ mod gradients;
 mod learning;
 mod metrics;
 mod optimizer;
+mod post_hoc_ema;
 mod reproducible;
 mod resume;
+mod snapshots;
 
 use std::{fs, path::Path, sync::LazyLock};
 

@@ -58,13 +58,14 @@ fn another_seed_gives_other_weights_from_the_start() {
 #[test]
 fn each_option_changes_the_weights() {
     type Change = fn(&mut TrainConfig);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 12] = [
         ("learning_rate", |c| c.learning_rate *= 2.0),
         ("warmup_fraction", |c| c.warmup_fraction = 0.0),
         ("epochs", |c| c.epochs = 30),
         ("batch_size", |c| c.batch_size = 19),
         ("cond_drop_prob", |c| c.cond_drop_prob = 1.0),
         ("loss", |c| c.loss = LossWeighting::MinSnr),
+        ("noise_candidates", |c| c.noise_candidates = 2),
         ("max_grad_norm", |c| c.max_grad_norm = Some(1e-3)),
         ("beta1", |c| c.adamw.beta1 = 0.5),
         ("beta2", |c| c.adamw.beta2 = 0.9),
