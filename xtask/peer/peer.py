@@ -17,8 +17,8 @@ from torch.nn.functional import silu
 SIDE, CLASSES, STEPS = 28, 10, 20
 PIXELS = SIDE * SIDE
 COND_DROP_PROB, LEARNING_RATE, EMA_DECAY = 0.1, 5e-4, 0.9995
-# As in `ddpm-cli bench`: number of training images, seconds of a measurement, rows and columns of the large matrices.
-IMAGES, PIECE, PRODUCT = 10_000, 0.5, 2048
+# As in `ddpm-cli bench`: number of training images, seconds of a measurement.
+IMAGES, PIECE = 10_000, 0.5
 
 BETAS = torch.linspace(0.001, 0.7, STEPS, dtype=torch.float64)
 ALPHAS_CUMPROD = (1 - BETAS).cumprod(0)
@@ -220,23 +220,6 @@ class Sampling:
             x_t = self.step(x_t, eps, *self.tables[t])
 
 
-class Product:
-    """The product of two large matrices."""
-
-    def __init__(self, dynamic: bool | None, options: dict | None):
-        self.matrix = nn.Linear(PRODUCT, PRODUCT, bias=False).requires_grad_(False).eval()
-        self.x = torch.randn(PRODUCT, PRODUCT)
-        if options is not None:
-            self.matrix = torch.compile(self.matrix, dynamic=dynamic, options=options)
-        with torch._inductor.config.patch(options or {}):
-            for _ in range(3):
-                self.work()
-
-    @torch.inference_mode()
-    def work(self):
-        self.matrix(self.x)
-
-
 TRAINING = {
     "eager": (),
     "torch.compile of the loss": ("loss",),
@@ -305,12 +288,6 @@ class Peer:
             self.jobs[work] = Job({name: build(*how) for name, how in ways.items()}, int(count))
         speed = self.jobs[work].measure()
         return {"images_per_second": speed, "flop_per_image": self.flop[kind]}
-
-
-def peak(rounds: int) -> float:
-    """GFLOP/s of the product of two large matrices, the best of several rounds."""
-    job = Job({name: partial(Product, *how) for name, how in SAMPLING.items()}, 1)
-    return max(job.measure() for _ in range(rounds)) * 2 * PRODUCT**3 / 1e9
 
 
 def start(threads: int):
