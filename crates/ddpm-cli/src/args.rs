@@ -162,13 +162,26 @@ pub(crate) struct Sample {
 pub(crate) struct Eval {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+    /// Measure these grey images instead of samples of a model: a folder of PNG images, one with a folder for each class,
+    /// named by its number, an IDX file (`sample --format idx`) or a folder with one, an .npz, .npy or .safetensors file.
+    /// Arrays have the shape [N, rows, cols] or [N, rows·cols], or a third dimension of 1, and the type uint8 or floats
+    /// from 0 to 1 or from -1 to 1. Labels are the numbers of classes; without them there is no class accuracy
+    #[arg(
+        long,
+        value_name = "DIR|FILE",
+        conflicts_with_all = [
+            "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
+            "guidance_interval"
+        ]
+    )]
+    pub(crate) images: Option<PathBuf>,
     /// The data set to compare with: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
     /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
-    /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
-    /// equal numbers of images
-    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(10..=1_000_000))]
+    /// The number of images to generate, 1 to 1000000; the classes alternate. Metrics are comparable only between
+    /// equal numbers of images, and a few images have not all of them
+    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(1..=1_000_000))]
     pub(crate) num_images: usize,
     /// The metrics to compute [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]

@@ -77,7 +77,10 @@ pub(super) fn dataset(file: &Path, arrays: &mut dyn Arrays, size: [usize; 2]) ->
         }
     });
     let Some(name) = image? else {
-        return Err(Error::NotImages { file: file.to_owned(), found: "a file without an array of images".into() });
+        return Err(Error::NotImages {
+            file: file.to_owned(),
+            found: "a file without an array of images".into(),
+        });
     };
     let label = label?;
     let array = arrays.read(&name, &|header| check_images(file, &name, header, size))?;
@@ -120,7 +123,12 @@ fn check_images(file: &Path, name: &str, header: &Header, [rows, cols]: [usize; 
     let Header { element, shape } = header;
     let is_read = matches!((element.kind, element.width), (Kind::Unsigned, 1) | (Kind::Float, 4 | 8));
     if !is_read {
-        return Err(array_error(file, name, format!("the type {}", element.name), "uint8, float32 or float64"));
+        return Err(array_error(
+            file,
+            name,
+            format!("the type {}", element.name),
+            "uint8, float32 or float64",
+        ));
     }
     match shape.get(1..) {
         Some(&[r, c] | &[1, r, c] | &[r, c, 1]) if [r, c] == [rows, cols] => Ok(()),

@@ -52,7 +52,8 @@ impl Names {
             let (stem, found) = names::parse_kind(name)?;
             (found == kind).then_some((stem, name.as_str()))
         });
-        let is_copy = |name: &str| name.strip_suffix(".gz").is_some_and(|raw| self.others.iter().any(|n| n == raw));
+        let is_copy =
+            |name: &str| name.strip_suffix(".gz").is_some_and(|raw| self.others.iter().any(|n| n == raw));
         files.filter(|(_, name)| !is_copy(name)).collect()
     }
 }
@@ -74,7 +75,8 @@ pub(super) fn read(folder: &Path, size: [usize; 2]) -> Result<Dataset> {
     }
     match names.idx_files(IdxKind::Images).as_slice() {
         [] => {
-            let mut found: Vec<_> = names.folders.iter().map(|name| format!("{name}/")).chain(names.others).collect();
+            let mut found: Vec<_> =
+                names.folders.iter().map(|name| format!("{name}/")).chain(names.others).collect();
             if found.len() > SHOWN {
                 found.truncate(SHOWN);
                 found.push("…".to_owned());
@@ -160,12 +162,15 @@ pub(super) fn read_idx(file: &Path, size: [usize; 2]) -> Result<Dataset> {
     let is_unlabelled = labels.is_none();
     let mut set = Dataset::with_labels_file(file.display().to_string(), images, labels)?;
     if is_transposed {
-        set = set.with_note(format!("{} is transposed, because EMNIST stores columns as rows", file.display()));
+        set =
+            set.with_note(format!("{} is transposed, because EMNIST stores columns as rows", file.display()));
     }
     if is_unlabelled {
         let expected = match names::parse_kind(name) {
             Some((stem, _)) => format!("there is no {stem}-labels-idx1-ubyte beside it"),
-            None => "its name does not end in -images-idx3-ubyte, so no file of labels belongs to it".to_owned(),
+            None => {
+                "its name does not end in -images-idx3-ubyte, so no file of labels belongs to it".to_owned()
+            }
         };
         set = set.with_note(format!("{} has no labels: {expected}", file.display()));
     }
@@ -176,7 +181,8 @@ pub(super) fn read_idx(file: &Path, size: [usize; 2]) -> Result<Dataset> {
 fn labels_beside(file: &Path, stem: &str) -> Result<Option<PathBuf>> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names = Names::of(parent)?;
-    let found: Vec<_> = names.idx_files(IdxKind::Labels).into_iter().filter(|(other, _)| *other == stem).collect();
+    let found: Vec<_> =
+        names.idx_files(IdxKind::Labels).into_iter().filter(|(other, _)| *other == stem).collect();
     match found.as_slice() {
         [] => Ok(None),
         // Without the folder if the path has none, as errors name the files.

@@ -81,9 +81,15 @@ pub(super) fn read_array<'a>(
     if text.len() != length {
         return Err(too_short());
     }
-    let Some(Dictionary { descr, is_fortran, shape }) = std::str::from_utf8(&text).ok().and_then(parse) else {
+    let Some(Dictionary { descr, is_fortran, shape }) = std::str::from_utf8(&text).ok().and_then(parse)
+    else {
         let found = format!("the header {}", String::from_utf8_lossy(&text).trim_end());
-        return Err(array_error(file, name, found, "a type, an order and a shape as `numpy.save` writes them"));
+        return Err(array_error(
+            file,
+            name,
+            found,
+            "a type, an order and a shape as `numpy.save` writes them",
+        ));
     };
     let header = Header { element: element(descr), shape };
     if is_fortran && header.shape.len() > 1 {
@@ -99,7 +105,8 @@ pub(super) fn read_array<'a>(
             more if more > expected => format!("more than {expected} bytes"),
             fewer => format!("{fewer} bytes"),
         };
-        let expected = format!("{expected} bytes for its shape {:?} and its type {}", header.shape, header.element.name);
+        let expected =
+            format!("{expected} bytes for its shape {:?} and its type {}", header.shape, header.element.name);
         return Err(array_error(file, name, found, expected));
     }
     Ok(Array { header, data: Cow::Owned(data) })
@@ -214,9 +221,15 @@ mod tests {
             Some(Dictionary { descr, is_fortran, shape: shape.to_vec() })
         };
         for (header, expected) in [
-            ("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 28, 28), }     \n", dictionary("<f4", false, &[2, 28, 28])),
+            (
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 28, 28), }     \n",
+                dictionary("<f4", false, &[2, 28, 28]),
+            ),
             ("{'descr': '|u1', 'fortran_order': True, 'shape': (3,), }\n", dictionary("|u1", true, &[3])),
-            ("{\"shape\":(3,4),\"fortran_order\":False,\"descr\":\"<i8\"}", dictionary("<i8", false, &[3, 4])),
+            (
+                "{\"shape\":(3,4),\"fortran_order\":False,\"descr\":\"<i8\"}",
+                dictionary("<i8", false, &[3, 4]),
+            ),
             ("{'descr': '<f8', 'fortran_order': False, 'shape': (), }\n", dictionary("<f8", false, &[])),
         ] {
             assert_eq!(parse(header), expected, "{header}");

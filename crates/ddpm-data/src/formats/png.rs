@@ -32,7 +32,12 @@ pub(super) fn read(file: &Path, size: [usize; 2], pixels: &mut Vec<u8>) -> Resul
     decode(file, BufReader::new(input), size, pixels)
 }
 
-fn decode(file: &Path, input: impl BufRead + Seek, [rows, cols]: [usize; 2], pixels: &mut Vec<u8>) -> Result<()> {
+fn decode(
+    file: &Path,
+    input: impl BufRead + Seek,
+    [rows, cols]: [usize; 2],
+    pixels: &mut Vec<u8>,
+) -> Result<()> {
     // As text only: an error of `image` repeats the text of its source.
     let error = |source: image::ImageError| {
         let source: Cause = source.to_string().into();

@@ -50,7 +50,10 @@ fn arrays_of_another_type_or_order_are_named() {
         ("<f16", "<f16"),
     ] {
         let error = error_of(&npy(descr, "(3, 4, 5)", &[0; 480])).to_string();
-        assert!(error.contains(&format!("has the type {found}, expected uint8, float32 or float64")), "{error}");
+        assert!(
+            error.contains(&format!("has the type {found}, expected uint8, float32 or float64")),
+            "{error}"
+        );
     }
 }
 
@@ -172,7 +175,10 @@ fn labels_are_integers_one_for_each_image() {
     let cases: [(&[Labels<'_>], &str); 7] = [
         (&[("y", Dtype::F32, &[3], &[0; 12])], "array y has the type float32, expected integers"),
         (&[("y", Dtype::BOOL, &[3], &[0; 3])], "array y has the type BOOL, expected integers"),
-        (&[("y", Dtype::U8, &[3, 10], &[0; 30])], "array y has the shape [3, 10], expected [N], the class of"),
+        (
+            &[("y", Dtype::U8, &[3, 10], &[0; 30])],
+            "array y has the shape [3, 10], expected [N], the class of",
+        ),
         (&[("y", Dtype::U8, &[2], &[0; 2])], "holds 3 images, but"),
         (&[("y", Dtype::I8, &[3], &[0, 1, 254])], "label -2 at index 2, expected 0 to 255"),
         (&[("y", Dtype::U64, &[3], &[255; 24])], "label 9223372036854775807 at index 0"),
@@ -196,7 +202,8 @@ fn a_claimed_size_is_not_allocated() {
         assert!(largest < 1 << 16, "{largest}");
     }
     let (error, largest) = largest_allocation(|| error_of(&npy("|u1", "(100000000, 20)", &[0; 160])));
-    let expected = "has 160 bytes, expected 2000000000 bytes for its shape [100000000, 20] and its type uint8";
+    let expected =
+        "has 160 bytes, expected 2000000000 bytes for its shape [100000000, 20] and its type uint8";
     assert!(error.to_string().contains(expected) && largest < 1 << 16, "{error} {largest}");
 }
 
@@ -205,7 +212,10 @@ fn a_broken_safetensors_file_is_an_error() {
     let bytes = std::fs::read(fixture("plain.safetensors")).unwrap();
     for length in 9..bytes.len() {
         let error = error_of(&bytes[..length]);
-        assert!(matches!(error, Error::Safetensors { .. }) && !sources(&error).is_empty(), "{length}: {error}");
+        assert!(
+            matches!(error, Error::Safetensors { .. }) && !sources(&error).is_empty(),
+            "{length}: {error}"
+        );
     }
     assert!(matches!(error_of(&[&bytes[..], &[0]].concat()), Error::Safetensors { .. }));
 }

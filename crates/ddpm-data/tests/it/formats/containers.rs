@@ -32,7 +32,10 @@ fn an_archive_needs_one_array_of_images() {
     }
     let keras = ["x_test", "x_train", "y_test", "y_train"].map(|name| format!("{name}.npy"));
     let error = error_of(&zip(&keras.each_ref().map(|name| (name.as_str(), &[][..]))));
-    assert!(error.to_string().contains("x_test, x_train, y_test, y_train; name one of them `images`"), "{error}");
+    assert!(
+        error.to_string().contains("x_test, x_train, y_test, y_train; name one of them `images`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -79,7 +82,11 @@ fn the_checksum_and_other_methods_are_named() {
     let mut bytes = zip(&[("a.npy", &valid())]);
     let directory = bytes.windows(4).position(|part| part == b"PK\x01\x02").unwrap();
     bytes[directory + 10] = 12;
-    assert!(sources(&error_of(&bytes)).starts_with("a.npy is compressed with "), "{}", sources(&error_of(&bytes)));
+    assert!(
+        sources(&error_of(&bytes)).starts_with("a.npy is compressed with "),
+        "{}",
+        sources(&error_of(&bytes))
+    );
     bytes[directory + 10] = 0;
     bytes[directory + 8] |= 1;
     assert_eq!(sources(&error_of(&bytes)), "a.npy is encrypted");
@@ -118,16 +125,28 @@ fn headers_that_numpy_does_not_write_are_named() {
         (b"\x93NUMPY\x04\x00\x00\x00".to_vec(), "the version 4 of its format, expected 1, 2 or 3"),
         (b"\x93NUMPY\x01\x00\x10".to_vec(), "an incomplete header"),
         (b"\x93NUMPY\x01\x00\x10\x00{'descr'".to_vec(), "an incomplete header"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "a header of 4294967295 bytes, expected at most 10000"),
-        (with_header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,)}", &[]), "the header {'descr'"),
+        (
+            b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
+            "a header of 4294967295 bytes, expected at most 10000",
+        ),
+        (
+            with_header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,)}", &[]),
+            "the header {'descr'",
+        ),
         (with_header("\u{e9}", &[]), "the header \u{e9}, expected a type, an order and a shape"),
-        (npy("|u1", "(3, 4, 5)", &[9; 59]), "has 59 bytes, expected 60 bytes for its shape [3, 4, 5] and its type uint8"),
+        (
+            npy("|u1", "(3, 4, 5)", &[9; 59]),
+            "has 59 bytes, expected 60 bytes for its shape [3, 4, 5] and its type uint8",
+        ),
         (npy("|u1", "(3, 4, 5)", &[9; 61]), "has more than 60 bytes, expected 60 bytes"),
     ] {
         let error = error_of(&bytes);
         assert!(matches!(error, Error::Array { .. }) && error.to_string().contains(part), "{error}");
         // The same array in an archive.
         let error = error_of(&zip(&[("images.npy", &bytes)]));
-        assert!(error.to_string().contains(part) && error.to_string().contains("array images has"), "{error}");
+        assert!(
+            error.to_string().contains(part) && error.to_string().contains("array images has"),
+            "{error}"
+        );
     }
 }

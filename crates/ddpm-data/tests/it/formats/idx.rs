@@ -74,7 +74,10 @@ fn images_of_another_size_and_files_of_labels_are_refused() {
     let folder = folder(&["a-images-idx3-ubyte", "a-labels-idx1-ubyte"]);
     let file = folder.path().join("a-images-idx3-ubyte");
     let error = Dataset::from_path(&file, [28, 28]).unwrap_err();
-    assert!(error.to_string().ends_with("a-images-idx3-ubyte: images of 4x5 pixels, expected 28x28"), "{error}");
+    assert!(
+        error.to_string().ends_with("a-images-idx3-ubyte: images of 4x5 pixels, expected 28x28"),
+        "{error}"
+    );
     let error = Dataset::from_path(&folder.path().join("a-labels-idx1-ubyte"), SIZE).unwrap_err();
     assert!(matches!(error, Error::WrongKind { .. }), "{error}");
     fs::write(folder.path().join("a-labels-idx1-ubyte"), encode_labels(&[1]).unwrap()).unwrap();

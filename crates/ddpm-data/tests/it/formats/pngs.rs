@@ -93,7 +93,10 @@ fn folders_that_are_named_by_numbers_are_classes() {
 fn folders_without_images_and_folders_of_other_content_are_refused() {
     let empty = tempdir().unwrap();
     let error = error_of(empty.path());
-    assert!(matches!(error, Error::NoImages { .. }) && error.to_string().contains("but no files; expected PNG"), "{error}");
+    assert!(
+        matches!(error, Error::NoImages { .. }) && error.to_string().contains("but no files; expected PNG"),
+        "{error}"
+    );
     fs::write(empty.path().join("a.jpg"), "").unwrap();
     fs::create_dir(empty.path().join("cat")).unwrap();
     let error = error_of(empty.path()).to_string();
@@ -123,12 +126,18 @@ fn a_picture_of_another_size_is_refused_with_what_to_use() {
     let error = error_of(folder.path());
     assert!(matches!(error, Error::PictureSize { found: [46, 98], expected: SIZE, .. }));
     let text = error.to_string();
-    assert!(text.contains("grid.png: the picture has 46x98 pixels, expected 4x5; a picture of many images"), "{text}");
+    assert!(
+        text.contains("grid.png: the picture has 46x98 pixels, expected 4x5; a picture of many images"),
+        "{text}"
+    );
     assert!(text.ends_with("in an IDX, .npz or .safetensors file"), "{text}");
     // One picture is no set, whatever its size.
     for file in [folder.path().join("grid.png"), fixture("grey.png")] {
         let error = Dataset::from_path(&file, SIZE).unwrap_err();
-        assert!(error.to_string().contains(".png is a PNG image; expected a folder of PNG images"), "{error}");
+        assert!(
+            error.to_string().contains(".png is a PNG image; expected a folder of PNG images"),
+            "{error}"
+        );
     }
 }
 
