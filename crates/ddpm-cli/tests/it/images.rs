@@ -30,7 +30,7 @@ const METRICS: [&str; 6] = ["frechet", "kernel", "manifold", "accuracy", "divers
 const NUMBER: usize = 135;
 
 /// `eval --images PATH` with the data set `large`.
-fn eval<'a>(images: &'a str) -> [&'a str; 7] {
+fn eval(images: &str) -> [&str; 7] {
     ["eval", "--images", images, "--data", "large", "--features", "net"]
 }
 

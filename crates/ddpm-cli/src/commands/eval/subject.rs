@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) enum Subject {
     /// Samples of a model. The labels are `None` for a model without classes.
-    Model { denoiser: Denoiser, job: Job, labels: Option<Vec<u8>> },
+    Model { denoiser: Box<Denoiser>, job: Job, labels: Option<Vec<u8>> },
     /// Images of files, with sentences on how they were read.
     Images { images: Dataset, notes: Vec<String> },
 }
@@ -50,7 +50,7 @@ impl Subject {
         let classes = options.sampling.classes(&denoiser)?;
         let job = Job::in_turn(sampling, &classes, options.num_images)?;
         let labels = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
-        Ok(Self::Model { denoiser, job, labels })
+        Ok(Self::Model { denoiser: denoiser.into(), job, labels })
     }
 
     /// Reads images of the size of `train`, with labels below its number of classes.
