@@ -160,12 +160,14 @@ pub(crate) struct Sample {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Eval {
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Measure these grey images instead of samples of a model: a folder of PNG images, one with a folder for each class,
-    /// named by its number, an IDX file (`sample --format idx`) or a folder with one, an .npz, .npy or .safetensors file.
-    /// Arrays have the shape [N, rows, cols] or [N, rows·cols], or a third dimension of 1, and the type uint8 or floats
-    /// from 0 to 1 or from -1 to 1. Labels are the numbers of classes; without them there is no class accuracy
+    /// Measure these grey images instead of samples of a model: a folder of PNG images, or an IDX, .npz, .npy or
+    /// .safetensors file
+    ///
+    /// A folder holds the images themselves, or a folder for each class, which is named by its number, or one IDX file.
+    /// `sample --format idx` and `sample --format safetensors` write such files. An array of images has the shape [N, rows,
+    /// cols], [N, 1, rows, cols], [N, rows, cols, 1] or [N, rows·cols]; its numbers are grey levels (uint8), or floats from
+    /// 0 to 1 or from -1 to 1. Labels are the numbers of the classes, in the array `labels`, `label` or `y`, or in an IDX
+    /// file beside the images. Without labels there is no class accuracy.
     #[arg(
         long,
         value_name = "DIR|FILE",
@@ -194,6 +196,9 @@ pub(crate) struct Eval {
     /// in two dimensions
     #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
     pub(crate) out_dir: Option<PathBuf>,
+    // Last, since its heading would also stand above the options that follow.
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
 }
 
 // The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.
