@@ -25,12 +25,16 @@ pub struct Target {
 
 const IMAGES: &str = "images-idx3-ubyte";
 const LABELS: &str = "labels-idx1-ubyte";
+const ARRAYS: &str = "arrays";
 
 /// All targets of this build.
 pub const TARGETS: &[Target] = &[
     Target { name: "idx-images", run: idx_images, file: Some(IMAGES), seeds: seeds::idx_images },
     Target { name: "idx-labels", run: idx_labels, file: Some(LABELS), seeds: seeds::idx_labels },
     Target { name: "idx-gz", run: idx_images, file: Some(IMAGES), seeds: seeds::idx_gz },
+    Target { name: "npz", run: arrays, file: Some(ARRAYS), seeds: seeds::npz },
+    Target { name: "npy", run: arrays, file: Some(ARRAYS), seeds: seeds::npy },
+    Target { name: "image-tensors", run: arrays, file: Some(ARRAYS), seeds: seeds::image_tensors },
     Target { name: "scheduler", run: scheduler, file: None, seeds: seeds::schedulers },
     Target { name: "flow", run: flow, file: None, seeds: seeds::flow },
     Target { name: "manifest", run: manifest, file: None, seeds: seeds::manifest },
@@ -61,6 +65,14 @@ fn idx_images(bytes: &[u8]) -> Result<(), String> {
 
 fn idx_labels(bytes: &[u8]) -> Result<(), String> {
     ddpm_data::idx::parse_labels(Path::new(LABELS), bytes).map(drop).map_err(text)
+}
+
+/// Reads images from a file of arrays.
+fn arrays(bytes: &[u8]) -> Result<(), String> {
+    let set = ddpm_data::formats::parse(Path::new(ARRAYS), bytes, seeds::SIZE).map_err(text)?;
+    assert_eq!(set.images().len(), set.len() * seeds::SIZE[0] * seeds::SIZE[1]);
+    assert!(set.labels().is_none_or(|labels| labels.len() == set.len()));
+    Ok(())
 }
 
 /// Reads a file of a scheduler. A file that is read can be written, and is read again as the same.

@@ -25,6 +25,28 @@ pub(crate) fn idx_gz() -> Vec<Vec<u8>> {
     vec![gzip(&once), [gzip(start), gzip(rest)].concat(), once]
 }
 
+/// Rows and columns of the images in the files of arrays.
+pub(crate) const SIZE: [usize; 2] = [4, 5];
+
+/// Files of `fixtures/formats`, which NumPy and the safetensors library of Python wrote.
+macro_rules! fixtures {
+    ($($name:literal),*) => {
+        vec![$(include_bytes!(concat!("../../fixtures/formats/", $name)).to_vec()),*]
+    };
+}
+
+pub(crate) fn npz() -> Vec<Vec<u8>> {
+    fixtures!("stored.npz", "compressed.npz", "big-endian.npz")
+}
+
+pub(crate) fn npy() -> Vec<Vec<u8>> {
+    fixtures!("one.npy", "version-2.npy")
+}
+
+pub(crate) fn image_tensors() -> Vec<Vec<u8>> {
+    fixtures!("plain.safetensors", "model.safetensors")
+}
+
 /// The default file of each class.
 pub(crate) fn schedulers() -> Vec<Vec<u8>> {
     use ddpm_core::Sampler;

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// Leave out the targets of model folders and parquet files, whose dependencies take minutes to compile.
     #[arg(long)]
     light: bool,
-    /// Run the light targets for ten seconds each. Without a C++ compiler, say so and do nothing.
+    /// Run the light targets for seven seconds each. Without a C++ compiler, say so and do nothing.
     #[arg(long, conflicts_with_all = ["targets", "seconds", "runs"])]
     smoke: bool,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Fuzzed {
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let mut arguments = arguments.clone();
     if arguments.smoke {
-        (arguments.light, arguments.seconds) = (true, 10);
+        (arguments.light, arguments.seconds) = (true, 7);
         let compiler = env::var_os("CXX").unwrap_or_else(|| "c++".into());
         if Command::new(&compiler).arg("--version").output().is_err() {
             process::say(&format!(

@@ -51,12 +51,13 @@ fn is_fresh(binary: &Path, root: &Path) -> bool {
     modified(binary).is_ok_and(|built| all.all(|path| modified(&path).unwrap() <= built))
 }
 
-/// A root folder with a data set in `data`: ten classes of 28 × 28 pixels, 130 training images and 20 test images.
+/// A root folder with a data set in `data`: ten classes of 28 × 28 pixels, 130 training images and as many test images,
+/// enough for a Fréchet distance.
 pub(crate) fn root(labelled: bool) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     fs::create_dir(&data).unwrap();
-    for (split, count) in [("train", 130), ("t10k", 20)] {
+    for (split, count) in [("train", 130), ("t10k", 130)] {
         // A bright bar whose height shows the class, with a little grey noise.
         let pixel = |i: usize| {
             let (image, row) = (i.div_euclid(SIDE * SIDE), i.rem_euclid(SIDE * SIDE).div_euclid(SIDE));

@@ -182,15 +182,30 @@ pub(crate) struct Average {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Eval {
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
+    /// Measure these grey images instead of samples of a model: a folder of PNG images, or an IDX, .npz, .npy or
+    /// .safetensors file
+    ///
+    /// A folder holds the images themselves, or a folder for each class, which is named by its number, or one IDX file.
+    /// `sample --format idx` and `sample --format safetensors` write such files. An array of images has the shape [N, rows,
+    /// cols], [N, 1, rows, cols], [N, rows, cols, 1] or [N, rows·cols]; its numbers are grey levels (uint8), or floats from
+    /// 0 to 1 or from -1 to 1. Labels are the numbers of the classes, in the array `labels`, `label` or `y`, or in an IDX
+    /// file beside the images. Without labels there is no class accuracy.
+    #[arg(
+        long,
+        value_name = "DIR|FILE",
+        conflicts_with_all = [
+            "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
+            "guidance_interval"
+        ]
+    )]
+    pub(crate) images: Option<PathBuf>,
     /// The data set to compare with: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
     /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
-    /// The number of images to generate, 10 to 1000000; the classes alternate. Metrics are comparable only between
-    /// equal numbers of images
-    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(10..=1_000_000))]
+    /// The number of images to generate, 1 to 1000000; the classes alternate. Metrics are comparable only between
+    /// equal numbers of images, and a few images have not all of them
+    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(1..=1_000_000))]
     pub(crate) num_images: usize,
     /// The metrics to compute [default: all]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
@@ -203,6 +218,9 @@ pub(crate) struct Eval {
     /// in two dimensions
     #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
     pub(crate) out_dir: Option<PathBuf>,
+    // Last, since its heading would also stand above the options that follow.
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
 }
 
 // The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.

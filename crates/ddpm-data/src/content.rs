@@ -1,7 +1,7 @@
 //! What a file is, by its first bytes: for the error about a file that is not what its name says.
 
 /// Common kinds of files that stand in the place of a data set, by their first bytes.
-const SIGNATURES: [(&[u8], &str); 14] = [
+const SIGNATURES: [(&[u8], &str); 15] = [
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself (`git lfs pull` downloads it)"),
     (b"<!DOCTYPE", "an HTML page, such as the answer to a failed download"),
     (b"<html", "an HTML page, such as the answer to a failed download"),
@@ -13,6 +13,7 @@ const SIGNATURES: [(&[u8], &str); 14] = [
     (b"\x28\xb5\x2f\xfd", "compressed with zstd, which must be unpacked"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
     (b"PAR1", "a parquet file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"%PDF", "a PDF document"),

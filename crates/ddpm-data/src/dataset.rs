@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use ddpm_files::Sha256;
 
 use crate::error::{Error, Result};
-use crate::idx::{Images, Labels, header_of_images, header_of_labels};
+use crate::idx::{self, Images, Labels, header_of_images, header_of_labels};
 use crate::pixels::to_model_scale;
 
 /// At least one grey-level image, all of one size. A labelled data set also has
@@ -70,6 +70,13 @@ impl Dataset {
         })
     }
 
+    /// A data set with the labels of an IDX file, if there is one.
+    pub(crate) fn with_labels_file(name: String, images: Images, labels: Option<PathBuf>) -> Result<Self> {
+        let Some(labels) = labels else { return Self::new(name, images, None) };
+        let numbers = idx::read_numbers(&labels)?.into_iter().map(Some).collect();
+        Self::of_numbers(name, images, (labels, numbers))
+    }
+
     /// A data set with the labels of a file, where −1 and `None` stand for an image
     /// without a label. If some images have a label, the others are left out. If none
     /// has, the data set is unlabelled. A note says so.
@@ -105,7 +112,9 @@ impl Dataset {
         self
     }
 
-    pub(crate) fn notes(&self) -> &[String] {
+    /// Sentences on how the images were read where that is not obvious.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
         &self.notes
     }
 

@@ -159,6 +159,54 @@ pub enum Error {
     #[error("{file}: downloaded {found} bytes, expected {expected} as the Hub announced")]
     DownloadSize { file: PathBuf, found: u64, expected: u64 },
 
+    // --- images of other programs ---
+    /// The file is of no format with images.
+    #[error(
+        "{file} is {found}; expected a folder of PNG images or of IDX files, or an IDX, .npz, .npy or .safetensors \
+         file of images"
+    )]
+    NotImages { file: PathBuf, found: String },
+    /// The folder holds no images.
+    #[error(
+        "found no images in {folder}, but {found}; expected PNG images, a folder of PNG images for each class, named \
+         by its number, or IDX files such as samples-images-idx3-ubyte"
+    )]
+    NoImages { folder: PathBuf, found: String },
+    /// The folder holds images and folders.
+    #[error("{folder} holds PNG images and the folder {below}, expected one or the other")]
+    MixedFolder { folder: PathBuf, below: String },
+    /// A folder is not named by a class.
+    #[error("the name of {folder} is not the number of a class, expected 0 to 255")]
+    ClassFolder { folder: PathBuf },
+    /// Images have another size than those to compare with.
+    #[error("{file}: images of {}x{} pixels, expected {}x{}", found[0], found[1], expected[0], expected[1])]
+    Size { file: PathBuf, found: [usize; 2], expected: [usize; 2] },
+    /// A picture has another size than the images to compare with.
+    #[error(
+        "{file}: the picture has {}x{} pixels, expected {}x{}; a picture of many images is not taken apart: save each \
+         image by itself, or all in an IDX, .npz or .safetensors file",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    PictureSize { file: PathBuf, found: [usize; 2], expected: [usize; 2] },
+    /// The file is not a PNG image.
+    #[error("{file} is not a valid PNG image")]
+    Png { file: PathBuf, source: Cause },
+    /// The picture has colours, transparency, or more than 8 bits.
+    #[error("{file}: the picture has {found}, expected grey levels of at most 8 bits")]
+    NotGrey { file: PathBuf, found: String },
+    /// The ZIP archive is corrupt, or uses an unsupported feature of the format.
+    #[error("cannot read {file} as a ZIP archive of NumPy arrays")]
+    Npz { file: PathBuf, source: Cause },
+    /// The safetensors file is corrupt.
+    #[error("cannot read {file} as a safetensors file")]
+    Safetensors { file: PathBuf, source: Cause },
+    /// An array has a wrong header, type, shape, value or number of bytes.
+    #[error("{file}: the array {array} has {found}, expected {expected}")]
+    Array { file: PathBuf, array: String, found: String, expected: Cow<'static, str> },
+    /// Several arrays may hold the images, or the labels.
+    #[error("{file}: the {content} may be in any of the arrays {}; name one of them `{content}`", arrays.join(", "))]
+    SeveralArrays { file: PathBuf, content: &'static str, arrays: Vec<String> },
+
     // --- parquet files ---
     /// The parquet file is corrupt, or uses an unsupported feature of the format.
     #[error("cannot read {file} as a parquet file")]

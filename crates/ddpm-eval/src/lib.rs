@@ -56,6 +56,6 @@ pub use metrics::{
     precision_recall,
 };
 pub use report::{
-    Evaluation, FrechetDistance, GeneratedImages, ManifoldMetrics, Metric, MetricResult, PcaProjection,
-    Report,
+    Evaluation, FrechetDistance, GeneratedImages, ImageSet, ManifoldMetrics, Metric, MetricResult, Missing,
+    PcaProjection, Report,
 };

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::tests::{json, names, parse, root, started};
 
-const FEW: Counts = Counts { generated: 20, accuracy: 10, test: 4, noise: 2 };
+const FEW: Counts = Counts { generated: 129, accuracy: 10, test: 4, noise: 2 };
 
 /// Runs `cargo xtask reproduce --source data WORDS` in `root`, after the build.
 fn reproduce(root: &Path, words: &[&str]) -> Result<String> {
@@ -53,7 +53,7 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     let number = |pointer: &str| quality.pointer(pointer).unwrap().as_f64().unwrap();
     for part in [
         format!(
-            "20 images with --variance fixed_small, measured with the feature net {}: Fréchet distance {:.2} ({:.2} times the \
+            "129 images with --variance fixed_small, measured with the feature net {}: Fréchet distance {:.2} ({:.2} times the \
              distance of real test images), precision {:.3}, recall {:.3}, class accuracy {:.1} % (real test images: {:.1} %).",
             &quality["features_sha256"].as_str().unwrap()[..12],
             number("/frechet/distance"),
@@ -76,7 +76,7 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
 fn without_labels_nothing_is_measured_by_class() {
     let root = root(false);
     let summary = reproduce(root.path(), &["--quick"]).unwrap();
-    let measured: Vec<_> = summary.lines().filter(|line| line.starts_with("20 images with ")).collect();
+    let measured: Vec<_> = summary.lines().filter(|line| line.starts_with("129 images with ")).collect();
     assert!(measured.len() == 1 && measured[0].contains(", recall 0.") && !measured[0].contains("accuracy"));
     let metrics = json(&root.path().join("runs/quick/results/metrics.json"));
     assert_eq!((&metrics["evaluation"], &metrics["classifier"]), (&serde_json::json!({}), &Value::Null));

@@ -54,6 +54,12 @@ fn outcome(folder: &Path, args: &[&str]) -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap())
 }
 
+/// Whether two generated images are of one class, and the training images of a class differ.
+fn has_diversity(number: &str, level: fn(usize) -> u8, classes: usize) -> bool {
+    let is_constant = (0..10).all(|place| level(place) == level(0));
+    !is_constant && number.parse::<usize>().unwrap() > classes.max(1)
+}
+
 #[test]
 fn every_command_gives_a_value_or_a_sentence() {
     for (sizes, counts, level, classes) in [
@@ -76,16 +82,29 @@ fn every_command_gives_a_value_or_a_sentence() {
         assert!(run(&[&["train-features", "--epochs", "1", "-o", "net"], &data[..]].concat()).is_some());
         assert!(run(&[&["sample", "-n", "10", "-o", "grid.png"], &model[..]].concat()).is_some());
         assert!(run(&[&["data", "-o", "data.png"], &data[..]].concat()).is_some());
-        let eval = ["eval", "--features", "net", "-n", "20", "-o", "measured"];
-        let measured = run(&[&eval[..], &model, &data].concat());
-        assert_eq!(measured.is_some(), counts[0] >= 10, "{counts:?}");
-        if let Some(measured) = measured {
-            for metric in ["frechet", "kernel", "manifold", "memorisation", "diversity"] {
-                assert!(measured[metric].is_object(), "{metric} in {measured}");
+        for number in ["130", "20", "3", "1"] {
+            let eval = ["eval", "--features", "net", "-n", number, "-o", "measured"];
+            let measured = run(&[&eval[..], &model, &data].concat());
+            assert_eq!(measured.is_some(), counts[0] >= 10, "{counts:?}");
+            let Some(measured) = measured else { continue };
+            let sentences: Vec<_> =
+                measured["missing"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+            let has = |start: &str| sentences.iter().any(|sentence| sentence.starts_with(start));
+            for (metric, is_measured, sentence) in [
+                ("/frechet", number == "130" && counts[0] > 128, "There is no Fréchet distance, "),
+                ("/kernel", number.len() > 1, "There is no kernel distance, "),
+                ("/manifold", number.len() > 1, "There is no precision, recall, density or coverage, "),
+                ("/class_accuracy", classes > 1, "There is no class accuracy, "),
+                ("/diversity/overall", has_diversity(number, level, classes), "The diversity has no value, "),
+                ("/memorisation", true, "There is no distance"),
+            ] {
+                let found = measured.pointer(metric).unwrap();
+                assert_eq!(
+                    (found.is_null(), has(sentence)),
+                    (!is_measured, !is_measured),
+                    "{number}: {metric} in {measured}"
+                );
             }
-            let sentences = measured["missing"].as_array().unwrap().len();
-            let missing = [measured["class_accuracy"].is_null(), measured["diversity"]["overall"].is_null()];
-            assert_eq!(sentences, missing.into_iter().filter(|missing| *missing).count(), "{measured}");
             for file in ["quality.md", "quality.svg"] {
                 let text = fs::read_to_string(folder.path().join("measured").join(file)).unwrap();
                 assert!(!text.contains("NaN") && !text.contains("inf"), "{file}: {text}");

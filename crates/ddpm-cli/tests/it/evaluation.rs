@@ -4,17 +4,34 @@ use std::fs;
 
 use serde_json::Value;
 
+use tempfile::TempDir;
+
 use crate::{
-    CLASSES, SIDE, TEST, TRAIN, fail, json, keys, names, pixels, run, stdout, with_model,
-    with_unlabelled_model,
+    CLASSES, SIDE, TEST, fail, json, keys, labels, names, pixels, run, stdout, with_model,
+    with_unlabelled_model, write_split,
 };
 
+/// The number of training and test images in the folder `large`. They are as those of `data`, and enough for a Fréchet
+/// distance from the net's 128 features.
+pub(crate) const LARGE: usize = 150;
+/// The number of generated images.
+const NUMBER: usize = 135;
 const EVAL: [&str; 9] =
-    ["eval", "--model", "model", "--data", "data", "--features", "net", "--num-images", "18"];
+    ["eval", "--model", "model", "--data", "large", "--features", "net", "--num-images", "135"];
+
+/// Adds the data set `large` to a folder.
+pub(crate) fn with_large(folder: TempDir, labelled: bool) -> TempDir {
+    let data = folder.path().join("large");
+    fs::create_dir(&data).unwrap();
+    for split in ["train", "t10k"] {
+        write_split(&data, split, [SIDE, SIDE], &pixels(LARGE), labelled.then(|| labels(LARGE)));
+    }
+    folder
+}
 
 #[test]
 fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
-    let folder = with_model();
+    let folder = with_large(with_model(), true);
     let result = json(folder.path(), &EVAL);
     let expected = [
         "accuracy",
@@ -22,6 +39,7 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "class_accuracy_by_class",
         "classes",
         "data",
+        "distinct_samples",
         "diversity",
         "eta",
         "feature_net",
@@ -46,8 +64,8 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "variance",
     ];
     assert_eq!(keys(&result), expected);
-    assert_eq!((&result["samples"], &result["seed"]), (&18.into(), &1.into()));
-    assert_eq!((&result["train_images"], &result["test_images"]), (&TRAIN.into(), &18.into()));
+    assert_eq!((&result["samples"], &result["seed"]), (&NUMBER.into(), &1.into()));
+    assert_eq!((&result["train_images"], &result["test_images"]), (&LARGE.into(), &NUMBER.into()));
     assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"ddpm".into()));
     assert_eq!((&result["steps"], &result["guidance_scale"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
@@ -78,11 +96,11 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
 /// pairs.
 #[test]
 fn eval_measures_the_images_of_sample_and_shows_the_closest_pairs() {
-    let folder = with_model();
+    let folder = with_large(with_model(), true);
     let result = json(folder.path(), &[&EVAL[..], &["-o", "out/pictures"]].concat());
-    run(folder.path(), &["sample", "--model", "model", "-n", "18", "--format", "idx", "-o", "drawn"]);
+    run(folder.path(), &["sample", "--model", "model", "-n", "135", "--format", "idx", "-o", "drawn"]);
     let drawn = fs::read(folder.path().join("drawn-images-idx3-ubyte")).unwrap();
-    let (drawn, train) = (&drawn[16..], pixels(TRAIN));
+    let (drawn, train) = (&drawn[16..], pixels(LARGE));
     let squared = |a: &[u8], b: &[u8]| -> f64 {
         std::iter::zip(a, b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
     };
@@ -92,7 +110,7 @@ fn eval_measures_the_images_of_sample_and_shows_the_closest_pairs() {
         (number, at, distance)
     });
     let mut nearest: Vec<_> = nearest.collect();
-    let mean = nearest.iter().map(|(.., distance)| distance).sum::<f64>() / 18.0;
+    let mean = nearest.iter().map(|(.., distance)| distance).sum::<f64>() / NUMBER as f64;
     assert!((result["memorisation"]["distance"].as_f64().unwrap() - mean).abs() < 1e-9);
     nearest.sort_by(|a, b| a.2.total_cmp(&b.2));
     let (number, at, _) = nearest[0];
@@ -117,14 +135,14 @@ fn eval_measures_the_images_of_sample_and_shows_the_closest_pairs() {
         assert!(plot.contains(text), "{text}");
     }
     // Each image is a point. The legend has one point for each class and one for training images.
-    assert_eq!(plot.matches("<circle").count(), TRAIN + 18 + CLASSES + 1);
+    assert_eq!(plot.matches("<circle").count(), LARGE + NUMBER + CLASSES + 1);
 }
 
 #[test]
 fn a_class_without_images_has_no_metrics() {
-    let folder = with_model();
+    let folder = with_large(with_model(), true);
     let result = json(folder.path(), &[&EVAL[..], &["--classes", "0,2"]].concat());
-    assert_eq!((&result["samples"], &result["train_images"]), (&18.into(), &64.into()));
+    assert_eq!((&result["samples"], &result["train_images"]), (&NUMBER.into(), &100.into()));
     for by_class in [&result["accuracy"], &result["accuracy"]["floor"], &result["diversity"]] {
         let known: Vec<bool> =
             by_class["by_class"].as_array().unwrap().iter().map(Value::is_number).collect();
@@ -134,13 +152,13 @@ fn a_class_without_images_has_no_metrics() {
 
 #[test]
 fn the_table_says_the_same() {
-    let folder = with_model();
+    let folder = with_large(with_model(), true);
     let result = json(folder.path(), &EVAL);
     let text = stdout(&run(folder.path(), &EVAL));
     let number = |value: &Value| value.as_f64().unwrap();
     let frechet = &result["frechet"];
     let row = format!(
-        "\n| Fréchet distance, 18 images | {:.2} | {:.2} | {:.2} |\n",
+        "\n| Fréchet distance, 135 images | {:.2} | {:.2} | {:.2} |\n",
         number(&frechet["distance"]),
         number(&frechet["floor"]["distance"]),
         number(&frechet["ratio"])
@@ -148,7 +166,7 @@ fn the_table_says_the_same() {
     assert!(text.contains(&row), "{row} {text}");
     let accuracy = format!("\n| class accuracy | {:.4} ± ", number(&result["class_accuracy"]));
     assert!(text.contains(&accuracy) && text.contains(" | 1.0000 ± 0.0000 | "), "{text}");
-    let command = "`ddpm-cli eval --model model --data data --num-images 18 --features net --sampler ddpm --guidance-scale 1.5 \
+    let command = "`ddpm-cli eval --model model --data large --num-images 135 --features net --sampler ddpm --guidance-scale 1.5 \
                    --seed 1`";
     assert!(text.starts_with(command), "{text}");
     assert!(text.contains(result["features_sha256"].as_str().unwrap()));
@@ -160,9 +178,9 @@ fn the_table_says_the_same() {
 
 #[test]
 fn without_a_test_set_there_is_no_floor() {
-    let folder = with_model();
+    let folder = with_large(with_model(), true);
     for file in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
-        fs::remove_file(folder.path().join("data").join(file)).unwrap();
+        fs::remove_file(folder.path().join("large").join(file)).unwrap();
     }
     let result = json(folder.path(), &[&EVAL[..], &["-o", "out"]].concat());
     assert!(result["real_accuracy"].is_null() && result["class_accuracy"].is_number());
@@ -173,7 +191,7 @@ fn without_a_test_set_there_is_no_floor() {
 
 #[test]
 fn without_classes_the_rest_is_measured() {
-    let folder = with_unlabelled_model();
+    let folder = with_large(with_unlabelled_model(), false);
     let result = json(folder.path(), &[&EVAL[..], &["-o", "out"]].concat());
     assert!(result["accuracy"].is_null() && result["class_accuracy"].is_null());
     assert!(result["frechet"]["distance"].is_number() && result["manifold"]["recall"]["mean"].is_number());
@@ -192,9 +210,11 @@ fn other_data_than_mnist_needs_a_feature_net_of_its_own() {
     assert!(error.contains("`ddpm-cli train-features --data data -o features`"), "{error}");
     let (labelled, unlabelled) = (with_model(), with_unlabelled_model());
     let net = unlabelled.path().join("net").display().to_string();
-    let args = [&EVAL[..5], &["--features", &net, "--num-images", "18"]].concat();
+    let args = ["eval", "--model", "model", "--data", "data", "--features", &net, "--num-images", "18"];
     let result = json(labelled.path(), &args);
     assert!(result["accuracy"].is_null() && result["kernel"]["mean"].is_number(), "{result}");
+    // 18 images and 96 training images are fewer than the 128 features.
+    assert!(result["frechet"].is_null(), "{result}");
     let error = fail(labelled.path(), 1, &[&args[..], &["--metrics", "accuracy"]].concat());
     assert!(error.contains("without labels"), "{error}");
 }
@@ -207,7 +227,8 @@ fn data_that_does_not_fit_the_model_is_refused_with_both_descriptions() {
     assert!(error.contains("MNIST/train has 28×28 images of 10 classes"), "{error}");
     fs::remove_file(folder.path().join("data/train-labels-idx1-ubyte")).unwrap();
     fs::remove_file(folder.path().join("data/t10k-labels-idx1-ubyte")).unwrap();
-    let error = fail(folder.path(), 1, &EVAL);
+    let args = ["eval", "--model", "model", "--data", "data", "--features", "net"];
+    let error = fail(folder.path(), 1, &args);
     assert!(error.contains("data/train has 8×8 images of 0 classes"), "{error}");
 }
 

@@ -70,6 +70,8 @@ fn every_command_explains_each_of_its_options() {
         (
             "eval",
             &[
+                "--images <DIR|FILE>",
+                ".npz",
                 "--data",
                 "-n, --num-images",
                 "--metrics",

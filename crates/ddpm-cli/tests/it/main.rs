@@ -11,6 +11,7 @@ mod degenerate;
 mod evaluation;
 mod formats;
 mod help;
+mod images;
 mod long_schedule;
 mod other_data;
 mod output;

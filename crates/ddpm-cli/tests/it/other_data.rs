@@ -37,10 +37,9 @@ fn check(rows: usize, cols: usize, classes: usize, preset: &str) {
     assert_eq!(drawn["images"], 3, "{at}");
     let eval = ["eval", "--data", "data", "--features", "net", "--num-images", "70"];
     let measured = json(folder.path(), &[&eval[..], &model].concat());
-    for metric in ["frechet", "kernel", "manifold", "memorisation"] {
+    for metric in ["kernel", "manifold", "memorisation"] {
         assert!(measured[metric].is_object(), "{at}: {metric} in {measured}");
     }
-    assert!(measured["frechet"]["distance"].as_f64().unwrap().is_finite(), "{at}");
     // With one class there is nothing to classify.
     assert_eq!(measured["class_accuracy"].is_number(), classes > 1, "{at}");
     let likelihood = ["likelihood", "--data", "data", "--num-images", "4"];

@@ -64,18 +64,15 @@ impl Splits {
 
 fn from_idx(listing: &Listing, set: SetName<'_>) -> Result<Splits> {
     let name = if set.prefix.is_empty() { folder_name(listing.folder()) } else { set.prefix.to_owned() };
-    // The prefixes are emnist-balanced, emnist-byclass, emnist-letters, …
-    let is_transposed = set.prefix.to_ascii_lowercase().starts_with("emnist");
+    let file = |split, kind| IdxName { prefix: set.prefix, split, kind };
+    let is_transposed = file(Split::Train, IdxKind::Images).is_transposed();
     let load = |split: Split| {
-        let path = |kind| listing.find(set, IdxName { prefix: set.prefix, split, kind });
+        let path = |kind| listing.find(set, file(split, kind));
         let (images, labels) = (path(IdxKind::Images)?, path(IdxKind::Labels)?);
         let Some(images) = images else { return Ok(None) };
         let images = idx::read_images(&images)?;
         let images = if is_transposed { images.transposed() } else { images };
-        let name = format!("{name}/{}", split.name());
-        let Some(labels) = labels else { return Dataset::new(name, images, None).map(Some) };
-        let numbers = idx::read_numbers(&labels)?.into_iter().map(Some).collect();
-        Dataset::of_numbers(name, images, (labels, numbers)).map(Some)
+        Dataset::with_labels_file(format!("{name}/{}", split.name()), images, labels).map(Some)
     };
     let mut train = load(Split::Train)?.ok_or_else(|| listing.no_data_set())?;
     if is_transposed {

@@ -8,7 +8,7 @@ mod folder;
 #[cfg(feature = "hub")]
 mod hub;
 mod listing;
-mod names;
+pub(crate) mod names;
 mod parquet_names;
 
 use std::fmt;

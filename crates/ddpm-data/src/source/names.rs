@@ -63,6 +63,12 @@ impl IdxName<'_> {
         format!("{prefix}{split}-{kind}-ubyte")
     }
 
+    /// Whether the images are stored with rows and columns exchanged, as those of EMNIST are. The prefixes are
+    /// emnist-balanced, emnist-byclass, emnist-letters, …
+    pub(crate) fn is_transposed(self) -> bool {
+        self.prefix.to_ascii_lowercase().starts_with("emnist")
+    }
+
     /// Whether a name that is not parsed may be meant as this one: it has the word for its content, and the name of
     /// its split or of none.
     pub(crate) fn resembles(self, name: &str) -> bool {
@@ -77,8 +83,17 @@ impl IdxName<'_> {
     }
 }
 
-/// Parses a file name, or returns `None` if it is not a name of an IDX file.
+/// Parses a file name, or returns `None` if it is not a name of an IDX file of a split.
 pub(crate) fn parse(name: &str) -> Option<IdxName<'_>> {
+    let (stem, kind) = parse_kind(name)?;
+    let (prefix, split_name) = stem.rsplit_once('-').unwrap_or(("", stem));
+    let split = Split::BOTH.into_iter().find(|split| split.names().contains(&split_name))?;
+    Some(IdxName { prefix, split, kind })
+}
+
+/// The part of a file name before `-images` or `-labels`, and what the name says that the file holds. `None` if it is
+/// not a name of an IDX file.
+pub(crate) fn parse_kind(name: &str) -> Option<(&str, IdxKind)> {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     let words = [("-images", IdxKind::Images), ("-labels", IdxKind::Labels)];
     let (stem, format, kind) = words.into_iter().find_map(|(word, kind)| {
@@ -88,9 +103,7 @@ pub(crate) fn parse(name: &str) -> Option<IdxName<'_>> {
     // The content of the file, not its name, decides on the type and the number of dimensions.
     let (dimensions, element) = format.strip_prefix(['-', '.'])?.strip_prefix("idx")?.split_once('-')?;
     let is_format = dimensions.parse::<u8>().is_ok() && ELEMENTS.contains(&element);
-    let (prefix, split_name) = stem.rsplit_once('-').unwrap_or(("", stem));
-    let split = Split::BOTH.into_iter().find(|split| split.names().contains(&split_name))?;
-    is_format.then_some(IdxName { prefix, split, kind })
+    is_format.then_some((stem, kind))
 }
 
 /// The names of the types of numbers in the names of IDX files.
@@ -145,6 +158,15 @@ mod tests {
         }
         assert!(name(Split::Test, IdxKind::Images).resembles("t10k_images.idx3-ubyte"));
         assert!(!name(Split::Test, IdxKind::Images).resembles("train_images.idx3-ubyte"));
+    }
+
+    #[test]
+    fn the_kind_is_parsed_without_a_split() {
+        assert_eq!(parse_kind("drawn-images-idx3-ubyte.gz"), Some(("drawn", IdxKind::Images)));
+        assert_eq!(parse_kind("a-b-labels.idx1-ubyte"), Some(("a-b", IdxKind::Labels)));
+        for other in ["drawn-images", "drawn-images-idx3-half", "images-idx3-ubyte", "drawn.png"] {
+            assert_eq!(parse_kind(other), None, "{other}");
+        }
     }
 
     #[cfg(feature = "hub")]

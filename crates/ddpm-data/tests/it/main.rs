@@ -6,6 +6,8 @@ mod alloc;
 mod damage;
 mod dataset;
 mod folder;
+#[cfg(feature = "formats")]
+mod formats;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;

@@ -4,12 +4,18 @@
 //! | --- | --- |
 //! | `mod.rs` | the configuration of an evaluation, and its report |
 //! | `measure.rs` | the metrics computed from features |
+//! | `missing.rs` | why a metric has no value |
 //! | `select.rs` | the choice of real images to compare with |
+//! | `sets.rs` | the sets that are measured, and the number of images that a metric needs |
 //! | `projection.rs` | features in two dimensions, for a plot |
 
 mod measure;
+mod missing;
 mod projection;
 mod select;
+mod sets;
+
+use std::collections::HashSet;
 
 use candle_core::Device;
 use ddpm_core::likelihood::MeanAndError;
@@ -20,11 +26,12 @@ use crate::{
     ClassAccuracy, Diversity, Error, FeatureNet, FrechetLimit, KernelDistance, NearestTraining, Result,
     nearest_images,
 };
+pub use missing::{ImageSet, Missing};
 pub use projection::PcaProjection;
 use select::RealImages;
 
-/// The smallest number of images with metrics.
-const MIN_IMAGES: usize = 10;
+/// The smallest number of training images with metrics.
+const MIN_TRAIN_IMAGES: usize = 10;
 /// The largest number of training images for the Fréchet distance. Their features are kept in memory.
 const MAX_TRAIN_IMAGES: usize = 100_000;
 /// The largest number of images for metrics whose time grows with the square of it.
@@ -84,23 +91,25 @@ pub struct Evaluation<'a> {
 pub struct GeneratedImages<'a> {
     /// The grey levels of consecutive images.
     pub pixels: &'a [u8],
-    /// The class that each image was generated for; `None` for an unconditional model. Some metrics use only the first
-    /// 10,000 images, so order the images such that classes alternate.
+    /// The class that each image was generated for; `None` if there are none. Some metrics use only a random subset of
+    /// 10,000 images.
     pub labels: Option<&'a [u8]>,
 }
 
-/// The results. A metric is `None` if it was not requested, or needs labels that the data or the feature net lacks.
+/// The results. A metric is `None` if it was not requested, or for a reason in [`Report::missing`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The number of generated images.
     pub samples: usize,
+    /// The number of different images among them.
+    pub distinct_samples: usize,
     /// The number of training images of the requested classes, at most 100,000.
     pub train_images: usize,
     /// The size of a random subset of these training images, at most 10,000. All metrics except the Fréchet distance
     /// and memorisation use the subset.
     pub subset_images: usize,
-    /// The number of test images of the floor; `None` with fewer than 10. It equals `samples` if there are enough test
-    /// images of the requested classes, because some metrics depend on the number of images.
+    /// The number of test images of the floor; `None` without test images of the requested classes. It equals `samples`
+    /// if there are enough of them, because some metrics depend on the number of images.
     pub test_images: Option<usize>,
     /// The Fréchet distance from the training images.
     pub frechet: Option<MetricResult<FrechetDistance>>,
@@ -119,6 +128,8 @@ pub struct Report {
     /// The features in two dimensions; `None` if no metric needed the features of training images.
     #[serde(skip)]
     pub projection: Option<PcaProjection>,
+    /// Why requested metrics have no value.
+    pub missing: Vec<Missing>,
 }
 
 /// A metric of generated images and its floor, the same metric of real test images.
@@ -131,8 +142,7 @@ pub struct MetricResult<T> {
     /// a floor, and if the floor is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// The metric of real test images. It is `None` with fewer than 10 test images, or if they lack labels that the
-    /// metric needs.
+    /// The metric of real test images; `None` without test images, or for a reason in [`Report::missing`].
     pub floor: Option<T>,
 }
 
@@ -174,22 +184,24 @@ impl Evaluation<'_> {
     ///
     /// # Errors
     ///
-    /// If there are fewer than 10 generated images or training images, they do not fit the feature net, `labels` does
-    /// not have one entry below the number of classes for each generated image, or the tensor library fails.
+    /// If there are no generated images or fewer than 10 training images, they do not fit the feature net, `labels` does
+    /// not have one entry below the number of classes for each generated image, or the tensor library fails. Too few
+    /// generated or test images for one metric are no error, see [`Report::missing`].
     pub fn measure(
         &self,
         generated: &GeneratedImages<'_>,
         mut started: impl FnMut(&'static str),
     ) -> Result<Report> {
         let samples = self.count(generated)?;
-        if samples < MIN_IMAGES {
-            return Err(Error::too_few_images(samples, MIN_IMAGES));
+        if samples == 0 {
+            return Err(Error::too_few_images(0, 1));
         }
         let train = self.train_images()?;
         let select = |test| RealImages::select(test, self.classes, samples, self.seed);
-        let test = self.test.map(select).transpose()?.filter(|test| test.len() >= MIN_IMAGES);
+        let test = self.test.map(select).transpose()?.filter(|test| test.len() > 0);
         let mut report = Report {
             samples,
+            distinct_samples: generated.pixels.chunks(self.train.image_size()).collect::<HashSet<_>>().len(),
             train_images: train.len(),
             subset_images: train.len().min(MAX_PAIRWISE_IMAGES),
             test_images: test.as_ref().map(RealImages::len),
@@ -220,9 +232,9 @@ impl Evaluation<'_> {
             self.net.ensure_fits(data)?;
         }
         let train = RealImages::select(self.train, self.classes, MAX_TRAIN_IMAGES, self.seed)?;
-        if train.len() < MIN_IMAGES {
+        if train.len() < MIN_TRAIN_IMAGES {
             let name = format!("number of images of {} to compare with", self.train.name());
-            return Err(Error::out_of_range(name, train.len(), format!("at least {MIN_IMAGES}")));
+            return Err(Error::out_of_range(name, train.len(), format!("at least {MIN_TRAIN_IMAGES}")));
         }
         Ok(train)
     }

@@ -2,50 +2,40 @@
 
 mod pairs;
 mod plot;
+mod subject;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Device;
-use ddpm_core::ReverseVariance;
 use ddpm_data::{Dataset, Source, Splits};
-use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report, ensure_fits};
+use ddpm_eval::{Evaluation, FeatureNet, GeneratedImages, Metric, Report};
 use ddpm_files::AtomicFile;
-use ddpm_model::{Denoiser, SampleConfig};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::job::Job;
+use self::subject::{SamplingOption, Subject};
 use crate::{
-    args::{Common, Eval, Interval},
-    data, interrupt, model, output,
-    progress::Progress,
+    args::{Common, Eval},
+    interrupt, output,
 };
 
 /// The results of an evaluation, with everything that determined them.
 struct Evaluated<'a> {
     options: &'a Eval,
     common: &'a Common,
-    config: &'a SampleConfig,
+    subject: &'a Subject,
     net: &'a FeatureNet,
     report: &'a Report,
 }
 
-/// The sampling options: name, value in JSON, and value on the command line, which is `None` if the command does not
-/// need the option.
-type SamplingOptions = [(&'static str, Value, Option<String>); 8];
-
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let denoiser = model::load(&options.sampling.model, &device)?;
-    let splits = data::load_for(&options.data, &denoiser)?;
+    let (subject, splits) = Subject::open(options, common, &device)?;
     let train = splits.train();
-    ensure_fits(&denoiser, train)?;
-    let sampling = options.sampling.config(common.seed, &denoiser)?;
-    let classes = options.sampling.classes(&denoiser)?;
     let net = net(options, &splits, &device)?;
-    let metrics = metrics(options, &denoiser, &net)?;
+    let metrics = metrics(options, &subject, &net)?;
     // Until here, while data may be downloaded, a signal ends the program at once. From here on it removes these files.
     interrupt::listen()?;
     // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
@@ -60,34 +50,35 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     };
     let files = options.out_dir.as_ref().map(open).transpose()?;
 
-    let job = Job::in_turn(sampling, &classes, options.num_images)?;
-    let labels: Option<Vec<u8>> = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };
+    let labels = subject.labels();
     let evaluation = Evaluation {
         net: &net,
         train,
         test: splits.test(),
         // Restricts the real images only if --classes restricts the generated ones.
-        classes: labels.as_deref().filter(|_| options.sampling.classes.is_some()),
+        classes: labels.filter(|_| options.sampling.classes.is_some()),
         metrics: &metrics,
         seed: common.seed,
         device: &device,
     };
     evaluation.ensure_measurable()?;
     let mut clock = Clock { common, bar: spinner(common)?, part: None };
-    clock.next(Some("sampling"));
-    let pixels = job.pixels(&denoiser, &Progress::new(common, "images")?)?;
-    let generated = GeneratedImages { pixels: &pixels, labels: labels.as_deref() };
+    if matches!(subject, Subject::Model { .. }) {
+        clock.next(Some("sampling"));
+    }
+    let pixels = subject.pixels(common)?;
+    let generated = GeneratedImages { pixels: &pixels, labels };
     let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
     clock.next(None);
     interrupt::check()?;
 
-    let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
-    let sampling = evaluated.sampling_options(&denoiser)?;
+    let evaluated = Evaluated { options, common, subject: &subject, net: &net, report: &report };
+    let sampling = subject.sampling(options)?;
     let table = table::markdown(&evaluated, &sampling)?;
     if let Some(files) = files {
         let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
         let pairs = pairs.map(|closest| pairs::png(closest, &pixels, train)).transpose()?;
-        let plot = plot::svg(&report, labels.as_deref())?.map(String::into_bytes);
+        let plot = plot::svg(&report, labels)?.map(String::into_bytes);
         let mut written = Vec::new();
         for (mut file, content) in std::iter::zip(files, [Some(table.clone().into_bytes()), pairs, plot]) {
             if let Some(content) = content {
@@ -124,13 +115,14 @@ fn is_mnist(source: &Source, train: &Dataset) -> Result<bool> {
 }
 
 /// The metrics of --metrics, or all metrics.
-fn metrics(options: &Eval, denoiser: &Denoiser, net: &FeatureNet) -> Result<Vec<Metric>> {
+fn metrics(options: &Eval, subject: &Subject, net: &FeatureNet) -> Result<Vec<Metric>> {
     let Some(names) = &options.metrics else { return Ok(Metric::ALL.to_vec()) };
     if names.contains(&Metric::Accuracy) {
-        ensure!(
-            denoiser.config().num_classes > 0,
-            "the model has no classes, so class accuracy cannot be measured"
-        );
+        let without = match subject {
+            Subject::Model { .. } => "the model has no classes",
+            Subject::Images { .. } => "the images have no labels",
+        };
+        ensure!(subject.labels().is_some(), "{without}, so class accuracy cannot be measured");
         ensure!(
             net.num_classes().is_some(),
             "the feature net was trained without labels, so it cannot measure class accuracy"
@@ -170,32 +162,13 @@ impl Clock<'_> {
 }
 
 impl Evaluated<'_> {
-    fn sampling_options(&self, denoiser: &Denoiser) -> Result<SamplingOptions> {
-        let sampling = &self.options.sampling;
-        let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let sampler = output::name(&sampling.sampler);
-        let variance = sampling.variance();
-        let step_count = self.config.steps.clone().timesteps(denoiser.schedule())?.len();
-        let timesteps = &sampling.timesteps;
-        let scale = self.config.guidance.scale();
-        let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
-        Ok([
-            ("classes", json!(classes), classes.map(output::list)),
-            ("sampler", json!(sampler), Some(sampler)),
-            ("variance", json!(variance), variance.as_ref().map(variance_name)),
-            ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
-            ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
-            ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
-            ("guidance-scale", json!(scale), Some(scale.to_string())),
-            ("guidance-interval", json!(interval), interval.map(|[first, last]| format!("{first}-{last}"))),
-        ])
-    }
-
-    fn json(&self, sampling: &SamplingOptions) -> Result<Value> {
+    fn json(&self, sampling: &[SamplingOption]) -> Result<Value> {
         let Self { options, report, .. } = self;
         let accuracy = report.accuracy.as_ref();
         let mut json = serde_json::to_value(report)?;
-        json["model"] = options.sampling.model.as_str().into();
+        if let (Value::Object(json), Value::Object(subject)) = (&mut json, self.subject.json(options)) {
+            json.extend(subject);
+        }
         json["data"] = options.data.to_string().into();
         json["seed"] = self.common.seed.into();
         // The first 12 digits of the digest.
@@ -204,20 +177,9 @@ impl Evaluated<'_> {
         json["class_accuracy"] = accuracy.map(|found| found.generated.overall).into();
         json["class_accuracy_by_class"] = accuracy.map(|found| found.generated.by_class.clone()).into();
         json["real_accuracy"] = accuracy.and_then(|found| Some(found.floor.as_ref()?.overall)).into();
-        json["missing"] = table::missing(self).into();
         for (name, value, _) in sampling {
             json[name.replace('-', "_")] = value.clone();
         }
         Ok(json)
-    }
-}
-
-/// A variance as the value of --variance.
-fn variance_name(variance: &ReverseVariance) -> String {
-    match variance {
-        ReverseVariance::FixedSmall => "fixed_small".to_owned(),
-        ReverseVariance::FixedLarge => "fixed_large".to_owned(),
-        ReverseVariance::PerStep(list) => output::list(list),
-        _ => "zero".to_owned(),
     }
 }

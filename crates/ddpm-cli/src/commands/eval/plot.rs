@@ -151,7 +151,8 @@ fn draw_view(area: &Area<'_>, view: &PcaProjection, labels: Option<&[u8]>) -> Re
     classes.sort_unstable();
     classes.dedup();
     for class in classes {
-        let of_class = view.generated.iter().zip(labels).filter(|(_, label)| **label == class);
+        let points = view.generated.iter().zip(&view.generated_indices);
+        let of_class = points.filter(|(_, index)| labels.get(**index as usize) == Some(&class));
         let series = chart.draw_series(of_class.map(|(point, _)| dot(point, colour(class))))?;
         // Further classes repeat the colours, so they are not in the legend.
         if usize::from(class) < CLASS_COLOURS.len() {

@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use ddpm_core::likelihood::MeanAndError;
-use ddpm_eval::{Metric, MetricResult, Report};
+use ddpm_eval::{MetricResult, Report};
 
-use super::{Evaluated, SamplingOptions};
+use super::{
+    Evaluated,
+    subject::{SamplingOption, Subject},
+};
 use crate::output;
 
-pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> Result<String> {
+pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> Result<String> {
     let report = evaluated.report;
     let mut text = head(evaluated, sampling);
     writeln!(text, "| metric | generated images | real test images | ratio |\n| --- | --- | --- | --- |")?;
@@ -17,45 +20,40 @@ pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) ->
         writeln!(text, "| {metric} | {generated} | {floor} | {ratio} |")?;
     }
     text += &by_class(report);
-    for sentence in missing(evaluated) {
+    for sentence in duplicates(report).into_iter().chain(report.missing.iter().map(ToString::to_string)) {
         writeln!(text, "\n{sentence}")?;
     }
     Ok(text)
 }
 
-/// Why a requested metric has no value.
-pub(super) fn missing(evaluated: &Evaluated<'_>) -> Vec<String> {
-    let Evaluated { options, net, report, .. } = evaluated;
-    let requested = |metric| options.metrics.as_ref().is_none_or(|metrics| metrics.contains(&metric));
-    let mut sentences = Vec::new();
-    match &report.accuracy {
-        None if requested(Metric::Accuracy) => sentences.push(match net.num_classes() {
-            None => "There is no class accuracy, because the feature net has no classes.",
-            Some(_) => "There is no class accuracy, because the model has no classes.",
-        }),
-        Some(accuracy) if accuracy.floor.is_none() && report.test_images.is_some() => {
-            sentences.push("There is no class accuracy of test images, because they have no labels.");
-        }
-        _ => {}
+/// A sentence on images that occur more than once, if there are any.
+fn duplicates(report: &Report) -> Option<String> {
+    match (report.distinct_samples, report.samples) {
+        (distinct, all) if distinct == all => None,
+        (1, _) => Some("All generated images are equal.".to_owned()),
+        (distinct, all) => Some(format!("Only {distinct} of the {all} generated images are different.")),
     }
-    if report.diversity.as_ref().is_some_and(|diversity| diversity.generated.overall.is_none()) {
-        sentences.push("The diversity has no value, because no class has both generated images and training images that differ.");
-    }
-    sentences.into_iter().map(str::to_owned).collect()
 }
 
 /// The command that reproduces the metrics, and the conditions under which they are comparable.
-fn head(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
+fn head(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
     let Evaluated { report, common, .. } = evaluated;
     let command = command(evaluated, sampling);
     let (version, seed, digest) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
+    let images = match evaluated.subject {
+        Subject::Model { .. } => String::new(),
+        Subject::Images { images, notes } => {
+            let notes: String = notes.iter().map(|note| format!(" {note}.")).collect();
+            format!(" The generated images have the SHA-256 `{}`.{notes}", images.images_sha256())
+        }
+    };
     let Report { samples, train_images, subset_images, .. } = report;
     let floor = match report.test_images {
         Some(images) => format!("the same metrics of {images} real test images are the floor"),
         None => "there are no test images, so there is no floor".to_owned(),
     };
     format!(
-        "`{command} --seed {seed}`, version {version}. The features are from the feature net with SHA-256 `{digest}`. \
+        "`{command} --seed {seed}`, version {version}.{images} The features are from the feature net with SHA-256 `{digest}`. \
          {samples} generated images are compared with {train_images} training images, or with {subset_images} of them \
          in metrics whose time grows with the square of the number of images; {floor}. ± is a standard error; it does \
          not include the variation between training sets.\n\n"
@@ -63,12 +61,9 @@ fn head(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
 }
 
 /// The command that reproduces the evaluation, without its seed.
-fn command(evaluated: &Evaluated<'_>, sampling: &SamplingOptions) -> String {
+fn command(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
     let options = evaluated.options;
-    let mut command = format!(
-        "ddpm-cli eval --model {} --data {} --num-images {}",
-        options.sampling.model, options.data, options.num_images
-    );
+    let mut command = format!("ddpm-cli eval {}", evaluated.subject.command(options));
     let mut add = |option: &str, value: Option<String>| {
         if let Some(value) = value {
             command += &format!(" --{option} {value}");
@@ -110,7 +105,10 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
     }
     if let Some(accuracy) = &report.accuracy {
         rows.push(row("class accuracy", accuracy, |found| {
-            Some(format!("{:.4} ± {:.4}", found.overall, found.standard_error))
+            let error = found.standard_error;
+            // One image has no standard error.
+            let error = if error.is_finite() { format!("{error:.4}") } else { "–".to_owned() };
+            Some(format!("{:.4} ± {error}", found.overall))
         }));
     }
     if let Some(diversity) = &report.diversity {
