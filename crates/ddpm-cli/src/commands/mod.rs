@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod classify;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod fit_plan;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;

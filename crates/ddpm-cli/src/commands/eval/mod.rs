@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::job::Job;
 use crate::{
     args::{Common, Eval, Interval},
-    data, interrupt, model, output,
+    data, interrupt, output,
     progress::Progress,
 };
 
@@ -34,11 +34,11 @@ struct Evaluated<'a> {
 
 /// The sampling options: name, value in JSON, and value on the command line, which is `None` if the command does not
 /// need the option.
-type SamplingOptions = [(&'static str, Value, Option<String>); 8];
+type SamplingOptions = [(&'static str, Value, Option<String>); 12];
 
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     let device = common.device.open()?;
-    let denoiser = model::load(&options.sampling.model, &device)?;
+    let denoiser = options.sampling.load(&device)?;
     let splits = data::load_for(&options.data, &denoiser)?;
     let train = splits.train();
     ensure_fits(&denoiser, train)?;
@@ -82,7 +82,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     interrupt::check()?;
 
     let evaluated = Evaluated { options, common, config: &job.config, net: &net, report: &report };
-    let sampling = evaluated.sampling_options(&denoiser)?;
+    let sampling = evaluated.sampling_options();
     let table = table::markdown(&evaluated, &sampling)?;
     if let Some(files) = files {
         let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
@@ -170,25 +170,38 @@ impl Clock<'_> {
 }
 
 impl Evaluated<'_> {
-    fn sampling_options(&self, denoiser: &Denoiser) -> Result<SamplingOptions> {
+    fn sampling_options(&self) -> SamplingOptions {
         let sampling = &self.options.sampling;
         let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let sampler = output::name(&sampling.sampler);
+        let plan = sampling.plan.as_ref().map(|path| path.display().to_string());
+        // A plan has its own steps and guidance.
+        let own = plan.is_none();
+        let sampler = own.then(|| output::name(&sampling.sampler));
         let variance = sampling.variance();
-        let step_count = self.config.steps.clone().timesteps(denoiser.schedule())?.len();
+        let step_count = self.config.plan.steps();
         let timesteps = &sampling.timesteps;
         let scale = self.config.guidance.scale();
-        let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
-        Ok([
+        let interval = |interval: Option<Interval>| {
+            let ends = interval.map(|Interval(first, last)| [first, last]);
+            (json!(ends), ends.map(|[first, last]| format!("{first}-{last}")))
+        };
+        let (guided, guided_text) = interval(sampling.guiding.guidance_interval);
+        let (annealed, annealed_text) = interval(sampling.guiding.class_annealing);
+        let (guide, epsilon_scale) = (&sampling.guiding.guide, sampling.epsilon_scale);
+        [
             ("classes", json!(classes), classes.map(output::list)),
-            ("sampler", json!(sampler), Some(sampler)),
+            ("plan", json!(plan), plan),
+            ("sampler", json!(sampler), sampler),
             ("variance", json!(variance), variance.as_ref().map(variance_name)),
             ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
             ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
             ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
-            ("guidance-scale", json!(scale), Some(scale.to_string())),
-            ("guidance-interval", json!(interval), interval.map(|[first, last]| format!("{first}-{last}"))),
-        ])
+            ("epsilon-scale", json!(epsilon_scale), epsilon_scale.map(|scale| scale.to_string())),
+            ("guidance-scale", json!(scale), own.then(|| scale.to_string())),
+            ("guidance-interval", guided, guided_text),
+            ("guide", json!(guide), guide.clone()),
+            ("class-annealing", annealed, annealed_text),
+        ]
     }
 
     fn json(&self, sampling: &SamplingOptions) -> Result<Value> {
