@@ -47,6 +47,8 @@ pub const TARGETS: &[Target] = &[
     },
     #[cfg(feature = "model")]
     Target { name: "weights", run: model::weights, file: Some(model::WEIGHTS), seeds: seeds::weights },
+    #[cfg(feature = "model")]
+    Target { name: "plan", run: model::plan, file: Some(model::PLAN), seeds: seeds::plan },
     #[cfg(feature = "hub")]
     Target { name: "parquet", run: hub::parquet, file: Some(hub::PARQUET), seeds: seeds::parquet },
     #[cfg(feature = "hub")]
@@ -103,11 +105,13 @@ mod model {
     use std::{borrow::Cow, path::Path};
 
     use candle_core::Device;
+    use ddpm_model::FittedPlan;
 
     use crate::{seeds, text};
 
     pub(crate) const CONFIG: &str = "denoiser/config.json";
     pub(crate) const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
+    pub(crate) const PLAN: &str = "plan.json";
 
     /// Reads a model folder with one file replaced.
     fn read(replaced: &str, bytes: &[u8]) -> Result<(), String> {
@@ -123,6 +127,16 @@ mod model {
 
     pub(crate) fn weights(bytes: &[u8]) -> Result<(), String> {
         read(WEIGHTS, bytes)
+    }
+
+    /// Reads a plan for the model. The error that it cannot be carried out names no file, and is a success.
+    pub(crate) fn plan(bytes: &[u8]) -> Result<(), String> {
+        let plan = FittedPlan::parse(Path::new(PLAN), bytes).map_err(text)?;
+        let model = seeds::model().map_err(text)?;
+        if let Ok(config) = plan.config(1, &model) {
+            assert!(config.plan.check().is_ok(), "{config:?}");
+        }
+        Ok(())
     }
 }
 

@@ -85,15 +85,17 @@ pub(crate) fn manifest() -> Vec<Vec<u8>> {
 #[cfg(feature = "hub")]
 pub(crate) use hub::{image, parquet};
 #[cfg(feature = "model")]
-pub(crate) use model::{denoiser_config, model_file, weights};
+pub(crate) use model::{denoiser_config, model, model_file, plan, weights};
 
 #[cfg(feature = "model")]
 mod model {
-    use std::sync::LazyLock;
+    use std::{path::Path, sync::LazyLock};
 
     use candle_core::Device;
-    use ddpm_core::NoiseScheduleConfig;
-    use ddpm_model::{Denoiser, DenoiserConfig, Network, WeightType, initial_weights, write_model};
+    use ddpm_core::{Guidance, NoiseScheduleConfig};
+    use ddpm_model::{
+        Denoiser, DenoiserConfig, Network, PlanFit, PlanFitConfig, WeightType, initial_weights, write_model,
+    };
 
     /// A tiny network of each architecture.
     fn configs() -> [DenoiserConfig; 3] {
@@ -117,6 +119,22 @@ mod model {
         configs().iter().flat_map(serde_json::to_vec).collect()
     }
 
+    /// A model of the first architecture, with initial weights.
+    pub(crate) fn model() -> ddpm_model::Result<Denoiser> {
+        let [config, ..] = configs();
+        Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), initial_weights(&config, 1, &Device::Cpu)?)
+    }
+
+    /// A plan that was fitted to the model.
+    pub(crate) fn plan() -> Vec<Vec<u8>> {
+        let fitted = || {
+            let (model, guidance) = (model()?, Guidance::new(1.5).within(8.0..=15.0).annealed(12.0..=16.0));
+            let fit = PlanFit::new(&model, &PlanFitConfig { seed: 1, num_images: 3, guidance }, &[])?;
+            fit.plan(fit.fit(&[19, 7])?.0)?.encode(Path::new("plan.json"))
+        };
+        fitted().into_iter().collect()
+    }
+
     type Files = Vec<(String, Vec<u8>)>;
 
     /// The files of a model folder of the first architecture, by name.
@@ -124,10 +142,7 @@ mod model {
 
     fn files() -> Result<Files, Box<dyn std::error::Error>> {
         let folder = std::env::temp_dir().join(format!("ddpm-fuzz-{}", std::process::id()));
-        let [config, ..] = configs();
-        let weights = initial_weights(&config, 1, &Device::Cpu)?;
-        let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights)?;
-        write_model(&folder, &denoiser, WeightType::F32, "")?;
+        write_model(&folder, &model()?, WeightType::F32, "")?;
         let read = |name: &&str| Ok(((*name).to_owned(), std::fs::read(folder.join(name))?));
         let files = ddpm_model::ModelFiles::REQUIRED.iter().map(read).collect();
         std::fs::remove_dir_all(&folder)?;

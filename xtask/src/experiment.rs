@@ -215,9 +215,10 @@ impl Runner<'_> {
                 None => bail!("{{{name}:{pointer}}}: this row has no measurement {name}"),
             });
             let line = line.with_context(|| format!("{name} of row \"{}\"", row.name))?;
-            // `sample` has no option --data.
+            // These commands have no option --data.
+            let without = ["sample", "fit-plan"].iter().any(|name| command.starts_with(name));
             let data = ["--data", &self.experiment.data];
-            let data = if command.starts_with("sample") { &[][..] } else { &data };
+            let data = if without { &[][..] } else { &data };
             let printed = phases.run(&format!("{name} of {}", row.name), || self.ddpm.call(&line, data))?;
             outputs.insert(name.clone(), printed);
         }

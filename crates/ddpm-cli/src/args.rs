@@ -1,6 +1,7 @@
 //! The command-line arguments, as clap parses them.
 
 mod paths;
+mod sampling;
 mod train;
 mod values;
 
@@ -9,10 +10,11 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
-use ddpm_model::{DeviceChoice, SamplerName, WeightType};
+use ddpm_model::{DeviceChoice, WeightType};
 
+pub(crate) use sampling::{FitPlan, Guiding, Sampling};
 pub(crate) use train::Train;
-pub(crate) use values::{ClassList, Format, Interval, NetworkName, Noise, Shard, Variance, Work};
+pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
 use values::{count, threads};
 
 /// Sample, train and inspect small denoising diffusion models.
@@ -86,6 +88,8 @@ pub(crate) enum Command {
     Likelihood(TestImages),
     /// Classify test images: the class for which the model's denoising error is smallest
     Classify(Classify),
+    /// Fit a plan of few sampling steps to a long run of the same model
+    FitPlan(FitPlan),
     /// Train a feature net, the classifier whose features `eval` uses for its metrics
     TrainFeatures(TrainFeatures),
     /// Load, check and describe a data set
@@ -94,46 +98,6 @@ pub(crate) enum Command {
     Info(Info),
     /// Measure the speed of training and sampling on this machine
     Bench(Bench),
-}
-
-/// The sampling options of `sample` and `eval`.
-#[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct Sampling {
-    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
-    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
-    pub(crate) model: String,
-    /// The classes to generate, such as 0-9 or 3,5,7 [default: all classes of the model]
-    #[arg(long, value_name = "LIST")]
-    pub(crate) classes: Option<ClassList>,
-    /// The sampling method
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddpm)]
-    pub(crate) sampler: SamplerName,
-    /// The number of sampling steps [default: one for each timestep of the model's schedule]
-    #[arg(long, value_name = "N")]
-    pub(crate) steps: Option<usize>,
-    /// The timesteps in descending order, such as 19,14,9,4 (`likelihood` prints optimal lists)
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "steps")]
-    pub(crate) timesteps: Option<Vec<usize>>,
-    /// The reverse-step variance of the sampler ddpm: fixed_small, fixed_large, zero, or one number for each
-    /// timestep, in the order of the timesteps (`likelihood` prints the optimal ones)
-    /// [default: variance_type of the model's schedule]
-    #[arg(long, value_name = "NAME|LIST")]
-    pub(crate) variance: Option<Variance>,
-    /// --noise none is the same as --variance zero: the images are cleanest and far less varied
-    #[arg(long, value_enum, conflicts_with = "variance")]
-    pub(crate) noise: Option<Noise>,
-    /// η of the sampler ddim, 0 to 1: 0 is deterministic, 1 is ddpm with variance fixed_small [default: 0]
-    #[arg(long)]
-    pub(crate) eta: Option<f64>,
-    /// The scale of classifier-free guidance: 1 is no guidance; larger values follow the class more closely and
-    /// give less variety [default: 1.5 if the model has classes]
-    #[arg(long, value_name = "W")]
-    pub(crate) guidance_scale: Option<f64>,
-    /// The timesteps with guidance, both ends included. The network runs twice at each of them
-    /// [default: the middle of the schedule, 8-15 for 20 timesteps]
-    #[arg(long, value_name = "FIRST-LAST")]
-    pub(crate) guidance_interval: Option<Interval>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -195,7 +159,7 @@ pub(crate) struct Eval {
         value_name = "DIR|FILE",
         conflicts_with_all = [
             "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
-            "guidance_interval"
+            "guidance_interval", "plan", "epsilon_scale", "guide", "class_annealing"
         ]
     )]
     pub(crate) images: Option<PathBuf>,

@@ -46,6 +46,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Eval(options) => commands::eval::run(options, &args.common),
         Command::Likelihood(options) => commands::likelihood::run(options, &args.common),
         Command::Classify(options) => commands::classify::run(options, &args.common),
+        Command::FitPlan(options) => commands::fit_plan::run(options, &args.common),
         Command::TrainFeatures(options) => commands::train_features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),

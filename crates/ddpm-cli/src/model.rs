@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use ddpm_data::{HubAddress, HubConfig};
 use ddpm_model::{Denoiser, ModelFiles, read_model, read_model_from};
@@ -39,6 +39,17 @@ pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
         output::warning(&format!("{name}: {warning}"));
     }
     Ok(denoiser)
+}
+
+/// Loads a model, and a weaker model by which it is guided, if there is one.
+pub(crate) fn load_guided(name: &str, guide: Option<&str>, device: &Device) -> Result<Denoiser> {
+    let denoiser = load(name, device)?;
+    match guide {
+        Some(guide) => {
+            Ok(denoiser.guided_by(load(guide, device)?).with_context(|| format!("--guide {guide}"))?)
+        }
+        None => Ok(denoiser),
+    }
 }
 
 fn find(name: &str, device: &Device) -> Result<Denoiser> {

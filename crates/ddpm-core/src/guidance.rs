@@ -1,4 +1,4 @@
-//! Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+//! Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), on an interval, rescaled, annealed.
 
 use candle_core::Tensor;
 use std::ops::RangeInclusive;
@@ -15,6 +15,7 @@ pub struct Guidance {
     scale: f64,
     interval: RangeInclusive<f64>,
     rescale: f64,
+    annealing: Option<RangeInclusive<f64>>,
 }
 
 impl Guidance {
@@ -22,7 +23,7 @@ impl Guidance {
     /// means no guidance.
     #[must_use]
     pub fn new(scale: f64) -> Self {
-        Self { scale, interval: 0.0..=f64::INFINITY, rescale: 0.0 }
+        Self { scale, interval: 0.0..=f64::INFINITY, rescale: 0.0, annealing: None }
     }
 
     /// Restricts guidance to an interval of timesteps t, both ends included. Outside the interval only the conditional
@@ -31,6 +32,22 @@ impl Guidance {
     #[must_use]
     pub fn within(self, interval: RangeInclusive<f64>) -> Self {
         Self { interval, ..self }
+    }
+
+    /// Anneals the condition: the scale at each timestep, also where it is 1, is multiplied by γ(t), which falls from 1 at
+    /// the first timestep of the interval to 0 at the last. From there on the prediction is the unconditional one, so
+    /// noise alone decides the coarse shape. If both ends are the same timestep, γ is a step behind it.
+    ///
+    /// ```text
+    /// γ(t) = 1 for t ≤ first,   (last − t)/(last − first) in between,   0 for t ≥ last
+    /// ```
+    ///
+    /// This is the dynamic guidance of condition-annealed sampling (CADS, Sadat et al. 2023, arXiv 2310.17347), which also
+    /// adds noise to the embedding of the condition; the index of a class has no place for it. With scale 1 the guided
+    /// prediction is the mean over a class that is dropped with probability 1 − γ.
+    #[must_use]
+    pub fn annealed(self, interval: RangeInclusive<f64>) -> Self {
+        Self { annealing: Some(interval), ..self }
     }
 
     /// Moves the standard deviation of each guided prediction towards the deviation of the conditional prediction. `rescale`
@@ -47,34 +64,39 @@ impl Guidance {
         Err(Error::out_of_range("guidance rescale", rescale, "0 to 1"))
     }
 
-    /// Checks that the interval lies within the schedule. Call it before sampling.
+    /// Checks that the intervals lie within the schedule. Call it before sampling.
     ///
     /// # Errors
     ///
-    /// If an end of the interval is NaN or outside 0 to T − 1, or the interval is reversed. Such an interval would
-    /// silently disable guidance.
+    /// If an end of an interval is NaN or outside 0 to T − 1, or an interval is reversed. Such an interval would
+    /// silently disable guidance or annealing.
     pub fn check(&self, schedule: &NoiseSchedule) -> Result<()> {
         self.check_order()?;
-        let (first, last) = (*self.interval.start(), *self.interval.end());
         let total = schedule.num_train_timesteps() as f64;
-        if first < total && (last < total || last == f64::INFINITY) {
-            return Ok(());
+        for (name, interval) in self.intervals() {
+            let (first, last) = (*interval.start(), *interval.end());
+            if !(first < total && (last < total || last == f64::INFINITY)) {
+                return Err(refused(name, interval, format!("timesteps from 0 to {}", total - 1.0)));
+            }
         }
-        Err(self.refused(format!("timesteps from 0 to {}", total - 1.0)))
+        Ok(())
     }
 
-    /// Checks that the interval starts at 0 or more and is not reversed. NaN is rejected too.
+    /// Checks that each interval starts at 0 or more and is not reversed. NaN is rejected too.
     fn check_order(&self) -> Result<()> {
-        let (first, last) = (*self.interval.start(), *self.interval.end());
-        if first >= 0.0 && first <= last {
-            return Ok(());
+        for (name, interval) in self.intervals() {
+            let (first, last) = (*interval.start(), *interval.end());
+            if !(first >= 0.0 && first <= last) {
+                let expected = "a first timestep of 0 or more and a last timestep that is not below it";
+                return Err(refused(name, interval, expected.to_owned()));
+            }
         }
-        Err(self.refused("a first timestep of 0 or more and a last timestep that is not below it".to_owned()))
+        Ok(())
     }
 
-    fn refused(&self, expected: String) -> Error {
-        let found = format!("{}-{}", self.interval.start(), self.interval.end());
-        Error::out_of_range("the guidance interval", found, expected)
+    fn intervals(&self) -> impl Iterator<Item = (&'static str, &RangeInclusive<f64>)> {
+        let annealing = self.annealing.iter().map(|interval| ("the annealing interval", interval));
+        std::iter::once(("the guidance interval", &self.interval)).chain(annealing)
     }
 
     /// The scale within the interval.
@@ -83,11 +105,34 @@ impl Guidance {
         self.scale
     }
 
-    /// The scale at a timestep. It is 1 outside the interval.
+    /// The interval of timesteps with guidance, both ends included. Without [`Guidance::within`] it is 0 to infinity.
+    #[must_use]
+    pub fn interval(&self) -> &RangeInclusive<f64> {
+        &self.interval
+    }
+
+    /// The interval of [`Guidance::annealed`], or `None`.
+    #[must_use]
+    pub fn annealing(&self) -> Option<&RangeInclusive<f64>> {
+        self.annealing.as_ref()
+    }
+
+    /// The scale at a timestep. It is 1 outside the interval, times γ if the condition is annealed.
     #[must_use]
     pub fn scale_at(&self, timestep: Timestep) -> f64 {
-        if self.interval.contains(&timestep.t()) { self.scale } else { 1.0 }
+        let t = timestep.t();
+        let scale = if self.interval.contains(&t) { self.scale } else { 1.0 };
+        match self.annealing.as_ref().map(|interval| (*interval.start(), *interval.end())) {
+            Some((first, _)) if t <= first => scale,
+            Some((_, last)) if t >= last => 0.0,
+            Some((first, last)) => scale * (1.0 - (t - first) / (last - first)),
+            None => scale,
+        }
     }
+}
+
+fn refused(name: &'static str, interval: &RangeInclusive<f64>, expected: String) -> Error {
+    Error::out_of_range(name, format!("{}-{}", interval.start(), interval.end()), expected)
 }
 
 /// One of the two evaluations of a network with guidance.

@@ -60,6 +60,7 @@ mod guidance;
 mod inpainting;
 pub mod likelihood;
 mod loss_weights;
+mod multistep;
 #[cfg(feature = "candle")]
 mod noise;
 mod plan;
@@ -94,6 +95,7 @@ pub use guidance::{Guidance, Pass};
 #[cfg(feature = "candle")]
 pub use inpainting::Inpainting;
 pub use loss_weights::LossWeighting;
+pub use multistep::{Multistep, MultistepStep};
 #[cfg(feature = "candle")]
 pub use noise::{ImageNoise, no_noise};
 pub use plan::{Clip, Operation, Plan, Register, Term};

@@ -19,6 +19,7 @@
 //! [`Plan::depths`] says how many x̂₀ and ε̂ to keep. The example `07_plan_without_candle` is this loop for `Vec<f32>`.
 
 mod check;
+mod epsilon_scale;
 
 use std::sync::Arc;
 

@@ -5,9 +5,11 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// The number of values that one thread processes at a time. A piece of each tensor fits in the thread's cache, and
-/// 50 images of MNIST make enough pieces for several threads.
-const PIECE: usize = 1 << 14;
+/// The number of values for which another thread is worth waking.
+const PIECE: usize = 1 << 16;
+
+/// The number of values of the sum that stay in the first-level cache while all terms are added.
+const BLOCK: usize = 1 << 12;
 
 /// Computes Σ factor · tensor over one or more tensors of the same shape. Each factor is rounded once, to the
 /// tensors' type. The terms are added in order, from the first to the last.
@@ -70,33 +72,41 @@ fn on_cpu<T: WithDType>(terms: &[(f64, &Tensor)], range: f64) -> Result<Option<T
         values.push((T::from_f64(*factor), &slice[layout.start_offset()..][..count]));
     }
     let mut sum = vec![T::zero(); count];
-    sum.par_chunks_mut(PIECE).enumerate().for_each(|(piece, sum)| {
-        let mut first = true;
-        for &(factor, values) in &values {
-            let values = &values[piece * PIECE..][..sum.len()];
-            if first {
-                std::iter::zip(sum.iter_mut(), values).for_each(|(sum, &value)| *sum = value * factor);
-            } else {
-                std::iter::zip(sum.iter_mut(), values).for_each(|(sum, &value)| *sum += value * factor);
-            }
-            first = false;
-        }
-        if range.is_finite() {
-            let (low, high) = (T::from_f64(-range), T::from_f64(range));
-            // With these comparisons NaN stays NaN.
-            let clip = |x: T| {
-                if x < low {
-                    low
-                } else if x > high {
-                    high
+    let blocks = |(piece, sum): (usize, &mut [T])| {
+        for (block, sum) in sum.chunks_mut(BLOCK).enumerate() {
+            let first = piece * PIECE + block * BLOCK;
+            for (at, &(factor, values)) in values.iter().enumerate() {
+                let values = &values[first..][..sum.len()];
+                if at == 0 {
+                    std::iter::zip(&mut *sum, values).for_each(|(sum, &value)| *sum = value * factor);
                 } else {
-                    x
+                    std::iter::zip(&mut *sum, values).for_each(|(sum, &value)| *sum += value * factor);
                 }
-            };
-            sum.iter_mut().for_each(|sum| *sum = clip(*sum));
+            }
+            if range.is_finite() {
+                sum.iter_mut().for_each(|sum| *sum = clip(*sum, T::from_f64(range)));
+            }
         }
-    });
+    };
+    // A single piece needs no other thread: handing it to the pool would take longer than the work.
+    if count <= PIECE {
+        blocks((0, &mut sum));
+    } else {
+        sum.par_chunks_mut(PIECE).enumerate().for_each(blocks);
+    }
     Ok(Some(Tensor::from_vec(sum, shape, &Device::Cpu)?))
+}
+
+/// `x` clipped to ±`range`; NaN stays NaN.
+fn clip<T: WithDType>(x: T, range: T) -> T {
+    let low = T::zero() - range;
+    if x < low {
+        low
+    } else if x > range {
+        range
+    } else {
+        x
+    }
 }
 
 #[cfg(test)]

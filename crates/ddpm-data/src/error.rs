@@ -202,7 +202,7 @@ pub enum Error {
     Safetensors { file: PathBuf, source: Cause },
     /// An array has a wrong header, type, shape, value or number of bytes.
     #[error("{file}: the array {array} has {found}, expected {expected}")]
-    Array { file: PathBuf, array: String, found: String, expected: Cow<'static, str> },
+    Array { file: PathBuf, array: Box<str>, found: Box<str>, expected: Cow<'static, str> },
     /// Several arrays may hold the images, or the labels.
     #[error("{file}: the {content} may be in any of the arrays {}; name one of them `{content}`", arrays.join(", "))]
     SeveralArrays { file: PathBuf, content: &'static str, arrays: Vec<String> },

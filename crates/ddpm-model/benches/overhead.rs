@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let images: Vec<u64> = (0..IMAGES).collect();
     let labels: Vec<u32> = (0..10).cycle().take(images.len()).collect();
     let rng = CounterRng::new(1);
-    let run = denoiser.start(&SampleConfig::ancestral(1, &denoiser), &images)?;
+    let run = denoiser.start(&SampleConfig::ancestral(1, &denoiser)?, &images)?;
     let start = run.x_t();
 
     let samplers = [

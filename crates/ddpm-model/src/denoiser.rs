@@ -19,6 +19,8 @@ pub struct Denoiser {
     network: TensorNetwork,
     /// The network for the CPU kernels; `None` if the weights are variables, not f32, or not on a CPU.
     cpu: Option<Cpu>,
+    /// The weaker model of autoguidance.
+    pub(crate) guide: Option<Box<Denoiser>>,
 }
 
 /// The network and its packed weights for the CPU kernels.
@@ -92,7 +94,16 @@ impl Denoiser {
         } else {
             None
         };
-        Ok(Self { config: config.clone(), schedule, prediction_type, weights, device, network, cpu })
+        Ok(Self {
+            config: config.clone(),
+            schedule,
+            prediction_type,
+            weights,
+            device,
+            network,
+            cpu,
+            guide: None,
+        })
     }
 
     /// The architecture.
@@ -188,42 +199,6 @@ impl Denoiser {
     pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
         let output = self.output(x_t, t, labels, guidance)?;
         Ok(self.schedule.convert(self.config.parameterization, self.prediction_type, &output, x_t, &[t])?)
-    }
-
-    /// Evaluates the network on `x_t` [B, pixels] at timestep `t`, with a class for each image. Returns the output in the
-    /// network's own `parameterization`, [B, pixels]. An unconditional model ignores the classes.
-    ///
-    /// `guidance` is the scale s of classifier-free guidance as in diffusers:
-    /// prediction(null) + s·(prediction(class) − prediction(null)). A scale of 1 is no guidance and needs no second
-    /// network evaluation (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with s = 1 + w). As in
-    /// [`Denoiser::forward`], the result for an image does not depend on the other images.
-    ///
-    /// # Errors
-    ///
-    /// If the shapes do not fit, a class is out of range, the scale is not finite, or an unconditional model is
-    /// given a scale other than 1.
-    pub fn output(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
-        let steps = vec![t; x_t.dim(0)?];
-        let nulls = vec![u32::try_from(self.config.null_class()).unwrap_or(u32::MAX); x_t.dim(0)?];
-        let labels = if self.config.num_classes == 0 { nulls.as_slice() } else { labels };
-        self.check_guidance(guidance)?;
-        let mut raw = self.forward(x_t, &steps, labels)?;
-        if guidance != 1.0 {
-            let null = self.forward(x_t, &steps, &nulls)?;
-            raw = (&null + ((raw - &null)? * guidance)?)?;
-        }
-        Ok(raw)
-    }
-
-    /// Checks that the guidance scale is finite, and 1 if the model has no classes.
-    pub(crate) fn check_guidance(&self, guidance: f64) -> Result<()> {
-        if !guidance.is_finite() {
-            return Err(Error::GuidanceScale { found: guidance });
-        }
-        if guidance != 1.0 && self.config.num_classes == 0 {
-            return Err(Error::Guidance { found: guidance });
-        }
-        Ok(())
     }
 
     /// Checks that there is one label for each of `batch` images, each a class of the model or the null class.

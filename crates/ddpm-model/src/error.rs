@@ -160,6 +160,25 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The file of a plan cannot be read.
+    #[error("{}: cannot read the plan", path.display())]
+    ReadPlan {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A plan was fitted to another model.
+    #[error(
+        "the plan was fitted to the model with SHA-256 {expected}, but this model, with its guide if it has one, has \
+         {found}"
+    )]
+    PlanOfOtherModel {
+        /// The digest of the model given, [`Denoiser::sha256`](crate::Denoiser::sha256).
+        found: String,
+        /// The digest in the plan.
+        expected: String,
+    },
     /// A file is not valid JSON, or has missing, unknown or invalid keys.
     #[error("{}: invalid JSON content", path.display())]
     Json {

@@ -26,8 +26,11 @@ mod device;
 mod embedding;
 mod encode;
 mod error;
+mod fitted_plan;
 mod folder;
+mod guidance;
 mod network;
+mod plan_fit;
 mod sample;
 mod sample_options;
 
@@ -37,8 +40,10 @@ pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, encode_tensors, safetensors_header};
 pub use error::{Error, Result};
+pub use fitted_plan::FittedPlan;
 pub use folder::{
     ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,
 };
+pub use plan_fit::{PlanFit, PlanFitConfig};
 pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig};
-pub use sample_options::{SampleOptions, SamplerName};
+pub use sample_options::{GuidanceOptions, SampleOptions, SamplerName};

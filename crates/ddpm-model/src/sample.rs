@@ -1,7 +1,7 @@
 //! Sampling of images from a seed and classes.
 
-use candle_core::Tensor;
-use ddpm_core::{CounterRng, Guidance, ImageNoise, Run, Sampler, StepInfo, Steps, Timestep};
+use candle_core::{CpuStorage, Storage, Tensor};
+use ddpm_core::{CounterRng, Guidance, ImageNoise, Operation, Plan, Run, Sampler, StepInfo, Steps, Timestep};
 
 use crate::{Denoiser, Error, Result, device::run_on_device};
 
@@ -10,10 +10,8 @@ use crate::{Denoiser, Error, Result, device::run_on_device};
 pub struct SampleConfig {
     /// The seed. An image depends only on the seed, its index, its class and the other options here.
     pub seed: u64,
-    /// The sampler.
-    pub sampler: Sampler,
-    /// The timesteps that the sampler visits.
-    pub steps: Steps,
+    /// The steps: the plan of a sampler, or any other plan for the model's schedule.
+    pub plan: Plan,
     /// The guidance scale and the timesteps at which it applies.
     pub guidance: Guidance,
 }
@@ -30,18 +28,16 @@ pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
 const GUIDED: [f64; 2] = [0.4, 0.75];
 
 impl SampleConfig {
-    /// Ancestral sampling with the schedule's `variance_type` and all timesteps. A model with classes gets
+    /// Ancestral sampling with the schedule's `variance_type` and all timesteps. A model with classes or a guide gets
     /// [`DEFAULT_GUIDANCE_SCALE`] in the interval of [`SampleConfig::in_the_middle`], any other a scale of 1.
-    #[must_use]
-    pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the schedule's `variance_type` does not fit, as in [`Sampler::plan`].
+    pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Result<Self> {
         let variance = denoiser.schedule().config().variance_type.clone();
-        let guidance = if denoiser.config().num_classes > 0 { DEFAULT_GUIDANCE_SCALE } else { 1.0 };
-        Self {
-            seed,
-            sampler: Sampler::Ddpm(variance),
-            steps: Steps::All,
-            guidance: Self::in_the_middle(guidance, denoiser),
-        }
+        let plan = Sampler::Ddpm(variance).plan(denoiser.schedule(), Steps::All)?;
+        Ok(Self { seed, plan, guidance: Self::in_the_middle(default_scale(denoiser), denoiser) })
     }
 
     /// Guidance at the timesteps from 0.4 T to 0.75 T, where the class is decided: 8 to 15 for T = 20.
@@ -50,6 +46,12 @@ impl SampleConfig {
         let [first, last] = GUIDED.map(|part| part * denoiser.schedule().num_train_timesteps() as f64);
         Guidance::new(scale).within(first..=last)
     }
+}
+
+/// The default guidance scale of a model.
+pub(crate) fn default_scale(denoiser: &Denoiser) -> f64 {
+    let has_weak = denoiser.config().num_classes > 0 || denoiser.guide().is_some();
+    if has_weak { DEFAULT_GUIDANCE_SCALE } else { 1.0 }
 }
 
 impl Denoiser {
@@ -64,15 +66,30 @@ impl Denoiser {
     ///
     /// # Errors
     ///
-    /// If an option does not fit the model.
+    /// If guidance does not fit the model, or the plan evaluates the network elsewhere than at the timesteps of the
+    /// schedule, for which the network was trained.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Run> {
-        config.guidance.check(self.schedule())?;
-        self.check_guidance(config.guidance.scale())?;
-        check_churn(&config.sampler)?;
-        let plan = config.sampler.plan(self.schedule(), config.steps.clone())?;
+        self.check_guidance(&config.guidance)?;
+        self.check_timesteps(&config.plan)?;
         let noise = Self::noise(config, images);
         let x_t = noise.start(&[self.config().pixels()], self.device())?;
-        Ok(plan.start(x_t, noise.noise())?)
+        Ok(config.plan.start(x_t, noise.noise())?)
+    }
+
+    /// Checks that a plan evaluates the network at the timesteps of the schedule only.
+    fn check_timesteps(&self, plan: &Plan) -> Result<()> {
+        let alphas_cumprod = self.schedule().alphas_cumprod();
+        for operation in plan.operations() {
+            let &Operation::Evaluate { timestep, .. } = operation else { continue };
+            let (t, found) = (timestep.t(), timestep.alpha_cumprod());
+            let expected = alphas_cumprod.get(timestep.index()).filter(|_| t.fract() == 0.0);
+            if expected.is_none_or(|expected| (found - expected).abs() > 1e-9 * expected) {
+                let found = format!("t = {t} with alphas_cumprod {found}");
+                let expected = "a whole timestep of the model's schedule, for which the network was trained";
+                return Err(Error::out_of_range("a timestep of the plan", found, expected));
+            }
+        }
+        Ok(())
     }
 
     /// Samples the images with these indices and classes, [N, pixels] on the scale [−1, 1].
@@ -138,6 +155,9 @@ struct FiniteCheck<'a> {
 impl FiniteCheck<'_> {
     /// Marks the images of a tensor [B, …], and reads the marks at once on a CPU.
     fn add(&mut self, quantity: &'static str, at: Timestep, tensor: &Tensor) -> Result<()> {
+        if is_finite_on_cpu(tensor) {
+            return Ok(());
+        }
         // 0·x is NaN where x is NaN or infinite, and 0 elsewhere.
         let marks = (tensor.flatten_from(1)? * 0.0)?.sum(1)?;
         let is_cpu = marks.device().is_cpu();
@@ -158,14 +178,20 @@ impl FiniteCheck<'_> {
     }
 }
 
-/// Refuses churn: it evaluates the network between integer timesteps, and these networks are trained at integer
-/// timesteps only.
-fn check_churn(sampler: &Sampler) -> Result<()> {
-    match sampler {
-        Sampler::Euler(churn) | Sampler::Heun(churn) if churn.s_churn != 0.0 => {
-            let expected = "0, because the network is trained at integer timesteps only";
-            Err(ddpm_core::Error::out_of_range("s_churn", churn.s_churn, expected).into())
-        }
-        _ => Ok(()),
+/// Whether all values are finite, if the tensor is a contiguous one of f32 on a CPU; otherwise `false`. One pass over memory.
+fn is_finite_on_cpu(tensor: &Tensor) -> bool {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        return false;
+    };
+    // 0·x is NaN where x is NaN or infinite. Several sums, because one sum in order could not use a whole register.
+    let mut sums = [0.0_f32; 16];
+    let chunks = values[start..end].chunks_exact(sums.len());
+    let rest = chunks.remainder().iter().map(|x| 0.0 * x).sum::<f32>();
+    for chunk in chunks {
+        std::iter::zip(&mut sums, chunk).for_each(|(sum, x)| *sum += 0.0 * x);
     }
+    (sums.iter().sum::<f32>() + rest).is_finite()
 }

@@ -2,9 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use ddpm_core::{ReverseVariance, Sampler, Steps};
+use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
 
-use crate::{Denoiser, Error, Result, SampleConfig};
+use crate::{Denoiser, Error, Result, SampleConfig, sample::default_scale};
 
 /// The name of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +42,22 @@ pub struct SampleOptions {
     pub eta: Option<f64>,
     /// The timesteps that the sampler visits.
     pub steps: Steps,
+    /// The divisor of each predicted ε, above 0; by default 1, see [`Plan::epsilon_scaled`](ddpm_core::Plan::epsilon_scaled).
+    pub epsilon_scale: Option<f64>,
+    /// Guidance.
+    pub guidance: GuidanceOptions,
+}
+
+/// Options of guidance; a `None` stands for the default of the model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GuidanceOptions {
     /// The guidance scale, 1 for no guidance; by default
-    /// [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes, else 1.
-    pub guidance_scale: Option<f64>,
+    /// [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes or a guide, else 1.
+    pub scale: Option<f64>,
     /// The guidance interval in timesteps; by default the interval of [`SampleConfig::in_the_middle`].
-    pub guidance_interval: Option<RangeInclusive<f64>>,
+    pub interval: Option<RangeInclusive<f64>>,
+    /// The timesteps between which the class is annealed, see [`Guidance::annealed`]; by default it is not.
+    pub annealing: Option<RangeInclusive<f64>>,
 }
 
 impl SampleOptions {
@@ -54,27 +65,19 @@ impl SampleOptions {
     ///
     /// # Errors
     ///
-    /// If an option has no effect, because it belongs to another sampler or the guidance scale is 1, or the guidance
-    /// interval does not fit the model's schedule.
+    /// If an option has no effect, because it belongs to another sampler or the guidance scale is 1, or an option does not
+    /// fit the model's schedule.
     pub fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
-        let default = SampleConfig::ancestral(seed, denoiser);
-        let sampler = self.sampler(default.sampler)?;
-        let scale = self.guidance_scale.unwrap_or(default.guidance.scale());
-        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
-        if let Some(interval) = &self.guidance_interval {
-            if scale == 1.0 {
-                let expected = "another scale with a guidance interval, which has no effect at 1";
-                return Err(Error::out_of_range("the guidance scale", scale, expected));
-            }
-            guidance = guidance.within(interval.clone());
-        }
-        guidance.check(denoiser.schedule())?;
-        Ok(SampleConfig { seed, sampler, steps: self.steps.clone(), guidance })
+        let guidance = self.guidance.guidance(denoiser)?;
+        let schedule = denoiser.schedule();
+        let plan = self.sampler(&schedule.config().variance_type)?.plan(schedule, self.steps.clone())?;
+        let plan = plan.epsilon_scaled(self.epsilon_scale.unwrap_or(1.0))?;
+        Ok(SampleConfig { seed, plan, guidance })
     }
 
-    fn sampler(&self, ancestral: Sampler) -> Result<Sampler> {
+    fn sampler(&self, variance_type: &ReverseVariance) -> Result<Sampler> {
         let sampler = match self.sampler {
-            SamplerName::Ddpm => self.variance.clone().map_or(ancestral, Sampler::Ddpm),
+            SamplerName::Ddpm => Sampler::Ddpm(self.variance.as_ref().unwrap_or(variance_type).clone()),
             SamplerName::Ddim => Sampler::ddim(self.eta.unwrap_or(0.0)),
             SamplerName::DpmPp2m => Sampler::dpmpp_2m(),
             SamplerName::DpmPp2mSde => Sampler::dpmpp_2m_sde(),
@@ -89,6 +92,34 @@ impl SampleOptions {
             (_, Some(_)) if self.sampler != SamplerName::Ddim => other_sampler("eta", "ddim"),
             _ => Ok(sampler),
         }
+    }
+}
+
+impl GuidanceOptions {
+    /// Guidance of a model.
+    ///
+    /// # Errors
+    ///
+    /// If an option has no effect, because the guidance scale is 1, or does not fit the model.
+    pub fn guidance(&self, denoiser: &Denoiser) -> Result<Guidance> {
+        let scale = self.scale.unwrap_or_else(|| default_scale(denoiser));
+        for (option, is_given) in
+            [("a guidance interval", self.interval.is_some()), ("a guide", denoiser.guide().is_some())]
+        {
+            if scale == 1.0 && is_given {
+                let expected = format!("another scale with {option}, which has no effect at 1");
+                return Err(Error::out_of_range("the guidance scale", scale, expected));
+            }
+        }
+        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
+        if let Some(interval) = &self.interval {
+            guidance = guidance.within(interval.clone());
+        }
+        if let Some(interval) = &self.annealing {
+            guidance = guidance.annealed(interval.clone());
+        }
+        denoiser.check_guidance(&guidance)?;
+        Ok(guidance)
     }
 }
 
@@ -110,25 +141,32 @@ mod tests {
     fn options_left_out_have_the_defaults_of_the_model() {
         let denoiser = denoiser();
         let config = SampleOptions::default().config(7, &denoiser).unwrap();
-        assert_eq!(config, SampleConfig::ancestral(7, &denoiser));
+        assert_eq!(config, SampleConfig::ancestral(7, &denoiser).unwrap());
         let options = SampleOptions {
             sampler: SamplerName::Ddim,
             eta: Some(0.5),
             steps: Steps::Spaced(4),
-            guidance_scale: Some(2.0),
-            guidance_interval: Some(3.0..=5.0),
+            epsilon_scale: Some(1.0),
+            guidance: GuidanceOptions { scale: Some(2.0), interval: Some(3.0..=5.0), annealing: None },
             ..SampleOptions::default()
         };
         let config = options.config(7, &denoiser).unwrap();
-        assert_eq!((config.sampler, config.steps), (Sampler::Ddim(0.5), Steps::Spaced(4)));
+        let plan = Sampler::Ddim(0.5).plan(denoiser.schedule(), Steps::Spaced(4)).unwrap();
+        assert_eq!(config.plan, plan);
         let scales = [2, 3, 5, 6].map(|t| config.guidance.scale_at(denoiser.schedule().timestep(t).unwrap()));
         assert_eq!(scales, [1.0, 2.0, 2.0, 1.0]);
+        let scaled = SampleOptions { epsilon_scale: Some(1.01), ..options };
+        assert_eq!(scaled.config(7, &denoiser).unwrap().plan, plan.epsilon_scaled(1.01).unwrap());
     }
 
     #[test]
     fn an_option_of_another_sampler_and_a_wrong_interval_are_refused() {
         let denoiser = denoiser();
         let ddim = SampleOptions { sampler: SamplerName::Ddim, ..SampleOptions::default() };
+        let guided = |scale, interval, annealing| SampleOptions {
+            guidance: GuidanceOptions { scale, interval, annealing },
+            ..SampleOptions::default()
+        };
         for (options, message) in [
             (
                 SampleOptions { variance: Some(ReverseVariance::Zero), ..ddim.clone() },
@@ -143,16 +181,20 @@ mod tests {
                 "eta is an option of the sampler ddim",
             ),
             (
-                SampleOptions {
-                    guidance_interval: Some(5.0..=7.0),
-                    guidance_scale: Some(1.0),
-                    ..SampleOptions::default()
-                },
+                guided(Some(1.0), Some(5.0..=7.0), None),
                 "the guidance scale is 1, expected another scale with a guidance interval, which has no effect at 1",
             ),
             (
-                SampleOptions { guidance_interval: Some(5.0..=20.0), ..SampleOptions::default() },
+                guided(None, Some(5.0..=20.0), None),
                 "the guidance interval is 5-20, expected timesteps from 0 to 19",
+            ),
+            (
+                guided(None, None, Some(5.0..=20.0)),
+                "the annealing interval is 5-20, expected timesteps from 0 to 19",
+            ),
+            (
+                SampleOptions { epsilon_scale: Some(0.0), ..SampleOptions::default() },
+                "epsilon scale is 0, expected a positive number; 1 is no scaling",
             ),
         ] {
             assert_eq!(options.config(1, &denoiser).unwrap_err().to_string(), message);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::Device;
-use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
+use ddpm_core::{Guidance, Sampler, Steps};
 use ddpm_data::{Dataset, Images, Labels};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig};
 use ddpm_train::{Preset, TrainConfig, Trainer};
@@ -121,8 +121,8 @@ impl<'a> Job<'a> {
             }
             Work::Sample(count) => {
                 // Guidance would call the network twice at some timesteps.
-                let sampler = Sampler::Ddpm(ReverseVariance::FixedSmall);
-                let config = SampleConfig { seed, sampler, steps: Steps::All, guidance: Guidance::new(1.0) };
+                let plan = Sampler::ddpm().plan(denoiser.schedule(), Steps::All)?;
+                let config = SampleConfig { seed, plan, guidance: Guidance::new(1.0) };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
                 Kind::Sample { denoiser, config, images: (0..).take(count).collect(), labels }

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use ddpm_core::{ReverseVariance, StepInfo, Steps};
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig, SampleOptions};
+use ddpm_model::{Denoiser, FittedPlan, GuidanceOptions, SampleConfig, SampleOptions};
 
 use crate::{
-    args::{Interval, Noise, Sampling, Shard, Variance},
-    interrupt,
+    args::{Guiding, Interval, Noise, Sampling, Shard, Variance},
+    interrupt, model,
     picture::{self, Column},
     progress::Progress,
 };
@@ -77,6 +77,15 @@ impl Job {
     /// The number of images.
     pub(crate) fn len(&self) -> usize {
         self.images.len()
+    }
+
+    /// What is done for each image.
+    pub(crate) fn description(&self) -> String {
+        let SampleConfig { seed, plan, guidance } = &self.config;
+        let (steps, evaluations) = (plan.steps(), plan.evaluations());
+        format!(
+            "seed: {seed}, {steps} steps, {evaluations} evaluations without those of guidance, {guidance:?}"
+        )
     }
 
     /// All images in one part, for jobs that are known to be small.
@@ -183,8 +192,17 @@ pub(crate) fn grey_levels(images: &Tensor) -> candle_core::Result<Vec<u8>> {
 }
 
 impl Sampling {
+    /// The model of --model, with the guide of --guide.
+    pub(crate) fn load(&self, device: &Device) -> Result<Denoiser> {
+        model::load_guided(&self.model, self.guiding.guide.as_deref(), device)
+    }
+
     /// The sampling configuration for a model.
     pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
+        if let Some(path) = &self.plan {
+            let plan = FittedPlan::read(path)?;
+            return plan.config(seed, denoiser).with_context(|| path.display().to_string());
+        }
         let steps = match (self.steps, &self.timesteps) {
             (Some(steps), _) => Steps::Spaced(steps),
             (None, Some(list)) => Steps::Explicit(list.clone()),
@@ -195,8 +213,8 @@ impl Sampling {
             variance: self.variance(),
             eta: self.eta,
             steps,
-            guidance_scale: self.guidance_scale,
-            guidance_interval: self.guidance_interval.map(|Interval(a, b)| a.into()..=b.into()),
+            epsilon_scale: self.epsilon_scale,
+            guidance: self.guiding.options(),
         };
         Ok(options.config(seed, denoiser)?)
     }
@@ -223,16 +241,28 @@ impl Sampling {
     }
 }
 
+impl Guiding {
+    /// The options of guidance, without the guide.
+    pub(crate) fn options(&self) -> GuidanceOptions {
+        let interval = |interval: &Interval| interval.0.into()..=interval.1.into();
+        GuidanceOptions {
+            scale: self.guidance_scale,
+            interval: self.guidance_interval.as_ref().map(interval),
+            annealing: self.class_annealing.as_ref().map(interval),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
+    use ddpm_core::{Guidance, Plan, PredictionType};
     use ddpm_model::SampleConfig;
 
     use super::{Job, LIMIT, PART};
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
-        let (sampler, guidance) = (Sampler::Ddpm(ReverseVariance::Zero), Guidance::new(1.0));
-        Job::new(SampleConfig { seed: 1, sampler, steps: Steps::All, guidance }, classes, run, count)
+        let (plan, guidance) = (Plan::without_schedule(PredictionType::Sample), Guidance::new(1.0));
+        Job::new(SampleConfig { seed: 1, plan, guidance }, classes, run, count)
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod card;
 pub(crate) mod classify;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod fit_plan;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;

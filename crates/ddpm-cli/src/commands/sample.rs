@@ -15,7 +15,7 @@ use serde_json::json;
 use super::job::{Job, grey_levels};
 use crate::{
     args::{Common, Format, Sample},
-    interrupt, model, output, picture,
+    interrupt, output, picture,
     progress::Progress,
 };
 
@@ -28,7 +28,7 @@ const PICTURE_LIMIT: usize = 10_000;
 pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     let sampling = &options.sampling;
     let format = Format::of(options.out.as_deref(), options.format)?;
-    let denoiser = model::load(&sampling.model, &common.device.open()?)?;
+    let denoiser = sampling.load(&common.device.open()?)?;
     // Until here, while a model may be downloaded, a signal ends the program at once.
     interrupt::listen()?;
     let started = Instant::now();
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
-    output::verbose(common, &format!("{count} images, {:?}", job.config));
+    output::verbose(common, &format!("{count} images, {}", job.description()));
     // Each file is opened before sampling starts.
     let files = match format {
         Format::Gif => vec![gif(&job, &denoiser, &out)?],

@@ -14,7 +14,7 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 11] = [
+const SAMPLING: [&str; 15] = [
     "--model",
     "--classes",
     "--sampler",
@@ -24,14 +24,18 @@ const SAMPLING: [&str; 11] = [
     "--noise",
     "--variance",
     "--eta",
+    "--epsilon-scale",
+    "--plan <FILE>",
     "--guidance-scale <W>",
     "--guidance-interval",
+    "--guide",
+    "--class-annealing",
 ];
 
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 10] = [
+    let own: [(&str, &[&str]); 11] = [
         (
             "sample",
             &[
@@ -84,6 +88,19 @@ fn every_command_explains_each_of_its_options() {
         ),
         ("likelihood", &["--model", "--data", "-n, --num-images", "built-in"]),
         ("classify", &["--model", "--data", "-n, --num-images", "--num-noise", "--weighting", "min_snr"]),
+        (
+            "fit-plan",
+            &[
+                "--model",
+                "--steps",
+                "--timesteps",
+                "-n, --num-images",
+                "-o, --out",
+                "--guidance-scale <W>",
+                "--guide",
+                "--class-annealing",
+            ],
+        ),
         ("train-features", &["--data", "-o, --out-dir", "--epochs", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
@@ -111,6 +128,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "eval",
         "likelihood",
         "classify",
+        "fit-plan",
         "train-features",
         "data",
         "info",
@@ -124,10 +142,11 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
 }
 
 /// Commands on an existing model and an existing data set.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["sample", "--model", "model", "-n", "2"],
     &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out-dir", "run", "--overwrite"],
     &["eval", "--model", "model", "--data", "data", "--features", "net", "--num-images", "12"],
+    &["fit-plan", "--model", "model", "--steps", "2", "-n", "12"],
     &["data", "--data", "data"],
     &["info", "--model", "model"],
     &["bench", "--model", "model", "--only", "sample-2", "--rounds", "1"],

@@ -9,6 +9,7 @@ mod classify;
 mod data_as_found;
 mod degenerate;
 mod evaluation;
+mod fit_plan;
 mod formats;
 mod help;
 mod images;

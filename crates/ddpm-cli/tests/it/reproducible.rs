@@ -119,6 +119,8 @@ fn every_option_of_sampling_has_an_effect() {
         &["--guidance-scale", "3"],
         &["--timesteps", "19,12,3"],
         &["--guidance-interval", "5-15"],
+        &["--class-annealing", "9-15"],
+        &["--epsilon-scale", "1.1"],
         &["--sampler", "ddim"],
         &["--sampler", "dpmpp-2m"],
         &["--sampler", "dpmpp-2m-sde"],
@@ -143,6 +145,7 @@ fn every_option_of_sampling_has_an_effect() {
         pixels(folder.path(), &[&job[..], &["--guidance-interval", "8-15"]].concat()) == base,
         "the middle"
     );
+    assert!(pixels(folder.path(), &[&job[..], &["--epsilon-scale", "1"]].concat()) == base, "no scaling");
     // Two names for the same sampler: the images are equal up to rounding.
     let near = |a: &[u8], b: &[u8]| std::iter::zip(a, b).all(|(a, b)| a.abs_diff(*b) <= 1);
     let of = |sampler| pixels(folder.path(), &[&job[..], &["--sampler", sampler]].concat());

@@ -21,7 +21,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 #[test]
 fn images_are_the_same_bits_in_any_batch() {
     let (denoiser, count) = (denoiser(), size(1000, 24));
-    let config = SampleConfig::ancestral(1, &denoiser);
+    let config = SampleConfig::ancestral(1, &denoiser).unwrap();
     let images: Vec<u64> = (0..count as u64).collect();
     let sample = |batch: usize| -> Vec<u32> {
         let sample = |part: &[u64]| {

@@ -57,6 +57,8 @@ impl Purpose {
     pub const SHUFFLE: Self = Self(9);
     /// The noise of known pixels in inpainting; index: the image, step: the step of the run.
     pub const INPAINTING: Self = Self(10);
+    /// x_T of the images on which a plan is fitted; index: the image.
+    pub const PLAN_FIT: Self = Self(11);
 
     /// The first value that does not belong to this project.
     const FIRST_CUSTOM: u8 = 128;

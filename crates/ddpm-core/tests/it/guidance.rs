@@ -145,6 +145,53 @@ fn an_interval_that_is_reversed_nan_or_beyond_the_schedule_is_refused() {
     }
 }
 
+/// γ falls linearly from 1 at t = 6 to 0 at t = 10, and multiplies the scale of 3 from 5 to 8 and the 1 elsewhere.
+#[test]
+fn annealing_multiplies_the_scale_by_a_factor_that_falls_to_0() {
+    let schedule = schedule(|_| {});
+    let scales = |guidance: &Guidance, ts: &[usize]| -> Vec<f64> {
+        ts.iter().map(|&t| guidance.scale_at(schedule.timestep(t).unwrap())).collect()
+    };
+    let guidance = Guidance::new(3.0).within(5.0..=8.0).annealed(6.0..=10.0);
+    let expected = [1.0, 3.0, 3.0, 2.25, 1.5, 0.25, 0.0, 0.0];
+    assert_eq!(scales(&guidance, &[4, 5, 6, 7, 8, 9, 10, 19]), expected);
+    // A step: with the class up to 7, without it above.
+    assert_eq!(scales(&Guidance::new(1.0).annealed(7.0..=7.0), &[6, 7, 8]), [1.0, 1.0, 0.0]);
+    assert_eq!(scales(&Guidance::new(2.0).annealed(0.0..=f64::INFINITY), &[0, 9]), [2.0, 2.0]);
+    // 20 evaluations with the class, and one without it at each of the 14 timesteps where the scale is not 1.
+    let (with, without, _) = calls(&guidance);
+    assert_eq!((with, without), (20, 15));
+}
+
+/// With scale 1, the annealed prediction is the mean over networks that see the class with probability γ.
+#[test]
+fn the_annealed_prediction_is_the_mean_with_the_class_dropped_at_random() {
+    let schedule = schedule(|_| {});
+    let guidance = Guidance::new(1.0).annealed(2.0..=12.0);
+    for t in [0, 2, 5, 11, 12, 19] {
+        let at = schedule.timestep(t).unwrap();
+        let found = values(&guided(&guidance, with, without)(&point(), at).unwrap());
+        let (with, without) = (values(&with(&point(), at).unwrap()), values(&without(&point(), at).unwrap()));
+        let kept = (12.0 - t as f64).clamp(0.0, 10.0) / 10.0;
+        let mean: Vec<f64> =
+            std::iter::zip(with, without).map(|(a, b)| kept * a + (1.0 - kept) * b).collect();
+        assert!(largest_difference(&found, &mean) < 1e-14, "{t}");
+    }
+}
+
+#[test]
+fn an_annealing_interval_that_is_reversed_nan_or_beyond_the_schedule_is_refused() {
+    let schedule = schedule(|_| {});
+    let annealed = |first, last| Guidance::new(3.0).annealed(first..=last);
+    for (first, last) in
+        [(9.0, 5.0), (f64::NAN, 5.0), (5.0, f64::NAN), (-1.0, 5.0), (5.0, 20.0), (20.0, 30.0)]
+    {
+        let found = format!("{first}-{last}");
+        assert_out_of_range(annealed(first, last).check(&schedule), "the annealing interval", found);
+    }
+    annealed(0.0, 19.0).check(&schedule).unwrap();
+}
+
 const CONDITIONAL: Mixture = Mixture(&[(1.0, 0.4, 0.3)]);
 const UNCONDITIONAL: Mixture = Mixture(&[(1.0, -0.1, 0.6)]);
 

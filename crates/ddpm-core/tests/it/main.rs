@@ -10,6 +10,7 @@
 mod contract;
 mod diffusers;
 mod edges;
+mod epsilon_scale;
 mod golden;
 mod golden_more;
 mod guidance;
@@ -21,6 +22,7 @@ mod known;
 mod likelihood;
 mod loss_weights;
 mod memory;
+mod multistep;
 mod oracle;
 mod programs;
 mod repaint;

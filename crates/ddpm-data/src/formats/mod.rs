@@ -139,9 +139,8 @@ fn check_len(file: &Path, len: u64) -> Result<()> {
 fn array_error(
     file: &Path,
     array: &str,
-    found: impl Into<String>,
+    found: impl Into<Box<str>>,
     expected: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Error {
-    let (file, array) = (file.to_owned(), array.to_owned());
-    Error::Array { file, array, found: found.into(), expected: expected.into() }
+    Error::Array { file: file.to_owned(), array: array.into(), found: found.into(), expected: expected.into() }
 }

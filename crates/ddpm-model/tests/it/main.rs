@@ -10,6 +10,8 @@
 mod cpu;
 mod folder;
 mod gradients;
+mod guide;
+mod plan_fit;
 mod prediction;
 
 use std::collections::HashMap;

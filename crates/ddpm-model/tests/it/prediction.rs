@@ -1,10 +1,20 @@
 //! Prediction: independence of the batch, conversion, guidance, and errors.
 
 use candle_core::{DType, Device, Tensor};
-use ddpm_core::{NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Steps, sampler::Churn};
+use ddpm_core::{
+    NoiseSchedule, NoiseScheduleConfig, PredictionType, ReverseVariance, Sampler, Steps, sampler::Churn,
+};
 use ddpm_model::{Denoiser, DenoiserConfig, Error, SampleConfig, initial_weights};
 
 use crate::{bits, denoiser, images, small_mlp, small_patch_mlp, small_plain, weights};
+
+fn ancestral(denoiser: &Denoiser) -> SampleConfig {
+    SampleConfig::ancestral(1, denoiser).unwrap()
+}
+
+fn with_plan(denoiser: &Denoiser, sampler: &Sampler, steps: Steps) -> SampleConfig {
+    SampleConfig { plan: sampler.plan(denoiser.schedule(), steps).unwrap(), ..ancestral(denoiser) }
+}
 
 /// With the sizes of the built-in model, where matrix products are split into blocks.
 #[test]
@@ -194,7 +204,7 @@ fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
     let denoiser = denoiser(&small_mlp());
     let sample = |interval| {
         let guidance = SampleConfig::in_the_middle(2.0, &denoiser).within(interval);
-        let config = SampleConfig { guidance, ..SampleConfig::ancestral(1, &denoiser) };
+        let config = SampleConfig { guidance, ..ancestral(&denoiser) };
         denoiser.sample(&config, &[0], &[0], |_| Ok(()))
     };
     sample(5.0..=19.0).unwrap();
@@ -210,7 +220,7 @@ fn a_prediction_that_is_not_finite_ends_sampling_with_its_image_and_timestep() {
     let config = small_mlp();
     let sample = |weights| {
         let denoiser = Denoiser::new(&config, &NoiseScheduleConfig::mnist20(), weights).unwrap();
-        let sampling = SampleConfig { steps: Steps::Spaced(4), ..SampleConfig::ancestral(1, &denoiser) };
+        let sampling = with_plan(&denoiser, &Sampler::ddpm(), Steps::Spaced(4));
         denoiser.sample(&sampling, &[7, 40, 9], &[1, 3, 3], |_| Ok(()))
     };
     sample(crate::weights(&config, candle_core::DType::F32)).unwrap();
@@ -243,26 +253,36 @@ fn samples_that_are_not_finite_are_refused() {
     let denoiser = denoiser(&small_mlp());
     let sampler = Sampler::Ddpm(ReverseVariance::PerStep(vec![0.1, 1e300]));
     let steps = Steps::Explicit(vec![19, 5]);
-    let config = SampleConfig { sampler, steps, ..SampleConfig::ancestral(1, &denoiser) };
+    let config = with_plan(&denoiser, &sampler, steps.clone());
     let sampled = denoiser.sample(&config, &[0], &[0], |_| Ok(()));
     sampled.unwrap();
     let sampler = Sampler::Ddpm(ReverseVariance::PerStep(vec![1e300, 0.1]));
-    let config = SampleConfig { sampler, ..config };
+    let config = with_plan(&denoiser, &sampler, steps);
     let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err();
     assert!(matches!(error, Error::NotFinite { image: 0, timestep: 5.0, .. }), "{error}");
 }
 
 /// Churn evaluates the network between integer timesteps, where a network trained at integers has the wrong noise level.
 #[test]
-fn sampling_with_churn_is_refused() {
+fn sampling_between_the_timesteps_of_the_schedule_is_refused() {
     let denoiser = denoiser(&small_mlp());
-    let mut config = SampleConfig::ancestral(1, &denoiser);
     for sampler in [Sampler::Euler, Sampler::Heun] {
-        config.sampler = sampler(Churn { s_churn: 1.0, ..Churn::NONE });
+        let sample = |churn| {
+            let config = with_plan(&denoiser, &sampler(churn), Steps::Explicit(vec![15, 5]));
+            denoiser.sample(&config, &[0], &[0], |_| Ok(()))
+        };
+        let error = sample(Churn { s_churn: 1.0, ..Churn::NONE }).unwrap_err().to_string();
+        assert!(error.contains("a timestep of the plan is t = 15.") && error.contains("whole"), "{error}");
+        sample(Churn::NONE).unwrap();
+    }
+    // A noise level between two timesteps, and a timestep of another schedule.
+    let levels = with_plan(&denoiser, &Sampler::ddpm(), Steps::Sigmas(vec![3.3]));
+    let other = NoiseScheduleConfig { beta_end: 0.6, ..NoiseScheduleConfig::mnist20() };
+    let other = Sampler::ddpm().plan(&NoiseSchedule::new(&other).unwrap(), Steps::All).unwrap();
+    for plan in [levels.plan, other] {
+        let config = SampleConfig { plan, ..ancestral(&denoiser) };
         let error = denoiser.sample(&config, &[0], &[0], |_| Ok(())).unwrap_err().to_string();
-        assert!(error.contains("s_churn is 1") && error.contains("integer timesteps"), "{error}");
-        config.sampler = sampler(Churn::NONE);
-        assert!(denoiser.sample(&config, &[0], &[0], |_| Ok(())).is_ok());
+        assert!(error.contains("expected a whole timestep of the model's schedule"), "{error}");
     }
 }
 
@@ -278,11 +298,7 @@ fn samples_are_finite_where_the_signal_is_smaller_than_any_f32() {
         [Sampler::ddpm(), Sampler::ddim(0.0), Sampler::dpmpp_2m_sde(), Sampler::unipc(), Sampler::heun()]
     {
         for steps in [Steps::All, Steps::Spaced(20), Steps::Explicit(vec![999])] {
-            let config = SampleConfig {
-                sampler: sampler.clone(),
-                steps: steps.clone(),
-                ..SampleConfig::ancestral(1, &denoiser)
-            };
+            let config = with_plan(&denoiser, &sampler, steps.clone());
             let sampled = denoiser.sample(&config, &[0, 1], &[2, 3], |_| Ok(())).unwrap();
             if steps == Steps::Explicit(vec![999]) {
                 let x_t = denoiser.start(&config, &[0, 1]).unwrap();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Common, Eval, Interval},
     commands::job::Job,
-    data, model, output,
+    data, output,
     progress::Progress,
 };
 
@@ -37,7 +37,7 @@ impl Subject {
                 Ok((Self::images(path, splits.train())?, splits))
             }
             None => {
-                let denoiser = model::load(&options.sampling.model, device)?;
+                let denoiser = options.sampling.load(device)?;
                 let splits = data::load_for(&options.data, &denoiser)?;
                 ensure_fits(&denoiser, splits.train())?;
                 Ok((Self::model(options, common, denoiser)?, splits))
@@ -123,24 +123,37 @@ impl Subject {
 
     /// The sampling options; none for images of files.
     pub(super) fn sampling(&self, options: &Eval) -> Result<Vec<SamplingOption>> {
-        let Self::Model { denoiser, job, .. } = self else { return Ok(Vec::new()) };
+        let Self::Model { job, .. } = self else { return Ok(Vec::new()) };
         let sampling = &options.sampling;
         let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let sampler = output::name(&sampling.sampler);
+        let plan = sampling.plan.as_ref().map(|path| path.display().to_string());
+        // A plan has its own steps and guidance.
+        let own = plan.is_none();
+        let sampler = own.then(|| output::name(&sampling.sampler));
         let variance = sampling.variance();
-        let step_count = job.config.steps.clone().timesteps(denoiser.schedule())?.len();
+        let step_count = job.config.plan.steps();
         let timesteps = &sampling.timesteps;
         let scale = job.config.guidance.scale();
-        let interval = sampling.guidance_interval.map(|Interval(first, last)| [first, last]);
+        let interval = |interval: Option<Interval>| {
+            let ends = interval.map(|Interval(first, last)| [first, last]);
+            (json!(ends), ends.map(|[first, last]| format!("{first}-{last}")))
+        };
+        let (guided, guided_text) = interval(sampling.guiding.guidance_interval);
+        let (annealed, annealed_text) = interval(sampling.guiding.class_annealing);
+        let (guide, epsilon_scale) = (&sampling.guiding.guide, sampling.epsilon_scale);
         Ok(vec![
             ("classes", json!(classes), classes.map(output::list)),
-            ("sampler", json!(sampler), Some(sampler)),
+            ("plan", json!(plan), plan),
+            ("sampler", json!(sampler), sampler),
             ("variance", json!(variance), variance.as_ref().map(variance_name)),
             ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
             ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
             ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
-            ("guidance-scale", json!(scale), Some(scale.to_string())),
-            ("guidance-interval", json!(interval), interval.map(|[first, last]| format!("{first}-{last}"))),
+            ("epsilon-scale", json!(epsilon_scale), epsilon_scale.map(|scale| scale.to_string())),
+            ("guidance-scale", json!(scale), own.then(|| scale.to_string())),
+            ("guidance-interval", guided, guided_text),
+            ("guide", json!(guide), guide.clone()),
+            ("class-annealing", annealed, annealed_text),
         ])
     }
 }
