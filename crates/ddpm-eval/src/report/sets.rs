@@ -114,7 +114,7 @@ mod tests {
         assert_eq!((found.len(), labels.len()), (MAX_PAIRWISE_IMAGES, MAX_PAIRWISE_IMAGES));
         assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "each image once");
         let of_second =
-            |(feature, label): (&f32, &u8)| (*feature as usize >= MAX_PAIRWISE_IMAGES) == (*label == 1);
+            |(feature, label): (&f32, &u8)| (*feature >= MAX_PAIRWISE_IMAGES as f32) == (*label == 1);
         assert!(std::iter::zip(&found, &labels).all(of_second));
         let second = labels.iter().filter(|label| **label == 1).count();
         // Half of them, with a standard deviation of 35.
