@@ -41,7 +41,7 @@
 //! | feature | adds | without it |
 //! | --- | --- | --- |
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
-//! | `formats` | [`Dataset::from_path`]: images in PNG, NumPy and safetensors files | there is no such function |
+//! | `formats` | `Dataset::from_path`: images in PNG, NumPy and safetensors files | there is no such function |
 //! | `hub` | data sets and model files from the Hub, folders of parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
 
 mod content;

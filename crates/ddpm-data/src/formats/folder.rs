@@ -12,7 +12,7 @@ use crate::source::names;
 /// The largest number of names that an error or a note has.
 const SHOWN: usize = 8;
 
-/// The names in a folder, sorted. Hidden ones are left out, and those that are not UTF-8.
+/// The names in a folder, sorted. Hidden ones are left out.
 #[derive(Default)]
 struct Names {
     pngs: Vec<String>,
@@ -26,7 +26,14 @@ impl Names {
         let mut all = Self::default();
         for entry in fs::read_dir(folder).map_err(error)? {
             let entry = entry.map_err(error)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = match entry.file_name().into_string() {
+                Ok(name) => name,
+                // Not UTF-8. A note says that it is not read.
+                Err(name) => {
+                    all.others.push(name.to_string_lossy().into_owned());
+                    continue;
+                }
+            };
             if name.starts_with('.') {
                 continue;
             }

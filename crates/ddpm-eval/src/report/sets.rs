@@ -91,3 +91,37 @@ impl<T> MetricResult<T> {
         [(ImageSet::Generated, &self.generated)].into_iter().chain(floor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// The first 10,000 images of a set that is sorted by class are of the first classes only.
+    #[test]
+    fn many_images_are_replaced_by_a_random_subset() {
+        let count = 2 * MAX_PAIRWISE_IMAGES;
+        let features = Tensor::arange(0_u32, u32::try_from(count).unwrap(), &Device::Cpu).unwrap();
+        let features = features.reshape((count, 1)).unwrap().to_dtype(DType::F32).unwrap();
+        let labels = (0..count).map(|image| u8::from(image >= MAX_PAIRWISE_IMAGES)).collect();
+        let set = |seed| {
+            let output = FeatureOutput { features: features.clone(), logits: None };
+            EvaluatedImages::new(output, Some(Vec::clone(&labels)), seed).unwrap()
+        };
+        let (found, labels) = (set(1).pairwise_features().unwrap(), set(1).pairwise_labels().unwrap());
+        let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!((found.len(), labels.len()), (MAX_PAIRWISE_IMAGES, MAX_PAIRWISE_IMAGES));
+        assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "each image once");
+        let of_second =
+            |(feature, label): (&f32, &u8)| (*feature >= MAX_PAIRWISE_IMAGES as f32) == (*label == 1);
+        assert!(std::iter::zip(&found, &labels).all(of_second));
+        let second = labels.iter().filter(|label| **label == 1).count();
+        // Half of them, with a standard deviation of 35.
+        assert!(second.abs_diff(MAX_PAIRWISE_IMAGES.div_euclid(2)) < 200, "{second}");
+        assert_ne!(
+            set(2).pairwise_features().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            found
+        );
+    }
+}

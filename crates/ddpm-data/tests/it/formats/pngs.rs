@@ -158,3 +158,16 @@ fn broken_and_disguised_pngs_are_named() {
         assert!(super::sources(&error).starts_with(cause), "{}", super::sources(&error));
     }
 }
+
+/// A name that is no text is not silently left out.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf_8_is_noted() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = folder(&[("a.png", 1)]);
+    let name = std::ffi::OsStr::from_bytes(b"b\xff.png");
+    fs::copy(folder.path().join("a.png"), folder.path().join(name)).unwrap();
+    let set = Dataset::from_path(folder.path(), SIZE).unwrap();
+    assert_eq!(set.len(), 1);
+    assert!(set.notes()[0].ends_with("are: b\u{fffd}.png"), "{:?}", set.notes());
+}
