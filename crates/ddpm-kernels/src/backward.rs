@@ -230,7 +230,7 @@ fn input_gradient(
     );
 }
 
-/// The number of tasks into which a weight is divided at least.
+/// The number of tasks into which a weight is divided at least, if it has as many panels of inputs.
 const TASKS: usize = 8;
 
 /// For each panel of a weight and its bias: computes the gradient ∂outᵀ · x and takes the optimizer step, which updates

@@ -5,8 +5,8 @@ use std::time::Instant;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Independent chains of fused multiply-adds in registers: enough to hide the latency of one.
-const CHAINS: usize = 16;
+/// Independent chains of fused multiply-adds: enough to hide the latency of one, and few enough for sixteen registers.
+const CHAINS: usize = 12;
 /// Multiply-adds of each chain: some milliseconds of work.
 const LENGTH: usize = 2_000_000;
 

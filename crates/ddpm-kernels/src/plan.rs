@@ -127,6 +127,11 @@ impl Plan {
                 // A layer that runs for conditions cannot read slots of images; a layer that runs for images reads both.
                 assert!(of_image || added.is_none_or(|add| !plan.of_image[add]), "a condition adds an image");
                 assert!(added.is_none_or(|add| add >= Program::INPUTS), "an input is added");
+                if let Some(add) = added.filter(|_| of_image) {
+                    let expected = if plan.of_image[add] { patches } else { 1 };
+                    let found = if patches == 1 { 1 } else { plan.shapes[add].patches };
+                    assert_eq!(found, expected, "the patches of the slot that is added");
+                }
                 plan.of_image[slot] = of_image;
                 let inputs = row(plan.shapes[x]);
                 let bias = bias.take();

@@ -43,9 +43,9 @@ pub struct Inputs {
 
 /// An operation: a linear map, plus the slot `add` if it is `Some`, then SiLU if `silu` is true.
 ///
-/// With `patches` > 1, the same map is applied to each patch; each slot that the operation reads or adds has `patches`
-/// patches, or one patch shared by all. With `patches` = 1, the map reads all features of each slot, in the order of
-/// the patches.
+/// With `patches` > 1, the same map is applied to each patch. Each slot that the operation reads has `patches` patches, and
+/// so has the slot that it adds if that depends on the image; otherwise it has one patch, which all patches share. With
+/// `patches` = 1, the map reads all features of each slot, in the order of the patches.
 #[derive(Clone, Debug)]
 pub struct Op {
     /// The linear map.

@@ -117,7 +117,7 @@ pub(crate) struct Strip {
 const ROWS: usize = 128;
 
 /// Divides the rows of `patches` patches of `images` images into strips of nearly equal size, at least one for each of
-/// `threads` threads if possible.
+/// `threads` threads if there are as many patches.
 pub(crate) fn strips(patches: usize, images: usize, threads: usize) -> Vec<Strip> {
     let bounds = |total: usize, parts: usize| {
         let bound = move |part: usize| (total * part).div_euclid(parts);

@@ -87,7 +87,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder already holds checkpoints or snapshots.
-    #[error("{}: already holds the checkpoints of a training run; resume it, or choose another folder", path.display())]
+    #[error(
+        "{}: already holds the checkpoints or snapshots of a training run; resume it, or choose another folder",
+        path.display()
+    )]
     Occupied {
         /// The folder.
         path: PathBuf,

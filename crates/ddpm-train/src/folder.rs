@@ -86,7 +86,10 @@ fn check(folder: &Path, checkpoints: &Path, snapshots: &Path, start: Start) -> R
         Start::Fresh if !existing.is_empty() || !snapshots.is_empty() || has_epochs => {
             Err(Error::Occupied { path: folder.to_owned() })
         }
-        Start::Resume if existing.is_empty() && (has_epochs || !folder.join(LOG).exists()) => {
+        // A first checkpoint precedes the first snapshot, so a run with snapshots alone did not end before it.
+        Start::Resume
+            if existing.is_empty() && (has_epochs || !snapshots.is_empty() || !folder.join(LOG).exists()) =>
+        {
             Err(Error::NoCheckpoint { path: checkpoints.to_owned(), damaged: 0 })
         }
         Start::Overwrite => existing.iter().chain(&snapshots).try_for_each(|path| check_ours(path)),

@@ -34,7 +34,8 @@ pub enum Record {
         loss: f64,
         /// The learning rate of the last step.
         learning_rate: f64,
-        /// The norm of the gradient of the last step, before clipping; `None` in a log of an earlier version.
+        /// The norm of the gradient of the last step, before clipping; `None` at the end of an epoch that is not a
+        /// multiple of 50 steps, and in a log of an earlier version.
         #[serde(default)]
         grad_norm: Option<f64>,
         /// Images per second since the last such line.

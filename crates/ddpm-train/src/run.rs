@@ -86,8 +86,10 @@ pub struct Outcome {
     pub test_loss: Option<f64>,
 }
 
-/// Steps between lines of the log.
+/// Steps between lines of the log with the norm of the gradient.
 const LOG_STEPS: u64 = 50;
+/// The largest number of evaluations of a run, give or take one.
+const EVALUATIONS: u64 = 20;
 /// The largest number of test images for the loss after each epoch: 100 for each of 20 timesteps.
 const TEST_IMAGES: usize = 2000;
 
@@ -164,8 +166,11 @@ pub fn run(
         let step = trainer.step() + 1;
         let epoch_ends = step.is_multiple_of(per_epoch);
         let is_logged = step.is_multiple_of(LOG_STEPS) || epoch_ends;
+        // The end of an epoch has no norm: an epoch of few steps would spend much of its time on norms. A run of few steps
+        // would have none at all.
+        let has_norm = step.is_multiple_of(LOG_STEPS) || is_logged && total < LOG_STEPS;
         let (loss, norm) =
-            if is_logged { trainer.train_step_with_norm()? } else { (trainer.train_step()?, None) };
+            if has_norm { trainer.train_step_with_norm()? } else { (trainer.train_step()?, None) };
         recent.add(&loss)?;
         let mut seconds = before + started.elapsed().as_secs_f64();
         if is_logged {
@@ -190,7 +195,7 @@ pub fn run(
         observe(Event::Step { step, total, loss: last_loss }).map_err(Error::Observer)?;
         let mut evaluated = None;
         if epoch_ends {
-            let every = options.evaluate_every.max(1);
+            let every = options.evaluate_every.max(total.div_euclid(EVALUATIONS)).max(1);
             if step == total || step.div_euclid(every) > (step - per_epoch).div_euclid(every) {
                 evaluated = Some(trainer.ema_denoiser()?);
             }

@@ -142,5 +142,10 @@ fn array_error(
     found: impl Into<Box<str>>,
     expected: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Error {
-    Error::Array { file: file.to_owned(), array: array.into(), found: found.into(), expected: expected.into() }
+    Error::Array {
+        file: file.to_owned(),
+        array: array.into(),
+        found: found.into(),
+        expected: expected.into(),
+    }
 }

@@ -140,3 +140,13 @@ fn a_class_out_of_range_panics() {
     let batch = Batch { t: &[0], classes: &[4], weights: &[1.0] };
     training.step(&batch, |_, _| 0.0, |_, _| 0.0, GRADIENT);
 }
+
+#[test]
+#[should_panic(expected = "the patches of the slot that is added")]
+fn a_condition_of_several_patches_cannot_be_added_to_images() {
+    let mut p = Program::new(Inputs { rows: 3, cols: 4, patch: 2, time: 3, classes: 4 });
+    let shape = Shape { width: 5, ..p.shape(Program::IMAGE) };
+    let condition = p.linear("about", &[Program::TIME], shape, 1.0, None);
+    p.local("local", &[Program::IMAGE], shape, Some(condition));
+    drop(Network::new(&p, vec![0.0; 3]));
+}

@@ -37,8 +37,8 @@ pub struct RunOptions<'a> {
     /// The number of newest checkpoints that are kept, 1 or more; by default 2.
     pub keep: usize,
     /// The smallest number of steps between two evaluations; by default 200. The averaged weights are evaluated after an
-    /// epoch in which a multiple of this number of steps was passed, and after the last one. So evaluations take little
-    /// time on a small data set too.
+    /// epoch in which a multiple of this number of steps, or of a twentieth of the run if that is more, was passed, and after
+    /// the last one. So evaluations take little time on a small data set and in a long run.
     pub evaluate_every: u64,
     /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
     /// resume the run.
