@@ -88,15 +88,18 @@ fn a_missing_snapshot_of_the_checkpoint_is_made_again() {
     }
 }
 
+/// A first checkpoint precedes the first snapshot, so somebody removed the checkpoints: the run does not begin again.
 #[test]
-fn a_run_that_begins_again_takes_over_no_snapshot() {
+fn snapshots_without_checkpoints_are_kept() {
     let folder = finished();
+    let before = snapshots(folder.path());
     fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
     fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
     let refused = train(&config(), folder.path(), Start::Fresh);
     assert!(matches!(refused, Err(Error::Occupied { .. })));
-    train(&TrainConfig { seed: 2, ..config() }, folder.path(), Start::Resume).unwrap();
-    assert!(names(&folder.path().join("snapshots")).is_empty());
+    let refused = train(&with_snapshots(), folder.path(), Start::Resume);
+    assert!(matches!(refused, Err(Error::NoCheckpoint { .. })));
+    assert!(snapshots(folder.path()) == before);
 }
 
 #[test]
