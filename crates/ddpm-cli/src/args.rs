@@ -12,7 +12,7 @@ use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
-pub(crate) use sampling::{FitPlan, Guiding, Sampling};
+pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
 use values::{count, threads};

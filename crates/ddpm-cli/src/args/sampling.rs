@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use ddpm_model::SamplerName;
+use ddpm_model::{GuidanceOptions, SamplerName};
 
 use super::{
     paths,
@@ -74,6 +74,18 @@ pub(crate) struct Guiding {
     /// by a factor from 0 to 1 (condition annealing)
     #[arg(long, value_name = "FIRST-LAST", conflicts_with = "guide")]
     pub(crate) class_annealing: Option<Interval>,
+}
+
+impl Guiding {
+    /// The options of guidance, without the guide.
+    pub(crate) fn options(&self) -> GuidanceOptions {
+        let interval = |interval: &Interval| interval.0.into()..=interval.1.into();
+        GuidanceOptions {
+            scale: self.guidance_scale,
+            interval: self.guidance_interval.as_ref().map(interval),
+            annealing: self.class_annealing.as_ref().map(interval),
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use ddpm_core::{ReverseVariance, StepInfo, Steps};
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, FittedPlan, GuidanceOptions, SampleConfig, SampleOptions};
+use ddpm_model::{Denoiser, FittedPlan, SampleConfig, SampleOptions};
 
 use crate::{
-    args::{Guiding, Interval, Noise, Sampling, Shard, Variance},
+    args::{Noise, Sampling, Shard, Variance},
     interrupt, model,
     picture::{self, Column},
     progress::Progress,
@@ -237,18 +237,6 @@ impl Sampling {
         match list.0.iter().find(|&&class| class as usize >= count) {
             Some(class) => bail!("class {class}, but the model has classes 0 to {}", count - 1),
             None => Ok(list.0.clone()),
-        }
-    }
-}
-
-impl Guiding {
-    /// The options of guidance, without the guide.
-    pub(crate) fn options(&self) -> GuidanceOptions {
-        let interval = |interval: &Interval| interval.0.into()..=interval.1.into();
-        GuidanceOptions {
-            scale: self.guidance_scale,
-            interval: self.guidance_interval.as_ref().map(interval),
-            annealing: self.class_annealing.as_ref().map(interval),
         }
     }
 }

@@ -26,18 +26,18 @@ impl Multistep {
     /// ```
     /// # use candle_core::{Device, Tensor};
     /// # use ddpm_core::{CounterRng, Multistep, NoiseSchedule, NoiseScheduleConfig, Sampler, Steps, Timestep, no_noise};
-    /// # let schedule = NoiseSchedule::new(&NoiseScheduleConfig::mnist20())?;
+    /// # let schedule = NoiseSchedule::new(&NoiseScheduleConfig { clip_sample: false, ..NoiseScheduleConfig::mnist20() })?;
     /// # let network = |x_t: &Tensor, timestep: Timestep| x_t * (1.0 - timestep.alpha_cumprod()).sqrt();
     /// let timesteps = [19, 12, 5];
     /// let x_t = CounterRng::new(7).images(0..100).start(&[16], &Device::Cpu)?;
-    /// // The images of 20 steps, each before the step at its timestep.
+    /// // The images after each of 20 steps, from t = 19.
     /// let mut images = Vec::new();
     /// let teacher = Sampler::dpmpp_2m().plan(&schedule, Steps::All)?;
     /// teacher.sample_with(x_t.clone(), network, no_noise, |run| Ok(images.push(run.x_t().clone())))?;
-    /// let target = |t: usize| images[19 - t - 1].clone(); // after the step that leads to t
+    /// let target = |t: usize| images[18 - t].clone(); // after the step that leads to t
     /// let targets = [target(12), target(5), images[19].clone()];
     /// let (method, errors) = Multistep::fit(&schedule, &timesteps, x_t, &targets, network)?;
-    /// assert!(errors[2] < 0.05);
+    /// assert!(errors[2] < 1e-5); // this network is linear, so three steps can be exact
     /// assert_eq!(method.plan(&schedule)?.evaluations(), 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
