@@ -1,4 +1,4 @@
-"""The same work as `ddpm-cli sample --classes 0-9 --per-class 5`, in PyTorch: generates 50 digits and writes a PNG.
+"""The same work as `ddpm-cli sample --sampler ddpm --classes 0-9 --per-class 5`, in PyTorch: generates 50 digits and writes a PNG.
 
 `cargo xtask bench --peer` measures the whole process, so the script imports and does only what is needed.
 """
@@ -14,8 +14,8 @@ from torch.nn.functional import linear, silu
 
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "models" / "mnist"
 WEIGHTS = MODEL / "denoiser" / "diffusion_pytorch_model.safetensors"
-SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 1.5
-PATCH, GUIDED = 4, range(8, 16)
+SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 2.0
+PATCH, GUIDED = 4, range(4, 11)
 SCALE, GAP, MARGIN = 3, 4, 12
 
 

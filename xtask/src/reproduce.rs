@@ -68,17 +68,16 @@ const COUNTS: Counts = Counts { generated: 10_000, accuracy: 1000, test: 1000, n
 struct Sampling {
     /// Part of file names, and a key of `metrics.json`.
     name: &'static str,
-    /// Arguments of `ddpm-cli`.
+    /// Arguments of `ddpm-cli`; empty for its defaults.
     arguments: &'static str,
 }
 
-const DEFAULT: Sampling = Sampling { name: "default", arguments: "--variance fixed_small" };
+const DEFAULT: Sampling = Sampling { name: "default", arguments: "" };
+/// Algorithm 2 of Ho et al. 2020, with guidance.
+const DDPM: Sampling = Sampling { name: "ddpm", arguments: "--sampler ddpm --variance fixed_small" };
 /// Without guidance, which would hide how well the model has learned the classes.
-const NO_GUIDANCE: Sampling =
-    Sampling { name: "no_guidance", arguments: "--variance fixed_small --guidance-scale 1" };
+const NO_GUIDANCE: Sampling = Sampling { name: "no_guidance", arguments: "--guidance-scale 1" };
 const NO_NOISE: Sampling = Sampling { name: "no_noise", arguments: "--noise none" };
-/// A second-order solver, which gives more varied images.
-const VARIED: Sampling = Sampling { name: "varied", arguments: "--sampler dpmpp-2m" };
 
 /// The files that `eval -o` writes: name, extension and description.
 const QUALITY: [(&str, &str, &str); 3] = [
@@ -146,9 +145,10 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     let (count, shown) =
         if is_labelled { ("--per-class 5", "5 images of each class") } else { ("-n 50", "50 images") };
     let pictures = [
-        (format!("results-{name}.png"), DEFAULT, "sampled with posterior noise and guidance"),
+        (format!("results-{name}.png"), DDPM, "sampled with posterior noise and guidance"),
         (format!("results-{name}-no-noise.png"), NO_NOISE, "sampled with guidance, without added noise"),
-        (format!("denoising-{name}.gif"), DEFAULT, "from pure noise to the images, step by step"),
+        (format!("denoising-{name}.gif"), DDPM, "from pure noise to the images, step by step"),
+        (format!("samples-{name}.png"), DEFAULT, "sampled with the options of `ddpm-cli sample`"),
     ];
     for (file, Sampling { arguments, .. }, how) in pictures {
         let out = ddpm.path(&staging.add(&file, &format!("{shown}, {how}")));
@@ -167,14 +167,14 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     }
     let eval = format!("eval --model {run}/model{features}");
     let mut quality = Vec::new();
-    for sampling in if is_labelled { &[DEFAULT, VARIED][..] } else { &[DEFAULT] } {
-        let Sampling { name, arguments } = sampling;
+    for sampling in [DEFAULT, DDPM] {
+        let Sampling { name, arguments } = &sampling;
         let out = folder.join("quality").join(name);
         let to = ddpm.path(&out);
         let line = format!("{eval} --num-images {} {arguments} -o {to}", counts.generated);
         quality.push((sampling, call(&format!("measure, {name}"), &line, &from_source)?));
         for (file, extension, what) in QUALITY {
-            let description = format!("{what}, sampled with {arguments}");
+            let description = format!("{what}, sampled with {}", sampling.in_words());
             let to = staging.add(&format!("{file}-{name}.{extension}"), &description);
             std::fs::copy(out.join(format!("{file}.{extension}")), to)?;
         }
@@ -183,7 +183,7 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
     for sampling in if is_labelled { &[NO_GUIDANCE, NO_NOISE][..] } else { &[] } {
         let Sampling { name, arguments } = sampling;
         let line = format!("{eval} --num-images {} --metrics accuracy {arguments}", counts.accuracy);
-        evaluation.push((sampling, call(&format!("evaluate, {name}"), &line, &from_source)?));
+        evaluation.push((*sampling, call(&format!("evaluate, {name}"), &line, &from_source)?));
     }
     let of_test = format!("--model {run}/model --num-images {}", counts.test);
     let line = format!("likelihood {of_test}");
@@ -249,7 +249,13 @@ impl Arguments {
     }
 }
 
-fn by_name<'a>(measured: &'a [(&Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
+impl Sampling {
+    fn in_words(&self) -> &'static str {
+        if self.arguments.is_empty() { "the default options" } else { self.arguments }
+    }
+}
+
+fn by_name<'a>(measured: &'a [(Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
     measured.iter().map(|(sampling, printed)| (sampling.name, &printed.output)).collect()
 }
 
@@ -274,7 +280,7 @@ fn metrics_in_a_line(sampling: &Sampling, eval: &Printed) -> Result<String> {
     Ok(format!(
         "{} images with {}, measured with {}: {}.",
         eval.argument("/samples")?,
-        sampling.arguments,
+        sampling.in_words(),
         eval.argument("/feature_net")?,
         parts.join(", ")
     ))

@@ -20,16 +20,17 @@ pub struct SampleConfig {
 ///
 /// The network learns the mean of x₀ given xₜ. With few large steps this mean sometimes lies between two digits;
 /// guidance moves it towards the requested class.
-pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
+pub const DEFAULT_GUIDANCE_SCALE: f64 = 2.0;
 
-/// The default guidance interval as fractions of T: the noise levels at which the class is decided. At higher noise
-/// levels guidance reduces diversity, and at lower ones it changes almost nothing
+/// The default guidance interval as fractions of T: the noise levels at which a shape between two classes becomes one of
+/// them. At higher noise levels guidance reduces diversity, and at lower ones it changes almost nothing
 /// (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-const GUIDED: [f64; 2] = [0.4, 0.75];
+const GUIDED: [f64; 2] = [0.2, 0.5];
 
 impl SampleConfig {
     /// Ancestral sampling with the schedule's `variance_type` and all timesteps. A model with classes or a guide gets
-    /// [`DEFAULT_GUIDANCE_SCALE`] in the interval of [`SampleConfig::in_the_middle`], any other a scale of 1.
+    /// [`DEFAULT_GUIDANCE_SCALE`] in the interval of [`SampleConfig::default_guidance`], any other a scale of 1. This is
+    /// Algorithm 2 of Ho et al. 2020; what [`SampleOptions`](crate::SampleOptions) give without an option has another sampler.
     ///
     /// # Errors
     ///
@@ -37,12 +38,12 @@ impl SampleConfig {
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Result<Self> {
         let variance = denoiser.schedule().config().variance_type.clone();
         let plan = Sampler::Ddpm(variance).plan(denoiser.schedule(), Steps::All)?;
-        Ok(Self { seed, plan, guidance: Self::in_the_middle(default_scale(denoiser), denoiser) })
+        Ok(Self { seed, plan, guidance: Self::default_guidance(default_scale(denoiser), denoiser) })
     }
 
-    /// Guidance at the timesteps from 0.4 T to 0.75 T, where the class is decided: 8 to 15 for T = 20.
+    /// Guidance of this scale at the timesteps from 0.2 T to 0.5 T: 4 to 10 for T = 20.
     #[must_use]
-    pub fn in_the_middle(scale: f64, denoiser: &Denoiser) -> Guidance {
+    pub fn default_guidance(scale: f64, denoiser: &Denoiser) -> Guidance {
         let [first, last] = GUIDED.map(|part| part * denoiser.schedule().num_train_timesteps() as f64);
         Guidance::new(scale).within(first..=last)
     }

@@ -7,11 +7,10 @@ use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
 use crate::{Denoiser, Error, Result, SampleConfig, sample::default_scale};
 
 /// The name of a sampler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum SamplerName {
     /// Ancestral sampling.
-    #[default]
     Ddpm,
     /// DDIM; deterministic if η is 0, its default.
     Ddim,
@@ -34,8 +33,8 @@ pub enum SamplerName {
 /// Sampling options; a `None` stands for the default of the model or the sampler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SampleOptions {
-    /// The sampler.
-    pub sampler: SamplerName,
+    /// The sampler; by default the one to which a given option belongs, see [`SampleOptions::sampler_name`].
+    pub sampler: Option<SamplerName>,
     /// The variance of the reverse steps of `ddpm`; by default the schedule's `variance_type`.
     pub variance: Option<ReverseVariance>,
     /// η of `ddim`, 0 (deterministic, the default) to 1 (ancestral).
@@ -54,7 +53,7 @@ pub struct GuidanceOptions {
     /// The guidance scale, 1 for no guidance; by default
     /// [`DEFAULT_GUIDANCE_SCALE`](crate::DEFAULT_GUIDANCE_SCALE) if the model has classes or a guide, else 1.
     pub scale: Option<f64>,
-    /// The guidance interval in timesteps; by default the interval of [`SampleConfig::in_the_middle`].
+    /// The guidance interval in timesteps; by default the interval of [`SampleConfig::default_guidance`].
     pub interval: Option<RangeInclusive<f64>>,
     /// The timesteps between which the class is annealed, see [`Guidance::annealed`]; by default it is not.
     pub annealing: Option<RangeInclusive<f64>>,
@@ -75,8 +74,20 @@ impl SampleOptions {
         Ok(SampleConfig { seed, plan, guidance })
     }
 
+    /// The name of the sampler: the given one; else `ddpm` with a variance, `ddim` with η, and otherwise `dpmpp-2m-sde`.
+    #[must_use]
+    pub fn sampler_name(&self) -> SamplerName {
+        match (self.sampler, &self.variance, self.eta) {
+            (Some(name), ..) => name,
+            (None, Some(_), _) => SamplerName::Ddpm,
+            (None, None, Some(_)) => SamplerName::Ddim,
+            (None, None, None) => SamplerName::DpmPp2mSde,
+        }
+    }
+
     fn sampler(&self, variance_type: &ReverseVariance) -> Result<Sampler> {
-        let sampler = match self.sampler {
+        let name = self.sampler_name();
+        let sampler = match name {
             SamplerName::Ddpm => Sampler::Ddpm(self.variance.as_ref().unwrap_or(variance_type).clone()),
             SamplerName::Ddim => Sampler::ddim(self.eta.unwrap_or(0.0)),
             SamplerName::DpmPp2m => Sampler::dpmpp_2m(),
@@ -88,8 +99,8 @@ impl SampleOptions {
         };
         let other_sampler = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
         match (&self.variance, self.eta) {
-            (Some(_), _) if self.sampler != SamplerName::Ddpm => other_sampler("variance", "ddpm"),
-            (_, Some(_)) if self.sampler != SamplerName::Ddim => other_sampler("eta", "ddim"),
+            (Some(_), _) if name != SamplerName::Ddpm => other_sampler("variance", "ddpm"),
+            (_, Some(_)) if name != SamplerName::Ddim => other_sampler("eta", "ddim"),
             _ => Ok(sampler),
         }
     }
@@ -111,7 +122,7 @@ impl GuidanceOptions {
                 return Err(Error::out_of_range("the guidance scale", scale, expected));
             }
         }
-        let mut guidance = SampleConfig::in_the_middle(scale, denoiser);
+        let mut guidance = SampleConfig::default_guidance(scale, denoiser);
         if let Some(interval) = &self.interval {
             guidance = guidance.within(interval.clone());
         }
@@ -141,9 +152,17 @@ mod tests {
     fn options_left_out_have_the_defaults_of_the_model() {
         let denoiser = denoiser();
         let config = SampleOptions::default().config(7, &denoiser).unwrap();
-        assert_eq!(config, SampleConfig::ancestral(7, &denoiser).unwrap());
+        let schedule = denoiser.schedule();
+        assert_eq!(config.plan, Sampler::dpmpp_2m_sde().plan(schedule, Steps::All).unwrap());
+        let ancestral = SampleConfig::ancestral(7, &denoiser).unwrap();
+        assert_eq!((config.seed, &config.guidance), (7, &ancestral.guidance));
+        let variance = Some(schedule.config().variance_type.clone());
+        let options = SampleOptions { variance, ..SampleOptions::default() };
+        assert_eq!(options.config(7, &denoiser).unwrap(), ancestral);
+        let options = SampleOptions { eta: Some(0.5), ..SampleOptions::default() };
+        assert_eq!(options.sampler_name(), SamplerName::Ddim);
         let options = SampleOptions {
-            sampler: SamplerName::Ddim,
+            sampler: Some(SamplerName::Ddim),
             eta: Some(0.5),
             steps: Steps::Spaced(4),
             epsilon_scale: Some(1.0),
@@ -162,7 +181,8 @@ mod tests {
     #[test]
     fn an_option_of_another_sampler_and_a_wrong_interval_are_refused() {
         let denoiser = denoiser();
-        let ddim = SampleOptions { sampler: SamplerName::Ddim, ..SampleOptions::default() };
+        let of = |name| SampleOptions { sampler: Some(name), ..SampleOptions::default() };
+        let ddim = of(SamplerName::Ddim);
         let guided = |scale, interval, annealing| SampleOptions {
             guidance: GuidanceOptions { scale, interval, annealing },
             ..SampleOptions::default()
@@ -177,7 +197,7 @@ mod tests {
                 "variance is an option of the sampler ddpm",
             ),
             (
-                SampleOptions { eta: Some(0.0), ..SampleOptions::default() },
+                SampleOptions { eta: Some(0.0), ..of(SamplerName::Ddpm) },
                 "eta is an option of the sampler ddim",
             ),
             (

@@ -21,17 +21,18 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     assert_eq!(
         names(&root.path().join("runs/quick/results")),
         [
+            "closest-pairs-ddpm.png",
             "closest-pairs-default.png",
-            "closest-pairs-varied.png",
             "denoising-data.gif",
             "loss-data.svg",
             "metrics.json",
+            "quality-ddpm.md",
+            "quality-ddpm.svg",
             "quality-default.md",
             "quality-default.svg",
-            "quality-varied.md",
-            "quality-varied.svg",
             "results-data-no-noise.png",
             "results-data.png",
+            "samples-data.png",
         ]
     );
     assert!(!root.path().join("results").exists(), "only MNIST has results there");
@@ -42,18 +43,18 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     assert_eq!(metrics["training"]["preset"], "quick");
     assert_eq!(metrics["evaluation"]["no_guidance"]["guidance_scale"], 1.0);
     assert_eq!(metrics["evaluation"]["no_noise"]["samples"], 10);
-    assert_eq!(metrics["quality"]["varied"]["sampler"], "dpmpp-2m");
+    assert_eq!(metrics["quality"]["default"]["sampler"], "dpmpp-2m-sde");
     assert_eq!(metrics["likelihood"]["images"], 4);
     assert_eq!(metrics["classifier"]["results"][0]["num_noise"], 2);
-    assert_eq!(metrics["files"].as_array().unwrap().len(), 11);
+    assert_eq!(metrics["files"].as_array().unwrap().len(), 12);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|it| &it["phase"]).collect();
-    assert_eq!((phases.len(), phases[0], phases[1]), (12, &"data".into(), &"train".into()));
+    assert_eq!((phases.len(), phases[0], phases[1]), (13, &"data".into(), &"train".into()));
 
     let quality = &metrics["quality"]["default"];
     let number = |pointer: &str| quality.pointer(pointer).unwrap().as_f64().unwrap();
     for part in [
         format!(
-            "129 images with --variance fixed_small, measured with the feature net {}: Fréchet distance {:.2} ({:.2} times the \
+            "129 images with the default options, measured with the feature net {}: Fréchet distance {:.2} ({:.2} times the \
              distance of real test images), precision {:.3}, recall {:.3}, class accuracy {:.1} % (real test images: {:.1} %).",
             &quality["features_sha256"].as_str().unwrap()[..12],
             number("/frechet/distance"),
@@ -77,10 +78,13 @@ fn without_labels_nothing_is_measured_by_class() {
     let root = root(false);
     let summary = reproduce(root.path(), &["--quick"]).unwrap();
     let measured: Vec<_> = summary.lines().filter(|line| line.starts_with("129 images with ")).collect();
-    assert!(measured.len() == 1 && measured[0].contains(", recall 0.") && !measured[0].contains("accuracy"));
+    assert!(
+        measured.len() == 2
+            && measured.iter().all(|line| line.contains(", recall 0.") && !line.contains("accuracy"))
+    );
     let metrics = json(&root.path().join("runs/quick/results/metrics.json"));
     assert_eq!((&metrics["evaluation"], &metrics["classifier"]), (&serde_json::json!({}), &Value::Null));
-    assert_eq!(metrics["quality"].as_object().unwrap().len(), 1);
+    assert_eq!(metrics["quality"].as_object().unwrap().len(), 2);
     assert_eq!(metrics["likelihood"]["images"], 4);
 }
 

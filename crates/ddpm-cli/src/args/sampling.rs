@@ -26,9 +26,9 @@ pub(crate) struct Sampling {
         "guidance_interval", "class_annealing",
     ])]
     pub(crate) plan: Option<PathBuf>,
-    /// The sampling method
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddpm)]
-    pub(crate) sampler: SamplerName,
+    /// The sampling method [default: dpmpp-2m-sde; ddpm with --variance or --noise, ddim with --eta]
+    #[arg(long, value_enum)]
+    pub(crate) sampler: Option<SamplerName>,
     /// The number of sampling steps [default: one for each timestep of the model's schedule]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
@@ -60,11 +60,11 @@ pub(crate) struct Sampling {
 pub(crate) struct Guiding {
     /// The scale of guidance, which extrapolates from the prediction without the class, or from the prediction of --guide:
     /// 1 is no guidance; larger values follow the class more closely and give less variety
-    /// [default: 1.5 if the model has classes, or with --guide]
+    /// [default: 2 if the model has classes, or with --guide]
     #[arg(long, value_name = "W")]
     pub(crate) guidance_scale: Option<f64>,
     /// The timesteps with guidance, both ends included. The network runs twice at each of them
-    /// [default: the middle of the schedule, 8-15 for 20 timesteps]
+    /// [default: 0.2 to 0.5 of the schedule, 4-10 for 20 timesteps]
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) guidance_interval: Option<Interval>,
     /// A weaker model to guide by (autoguidance): a smaller one, or one that was trained for a shorter time on the same data

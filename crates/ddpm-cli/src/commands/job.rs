@@ -203,24 +203,28 @@ impl Sampling {
             let plan = FittedPlan::read(path)?;
             return plan.config(seed, denoiser).with_context(|| path.display().to_string());
         }
+        Ok(self.options().config(seed, denoiser)?)
+    }
+
+    /// The sampling options, which have an effect without --plan.
+    pub(crate) fn options(&self) -> SampleOptions {
         let steps = match (self.steps, &self.timesteps) {
             (Some(steps), _) => Steps::Spaced(steps),
             (None, Some(list)) => Steps::Explicit(list.clone()),
             (None, None) => Steps::All,
         };
-        let options = SampleOptions {
+        SampleOptions {
             sampler: self.sampler,
             variance: self.variance(),
             eta: self.eta,
             steps,
             epsilon_scale: self.epsilon_scale,
             guidance: self.guiding.options(),
-        };
-        Ok(options.config(seed, denoiser)?)
+        }
     }
 
     /// The reverse-step variance; `None` if neither --variance nor --noise is given.
-    pub(crate) fn variance(&self) -> Option<ReverseVariance> {
+    fn variance(&self) -> Option<ReverseVariance> {
         match (&self.variance, self.noise) {
             (Some(Variance(variance)), _) => Some(variance.clone()),
             (None, Some(Noise::None)) => Some(ReverseVariance::Zero),

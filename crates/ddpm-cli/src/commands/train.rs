@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ddpm_data::{Dataset, Splits};
-use ddpm_model::{Denoiser, SampleConfig, check_writable, write_model};
+use ddpm_model::{Denoiser, SampleOptions, check_writable, write_model};
 use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start};
 
 use super::{card, job::Job, previews::Previews, train_config::configure};
@@ -156,7 +156,7 @@ fn with_advice(error: Error) -> anyhow::Error {
 /// A PNG of five generated images of each class. Every epoch uses the same noise, so that previews are comparable.
 fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
-    let job = Job::per_class(SampleConfig::ancestral(seed, denoiser)?, &classes, 5)?;
+    let job = Job::per_class(SampleOptions::default().config(seed, denoiser)?, &classes, 5)?;
     let pixels = job.pixels(denoiser, &Progress::hidden())?;
     picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
 }

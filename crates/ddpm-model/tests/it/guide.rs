@@ -68,7 +68,7 @@ fn a_model_without_classes_can_be_guided() {
     );
     let guided = denoiser(&config).guided_by(weaker.unwrap()).unwrap();
     let config = SampleConfig::ancestral(1, &guided).unwrap();
-    assert_eq!(config.guidance.scale(), 1.5);
+    assert_eq!(config.guidance.scale(), 2.0);
     guided.sample(&config, &[0], &[0], |_| Ok(())).unwrap();
     assert_eq!(SampleConfig::ancestral(1, &denoiser(guided.config())).unwrap().guidance.scale(), 1.0);
 }

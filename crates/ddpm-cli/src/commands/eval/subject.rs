@@ -129,8 +129,9 @@ impl Subject {
         let plan = sampling.plan.as_ref().map(|path| path.display().to_string());
         // A plan has its own steps and guidance.
         let own = plan.is_none();
-        let sampler = own.then(|| output::name(&sampling.sampler));
-        let variance = sampling.variance();
+        let chosen = sampling.options();
+        let sampler = own.then(|| output::name(&chosen.sampler_name()));
+        let variance = chosen.variance;
         let step_count = job.config.plan.steps();
         let timesteps = &sampling.timesteps;
         let scale = job.config.guidance.scale();
