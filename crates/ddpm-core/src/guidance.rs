@@ -117,6 +117,12 @@ impl Guidance {
         self.annealing.as_ref()
     }
 
+    /// φ of [`Guidance::rescaled`], 0 to 1; 0 does not rescale.
+    #[must_use]
+    pub fn rescale(&self) -> f64 {
+        self.rescale
+    }
+
     /// The scale at a timestep. It is 1 outside the interval, times γ if the condition is annealed.
     #[must_use]
     pub fn scale_at(&self, timestep: Timestep) -> f64 {

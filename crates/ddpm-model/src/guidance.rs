@@ -87,6 +87,10 @@ impl Denoiser {
     /// Checks that guidance fits the schedule and the classes of the model.
     pub(crate) fn check_guidance(&self, guidance: &Guidance) -> Result<()> {
         guidance.check(self.schedule())?;
+        if guidance.rescale() != 0.0 {
+            let expected = "0: the guidance of a denoiser is a scale, and rescales nothing";
+            return Err(Error::out_of_range("guidance rescale", guidance.rescale(), expected));
+        }
         self.check_scale(guidance.scale())?;
         if guidance.annealing().is_none() {
             return Ok(());

@@ -67,7 +67,7 @@ impl Denoiser {
     ///
     /// # Errors
     ///
-    /// If guidance does not fit the model, or the plan evaluates the network elsewhere than at the timesteps of the
+    /// If guidance does not fit the model or is rescaled, or the plan evaluates the network elsewhere than at the timesteps of the
     /// schedule, for which the network was trained.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Run> {
         self.check_guidance(&config.guidance)?;

@@ -91,7 +91,7 @@ impl TrainConfig {
     pub fn preset(preset: Preset, data: &Dataset) -> Self {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
-            Preset::Best => (60, 0.9995),
+            Preset::Best => (200, 0.9995),
             Preset::Standard => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),

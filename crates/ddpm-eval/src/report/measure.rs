@@ -199,6 +199,9 @@ fn relative_diversity(
     })?;
     let without = relative.iter().flat_map(MetricResult::both).filter(|(_, found)| found.overall.is_none());
     missing.extend(without.map(|(set, _)| Missing::NoDiversity { set }));
+    if relative.as_ref().is_some_and(|relative| relative.floor.is_none()) && sets.test.is_some() {
+        missing.push(Missing::NoTestDiversity);
+    }
     Ok(relative)
 }
 

@@ -50,6 +50,8 @@ pub enum Missing {
     NoClassifier,
     /// The training images have classes, and the generated images no labels, so the diversity is over all images.
     NotByClass,
+    /// The diversity within classes needs labels, and the test images have none.
+    NoTestDiversity,
     /// No class has a diversity in both sets: two images or more, and training images that differ.
     NoDiversity {
         /// The set.
@@ -97,6 +99,9 @@ impl fmt::Display for Missing {
             Self::NotByClass => f.write_str(
                 "The diversity is over all images instead of within classes, because the generated images have no \
                  labels.",
+            ),
+            Self::NoTestDiversity => f.write_str(
+                "There is no diversity of test images, because the test images have no labels.",
             ),
             Self::NoDiversity { set } => write!(
                 f,

@@ -252,7 +252,7 @@ fn a_reason_is_given_for_what_needs_labels() {
     assert_eq!(found, [Missing::NoLabels { set: Generated }, Missing::NotByClass]);
     assert_eq!(
         missing(&with_classes, &labelled, Some(&unlabelled), Some(&labels)),
-        [Missing::NoLabels { set: Test }]
+        [Missing::NoLabels { set: Test }, Missing::NoTestDiversity]
     );
     assert_eq!(missing(&without, &labelled, None, Some(&labels)), [Missing::NoClassifier]);
     assert_eq!(missing(&with_classes, &labelled, Some(&labelled), Some(&labels)), []);

@@ -117,6 +117,10 @@ fn a_guide_without_effect_and_annealing_beside_it_are_refused() {
     );
     let message = config(None, Some(3.0..=5.0), &guided()).unwrap_err().to_string();
     assert!(message.contains("class annealing is used with a guide"), "{message}");
+    let rescaled = SampleConfig::ancestral(1, &guided()).unwrap();
+    let guidance = rescaled.guidance.clone().rescaled(0.7).unwrap();
+    let message = guided().start(&SampleConfig { guidance, ..rescaled }, &[0]).unwrap_err().to_string();
+    assert!(message.starts_with("guidance rescale is 0.7, expected 0: "), "{message}");
     let unconditional = denoiser(&DenoiserConfig { num_classes: 0, ..small_mlp() });
     let failed = config(None, Some(3.0..=5.0), &unconditional);
     assert!(matches!(failed, Err(Error::Guidance { found: 0.0 })));

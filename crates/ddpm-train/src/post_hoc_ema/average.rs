@@ -69,7 +69,8 @@ pub fn average_snapshots(run: &Path, sigma_rel: f64, step: Option<u64>) -> Resul
     let t = step as f64;
     let profiles = |&step: &u64| SIGMA_RELS.map(|sigma_rel| Profile::new(step as f64, sigma_rel));
     let basis = Basis::new(steps.iter().flat_map(profiles).collect());
-    let is_length = sigma_rel > 0.0 && sigma_rel <= MAX_SIGMA_REL;
+    // Far below any length that snapshots can represent, and far above those whose γ overflows.
+    let is_length = (1e-9..=MAX_SIGMA_REL).contains(&sigma_rel);
     let sum = is_length.then(|| basis.sum(Profile::new(t, sigma_rel)));
     let Some(sum) = sum.filter(|sum| sum.error <= MAX_ERROR) else {
         let [shortest, longest] = basis.lengths(t, MAX_ERROR);

@@ -189,7 +189,7 @@ fn lengths_that_cannot_be_had_are_refused_with_those_that_can() {
     for sigma_rel in [shortest, longest] {
         average_snapshots(folder.path(), sigma_rel, None).unwrap();
     }
-    for sigma_rel in [shortest - 0.001, longest + 0.01, 0.288, 0.0, -0.1, f64::NAN, f64::INFINITY] {
+    for sigma_rel in [shortest - 0.001, longest + 0.01, 0.288, 1e-200, 0.0, -0.1, f64::NAN, f64::INFINITY] {
         let text = refused(sigma_rel, None);
         assert!(text.contains(&format!("sigma_rel is {sigma_rel}, expected {range}")), "{text}");
     }
