@@ -129,7 +129,11 @@ mod model {
     pub(crate) fn plan() -> Vec<Vec<u8>> {
         let fitted = || {
             let (model, guidance) = (model()?, Guidance::new(1.5).within(8.0..=15.0).annealed(12.0..=16.0));
-            let fit = PlanFit::new(&model, &PlanFitConfig { seed: 1, num_images: 3, guidance }, &[])?;
+            let fit = PlanFit::new(
+                &model,
+                &PlanFitConfig { seed: 1, num_images: 3, guidance: guidance.into() },
+                &[],
+            )?;
             fit.plan(fit.fit(&[19, 7])?.0)?.encode(Path::new("plan.json"))
         };
         fitted().into_iter().collect()

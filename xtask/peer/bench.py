@@ -21,7 +21,7 @@ WORKS = {
 # Seconds of pause before each measurement: the threads of PyTorch spin for some milliseconds after their work.
 PAUSE = 0.3
 # The command of the cold start (fifty digits); the numbers of images in the memory table, and the runs of each.
-DIGITS = ["sample", "--sampler", "ddpm", "--classes", "0-9", "--per-class", "5", "--quiet", "--out"]
+DIGITS = ["sample", "--sampler", "ddpm", "--guide-scale", "1", "--classes", "0-9", "--per-class", "5", "--quiet", "--out"]
 SCALING, REPEATS = [1_000, 10_000, 100_000], 3
 
 

@@ -1,4 +1,4 @@
-"""The same work as `ddpm-cli sample --sampler ddpm --classes 0-9 --per-class 5`, in PyTorch: generates 50 digits and writes a PNG.
+"""The same work as `ddpm-cli sample --sampler ddpm --guide-scale 1 --classes 0-9 --per-class 5`, in PyTorch: generates 50 digits and writes a PNG.
 
 `cargo xtask bench --peer` measures the whole process, so the script imports and does only what is needed.
 """

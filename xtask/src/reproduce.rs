@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Train for a short time only (preset quick); the results go to runs/quick/results/.
     #[arg(long)]
     quick: bool,
-    /// Train the built-in model (preset best), which takes about a quarter of an hour; the results go to results/best/.
+    /// Train the built-in model (preset best), which takes about half an hour; the results go to results/best/.
     #[arg(long, conflicts_with = "quick")]
     best: bool,
     /// The data set: mnist (built in), hub (MNIST from the Hub), a folder of IDX files or
@@ -134,8 +134,10 @@ pub(crate) fn reproduce(arguments: &Arguments, started: Started<'_>, counts: Cou
 
     let data = call("data", "data", &from_source)?;
     let (preset, run) = (arguments.preset(), ddpm.path(&folder));
+    let line = format!("train --preset guide --overwrite -o {run}/guide");
+    call("train the guide", &line, &from_source)?;
     let start = if arguments.resume { "--resume" } else { "--overwrite" };
-    let line = format!("train --preset {preset} --dtype f16 {start} -o {run}");
+    let line = format!("train --preset {preset} --guide {run}/guide/model --dtype f16 {start} -o {run}");
     let training = call("train", &line, &from_source)?;
 
     let is_labelled = data.number("/classes")?.is_some_and(|classes| classes > 0.0);

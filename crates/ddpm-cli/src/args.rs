@@ -159,7 +159,8 @@ pub(crate) struct Eval {
         value_name = "DIR|FILE",
         conflicts_with_all = [
             "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
-            "guidance_interval", "plan", "epsilon_scale", "guide", "class_annealing"
+            "guidance_interval", "plan", "epsilon_scale", "guide", "class_annealing", "guide_scale",
+            "guide_interval"
         ]
     )]
     pub(crate) images: Option<PathBuf>,

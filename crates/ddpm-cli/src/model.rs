@@ -25,11 +25,13 @@ macro_rules! built_in {
     };
 }
 
-static FILES: [(&str, &[u8]); 4] = built_in!(
+static FILES: [(&str, &[u8]); 6] = built_in!(
     "model_index.json",
     "scheduler/scheduler_config.json",
     "denoiser/config.json",
-    "denoiser/diffusion_pytorch_model.safetensors"
+    "denoiser/diffusion_pytorch_model.safetensors",
+    "guide/config.json",
+    "guide/diffusion_pytorch_model.safetensors"
 );
 
 /// Loads the built-in model, a model from the Hub, or a model folder. Warns if its noise schedule is unusual.
@@ -41,7 +43,7 @@ pub(crate) fn load(name: &str, device: &Device) -> Result<Denoiser> {
     Ok(denoiser)
 }
 
-/// Loads a model, and a weaker model by which it is guided, if there is one.
+/// Loads a model, and another guide than its own, if one is given.
 pub(crate) fn load_guided(name: &str, guide: Option<&str>, device: &Device) -> Result<Denoiser> {
     let denoiser = load(name, device)?;
     match guide {
@@ -72,7 +74,7 @@ fn find(name: &str, device: &Device) -> Result<Denoiser> {
 
 /// The error that a file of a model folder is of another kind, such as a Git LFS pointer; `None` if none is.
 fn other_kind(folder: &Path) -> Option<anyhow::Error> {
-    ModelFiles::REQUIRED.iter().map(|name| folder.join(name)).find_map(|path| {
+    ModelFiles::REQUIRED.iter().chain(&ModelFiles::GUIDE).map(|name| folder.join(name)).find_map(|path| {
         let mut start = Vec::new();
         fs::File::open(&path).ok()?.take(300).read_to_end(&mut start).ok()?;
         let kind = ddpm_data::kind_of(&start)?;
@@ -83,28 +85,24 @@ fn other_kind(folder: &Path) -> Option<anyhow::Error> {
 fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
     let names = ModelFiles::REQUIRED;
     let (address, hub) = (HubAddress::model(name)?, HubConfig::from_env());
+    let one = |wanted: &str| {
+        let paths = ddpm_data::fetch_model(&address, &[wanted], &hub).map_err(io::Error::other)?;
+        paths.iter().map(fs::read).next().unwrap_or(Err(io::ErrorKind::NotFound.into())).map(Cow::Owned)
+    };
     let paths = match ddpm_data::fetch_model(&address, &names, &hub) {
         // A model of another architecture lacks some of the files; those that it has name its class.
         Err(error @ ddpm_data::Error::NotOnHub { .. }) => {
-            let read = |wanted: &str| {
-                let paths = ddpm_data::fetch_model(&address, &[wanted], &hub).map_err(io::Error::other)?;
-                paths
-                    .iter()
-                    .map(fs::read)
-                    .next()
-                    .unwrap_or(Err(io::ErrorKind::NotFound.into()))
-                    .map(Cow::Owned)
-            };
-            return match read_model_from(Path::new(name), read, device) {
+            return match read_model_from(Path::new(name), one, device) {
                 Err(other @ ddpm_model::Error::Kind { .. }) => Err(other.into()),
                 _ => Err(error.into()),
             };
         }
         paths => paths?,
     };
+    // The files of a guide are asked for only if the model has one.
     let read = |wanted: &str| match names.iter().zip(&paths).find(|(name, _)| **name == wanted) {
         Some((_, path)) => fs::read(path).map(Cow::Owned),
-        None => Err(io::ErrorKind::NotFound.into()),
+        None => one(wanted),
     };
     Ok(read_model_from(Path::new(name), read, device)?)
 }

@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let variables = denoiser.weights().iter().map(variable).collect::<candle_core::Result<_>>()?;
     let tensors = Denoiser::new(denoiser.config(), &denoiser.schedule_config(), variables)?;
-    let config = SampleConfig { guidance: Guidance::new(1.0), ..SampleConfig::ancestral(1, &denoiser)? };
+    let config =
+        SampleConfig { guidance: Guidance::new(1.0).into(), ..SampleConfig::ancestral(1, &denoiser)? };
     let mut criterion = Criterion::default().configure_from_args();
     for count in [1, 50, 1000] {
         let images: Vec<u64> = (0..count).collect();

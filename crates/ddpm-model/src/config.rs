@@ -103,6 +103,21 @@ impl DenoiserConfig {
         Self { network, ..Self::mlp(rows, cols, num_classes) }
     }
 
+    /// The architecture of the built-in model's guide: [`DenoiserConfig::patch_mlp`] with few and narrow layers.
+    #[must_use]
+    pub fn small_patch_mlp(rows: usize, cols: usize, num_classes: usize) -> Self {
+        let network = Network::PatchMlp {
+            patch: 4,
+            local: 48,
+            code: 8,
+            width: 48,
+            hidden: 96,
+            blocks: 1,
+            embedding: 32,
+        };
+        Self { network, ..Self::mlp(rows, cols, num_classes) }
+    }
+
     /// The network of the original recipe; it emits ε.
     #[must_use]
     pub fn plain(rows: usize, cols: usize, num_classes: usize) -> Self {

@@ -196,7 +196,13 @@ impl Denoiser {
     /// # Errors
     ///
     /// As [`Denoiser::output`].
-    pub fn predict(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
+    pub fn predict(
+        &self,
+        x_t: &Tensor,
+        t: usize,
+        labels: &[u32],
+        guidance: impl Into<crate::GuidanceScales>,
+    ) -> Result<Tensor> {
         let output = self.output(x_t, t, labels, guidance)?;
         Ok(self.schedule.convert(self.config.parameterization, self.prediction_type, &output, x_t, &[t])?)
     }

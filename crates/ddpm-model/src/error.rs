@@ -88,6 +88,12 @@ pub enum Error {
         /// The guidance scale given.
         found: f64,
     },
+    /// A scale of guidance by a guide other than 1 was given for a model without a guide.
+    #[error("guidance {found} by a guide needs a model with a guide, and this model has none")]
+    NoGuide {
+        /// The guidance scale given.
+        found: f64,
+    },
     /// A weight is missing from a file.
     #[error("{}: no tensor `{name}`, expected one of shape {expected:?}", path.display())]
     MissingTensor {

@@ -7,7 +7,7 @@ use ddpm_files::{Sha256, check_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Denoiser, Error, Result, SampleConfig, WeightType,
+    Denoiser, DenoiserGuidance, Error, Result, SampleConfig, WeightType,
     encode::{encode_json, encode_tensors},
     scheduler_json,
 };
@@ -19,7 +19,11 @@ use crate::{
 pub struct FittedPlan {
     /// The [`Denoiser::sha256`] of the model.
     model_sha256: String,
+    /// Guidance by the class.
     guidance: GuidanceFile,
+    /// Guidance by the guide; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guide: Option<GuidanceFile>,
     steps: Vec<MultistepStep>,
 }
 
@@ -38,15 +42,15 @@ impl FittedPlan {
     /// # Errors
     ///
     /// As [`Denoiser::sha256`].
-    pub(crate) fn new(denoiser: &Denoiser, guidance: &Guidance, method: Multistep) -> Result<Self> {
+    pub(crate) fn new(denoiser: &Denoiser, guidance: &DenoiserGuidance, method: Multistep) -> Result<Self> {
         let last = (denoiser.schedule().num_train_timesteps() - 1) as f64;
-        let ends = |interval: &RangeInclusive<f64>| [*interval.start(), interval.end().min(last)];
-        let guidance = GuidanceFile {
-            scale: guidance.scale(),
-            interval: ends(guidance.interval()),
-            annealing: guidance.annealing().map(ends),
-        };
-        Ok(Self { model_sha256: denoiser.sha256()?, guidance, steps: method.steps })
+        let DenoiserGuidance { class, guide } = guidance;
+        Ok(Self {
+            model_sha256: denoiser.sha256()?,
+            guidance: GuidanceFile::new(class, last),
+            guide: denoiser.guide().map(|_| GuidanceFile::new(guide, last)),
+            steps: method.steps,
+        })
     }
 
     /// Reads a file.
@@ -93,14 +97,32 @@ impl FittedPlan {
         if found != self.model_sha256 {
             return Err(Error::PlanOfOtherModel { found, expected: self.model_sha256.clone() });
         }
-        let GuidanceFile { scale, interval: [first, last], annealing } = self.guidance;
-        let mut guidance = Guidance::new(scale).within(first..=last);
-        if let Some([first, last]) = annealing {
-            guidance = guidance.annealed(first..=last);
-        }
+        let guide = self.guide.as_ref().map_or(Guidance::new(1.0), GuidanceFile::guidance);
+        let guidance = DenoiserGuidance { class: self.guidance.guidance(), guide };
         denoiser.check_guidance(&guidance)?;
         let plan = Multistep { steps: self.steps.clone() }.plan(denoiser.schedule())?;
         Ok(SampleConfig { seed, plan, guidance })
+    }
+}
+
+impl GuidanceFile {
+    /// Intervals without an end reach to the timestep `last`.
+    fn new(guidance: &Guidance, last: f64) -> Self {
+        let ends = |interval: &RangeInclusive<f64>| [*interval.start(), interval.end().min(last)];
+        Self {
+            scale: guidance.scale(),
+            interval: ends(guidance.interval()),
+            annealing: guidance.annealing().map(ends),
+        }
+    }
+
+    fn guidance(&self) -> Guidance {
+        let [first, last] = self.interval;
+        let guidance = Guidance::new(self.scale).within(first..=last);
+        match self.annealing {
+            Some([first, last]) => guidance.annealed(first..=last),
+            None => guidance,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! scheduler/scheduler_config.json                    the schedule, as diffusers' DDPMScheduler
 //! denoiser/config.json                               the architecture
 //! denoiser/diffusion_pytorch_model.safetensors       the weights
+//! guide/…                                            the same two files of the guide, if the model has one
 //! README.md                                          the model card
 //! ```
 
@@ -31,6 +32,8 @@ const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const CONFIG: &str = "denoiser/config.json";
 const WEIGHTS: &str = "denoiser/diffusion_pytorch_model.safetensors";
+const GUIDE_CONFIG: &str = "guide/config.json";
+const GUIDE_WEIGHTS: &str = "guide/diffusion_pytorch_model.safetensors";
 const CARD: &str = "README.md";
 /// The configuration of a network of another architecture.
 const OTHER_CONFIG: &str = "config.json";
@@ -43,13 +46,18 @@ pub struct ModelFiles;
 impl ModelFiles {
     /// The files that every model folder must have, in the order in which [`read_model`] reads them.
     pub const REQUIRED: [&'static str; 4] = [INDEX, SCHEDULER, CONFIG, WEIGHTS];
+
+    /// The files of a guide, of a model that has one.
+    pub const GUIDE: [&'static str; 2] = [GUIDE_CONFIG, GUIDE_WEIGHTS];
 }
 
-/// The key of `model_index.json` that is read; the other keys, which name the libraries of the parts, are ignored.
+/// The keys of `model_index.json` that are read; the others, which name the libraries of the parts, are ignored.
 #[derive(Deserialize)]
 struct Index {
     #[serde(rename = "_class_name")]
     class_name: String,
+    /// Whether there is a guide is all that is read of it.
+    guide: Option<serde_json::Value>,
 }
 
 /// Reads a model folder.
@@ -98,12 +106,19 @@ pub fn read_model_from<'a>(
     check_keys(&bytes).map_err(Error::json(&path))?;
     let schedule = read_schedule(&String::from_utf8_lossy(&bytes))
         .map_err(|source| Error::Scheduler { path, source })?;
-    let (path, bytes) = file(CONFIG)?;
-    let config: DenoiserConfig = parse(&path, &bytes)?;
-    config.validate().map_err(|source| Error::Denoiser { path, source: Box::new(source) })?;
-    let (path, bytes) = file(WEIGHTS)?;
-    let shapes = config.parameters().into_iter().map(|Parameter { name, shape, .. }| (name, shape));
-    Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
+    let mut network = |config, weights| {
+        let (path, bytes) = file(config)?;
+        let config: DenoiserConfig = parse(&path, &bytes)?;
+        config.validate().map_err(|source| Error::Denoiser { path, source: Box::new(source) })?;
+        let (path, bytes) = file(weights)?;
+        let shapes = config.parameters().into_iter().map(|Parameter { name, shape, .. }| (name, shape));
+        Denoiser::new(&config, &schedule, decode_weights(&path, &bytes, shapes, None, device)?)
+    };
+    let denoiser = network(CONFIG, WEIGHTS)?;
+    match index.guide {
+        Some(_) => denoiser.guided_by(network(GUIDE_CONFIG, GUIDE_WEIGHTS)?),
+        None => Ok(denoiser),
+    }
 }
 
 /// Checks that [`write_model`] may write to a folder: it does not exist, is empty, or holds a model and nothing else.
@@ -120,7 +135,7 @@ pub fn check_writable(folder: &Path) -> Result<()> {
         folder,
         "model of this kind",
         is_model,
-        &[INDEX, SCHEDULER, CONFIG, WEIGHTS, CARD],
+        &[INDEX, SCHEDULER, CONFIG, WEIGHTS, GUIDE_CONFIG, GUIDE_WEIGHTS, CARD],
     )?)
 }
 
@@ -134,15 +149,22 @@ pub fn write_model(folder: &Path, denoiser: &Denoiser, weight_type: WeightType, 
     check_writable(folder)?;
     let new = AtomicDir::create(folder)?;
     let path = |name| folder.join(name);
-    let index = serde_json::json!({
+    let mut index = serde_json::json!({
         "_class_name": PIPELINE,
         "denoiser": ["ddpm_model", "Denoiser"],
         "scheduler": ["diffusers", "DDPMScheduler"],
     });
+    if denoiser.guide().is_some() {
+        index["guide"] = index["denoiser"].clone();
+    }
     new.write(INDEX, &encode_json(&path(INDEX), &index)?)?;
     new.write(SCHEDULER, scheduler_json(&denoiser.schedule_config())?.as_bytes())?;
-    new.write(CONFIG, &encode_json(&path(CONFIG), denoiser.config())?)?;
-    new.write(WEIGHTS, &encode_tensors(&path(WEIGHTS), denoiser.weights(), weight_type)?)?;
+    let networks = [(Some(denoiser), CONFIG, WEIGHTS), (denoiser.guide(), GUIDE_CONFIG, GUIDE_WEIGHTS)];
+    for (network, config, weights) in networks {
+        let Some(network) = network else { continue };
+        new.write(config, &encode_json(&path(config), network.config())?)?;
+        new.write(weights, &encode_tensors(&path(weights), network.weights(), weight_type)?)?;
+    }
     new.write(CARD, card.as_bytes())?;
     Ok(new.commit()?)
 }

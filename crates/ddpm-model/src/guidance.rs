@@ -1,29 +1,78 @@
-//! The output of a denoiser with guidance: without the class (Ho & Salimans 2022), or by a weaker model (Karras et al.
-//! 2024).
+//! The output of a denoiser with guidance: by the class (Ho & Salimans 2022), and by a weaker model (Karras et al. 2024).
 
 use candle_core::Tensor;
-use ddpm_core::Guidance;
+use ddpm_core::{Guidance, Timestep};
 
 use crate::{Denoiser, Error, Result};
 
+/// The scales of guidance at a timestep; 1 is no guidance. A number is the scale of guidance by the class alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuidanceScales {
+    /// The scale of guidance by the class.
+    pub class: f64,
+    /// The scale of guidance by the guide.
+    pub guide: f64,
+}
+
+impl From<f64> for GuidanceScales {
+    fn from(class: f64) -> Self {
+        Self { class, guide: 1.0 }
+    }
+}
+
+/// The guidance of a denoiser, each with the timesteps at which it applies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DenoiserGuidance {
+    /// Guidance by the class; of scale 1 without classes.
+    pub class: Guidance,
+    /// Guidance by the guide of [`Denoiser::guided_by`]; of scale 1 without one.
+    pub guide: Guidance,
+}
+
+impl DenoiserGuidance {
+    /// The scales at a timestep.
+    #[must_use]
+    pub fn scales_at(&self, timestep: Timestep) -> GuidanceScales {
+        GuidanceScales { class: self.class.scale_at(timestep), guide: self.guide.scale_at(timestep) }
+    }
+}
+
+/// Guidance by the class alone.
+impl From<Guidance> for DenoiserGuidance {
+    fn from(class: Guidance) -> Self {
+        Self { class, guide: Guidance::new(1.0) }
+    }
+}
+
 impl Denoiser {
-    /// Uses a weaker model for guidance (autoguidance, Karras et al. 2024, arXiv 2406.02507): [`Denoiser::output`]
-    /// extrapolates from the prediction of `guide` instead of the prediction without a class. Both models are given the
-    /// class. The guide is in practice a smaller network, or one that was trained for a shorter time on the same data; its
-    /// architecture and parameterization may be others.
+    /// Gives the model a guide: a weaker model (autoguidance, Karras et al. 2024, arXiv 2406.02507). [`Denoiser::output`]
+    /// can then also extrapolate away from the prediction of `guide` for the same class. The guide is in practice a smaller
+    /// network, or one that was trained for a shorter time on the same data; its architecture and parameterization may be
+    /// others. A guide of its own has no effect.
     ///
     /// # Errors
     ///
     /// If the guide has images of another size, another number of classes, other noise levels or another device.
-    pub fn guided_by(mut self, guide: Self) -> Result<Self> {
+    pub fn guided_by(mut self, mut guide: Self) -> Result<Self> {
+        self.check_guide(&guide)?;
+        guide.guide = None;
+        self.guide = Some(Box::new(guide));
+        Ok(self)
+    }
+
+    /// Checks that a model can be a guide of this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Denoiser::guided_by`].
+    pub fn check_guide(&self, guide: &Self) -> Result<()> {
         for ((name, found), (_, expected)) in std::iter::zip(guide.facts(), self.facts()) {
             if found != expected {
                 let expected = format!("{expected}, as in the model");
                 return Err(Error::out_of_range(format!("{name} of the guide"), found, expected));
             }
         }
-        self.guide = Some(Box::new(guide));
-        Ok(self)
+        Ok(())
     }
 
     /// What a guide has in common with its model, by name.
@@ -50,65 +99,83 @@ impl Denoiser {
     /// Evaluates the network on `x_t` [B, pixels] at timestep `t`, with a class for each image. Returns the output in the
     /// network's own `parameterization`, [B, pixels]. An unconditional model ignores the classes.
     ///
-    /// `guidance` is a scale s: weak + s·(prediction(class) − weak). The weak prediction is the one for the null class,
-    /// which is classifier-free guidance with the scale of diffusers (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with
-    /// s = 1 + w), or the prediction of the guide of [`Denoiser::guided_by`] for the class. A scale of 1 is no guidance and
-    /// needs no second network evaluation; nor does 0, the weak prediction alone. As in [`Denoiser::forward`], the result
-    /// for an image does not depend on the other images.
+    /// ```text
+    /// output = prediction(class) + (s − 1)·(prediction(class) − prediction(null class))
+    ///                            + (g − 1)·(prediction(class) − guide(class))
+    /// ```
+    ///
+    /// with the [`GuidanceScales`] s and g. The first is classifier-free guidance with the scale of diffusers (Ho &
+    /// Salimans 2022, arXiv 2207.12598, eq. 6, with s = 1 + w), the second autoguidance (Karras et al. 2024, arXiv
+    /// 2406.02507, eq. 5) by the guide of [`Denoiser::guided_by`]. A scale of 1 needs no further network evaluation. As in
+    /// [`Denoiser::forward`], the result for an image does not depend on the other images.
     ///
     /// # Errors
     ///
-    /// If the shapes do not fit, a class is out of range, the scale is not finite, or an unconditional model without a
-    /// guide is given a scale other than 1.
-    pub fn output(&self, x_t: &Tensor, t: usize, labels: &[u32], guidance: f64) -> Result<Tensor> {
-        self.check_scale(guidance)?;
+    /// If the shapes do not fit, a class is out of range, a scale is not finite, an unconditional model is given a scale s
+    /// other than 1, or a model without a guide a scale g other than 1.
+    pub fn output(
+        &self,
+        x_t: &Tensor,
+        t: usize,
+        labels: &[u32],
+        guidance: impl Into<GuidanceScales>,
+    ) -> Result<Tensor> {
+        let scales = guidance.into();
+        self.check_scales(scales)?;
         let steps = vec![t; x_t.dim(0)?];
         let nulls = vec![u32::try_from(self.config().null_class()).unwrap_or(u32::MAX); x_t.dim(0)?];
         let labels = if self.config().num_classes == 0 { nulls.as_slice() } else { labels };
         self.check_labels(labels, nulls.len())?;
-        let weak = || match self.guide() {
-            Some(guide) => {
-                let [from, to] = [guide, self].map(|denoiser| denoiser.config().parameterization);
-                let output = guide.forward(x_t, &steps, labels)?;
-                Ok(self.schedule().convert(from, to, &output, x_t, &[t])?)
-            }
-            None => self.forward(x_t, &steps, &nulls),
-        };
-        match guidance {
-            0.0 => weak(),
-            1.0 => self.forward(x_t, &steps, labels),
+        let guide = self.guide().filter(|_| scales.guide != 1.0);
+        let null = || self.forward(x_t, &steps, &nulls);
+        if scales.class == 0.0 && guide.is_none() {
+            return null();
+        }
+        let strong = self.forward(x_t, &steps, labels)?;
+        let output = match scales.class {
+            1.0 => strong.clone(),
             scale => {
-                let (strong, weak) = (self.forward(x_t, &steps, labels)?, weak()?);
-                Ok((&weak + ((strong - &weak)? * scale)?)?)
+                let null = null()?;
+                (&null + ((&strong - &null)? * scale)?)?
+            }
+        };
+        let Some(guide) = guide else { return Ok(output) };
+        let [from, to] = [guide, self].map(|denoiser| denoiser.config().parameterization);
+        let weak = guide.forward(x_t, &steps, labels)?;
+        let weak = self.schedule().convert(from, to, &weak, x_t, &[t])?;
+        Ok((output + ((strong - weak)? * (scales.guide - 1.0))?)?)
+    }
+
+    /// Checks that guidance fits the schedule, the classes and the guide of the model.
+    pub(crate) fn check_guidance(&self, guidance: &DenoiserGuidance) -> Result<()> {
+        let DenoiserGuidance { class, guide } = guidance;
+        for guidance in [class, guide] {
+            guidance.check(self.schedule())?;
+            if guidance.rescale() != 0.0 {
+                let expected = "0: the guidance of a denoiser is a scale, and rescales nothing";
+                return Err(Error::out_of_range("guidance rescale", guidance.rescale(), expected));
             }
         }
+        self.check_scales(GuidanceScales { class: class.scale(), guide: guide.scale() })?;
+        if guide.annealing().is_some() {
+            let expected = "none: it is an option of guidance by the class";
+            return Err(Error::out_of_range("annealing of guidance by the guide", "given", expected));
+        }
+        // With annealing the scale is 0 at some timesteps.
+        class.annealing().map_or(Ok(()), |_| self.check_scales(0.0.into()))
     }
 
-    /// Checks that guidance fits the schedule and the classes of the model.
-    pub(crate) fn check_guidance(&self, guidance: &Guidance) -> Result<()> {
-        guidance.check(self.schedule())?;
-        if guidance.rescale() != 0.0 {
-            let expected = "0: the guidance of a denoiser is a scale, and rescales nothing";
-            return Err(Error::out_of_range("guidance rescale", guidance.rescale(), expected));
+    /// Checks that the scales are finite, and 1 if the model has no classes or no guide.
+    fn check_scales(&self, scales: GuidanceScales) -> Result<()> {
+        let GuidanceScales { class, guide } = scales;
+        if let Some(&found) = [class, guide].iter().find(|scale| !scale.is_finite()) {
+            return Err(Error::GuidanceScale { found });
         }
-        self.check_scale(guidance.scale())?;
-        if guidance.annealing().is_none() {
-            return Ok(());
+        if class != 1.0 && self.config().num_classes == 0 {
+            return Err(Error::Guidance { found: class });
         }
-        match self.guide() {
-            // The weak prediction is the guide's, which has the class.
-            Some(_) => Err(Error::out_of_range("class annealing", "used with a guide", "one of the two")),
-            None => self.check_scale(0.0),
-        }
-    }
-
-    /// Checks that the guidance scale is finite, and 1 if the model has no classes and no guide.
-    fn check_scale(&self, guidance: f64) -> Result<()> {
-        if !guidance.is_finite() {
-            return Err(Error::GuidanceScale { found: guidance });
-        }
-        if guidance != 1.0 && self.config().num_classes == 0 && self.guide.is_none() {
-            return Err(Error::Guidance { found: guidance });
+        if guide != 1.0 && self.guide.is_none() {
+            return Err(Error::NoGuide { found: guide });
         }
         Ok(())
     }

@@ -44,6 +44,9 @@ pub use fitted_plan::FittedPlan;
 pub use folder::{
     ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,
 };
+pub use guidance::{DenoiserGuidance, GuidanceScales};
 pub use plan_fit::{PlanFit, PlanFitConfig};
-pub use sample::{DEFAULT_GUIDANCE_SCALE, SampleConfig};
-pub use sample_options::{GuidanceOptions, SampleOptions, SamplerName};
+pub use sample::SampleConfig;
+pub use sample_options::{
+    DEFAULT_GUIDANCE_SCALE, DEFAULT_GUIDE_SCALE, GuidanceOptions, SampleOptions, SamplerName,
+};

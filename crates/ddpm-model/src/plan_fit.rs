@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
-use ddpm_core::{
-    BoxError, CounterRng, Guidance, Multistep, Purpose, Sampler, Steps, Timestep, Timesteps, no_noise,
-};
+use ddpm_core::{BoxError, CounterRng, Multistep, Purpose, Sampler, Steps, Timestep, Timesteps, no_noise};
 
-use crate::{Denoiser, Error, FittedPlan, Result, device::run_on_device};
+use crate::{Denoiser, DenoiserGuidance, Error, FittedPlan, Result, device::run_on_device};
 
 /// The number of timesteps of the long run, unless the schedule has fewer.
 const TEACHER_STEPS: usize = 50;
@@ -20,7 +18,7 @@ pub struct PlanFitConfig {
     /// The number of these images, 1 or more. They and their predictions are in memory at once.
     pub num_images: usize,
     /// Guidance, of the long run and of the fitted plan.
-    pub guidance: Guidance,
+    pub guidance: DenoiserGuidance,
 }
 
 /// A long run of a model without noise, and the fit of plans of few steps to it.
@@ -31,7 +29,7 @@ pub struct PlanFitConfig {
 #[derive(Debug)]
 pub struct PlanFit<'a> {
     denoiser: &'a Denoiser,
-    guidance: Guidance,
+    guidance: DenoiserGuidance,
     labels: Vec<u32>,
     x_t: Tensor,
     /// The timesteps of the teacher, in descending order.
@@ -76,7 +74,7 @@ impl<'a> PlanFit<'a> {
     }
 
     fn network(&self) -> impl Fn(&Tensor, Timestep) -> Result<Tensor> {
-        |x_t, at| self.denoiser.output(x_t, at.index(), &self.labels, self.guidance.scale_at(at))
+        |x_t, at| self.denoiser.output(x_t, at.index(), &self.labels, self.guidance.scales_at(at))
     }
 
     /// Fits a method with these timesteps. Returns it with the root of the mean squared difference from the teacher's

@@ -1,9 +1,9 @@
 //! Sampling of images from a seed and classes.
 
 use candle_core::{CpuStorage, Storage, Tensor};
-use ddpm_core::{CounterRng, Guidance, ImageNoise, Operation, Plan, Run, Sampler, StepInfo, Steps, Timestep};
+use ddpm_core::{CounterRng, ImageNoise, Operation, Plan, Run, Sampler, StepInfo, Steps, Timestep};
 
-use crate::{Denoiser, Error, Result, device::run_on_device};
+use crate::{Denoiser, DenoiserGuidance, Error, GuidanceOptions, Result, device::run_on_device};
 
 /// The configuration of sampling.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,25 +12,13 @@ pub struct SampleConfig {
     pub seed: u64,
     /// The steps: the plan of a sampler, or any other plan for the model's schedule.
     pub plan: Plan,
-    /// The guidance scale and the timesteps at which it applies.
-    pub guidance: Guidance,
+    /// The scales of guidance and the timesteps at which it applies.
+    pub guidance: DenoiserGuidance,
 }
 
-/// The default guidance scale of a model with classes.
-///
-/// The network learns the mean of x₀ given xₜ. With few large steps this mean sometimes lies between two digits;
-/// guidance moves it towards the requested class.
-pub const DEFAULT_GUIDANCE_SCALE: f64 = 2.0;
-
-/// The default guidance interval as fractions of T: the noise levels at which a shape between two classes becomes one of
-/// them. At higher noise levels guidance reduces diversity, and at lower ones it changes almost nothing
-/// (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-const GUIDED: [f64; 2] = [0.2, 0.5];
-
 impl SampleConfig {
-    /// Ancestral sampling with the schedule's `variance_type` and all timesteps. A model with classes or a guide gets
-    /// [`DEFAULT_GUIDANCE_SCALE`] in the interval of [`SampleConfig::default_guidance`], any other a scale of 1. This is
-    /// Algorithm 2 of Ho et al. 2020; what [`SampleOptions`](crate::SampleOptions) give without an option has another sampler.
+    /// Ancestral sampling with the schedule's `variance_type`, all timesteps and the default [`GuidanceOptions`]: Algorithm 2
+    /// of Ho et al. 2020 with guidance. [`SampleOptions`](crate::SampleOptions) have another sampler by default.
     ///
     /// # Errors
     ///
@@ -38,21 +26,8 @@ impl SampleConfig {
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Result<Self> {
         let variance = denoiser.schedule().config().variance_type.clone();
         let plan = Sampler::Ddpm(variance).plan(denoiser.schedule(), Steps::All)?;
-        Ok(Self { seed, plan, guidance: Self::default_guidance(default_scale(denoiser), denoiser) })
+        Ok(Self { seed, plan, guidance: GuidanceOptions::default().guidance(denoiser)? })
     }
-
-    /// Guidance of this scale at the timesteps from 0.2 T to 0.5 T: 4 to 10 for T = 20.
-    #[must_use]
-    pub fn default_guidance(scale: f64, denoiser: &Denoiser) -> Guidance {
-        let [first, last] = GUIDED.map(|part| part * denoiser.schedule().num_train_timesteps() as f64);
-        Guidance::new(scale).within(first..=last)
-    }
-}
-
-/// The default guidance scale of a model.
-pub(crate) fn default_scale(denoiser: &Denoiser) -> f64 {
-    let has_weak = denoiser.config().num_classes > 0 || denoiser.guide().is_some();
-    if has_weak { DEFAULT_GUIDANCE_SCALE } else { 1.0 }
 }
 
 impl Denoiser {
@@ -126,8 +101,8 @@ impl Denoiser {
         let mut check = FiniteCheck { images, pending: Vec::new() };
         let mut last = None;
         while let Some(ask) = run.ask()? {
-            let scale = config.guidance.scale_at(ask.timestep);
-            let prediction = self.output(&ask.x_t, ask.timestep.index(), labels, scale)?;
+            let scales = config.guidance.scales_at(ask.timestep);
+            let prediction = self.output(&ask.x_t, ask.timestep.index(), labels, scales)?;
             check.add("prediction", ask.timestep, &prediction)?;
             last = Some(ask.timestep);
             drop(ask);

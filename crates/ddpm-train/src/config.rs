@@ -82,6 +82,8 @@ pub enum Preset {
     Original,
     /// The fewest epochs, for a first try.
     Quick,
+    /// A small network, as the guide of a larger one (autoguidance).
+    Guide,
 }
 
 impl TrainConfig {
@@ -95,12 +97,16 @@ impl TrainConfig {
             Preset::Standard => (12, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
+            Preset::Guide => (10, 0.999),
         };
         let (loss, denoiser) = match preset {
             Preset::Original => {
                 let plain = DenoiserConfig::plain(rows, cols, classes);
                 let parameterization = PredictionType::Sample;
                 (LossWeighting::Sample, DenoiserConfig { parameterization, ..plain })
+            }
+            Preset::Guide => {
+                (LossWeighting::ClampedSnr, DenoiserConfig::small_patch_mlp(rows, cols, classes))
             }
             _ => (LossWeighting::ClampedSnr, DenoiserConfig::patch_mlp(rows, cols, classes)),
         };

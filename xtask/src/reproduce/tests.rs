@@ -48,7 +48,7 @@ fn a_run_writes_pictures_and_everything_that_was_measured() {
     assert_eq!(metrics["classifier"]["results"][0]["num_noise"], 2);
     assert_eq!(metrics["files"].as_array().unwrap().len(), 12);
     let phases: Vec<_> = metrics["phases"].as_array().unwrap().iter().map(|it| &it["phase"]).collect();
-    assert_eq!((phases.len(), phases[0], phases[1]), (13, &"data".into(), &"train".into()));
+    assert_eq!((phases.len(), phases[0], phases[1]), (14, &"data".into(), &"train the guide".into()));
 
     let quality = &metrics["quality"]["default"];
     let number = |pointer: &str| quality.pointer(pointer).unwrap().as_f64().unwrap();

@@ -23,7 +23,7 @@ pub(crate) struct Sampling {
     /// A file of `fit-plan` for this model: its steps and its guidance
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "sampler", "steps", "timesteps", "variance", "noise", "eta", "epsilon_scale", "guidance_scale",
-        "guidance_interval", "class_annealing",
+        "guidance_interval", "class_annealing", "guide_scale", "guide_interval",
     ])]
     pub(crate) plan: Option<PathBuf>,
     /// The sampling method [default: dpmpp-2m-sde; ddpm with --variance or --noise, ddim with --eta]
@@ -58,21 +58,29 @@ pub(crate) struct Sampling {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct Guiding {
-    /// The scale of guidance, which extrapolates from the prediction without the class, or from the prediction of --guide:
-    /// 1 is no guidance; larger values follow the class more closely and give less variety
-    /// [default: 2 if the model has classes, or with --guide]
+    /// The scale of guidance by the class, which extrapolates from the prediction without the class: 1 is no guidance;
+    /// larger values follow the class more closely and give less variety [default: 2 if the model has classes]
     #[arg(long, value_name = "W")]
     pub(crate) guidance_scale: Option<f64>,
-    /// The timesteps with guidance, both ends included. The network runs twice at each of them
+    /// The timesteps with guidance by the class, both ends included. The network runs twice at each of them
     /// [default: 0.2 to 0.5 of the schedule, 4-10 for 20 timesteps]
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) guidance_interval: Option<Interval>,
     /// A weaker model to guide by (autoguidance): a smaller one, or one that was trained for a shorter time on the same data
+    /// [default: the guide of the model, if it has one]
     #[arg(long, value_name = "DIR|hf://OWNER/NAME")]
     pub(crate) guide: Option<String>,
+    /// The scale of guidance by the guide, which extrapolates from the guide's prediction: 1 is none; larger values give
+    /// more variety [default: 1.5 if there is a guide]
+    #[arg(long, value_name = "W")]
+    pub(crate) guide_scale: Option<f64>,
+    /// The timesteps with guidance by the guide, both ends included
+    /// [default: 0.2 to 0.75 of the schedule, 4-15 for 20 timesteps]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) guide_interval: Option<Interval>,
     /// Fade the class in: ignored from timestep LAST on, it reaches its full effect at FIRST. The guidance scale is multiplied
     /// by a factor from 0 to 1 (condition annealing)
-    #[arg(long, value_name = "FIRST-LAST", conflicts_with = "guide")]
+    #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) class_annealing: Option<Interval>,
 }
 
@@ -84,6 +92,8 @@ impl Guiding {
             scale: self.guidance_scale,
             interval: self.guidance_interval.as_ref().map(interval),
             annealing: self.class_annealing.as_ref().map(interval),
+            guide_scale: self.guide_scale,
+            guide_interval: self.guide_interval.as_ref().map(interval),
         }
     }
 }

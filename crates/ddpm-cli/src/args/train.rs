@@ -43,6 +43,10 @@ pub(crate) struct Train {
     /// It also gives the architecture and the schedule
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", conflicts_with_all = ["network", "parameterization"])]
     pub(crate) from: Option<String>,
+    /// A weaker model of the same data, such as one of --preset guide, which becomes a part of the model: `sample` is then
+    /// guided by it (autoguidance). It has no influence on the training
+    #[arg(long, value_name = "DIR|hf://OWNER/NAME")]
+    pub(crate) guide: Option<String>,
     /// The number type in which the model folder stores weights
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     pub(crate) dtype: WeightType,

@@ -122,7 +122,7 @@ impl<'a> Job<'a> {
             Work::Sample(count) => {
                 // Guidance would call the network twice at some timesteps.
                 let plan = Sampler::ddpm().plan(denoiser.schedule(), Steps::All)?;
-                let config = SampleConfig { seed, plan, guidance: Guidance::new(1.0) };
+                let config = SampleConfig { seed, plan, guidance: Guidance::new(1.0).into() };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
                 Kind::Sample { denoiser, config, images: (0..).take(count).collect(), labels }

@@ -12,6 +12,7 @@ pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, ou
         "| training images | {images} of {name} |\n\
          {classes}\
          {from}\
+         {guide}\
          {options}\
          | training loss, test loss | {train}, {test} |\n",
         name = splits.name(),
@@ -23,6 +24,7 @@ pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, ou
             .from
             .as_ref()
             .map_or(String::new(), |from| format!("| starts from the weights of | {from} |\n")),
+        guide = options.guide.as_ref().map_or(String::new(), |guide| format!("| guide | {guide} |\n")),
         options = options_of(config),
         train = loss(outcome.train_loss),
         test = loss(outcome.test_loss),

@@ -254,7 +254,7 @@ mod tests {
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (plan, guidance) = (Plan::without_schedule(PredictionType::Sample), Guidance::new(1.0));
-        Job::new(SampleConfig { seed: 1, plan, guidance }, classes, run, count)
+        Job::new(SampleConfig { seed: 1, plan, guidance: guidance.into() }, classes, run, count)
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `ddpm-cli train`: trains a model and writes its folder.
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use ddpm_data::{Dataset, Splits};
-use ddpm_model::{Denoiser, SampleOptions, check_writable, write_model};
-use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start};
+use ddpm_model::{Denoiser, SampleOptions, check_writable, initial_weights, write_model};
+use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start, TrainConfig};
 
 use super::{card, job::Job, previews::Previews, train_config::configure};
 use crate::{
@@ -22,6 +23,10 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     };
     let config = configure(options, common, &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
     output::verbose(common, &format!("{config:#?}"));
+    let guide = match &options.guide {
+        Some(name) => Some(guide(name, &config, &device)?),
+        None => None,
+    };
     let start = match (options.resume, options.overwrite) {
         (true, _) => Start::Resume,
         (_, true) => Start::Overwrite,
@@ -83,12 +88,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     drop(progress);
     // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
     warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
-    write_model(
-        &folder,
-        &outcome.denoiser,
-        options.dtype,
-        &card::trained(&splits, &config, options, &outcome),
-    )?;
+    let card = card::trained(&splits, &config, options, &outcome);
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();
     json["preset"] = output::name(&options.preset).into();
@@ -101,7 +101,21 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         outcome.seconds,
         outcome.images_per_second
     );
+    let denoiser = match guide {
+        Some(guide) => outcome.denoiser.guided_by(guide)?,
+        None => outcome.denoiser,
+    };
+    write_model(&folder, &denoiser, options.dtype, &card)?;
     output::result(common, &json, &text)
+}
+
+/// The guide of --guide. Fails before training if it does not fit the model that will be trained.
+fn guide(name: &str, config: &TrainConfig, device: &Device) -> Result<Denoiser> {
+    let guide = model::load(name, device)?;
+    let weights = initial_weights(&config.denoiser, config.seed, device)?;
+    let denoiser = Denoiser::new(&config.denoiser, &config.schedule, weights)?;
+    denoiser.check_guide(&guide).with_context(|| format!("--guide {name}"))?;
+    Ok(guide)
 }
 
 fn warn_about(result: Result<()>) {

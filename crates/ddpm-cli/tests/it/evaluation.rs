@@ -50,6 +50,8 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "guidance_interval",
         "guidance_scale",
         "guide",
+        "guide_interval",
+        "guide_scale",
         "kernel",
         "manifold",
         "memorisation",

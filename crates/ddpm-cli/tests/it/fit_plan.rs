@@ -103,6 +103,8 @@ fn options_that_a_plan_has_and_wrong_numbers_are_refused() {
         ["--guidance-scale", "2"],
         ["--guidance-interval", "5-9"],
         ["--class-annealing", "5-9"],
+        ["--guide-scale", "2"],
+        ["--guide-interval", "5-9"],
     ] {
         usage(&[&["sample", "--plan", "plan.json"][..], &option].concat(), &["--plan", option[0]]);
     }
@@ -110,7 +112,6 @@ fn options_that_a_plan_has_and_wrong_numbers_are_refused() {
     usage(&["fit-plan", "--steps", "0"], &["--steps"]);
     usage(&["fit-plan", "--steps", "5", "--timesteps", "19,5"], &["--timesteps"]);
     usage(&["fit-plan", "--steps", "5", "-n", "0"], &["--num-images"]);
-    usage(&["sample", "--guide", "x", "--class-annealing", "5-9"], &["--guide", "--class-annealing"]);
     let folder = with_model();
     let cases: [(&[&str], &str); 4] = [
         (&["--steps", "21"], "the number of steps is 21, expected 1 to 20"),
@@ -135,12 +136,19 @@ fn a_guide_changes_the_images_and_must_fit() {
     let train = ["train", "--data", "data", "--epochs", "1", "--batch-size", "16", "--out-dir", "weak", "-q"];
     run(folder.path(), &train);
     // After so few steps of training the two models hardly differ.
-    let much = ["--guidance-scale", "1000", "--guidance-interval", "0-19"];
-    let alone = pixels(folder.path(), &much);
-    assert!(alone != pixels(folder.path(), &[&much[..], &["--guide", "weak/model"]].concat()));
-    // A model guides itself in no direction.
-    let itself = pixels(folder.path(), &["--guide", "model", "--guidance-scale", "3"]);
-    assert!(itself == pixels(folder.path(), &["--guidance-scale", "1"]));
+    let much = ["--guide", "weak/model", "--guide-scale", "1000"];
+    let (alone, guided) = (pixels(folder.path(), &[]), pixels(folder.path(), &much));
+    assert!(guided != alone);
+    assert!(guided != pixels(folder.path(), &[&much[..], &["--guide-interval", "0-3"]].concat()));
+    // A scale of 1 is no guidance, and a model guides itself in no direction.
+    assert!(pixels(folder.path(), &["--guide", "weak/model", "--guide-scale", "1"]) == alone);
+    assert!(pixels(folder.path(), &["--guide", "model", "--guide-scale", "3"]) == alone);
+    // A guide that was given to `train` is a part of the model.
+    let train = [&train[..6], &["--out-dir", "guided", "-q", "--guide", "weak/model"]].concat();
+    run(folder.path(), &train);
+    let of = |model: &str, options: &[&str]| pixels(folder.path(), &[&["--model", model], options].concat());
+    let apart = of("weak/model", &much);
+    assert!(apart == of("guided/model", &["--guide-scale", "1000"]) && apart != of("guided/model", &[]));
     // A plan belongs to the model with its guide.
     let fit = [&FIT[..], &["--timesteps", "19,5", "--guide", "weak/model"]].concat();
     run(folder.path(), &fit);
@@ -166,8 +174,14 @@ fn a_guide_changes_the_images_and_must_fit() {
     refused(folder.path(), &[&sample[..], &["none"]].concat(), &["none: no such model folder"]);
     refused(
         folder.path(),
-        &[&sample[..], &["weak/model", "--guidance-scale", "1"]].concat(),
-        &["another scale with a guide"],
+        &[&sample[..2], &["--guide-scale", "2"]].concat(),
+        &["guidance 2 by a guide needs a model with a guide"],
     );
+    refused(
+        folder.path(),
+        &["train", "--data", "data", "--guide", "built-in", "--out-dir", "other"],
+        &["--guide built-in: the image size of the guide is 28×28, expected 8×8, as in the model"],
+    );
+    assert!(!folder.path().join("other").exists());
     assert!(names(folder.path()).contains(&"weak".to_owned()));
 }

@@ -14,7 +14,7 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 15] = [
+const SAMPLING: [&str; 17] = [
     "--model",
     "--classes",
     "--sampler",
@@ -28,7 +28,9 @@ const SAMPLING: [&str; 15] = [
     "--plan <FILE>",
     "--guidance-scale <W>",
     "--guidance-interval",
-    "--guide",
+    "--guide <DIR",
+    "--guide-scale",
+    "--guide-interval",
     "--class-annealing",
 ];
 
@@ -56,6 +58,7 @@ fn every_command_explains_each_of_its_options() {
                 "-o, --out-dir",
                 "--resume",
                 "--overwrite",
+                "--guide",
                 "--dtype",
                 "--epochs",
                 "--batch-size",

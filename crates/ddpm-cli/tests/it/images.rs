@@ -342,6 +342,8 @@ fn options_of_sampling_do_not_go_with_images() {
         ["--eta", "0"],
         ["--guidance-scale", "1"],
         ["--guidance-interval", "1-2"],
+        ["--guide-scale", "1"],
+        ["--guide-interval", "1-2"],
     ] {
         let name = if option[0] == "-n" { "--num-images" } else { option[0] };
         usage(

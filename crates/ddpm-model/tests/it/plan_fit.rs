@@ -5,13 +5,14 @@ use std::{fs, path::Path};
 use candle_core::{Device, Tensor};
 use ddpm_core::{Guidance, Sampler, Steps};
 use ddpm_model::{
-    Denoiser, Error, FittedPlan, PlanFit, PlanFitConfig, SampleConfig, read_model, write_model,
+    Denoiser, Error, FittedPlan, GuidanceOptions, PlanFit, PlanFitConfig, SampleConfig, read_model,
+    write_model,
 };
 
 use crate::{bits, denoiser, small_mlp, small_plain};
 
 fn fit(denoiser: &Denoiser) -> PlanFit<'_> {
-    let guidance = Guidance::new(1.5).within(3.0..=12.0).annealed(11.0..=16.0);
+    let guidance = Guidance::new(1.5).within(3.0..=12.0).annealed(11.0..=16.0).into();
     PlanFit::new(denoiser, &PlanFitConfig { seed: 1, num_images: 40, guidance }, &[]).unwrap()
 }
 
@@ -87,9 +88,17 @@ fn a_plan_is_the_same_after_a_round_trip_through_its_file() {
     let config = read.config(1, &denoiser).unwrap();
     assert_eq!(config, plan.config(1, &denoiser).unwrap());
     let expected = Guidance::new(1.5).within(3.0..=12.0).annealed(11.0..=16.0);
-    assert_eq!((config.guidance, config.plan.evaluations()), (expected, 4));
+    assert_eq!((config.guidance, config.plan.evaluations()), (expected.into(), 4));
+    let guided = crate::denoiser(&small_mlp()).guided_by(crate::denoiser(&small_plain())).unwrap();
+    let guidance =
+        GuidanceOptions { guide_scale: Some(1.7), ..GuidanceOptions::default() }.guidance(&guided).unwrap();
+    let config = PlanFitConfig { seed: 1, num_images: 3, guidance: guidance.clone() };
+    let fit = PlanFit::new(&guided, &config, &[]).unwrap();
+    let plan = fit.plan(fit.fit(&[19]).unwrap().0).unwrap();
+    let read = FittedPlan::parse(&path, &plan.encode(&path).unwrap()).unwrap();
+    assert_eq!(read.config(1, &guided).unwrap().guidance, guidance);
     // Guidance at all timesteps has an end that JSON can hold.
-    let everywhere = PlanFitConfig { seed: 1, num_images: 2, guidance: Guidance::new(2.0) };
+    let everywhere = PlanFitConfig { seed: 1, num_images: 2, guidance: Guidance::new(2.0).into() };
     let fit = PlanFit::new(&denoiser, &everywhere, &[]).unwrap();
     let plan = fit.plan(fit.fit(&[19]).unwrap().0).unwrap();
     assert_eq!(FittedPlan::parse(&path, &plan.encode(&path).unwrap()).unwrap(), plan);
@@ -160,7 +169,8 @@ fn files_that_are_no_plans_and_plans_that_cannot_be_carried_out_are_refused() {
 #[test]
 fn a_fit_that_cannot_be_made_is_refused() {
     let denoiser = denoiser(&small_mlp());
-    let config = |num_images, guidance| PlanFitConfig { seed: 1, num_images, guidance };
+    let config =
+        |num_images, guidance: Guidance| PlanFitConfig { seed: 1, num_images, guidance: guidance.into() };
     let failed = |config: PlanFitConfig, list: &[usize]| {
         PlanFit::new(&denoiser, &config, list).unwrap_err().to_string()
     };
@@ -192,7 +202,7 @@ fn the_teacher_of_a_long_schedule_also_takes_the_given_timesteps() {
     let config = small_mlp();
     let denoiser =
         Denoiser::new(&config, &schedule, crate::weights(&config, candle_core::DType::F32)).unwrap();
-    let guidance = Guidance::new(1.0);
+    let guidance = Guidance::new(1.0).into();
     let config = PlanFitConfig { seed: 1, num_images: 3, guidance };
     let list = [999, 633, 171, 4];
     assert!(PlanFit::new(&denoiser, &config, &[]).unwrap().fit(&list).is_err());

@@ -203,7 +203,7 @@ fn weights_that_are_not_those_of_the_configuration_are_named() {
 fn sampling_with_a_guidance_interval_that_does_not_fit_is_refused() {
     let denoiser = denoiser(&small_mlp());
     let sample = |interval| {
-        let guidance = SampleConfig::default_guidance(2.0, &denoiser).within(interval);
+        let guidance = ddpm_core::Guidance::new(2.0).within(interval).into();
         let config = SampleConfig { guidance, ..ancestral(&denoiser) };
         denoiser.sample(&config, &[0], &[0], |_| Ok(()))
     };

@@ -62,7 +62,7 @@ fn no_step_of_any_run_has_a_rate_outside_of_its_range() {
 #[test]
 fn presets_are_for_the_data_and_valid() {
     for data in [labelled(200, 0), unlabelled(200, 0)] {
-        for preset in [Preset::Best, Preset::Standard, Preset::Original, Preset::Quick] {
+        for preset in [Preset::Best, Preset::Standard, Preset::Original, Preset::Quick, Preset::Guide] {
             let config = TrainConfig::preset(preset, &data);
             config.validate(&data).unwrap();
             assert_eq!(config.denoiser.num_classes, data.classes().unwrap_or(0));

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 use candle_core::Device;
-use ddpm_core::ReverseVariance;
+use ddpm_core::{Guidance, ReverseVariance};
 use ddpm_data::{Dataset, Splits};
 use ddpm_eval::ensure_fits;
 use ddpm_model::Denoiser;
@@ -134,13 +134,15 @@ impl Subject {
         let variance = chosen.variance;
         let step_count = job.config.plan.steps();
         let timesteps = &sampling.timesteps;
-        let scale = job.config.guidance.scale();
+        let [scale, guide_scale] =
+            [&job.config.guidance.class, &job.config.guidance.guide].map(Guidance::scale);
         let interval = |interval: Option<Interval>| {
             let ends = interval.map(|Interval(first, last)| [first, last]);
             (json!(ends), ends.map(|[first, last]| format!("{first}-{last}")))
         };
         let (guided, guided_text) = interval(sampling.guiding.guidance_interval);
         let (annealed, annealed_text) = interval(sampling.guiding.class_annealing);
+        let (by_guide, by_guide_text) = interval(sampling.guiding.guide_interval);
         let (guide, epsilon_scale) = (&sampling.guiding.guide, sampling.epsilon_scale);
         Ok(vec![
             ("classes", json!(classes), classes.map(output::list)),
@@ -154,6 +156,8 @@ impl Subject {
             ("guidance-scale", json!(scale), own.then(|| scale.to_string())),
             ("guidance-interval", guided, guided_text),
             ("guide", json!(guide), guide.clone()),
+            ("guide-scale", json!(guide_scale), (own && guide_scale != 1.0).then(|| guide_scale.to_string())),
+            ("guide-interval", by_guide, by_guide_text),
             ("class-annealing", annealed, annealed_text),
         ])
     }
