@@ -14,7 +14,7 @@ from torch.nn.functional import linear, silu
 
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "models" / "mnist"
 WEIGHTS = MODEL / "denoiser" / "diffusion_pytorch_model.safetensors"
-SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 2.0
+SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 1.5
 PATCH, GUIDED = 4, range(4, 11)
 SCALE, GAP, MARGIN = 3, 4, 12
 

@@ -135,12 +135,6 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
     }
 
     let mut staging = Staging::new(runner.folder.join("results.partial"))?;
-    if experiment.grid.is_some() {
-        for row in &experiment.rows {
-            let to = staging.add(&format!("{name}-{}.png", row.name), &format!("images of {}", row.name));
-            fs::copy(runner.grid(row), to).with_context(|| format!("the grid of {}", row.name))?;
-        }
-    }
     let total_seconds = phases.total_seconds();
     let table = table::markdown(name, experiment, &outcomes, &provenance, total_seconds)?;
     fs::write(staging.add(&format!("{name}.md"), "the table"), &table)?;
@@ -222,11 +216,6 @@ impl Runner<'_> {
             let printed = phases.run(&format!("{name} of {}", row.name), || self.ddpm.call(&line, data))?;
             outputs.insert(name.clone(), printed);
         }
-        if let Some(words) = &self.experiment.grid {
-            let line = format!("sample{of_model} {words} --format png");
-            let out = self.ddpm.path(&self.grid(row));
-            phases.run(&format!("sample {}", row.name), || self.ddpm.call(&line, &["-o", &out]))?;
-        }
         let finished = Finished { key, outputs };
         write_atomic(&path, &serde_json::to_vec(&finished)?)?;
         Ok(finished.outputs)
@@ -252,19 +241,15 @@ impl Runner<'_> {
 
     /// Everything that determines the outputs of a row, except the speed of the machine.
     fn key(&self, row: &Row) -> Value {
-        let Experiment { data, minutes, measure, grid, .. } = self.experiment;
+        let Experiment { data, minutes, measure, .. } = self.experiment;
         let Ddpm { seed, threads, .. } = self.ddpm;
         json!({
             "program": self.program, "seed": seed, "threads": threads, "data": data, "minutes": minutes,
-            "measure": measure, "grid": grid, "row": row,
+            "measure": measure, "row": row,
         })
     }
 
     fn finished(&self, row: &Row, round: usize) -> PathBuf {
         self.folder.join("rows").join(format!("{}-{}.json", row.name, round + 1))
-    }
-
-    fn grid(&self, row: &Row) -> PathBuf {
-        self.folder.join(format!("{}.png", row.name))
     }
 }

@@ -51,7 +51,7 @@ pub struct SampleOptions {
 ///
 /// The network learns the mean of x₀ given xₜ. With few large steps this mean sometimes lies between two digits;
 /// guidance moves it towards the requested class.
-pub const DEFAULT_GUIDANCE_SCALE: f64 = 2.0;
+pub const DEFAULT_GUIDANCE_SCALE: f64 = 1.5;
 
 /// The default interval of guidance by the class as fractions of T: the noise levels at which a shape between two classes
 /// becomes one of them. At higher noise levels guidance reduces diversity, and at lower ones it changes almost nothing

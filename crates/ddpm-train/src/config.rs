@@ -94,10 +94,10 @@ impl TrainConfig {
         let (rows, cols, classes) = (data.rows(), data.cols(), data.classes().unwrap_or(0));
         let (epochs, ema_decay) = match preset {
             Preset::Best => (200, 0.9995),
-            Preset::Standard => (12, 0.999),
+            Preset::Standard => (24, 0.999),
             Preset::Original => (60, 0.999),
             Preset::Quick => (6, 0.999),
-            Preset::Guide => (10, 0.999),
+            Preset::Guide => (30, 0.999),
         };
         let (loss, denoiser) = match preset {
             Preset::Original => {

@@ -29,8 +29,6 @@ pub(crate) struct Experiment {
     pub(super) minutes: Option<f64>,
     /// The commands that run for each row after its training, in this order.
     pub(super) measure: Vec<Measurement>,
-    /// Arguments of `sample` for a PNG of images of each row; `None` for no pictures.
-    pub(super) grid: Option<String>,
     pub(super) columns: Vec<Column>,
     pub(super) rows: Vec<Row>,
 }

@@ -52,11 +52,6 @@ pub(super) fn markdown(
         }
         text += &line(&mut cells.into_iter());
     }
-    if experiment.grid.is_some() {
-        for Outcome { row, .. } in outcomes {
-            text += &format!("\n## `{0}`\n\n![Images of `{0}`]({name}-{0}.png)\n", row.name);
-        }
-    }
     Ok(text)
 }
 

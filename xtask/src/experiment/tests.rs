@@ -70,8 +70,8 @@ fn runs(root: &Path, name: &str, text: &str) {
     ] {
         small = small.replace(from, to);
     }
-    if text.contains("\nminutes = 1.0\n") {
-        small = small.replace("\nminutes = 1.0\n", "\n").replace("train = \"", "train = \"--epochs 1 ");
+    if text.contains("\nminutes = 0.5\n") {
+        small = small.replace("\nminutes = 0.5\n", "\n").replace("train = \"", "train = \"--epochs 1 ");
     }
     // Ten images in place of hundreds or thousands, or the fewest with a Fréchet distance.
     let fewer = small.split(' ').map(|word| {
@@ -105,8 +105,6 @@ fn runs(root: &Path, name: &str, text: &str) {
     for row in rows {
         let row = row["row"]["name"].as_str().unwrap();
         assert!(table.contains(&format!("| `{row}` |")), "{row}: {table}");
-        let grid = results.join(format!("{name}-{row}.png"));
-        assert_eq!(grid.exists(), text.contains("\ngrid = "), "{}", grid.display());
     }
     let lines: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).collect();
     let floors = usize::from(text.contains("floor = "));

@@ -59,7 +59,8 @@ pub(crate) struct Sampling {
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct Guiding {
     /// The scale of guidance by the class, which extrapolates from the prediction without the class: 1 is no guidance;
-    /// larger values follow the class more closely and give less variety [default: 2 if the model has classes]
+    /// larger values follow the class more closely and give less variety [default: 1.5 if the model has
+    /// classes]
     #[arg(long, value_name = "W")]
     pub(crate) guidance_scale: Option<f64>,
     /// The timesteps with guidance by the class, both ends included. The network runs twice at each of them

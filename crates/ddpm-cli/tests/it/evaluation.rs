@@ -73,7 +73,7 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
     assert_eq!((&result["samples"], &result["seed"]), (&NUMBER.into(), &1.into()));
     assert_eq!((&result["train_images"], &result["test_images"]), (&LARGE.into(), &NUMBER.into()));
     assert_eq!((&result["model"], &result["sampler"]), (&"model".into(), &"dpmpp-2m-sde".into()));
-    assert_eq!((&result["steps"], &result["guidance_scale"]), (&20.into(), &2.0.into()));
+    assert_eq!((&result["steps"], &result["guidance_scale"]), (&20.into(), &1.5.into()));
     let digest = result["features_sha256"].as_str().unwrap();
     assert_eq!(result["feature_net"], format!("the feature net {}", &digest[..12]));
     let values = [
@@ -172,7 +172,7 @@ fn the_table_says_the_same() {
     assert!(text.contains(&row), "{row} {text}");
     let accuracy = format!("\n| class accuracy | {:.4} ± ", number(&result["class_accuracy"]));
     assert!(text.contains(&accuracy) && text.contains(" | 1.0000 ± 0.0000 | "), "{text}");
-    let command = "`ddpm-cli eval --model model --data large --num-images 135 --features net --sampler dpmpp-2m-sde --guidance-scale 2 \
+    let command = "`ddpm-cli eval --model model --data large --num-images 135 --features net --sampler dpmpp-2m-sde --guidance-scale 1.5 \
                    --seed 1`";
     assert!(text.starts_with(command), "{text}");
     assert!(text.contains(result["features_sha256"].as_str().unwrap()));

@@ -144,11 +144,16 @@ fn a_guide_changes_the_images_and_must_fit() {
     assert!(pixels(folder.path(), &["--guide", "weak/model", "--guide-scale", "1"]) == alone);
     assert!(pixels(folder.path(), &["--guide", "model", "--guide-scale", "3"]) == alone);
     // A guide that was given to `train` is a part of the model.
-    let train = [&train[..6], &["--out-dir", "guided", "-q", "--guide", "weak/model"]].concat();
+    let train =
+        [&train[..7], &["--out-dir", "guided", "-q", "--guide", "weak/model", "--seed", "2"]].concat();
     run(folder.path(), &train);
-    let of = |model: &str, options: &[&str]| pixels(folder.path(), &[&["--model", model], options].concat());
-    let apart = of("weak/model", &much);
-    assert!(apart == of("guided/model", &["--guide-scale", "1000"]) && apart != of("guided/model", &[]));
+    let of = |options: &[&str]| {
+        let sample = ["sample", "--model", "guided/model", "--format", "idx", "-o", "other"];
+        run(folder.path(), &[&sample[..], options].concat());
+        fs::read(folder.path().join("other-images-idx3-ubyte")).unwrap()
+    };
+    let own = of(&["--guide-scale", "1000"]);
+    assert!(own == of(&much) && own != of(&["--guide-scale", "1"]));
     // A plan belongs to the model with its guide.
     let fit = [&FIT[..], &["--timesteps", "19,5", "--guide", "weak/model"]].concat();
     run(folder.path(), &fit);
