@@ -179,7 +179,7 @@ fn a_guide_changes_the_images_and_must_fit() {
     refused(folder.path(), &[&sample[..], &["none"]].concat(), &["none: no such model folder"]);
     refused(
         folder.path(),
-        &[&sample[..2], &["--guide-scale", "2"]].concat(),
+        &["sample", "--model", "model", "--guide-scale", "2"],
         &["guidance 2 by a guide needs a model with a guide"],
     );
     refused(
