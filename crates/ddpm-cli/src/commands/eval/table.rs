@@ -6,10 +6,7 @@ use anyhow::Result;
 use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{MetricResult, Report};
 
-use super::{
-    Evaluated,
-    subject::{SamplingOption, Subject},
-};
+use super::{Evaluated, subject::Subject};
 use crate::output;
 
 pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> Result<String> {
