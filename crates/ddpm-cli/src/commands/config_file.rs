@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::output;
 
 /// The keys of a file, in order, each with a comment. Those of the data (image size, classes) are not in files.
-const KEYS: [(&str, &str); 40] = [
+const KEYS: [(&str, &str); 43] = [
     ("seed", "The seed of initial weights, batches, timesteps, noise, shifts and dropped classes"),
     ("epochs", "The number of passes over the training images"),
     ("batch_size", "The number of images of a step"),
@@ -50,6 +50,9 @@ const KEYS: [(&str, &str); 40] = [
     ("schedule.clip_sample_range", "To which magnitude"),
     ("schedule.timestep_spacing", "How the timesteps of a run with fewer steps are spaced"),
     ("schedule.thresholding", "Whether to use dynamic thresholding instead of clipping"),
+    ("schedule.dynamic_thresholding_ratio", "Its quantile"),
+    ("schedule.sample_max_value", "Its largest divisor"),
+    ("schedule.compat", "Whether samplers repeat the defects of diffusers: exact or diffusers"),
     ("schedule.steps_offset", "An offset of leading spacing"),
 ];
 
@@ -166,12 +169,13 @@ fn overlay(prefix: &str, base: &mut Value, with: &Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_data::Dataset;
+    use ddpm_data::{Dataset, idx::Images};
 
     use super::*;
 
     fn presets() -> impl Iterator<Item = TrainConfig> {
-        let data = Dataset::new("data".to_owned(), 8, 8, vec![0; 64 * 200], None).unwrap();
+        let images = Images::new("data", 8, 8, vec![0; 64 * 200]).unwrap();
+        let data = Dataset::new("data", images, None).unwrap();
         Preset::value_variants().iter().map(move |&preset| TrainConfig::preset(preset, &data))
     }
 

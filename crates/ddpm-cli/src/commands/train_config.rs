@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ddpm_core::{BetaSchedule, TimestepSpacing};
-use ddpm_data::{Dataset, Splits};
+use ddpm_data::{Dataset, Splits, idx::Images};
 use ddpm_files::check_keys;
 use ddpm_model::{Denoiser, DenoiserConfig};
 use ddpm_train::{Preset, TrainConfig};
@@ -57,7 +57,7 @@ pub(super) fn configure(
 
 /// A preset as text of a file. Without data, its images are of one pixel and its batch is that of a large data set.
 pub(super) fn preset_as_file(preset: Preset) -> Result<String> {
-    let data = Dataset::new("none".to_owned(), 1, 1, vec![0; 1000], None)?;
+    let data = Dataset::new("none", Images::new("none", 1, 1, vec![0; 1000])?, None)?;
     to_toml(&TrainConfig::preset(preset, &data))
 }
 

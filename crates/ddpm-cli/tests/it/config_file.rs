@@ -9,7 +9,7 @@ const TRAIN: [&str; 6] = ["train", "--data", "data", "-q", "--batch-size", "16"]
 #[test]
 fn a_run_is_repeated_from_its_own_configuration() {
     let folder = with_model();
-    let train = |more: &[&str]| run(folder.path(), &[&TRAIN, more].concat());
+    let train = |more: &[&str]| run(folder.path(), &[&TRAIN[..], more].concat());
     train(&["--preset", "guide", "--epochs", "1", "--seed", "5", "--loss", "v_prediction", "-o", "a"]);
     train(&["--config", "a/config.toml", "-o", "b"]);
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
@@ -33,8 +33,8 @@ fn a_printed_preset_is_a_file_for_config_and_a_file_may_name_its_preset() {
         fs::write(folder.path().join(format!("{preset}.toml")), text).unwrap();
     }
     let losses = |more: &[&str]| {
-        let result =
-            json(folder.path(), &[&TRAIN, &["--epochs", "1", "--overwrite", "-o", "run"], more].concat());
+        let train = [&TRAIN[..], &["--epochs", "1", "--overwrite", "-o", "run"], more].concat();
+        let result = json(folder.path(), &train);
         (result["train_loss"].clone(), result["preset"].clone())
     };
     let (guide, preset) = losses(&["--preset", "guide"]);
@@ -68,12 +68,12 @@ fn wrong_files_are_named_with_key_and_nearest_option() {
         ("[denoiser]\nrows = 9", &["8×8", "9"]),
     ] {
         fs::write(folder.path().join("wrong.toml"), text).unwrap();
-        let error = fail(folder.path(), 1, &[&TRAIN, &["--config", "wrong.toml", "-o", "run"][..]].concat());
+        let error = fail(folder.path(), 1, &[&TRAIN[..], &["--config", "wrong.toml", "-o", "run"]].concat());
         for part in parts {
             assert!(error.contains(part), "{text}: {error}");
         }
     }
-    let error = fail(folder.path(), 1, &[&TRAIN, &["--config", "none.toml"][..]].concat());
+    let error = fail(folder.path(), 1, &[&TRAIN[..], &["--config", "none.toml"]].concat());
     assert!(error.contains("none.toml: cannot read the configuration"), "{error}");
     assert!(!folder.path().join("run").exists());
 }

@@ -46,7 +46,7 @@ fn a_file_of_each_format_is_made_again_byte_for_byte() {
         );
         let first: Vec<_> = files(format).iter().map(|name| read(name)).collect();
         for like in files(format) {
-            let other = out.replace('a', "b");
+            let other = out.replacen('a', "b", 1);
             // The format is that of the file, unless the name of the output says another.
             run(folder.path(), &["sample", "--like", like, "-o", &other, "--format", format]);
             for (name, first) in std::iter::zip(files(format), &first) {

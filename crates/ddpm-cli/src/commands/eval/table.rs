@@ -7,7 +7,7 @@ use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{MetricResult, Report};
 
 use super::{Evaluated, subject::Subject};
-use crate::output;
+use crate::{commands::sampling::SamplingOption, output};
 
 pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> Result<String> {
     let report = evaluated.report;
