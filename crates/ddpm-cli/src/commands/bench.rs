@@ -101,7 +101,7 @@ struct Job<'a> {
 
 enum Kind<'a> {
     Train(Box<Trainer<'a>>),
-    Sample { denoiser: &'a Denoiser, config: SampleConfig, images: Vec<u64>, labels: Vec<u32> },
+    Sample { denoiser: &'a Denoiser, config: Box<SampleConfig>, images: Vec<u64>, labels: Vec<u32> },
 }
 
 impl<'a> Job<'a> {
@@ -130,7 +130,7 @@ impl<'a> Job<'a> {
                 };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
-                Kind::Sample { denoiser, config, images: (0..).take(count).collect(), labels }
+                Kind::Sample { denoiser, config: config.into(), images: (0..).take(count).collect(), labels }
             }
         };
         Ok(Self { name, kind, speeds: Vec::new() })
