@@ -136,7 +136,7 @@ fn measure(arguments: &Arguments, experiment: &Experiment, started: Started<'_>)
 
     let mut staging = Staging::new(runner.folder.join("results.partial"))?;
     let total_seconds = phases.total_seconds();
-    let table = table::markdown(name, experiment, &outcomes, &provenance, total_seconds)?;
+    let table = table::markdown(experiment, &outcomes, &provenance, total_seconds)?;
     fs::write(staging.add(&format!("{name}.md"), "the table"), &table)?;
     let results = Results {
         provenance: &provenance,

@@ -257,7 +257,7 @@ impl Sampling {
     }
 }
 
-fn by_name<'a>(measured: &'a [(Sampling, Printed)]) -> BTreeMap<&'a str, &'a Value> {
+fn by_name(measured: &[(Sampling, Printed)]) -> BTreeMap<&str, &Value> {
     measured.iter().map(|(sampling, printed)| (sampling.name, &printed.output)).collect()
 }
 

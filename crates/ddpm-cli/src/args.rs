@@ -1,13 +1,16 @@
 //! The command-line arguments, as clap parses them.
 
+mod like;
 mod paths;
 mod sampling;
 mod train;
 mod values;
 
-use std::path::PathBuf;
+use std::{env, ffi::OsString, path::PathBuf};
 
-use clap::{ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+};
 use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
@@ -16,6 +19,8 @@ pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
 use values::{count, threads};
+
+use crate::recipe::Recipe;
 
 /// Sample, train and inspect small denoising diffusion models.
 ///
@@ -31,9 +36,25 @@ pub(crate) struct Args {
 
 impl Args {
     /// Parses the command line, also in the form that tells where a value comes from. Exits with code 2 if it is wrong.
-    pub(crate) fn of_command_line() -> (Self, ArgMatches) {
-        let matches = Self::options().get_matches();
-        (Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()), matches)
+    ///
+    /// # Errors
+    /// The file of --like has no recipe.
+    pub(crate) fn of_command_line() -> anyhow::Result<(Self, ArgMatches)> {
+        let words: Vec<OsString> = env::args_os().collect();
+        let (args, matches) = Self::parsed(&words);
+        let Command::Sample(Sample { like: Some(path), .. }) = &args.command else {
+            return Ok((args, matches));
+        };
+        let words = like::with_recipe(words, &matches, &Recipe::read(path)?);
+        Ok(Self::parsed(&words))
+    }
+
+    fn parsed(words: &[OsString]) -> (Self, ArgMatches) {
+        let matches = Self::options().get_matches_from(words);
+        let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let source = matches.subcommand().and_then(|(_, matches)| matches.value_source("seed"));
+        args.common.seed_is_given = source == Some(ValueSource::CommandLine);
+        (args, matches)
     }
 
     /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
@@ -60,6 +81,9 @@ pub(crate) struct Common {
     /// The seed of all random numbers
     #[arg(long, global = true, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Whether the seed is on the command line.
+    #[arg(skip)]
+    pub(crate) seed_is_given: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -94,7 +118,7 @@ pub(crate) enum Command {
     TrainFeatures(TrainFeatures),
     /// Load, check and describe a data set
     Data(Data),
-    /// Describe a model and this build of the program
+    /// Describe a model and this build of the program, or how a file of `sample` was made
     Info(Info),
     /// Measure the speed of training and sampling on this machine
     Bench(Bench),
@@ -104,6 +128,10 @@ pub(crate) enum Command {
 pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+    /// Sample again as the PNG, GIF, IDX or safetensors file of an earlier `sample` was made: all options are those of its
+    /// recipe, except the ones that are given here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) like: Option<PathBuf>,
     /// The number of images of each class
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "num_images")]
     pub(crate) per_class: usize,
@@ -117,7 +145,8 @@ pub(crate) struct Sample {
     /// (idx, safetensors) [default: the extension of --out, or png]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
-    /// The output file; idx writes OUT-images-idx3-ubyte and OUT-labels-idx1-ubyte. The program writes to a
+    /// The output file; idx writes OUT-images-idx3-ubyte, OUT-labels-idx1-ubyte and
+    /// OUT-recipe.json. The program writes to a
     /// temporary file, .tmp-…, and renames it when it is complete
     /// [default: samples with the extension of the format]
     #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
@@ -160,7 +189,7 @@ pub(crate) struct Eval {
         conflicts_with_all = [
             "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
             "guidance_interval", "plan", "epsilon_scale", "guide", "class_annealing", "guide_scale",
-            "guide_interval"
+            "guide_interval", "noise_path"
         ]
     )]
     pub(crate) images: Option<PathBuf>,
@@ -248,6 +277,9 @@ pub(crate) struct Info {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
     pub(crate) model: String,
+    /// A PNG, GIF, IDX or safetensors file of `sample`: describe it instead, with the command that made it
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -10,6 +10,7 @@ mod output;
 mod picture;
 mod plot_style;
 mod progress;
+mod recipe;
 
 use std::{process::ExitCode, sync::Mutex, thread};
 
@@ -20,7 +21,13 @@ use args::{Args, Command};
 use interrupt::Interrupted;
 
 fn main() -> ExitCode {
-    let (args, matches) = Args::of_command_line();
+    let (args, matches) = match Args::of_command_line() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     warn_of_options_without_effect(&matches, &args.command);
     output::print_warnings();
     set_threads(args.common.threads, &args.command);

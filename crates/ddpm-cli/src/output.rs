@@ -19,6 +19,11 @@ pub(crate) fn result(common: &Common, json: &impl Serialize, text: &str) -> Resu
     writeln!(io::stdout(), "{}", lines.join("\n")).context("cannot write to standard output")
 }
 
+/// Prints text that is the result itself, such as a file.
+pub(crate) fn text(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
 /// A line with its control characters, and characters that change the direction of the text, as `\uXXXX`, which is also
 /// their form in JSON. Text from a file or a server could otherwise control the terminal.
 fn escape(line: &str) -> String {

@@ -46,6 +46,8 @@
 //! - `clap`: `ValueEnum` for the enums that are options of a command line.
 
 mod betas;
+#[cfg(feature = "candle")]
+mod brownian;
 mod config;
 #[cfg(feature = "candle")]
 mod decode;
@@ -81,6 +83,8 @@ mod timesteps;
 #[cfg(feature = "candle")]
 mod weighted_sum;
 
+#[cfg(feature = "candle")]
+pub use brownian::BrownianPath;
 #[cfg(feature = "candle")]
 pub use candle_core;
 

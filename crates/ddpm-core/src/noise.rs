@@ -27,6 +27,16 @@ impl ImageNoise {
         Self { purpose, ..self }
     }
 
+    /// The indices of the images.
+    #[must_use]
+    pub fn indices(&self) -> &[u64] {
+        &self.images
+    }
+
+    pub(crate) fn rng(&self) -> CounterRng {
+        self.rng
+    }
+
     /// x_T, the noise from which sampling starts, [B, `shape`…] in f32.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Encoding of JSON and safetensors files.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use candle_core::{DType, Tensor};
 use safetensors::{
@@ -85,14 +88,18 @@ pub fn encode_tensors<'a>(
     serialize(views, None).map_err(Error::safetensors(path))
 }
 
-/// Encodes the header of a safetensors file, for a file that is written in parts. Each entry holds a tensor's name,
-/// type, shape and byte range. `path` is used in error messages only.
+/// Encodes the header of a safetensors file, for a file that is written in parts. `metadata` is text by name. Each tensor
+/// has a name, a type, a shape and a byte range. `path` is used in error messages only.
 ///
 /// # Errors
 ///
 /// If the byte ranges are not contiguous from 0, or do not fit the types and shapes.
-pub fn safetensors_header(path: &Path, tensors: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
-    let metadata = Metadata::new(None, tensors).map_err(Error::safetensors(path))?;
+pub fn safetensors_header(
+    path: &Path,
+    metadata: Option<HashMap<String, String>>,
+    tensors: Vec<(String, TensorInfo)>,
+) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(metadata, tensors).map_err(Error::safetensors(path))?;
     let mut json = serde_json::to_vec(&metadata).map_err(Error::json(path))?;
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())

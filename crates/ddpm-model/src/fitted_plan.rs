@@ -7,7 +7,7 @@ use ddpm_files::{Sha256, check_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Denoiser, DenoiserGuidance, Error, Result, SampleConfig, WeightType,
+    Denoiser, DenoiserGuidance, Error, NoisePath, Result, SampleConfig, WeightType,
     encode::{encode_json, encode_tensors},
     scheduler_json,
 };
@@ -101,7 +101,7 @@ impl FittedPlan {
         let guidance = DenoiserGuidance { class: self.guidance.guidance(), guide };
         denoiser.check_guidance(&guidance)?;
         let plan = Multistep { steps: self.steps.clone() }.plan(denoiser.schedule())?;
-        Ok(SampleConfig { seed, plan, guidance })
+        Ok(SampleConfig { seed, plan, guidance, noise_path: NoisePath::default() })
     }
 }
 

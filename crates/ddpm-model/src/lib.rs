@@ -46,7 +46,7 @@ pub use folder::{
 };
 pub use guidance::{DenoiserGuidance, GuidanceScales};
 pub use plan_fit::{PlanFit, PlanFitConfig};
-pub use sample::SampleConfig;
+pub use sample::{NoisePath, SampleConfig};
 pub use sample_options::{
     DEFAULT_GUIDANCE_SCALE, DEFAULT_GUIDE_SCALE, GuidanceOptions, SampleOptions, SamplerName,
 };

@@ -14,7 +14,24 @@ pub struct SampleConfig {
     pub plan: Plan,
     /// The scales of guidance and the timesteps at which it applies.
     pub guidance: DenoiserGuidance,
+    /// The noise of the steps.
+    pub noise_path: NoisePath,
 }
+
+/// The noise that a sampler adds in its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum NoisePath {
+    /// A noise of its own for each step.
+    #[default]
+    Independent,
+    /// Increments of one Brownian motion for each image, so that an image is refined by more steps instead of replaced by
+    /// another one.
+    Brownian,
+}
+
+/// Noise by its index, as a run takes it.
+type NoiseSource = Box<dyn Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> + Send + Sync>;
 
 impl SampleConfig {
     /// Ancestral sampling with the schedule's `variance_type`, all timesteps and the default [`GuidanceOptions`]: Algorithm 2
@@ -26,7 +43,8 @@ impl SampleConfig {
     pub fn ancestral(seed: u64, denoiser: &Denoiser) -> Result<Self> {
         let variance = denoiser.schedule().config().variance_type.clone();
         let plan = Sampler::Ddpm(variance).plan(denoiser.schedule(), Steps::All)?;
-        Ok(Self { seed, plan, guidance: GuidanceOptions::default().guidance(denoiser)? })
+        let guidance = GuidanceOptions::default().guidance(denoiser)?;
+        Ok(Self { seed, plan, guidance, noise_path: NoisePath::default() })
     }
 }
 
@@ -37,19 +55,27 @@ impl Denoiser {
         CounterRng::new(config.seed).images(images.iter().copied())
     }
 
+    fn noise_source(config: &SampleConfig, images: &[u64]) -> Result<NoiseSource> {
+        let noise = Self::noise(config, images);
+        Ok(match config.noise_path {
+            NoisePath::Independent => Box::new(noise.noise()),
+            NoisePath::Brownian => Box::new(noise.along_path(&config.plan)?.noise()),
+        })
+    }
+
     /// Starts a run for the images with these indices, [N, pixels]. The caller evaluates the network, with
     /// [`Denoiser::output`], and may stop, look and edit between steps; [`Denoiser::sample`] does it all.
     ///
     /// # Errors
     ///
-    /// If guidance does not fit the model or is rescaled, or the plan evaluates the network elsewhere than at the timesteps of the
+    /// If guidance does not fit the model or is rescaled, the plan has no Brownian path and should take one, or the plan evaluates the network elsewhere than at the timesteps of the
     /// schedule, for which the network was trained.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Run> {
         self.check_guidance(&config.guidance)?;
         self.check_timesteps(&config.plan)?;
         let noise = Self::noise(config, images);
         let x_t = noise.start(&[self.config().pixels()], self.device())?;
-        Ok(config.plan.start(x_t, noise.noise())?)
+        Ok(config.plan.start(x_t, Self::noise_source(config, images)?)?)
     }
 
     /// Checks that a plan evaluates the network at the timesteps of the schedule only.
@@ -97,7 +123,7 @@ impl Denoiser {
     ) -> Result<Tensor> {
         self.check_labels(labels, images.len())?;
         let mut run = self.start(config, images)?;
-        let noise = Self::noise(config, images).noise();
+        let noise = Self::noise_source(config, images)?;
         let mut check = FiniteCheck { images, pending: Vec::new() };
         let mut last = None;
         while let Some(ask) = run.ask()? {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ddpm_core::{Guidance, ReverseVariance, Sampler, Steps};
 
-use crate::{Denoiser, DenoiserGuidance, Error, Result, SampleConfig};
+use crate::{Denoiser, DenoiserGuidance, Error, NoisePath, Result, SampleConfig};
 
 /// The name of a sampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct SampleOptions {
     pub epsilon_scale: Option<f64>,
     /// Guidance.
     pub guidance: GuidanceOptions,
+    /// The noise of the steps.
+    pub noise_path: NoisePath,
 }
 
 /// The default scale of guidance by the class.
@@ -93,7 +95,7 @@ impl SampleOptions {
         let schedule = denoiser.schedule();
         let plan = self.sampler(&schedule.config().variance_type)?.plan(schedule, self.steps.clone())?;
         let plan = plan.epsilon_scaled(self.epsilon_scale.unwrap_or(1.0))?;
-        Ok(SampleConfig { seed, plan, guidance })
+        Ok(SampleConfig { seed, plan, guidance, noise_path: self.noise_path })
     }
 
     /// The name of the sampler: the given one; else `ddpm` with a variance, `ddim` with η, and otherwise `dpmpp-2m-sde`.

@@ -66,7 +66,7 @@ fn write_tensors(mut file: AtomicFile, trainer: &Trainer<'_>, step: u64) -> Resu
             infos.push((part.tensor_name(&parameter.name), info));
         }
     }
-    let header = safetensors_header(file.path(), infos)?;
+    let header = safetensors_header(file.path(), None, infos)?;
     let mut digest = Sha256::default();
     let mut write = |bytes: &[u8]| {
         digest.update(bytes);

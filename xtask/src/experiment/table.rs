@@ -7,12 +7,11 @@ use super::{Outcome, Outputs};
 use crate::printed::{cell, percent};
 use crate::provenance::Provenance;
 
-/// The document: provenance, an explanation, the table, and the pictures.
+/// The document: provenance, an explanation and the table.
 ///
 /// # Errors
 /// A column's pointer does not exist in the output of a command. The error names the column, the row and the pointer.
 pub(super) fn markdown(
-    name: &str,
     experiment: &Experiment,
     outcomes: &[Outcome<'_>],
     provenance: &Provenance,

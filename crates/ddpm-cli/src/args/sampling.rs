@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use ddpm_model::{GuidanceOptions, SamplerName};
+use ddpm_model::{GuidanceOptions, NoisePath, SamplerName};
 
 use super::{
     paths,
@@ -23,7 +23,7 @@ pub(crate) struct Sampling {
     /// A file of `fit-plan` for this model: its steps and its guidance
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "sampler", "steps", "timesteps", "variance", "noise", "eta", "epsilon_scale", "guidance_scale",
-        "guidance_interval", "class_annealing", "guide_scale", "guide_interval",
+        "guidance_interval", "class_annealing", "guide_scale", "guide_interval", "noise_path",
     ])]
     pub(crate) plan: Option<PathBuf>,
     /// The sampling method [default: dpmpp-2m-sde; ddpm with --variance or --noise, ddim with --eta]
@@ -46,6 +46,10 @@ pub(crate) struct Sampling {
     /// η of the sampler ddim, 0 to 1: 0 is deterministic, 1 is ddpm with variance fixed_small [default: 0]
     #[arg(long)]
     pub(crate) eta: Option<f64>,
+    /// The noise of the steps of a sampler with noise. brownian: along one path for each image, so that 10 and 20 steps of
+    /// a seed show the same picture, finer or coarser
+    #[arg(long, value_enum, default_value_t = NoisePath::Independent)]
+    pub(crate) noise_path: NoisePath,
     /// Divide each predicted ε by this number, such as 1.005, so that the steps remove less noise (ε-scaling)
     /// [default: 1]
     #[arg(long, value_name = "LAMBDA")]

@@ -19,9 +19,16 @@ pub(crate) struct Train {
     /// hf://datasets/OWNER/NAME[/CONFIG]
     #[arg(long, value_name = "SOURCE", default_value = "mnist")]
     pub(crate) data: Source,
-    /// A named set of training options; the options below override it
-    #[arg(long, value_enum, default_value_t = Preset::Standard)]
-    pub(crate) preset: Preset,
+    /// A named set of training options; --config and the options below override it [default: standard]
+    #[arg(long, value_enum)]
+    pub(crate) preset: Option<Preset>,
+    /// A TOML file with training options, as --print-config prints them and as each run saves its own (config.toml). Its key
+    /// `preset` names the preset on which it builds; the options below override it
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print a preset as a TOML file for --config, with a comment for each option, and do nothing else
+    #[arg(long, value_name = "PRESET", value_enum)]
+    pub(crate) print_config: Option<Preset>,
     /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints, previews and snapshots for `average`
     #[arg(short, long, value_name = "DIR", default_value = "runs/train", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,

@@ -9,7 +9,7 @@ use anyhow::Result;
 use candle_core::Device;
 use ddpm_core::{Guidance, Sampler, Steps};
 use ddpm_data::{Dataset, Images, Labels};
-use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, NoisePath, SampleConfig};
 use ddpm_train::{Preset, TrainConfig, Trainer};
 use serde::Serialize;
 
@@ -101,7 +101,7 @@ struct Job<'a> {
 
 enum Kind<'a> {
     Train(Box<Trainer<'a>>),
-    Sample { denoiser: &'a Denoiser, config: SampleConfig, images: Vec<u64>, labels: Vec<u32> },
+    Sample { denoiser: &'a Denoiser, config: Box<SampleConfig>, images: Vec<u64>, labels: Vec<u32> },
 }
 
 impl<'a> Job<'a> {
@@ -122,10 +122,15 @@ impl<'a> Job<'a> {
             Work::Sample(count) => {
                 // Guidance would call the network twice at some timesteps.
                 let plan = Sampler::ddpm().plan(denoiser.schedule(), Steps::All)?;
-                let config = SampleConfig { seed, plan, guidance: Guidance::new(1.0).into() };
+                let config = SampleConfig {
+                    seed,
+                    plan,
+                    guidance: Guidance::new(1.0).into(),
+                    noise_path: NoisePath::default(),
+                };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
-                Kind::Sample { denoiser, config, images: (0..).take(count).collect(), labels }
+                Kind::Sample { denoiser, config: config.into(), images: (0..).take(count).collect(), labels }
             }
         };
         Ok(Self { name, kind, speeds: Vec::new() })

@@ -74,5 +74,5 @@ fn picture(data: &Dataset) -> Result<Vec<u8>> {
             picture::labelled_grid(&columns, rows, cols, scale)?
         }
     };
-    picture::encode_png(&picture)
+    picture::encode_png(&picture, None)
 }

@@ -1,11 +1,15 @@
-//! `ddpm-cli info`: describes a model and this build.
+//! `ddpm-cli info`: describes a model and this build, or how a file of `sample` was made.
+
+use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
+use ddpm_model::{DenoiserConfig, Network};
+use serde_json::{Value, json};
 
 use crate::{
     args::{Common, Info},
     model, output,
+    recipe::Recipe,
 };
 
 /// The optional features, and whether this build has them.
@@ -19,41 +23,107 @@ const FEATURES: [(&str, bool); 6] = [
 ];
 
 pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
+    if let Some(path) = &options.file {
+        return of_file(path, common);
+    }
     let device = common.device.open()?;
     let denoiser = model::load(&options.model, &device)?;
-    let (config, schedule) = (denoiser.config(), denoiser.schedule());
+    let (config, schedule) = (denoiser.config(), denoiser.schedule_config());
+    let guide = denoiser.guide().map(|guide| guide.config());
     let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    let parameters = config.parameter_count();
     let json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "features": features,
         "device": common.device.to_string(),
         "model": options.model,
-        "parameters": parameters,
+        "model_sha256": denoiser.sha256()?,
+        "parameters": config.parameter_count(),
         "denoiser": config,
-        "schedule": denoiser.schedule_config(),
+        "guide": guide,
+        "schedule": schedule,
     });
-    let beta = schedule.betas();
-    let text = format!(
-        "ddpm-cli {version}, features: {features}, device: {device}\n\
-         model         {name}\n\
-         parameters    {parameters}\n\
-         images        {rows}×{cols}, {classes} classes\n\
-         network       {network:?}, parameterization {output:?}\n\
-         schedule      {steps} steps, β {first} to {last}, prediction {prediction:?}",
-        version = env!("CARGO_PKG_VERSION"),
-        features = if features.is_empty() { "none".to_owned() } else { features.join(", ") },
-        device = common.device,
-        name = options.model,
-        rows = config.rows,
-        cols = config.cols,
-        classes = config.num_classes,
-        network = config.network,
-        output = config.parameterization,
-        steps = beta.len(),
-        first = beta[0],
-        last = beta[beta.len() - 1],
-        prediction = denoiser.schedule_config().prediction_type,
-    );
-    output::result(common, &json, &text)
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    let beta = denoiser.schedule().betas();
+    let (rows, cols, classes) = (config.rows, config.cols, config.num_classes);
+    let lines = [
+        (
+            "program",
+            format!(
+                "ddpm-cli {}, features: {features}, device: {}",
+                env!("CARGO_PKG_VERSION"),
+                common.device
+            ),
+        ),
+        ("model", options.model.clone()),
+        ("SHA-256", denoiser.sha256()?),
+        (
+            "images",
+            format!(
+                "{rows}×{cols} pixels, {}",
+                if classes == 0 { "no classes".to_owned() } else { format!("{classes} classes") }
+            ),
+        ),
+        ("network", network(config)),
+        ("guide", guide.map_or("none".to_owned(), network)),
+        (
+            "schedule",
+            format!(
+                "{} timesteps, β from {} to {}, prediction_type {}",
+                beta.len(),
+                beta[0],
+                beta[beta.len() - 1],
+                word(&schedule.prediction_type)?
+            ),
+        ),
+    ];
+    output::result(common, &json, &table(&lines))
+}
+
+fn of_file(path: &Path, common: &Common) -> Result<()> {
+    let recipe = Recipe::read(path)?;
+    let command = recipe.command();
+    let mut json = serde_json::to_value(&recipe)?;
+    json["file"] = path.display().to_string().into();
+    json["command"] = command.clone().into();
+    let [first, last] = recipe.images;
+    let classes = output::list(&recipe.classes);
+    let lines = [
+        ("file", path.display().to_string()),
+        ("program", format!("ddpm-cli {}", recipe.version)),
+        ("model", format!("SHA-256 {}", recipe.model_sha256)),
+        ("images", format!("{first} to {last} of the seed")),
+        ("classes", if classes.is_empty() { "none".to_owned() } else { classes }),
+        ("steps", recipe.steps.to_string()),
+        ("command", command),
+    ];
+    output::result(common, &json, &table(&lines))
+}
+
+/// A network in words.
+fn network(config: &DenoiserConfig) -> String {
+    let layers = match &config.network {
+        Network::Mlp { width, hidden, blocks, .. } => {
+            format!("mlp: {blocks} residual blocks of width {width}, {hidden} inside")
+        }
+        Network::PatchMlp { patch, local, code, width, hidden, blocks, .. } => format!(
+            "patch-mlp: patches of {patch}×{patch} pixels, layers of {local} for each, codes of {code}, and between them \
+             {blocks} residual blocks of width {width}, {hidden} inside"
+        ),
+        Network::Plain { width, layers, .. } => format!("plain: {layers} layers of width {width}"),
+    };
+    let emits = word(&config.parameterization).unwrap_or_default();
+    format!("{layers}; {} parameters; parameterization {emits}", config.parameter_count())
+}
+
+/// A value as its configuration file has it.
+fn word(value: &impl serde::Serialize) -> Result<String> {
+    Ok(match serde_json::to_value(value)? {
+        Value::String(word) => word,
+        other => other.to_string(),
+    })
+}
+
+fn table(lines: &[(&str, String)]) -> String {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    lines.iter().map(|(name, value)| format!("{name:width$}{value}\n")).collect()
 }

@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor};
-use ddpm_core::{ReverseVariance, StepInfo, Steps};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use ddpm_core::StepInfo;
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, FittedPlan, SampleConfig, SampleOptions};
+use ddpm_model::{Denoiser, SampleConfig};
 
 use crate::{
-    args::{Noise, Sampling, Shard, Variance},
-    interrupt, model,
+    args::Shard,
+    interrupt,
     picture::{self, Column},
     progress::Progress,
 };
@@ -79,12 +79,23 @@ impl Job {
         self.images.len()
     }
 
+    /// The indices of the first and of the last image.
+    pub(crate) fn ends(&self) -> [usize; 2] {
+        [self.images.start, self.images.end - 1]
+    }
+
+    /// The classes, in the order of the images.
+    pub(crate) fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
     /// What is done for each image.
     pub(crate) fn description(&self) -> String {
-        let SampleConfig { seed, plan, guidance } = &self.config;
+        let SampleConfig { seed, plan, guidance, noise_path } = &self.config;
         let (steps, evaluations) = (plan.steps(), plan.evaluations());
         format!(
-            "seed: {seed}, {steps} steps, {evaluations} evaluations without those of guidance, {guidance:?}"
+            "seed: {seed}, {steps} steps, {evaluations} evaluations without those of guidance, {guidance:?}, \
+             noise: {noise_path:?}"
         )
     }
 
@@ -191,60 +202,6 @@ pub(crate) fn grey_levels(images: &Tensor) -> candle_core::Result<Vec<u8>> {
     Ok(images.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_pixel).collect())
 }
 
-impl Sampling {
-    /// The model of --model, with the guide of --guide.
-    pub(crate) fn load(&self, device: &Device) -> Result<Denoiser> {
-        model::load_guided(&self.model, self.guiding.guide.as_deref(), device)
-    }
-
-    /// The sampling configuration for a model.
-    pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
-        if let Some(path) = &self.plan {
-            let plan = FittedPlan::read(path)?;
-            return plan.config(seed, denoiser).with_context(|| path.display().to_string());
-        }
-        Ok(self.options().config(seed, denoiser)?)
-    }
-
-    /// The sampling options, which have an effect without --plan.
-    pub(crate) fn options(&self) -> SampleOptions {
-        let steps = match (self.steps, &self.timesteps) {
-            (Some(steps), _) => Steps::Spaced(steps),
-            (None, Some(list)) => Steps::Explicit(list.clone()),
-            (None, None) => Steps::All,
-        };
-        SampleOptions {
-            sampler: self.sampler,
-            variance: self.variance(),
-            eta: self.eta,
-            steps,
-            epsilon_scale: self.epsilon_scale,
-            guidance: self.guiding.options(),
-        }
-    }
-
-    /// The reverse-step variance; `None` if neither --variance nor --noise is given.
-    fn variance(&self) -> Option<ReverseVariance> {
-        match (&self.variance, self.noise) {
-            (Some(Variance(variance)), _) => Some(variance.clone()),
-            (None, Some(Noise::None)) => Some(ReverseVariance::Zero),
-            (None, None) => None,
-        }
-    }
-
-    /// The classes of --classes, or all classes of the model.
-    pub(crate) fn classes(&self, denoiser: &Denoiser) -> Result<Vec<u32>> {
-        let count = denoiser.config().num_classes;
-        let Some(list) = &self.classes else { return Ok((0..).take(count).collect()) };
-        ensure!(count > 0, "--classes needs a class-conditional model, and this one has no classes");
-        // The index `count` is the model's null class; it must be refused here.
-        match list.0.iter().find(|&&class| class as usize >= count) {
-            Some(class) => bail!("class {class}, but the model has classes 0 to {}", count - 1),
-            None => Ok(list.0.clone()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ddpm_core::{Guidance, Plan, PredictionType};
@@ -254,7 +211,8 @@ mod tests {
 
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (plan, guidance) = (Plan::without_schedule(PredictionType::Sample), Guidance::new(1.0));
-        Job::new(SampleConfig { seed: 1, plan, guidance: guidance.into() }, classes, run, count)
+        let noise_path = ddpm_model::NoisePath::default();
+        Job::new(SampleConfig { seed: 1, plan, guidance: guidance.into(), noise_path }, classes, run, count)
     }
 
     #[test]

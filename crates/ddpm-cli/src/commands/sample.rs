@@ -1,6 +1,7 @@
 //! `ddpm-cli sample`: generates images and writes them to files.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -17,6 +18,7 @@ use crate::{
     args::{Common, Format, Sample},
     interrupt, output, picture,
     progress::Progress,
+    recipe::{self, Recipe, with_comment},
 };
 
 /// Maximum number of steps that an animation shows.
@@ -39,13 +41,18 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
+    let recipe = recipe(options, common, format, &job, &denoiser)?;
+    if let Some(like) = &options.like {
+        Recipe::read(like)?.check_model(like, &recipe.model_sha256);
+    }
+    let recipe = recipe.encode()?;
     output::verbose(common, &format!("{count} images, {}", job.description()));
     // Each file is opened before sampling starts.
     let files = match format {
-        Format::Gif => vec![gif(&job, &denoiser, &out)?],
-        Format::Png => vec![png(&job, &denoiser, common, &out)?],
-        Format::Idx => idx(&job, &denoiser, common, &out)?,
-        Format::Safetensors => vec![safetensors(&job, &denoiser, common, &out)?],
+        Format::Gif => vec![gif(&job, &denoiser, &out, &recipe)?],
+        Format::Png => vec![png(&job, &denoiser, common, &out, &recipe)?],
+        Format::Idx => idx(&job, &denoiser, common, &out, &recipe)?,
+        Format::Safetensors => vec![safetensors(&job, &denoiser, common, &out, recipe)?],
     };
     let names: Vec<String> = files.iter().map(|file| file.path().display().to_string()).collect();
     AtomicFile::commit_all(files)?;
@@ -70,19 +77,46 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     }
 }
 
+/// What makes the same file again.
+fn recipe(
+    options: &Sample,
+    common: &Common,
+    format: Format,
+    job: &Job,
+    denoiser: &Denoiser,
+) -> Result<Recipe> {
+    let mut pairs = vec![("model", options.sampling.model.clone())];
+    let described = options.sampling.described(&job.config);
+    pairs.extend(described.into_iter().filter_map(|(name, _, text)| Some((name, text?))));
+    pairs.push(match options.num_images {
+        Some(number) => ("num-images", number.to_string()),
+        None => ("per-class", options.per_class.to_string()),
+    });
+    pairs.extend(options.shard.map(|shard| ("shard", shard.to_string())));
+    pairs.extend([("seed", common.seed.to_string()), ("format", output::name(&format))]);
+    Ok(Recipe {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model_sha256: denoiser.sha256()?,
+        images: job.ends(),
+        classes: if denoiser.config().num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
+        steps: job.config.plan.steps(),
+        arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
+    })
+}
+
 /// Writes a grid of the images with a label above each class.
-fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
+fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path, recipe: &str) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
     let mut file = AtomicFile::create(out)?;
     let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
     let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-    file.append(&picture::encode_png(&picture)?)?;
+    file.append(&picture::encode_png(&picture, Some(recipe))?)?;
     Ok(file)
 }
 
 /// Writes an animation of the grid: the initial noise, then the images after each step, or after [`FRAMES`] steps that are
 /// evenly spaced.
-fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
+fn gif(job: &Job, denoiser: &Denoiser, out: &Path, recipe: &str) -> Result<AtomicFile> {
     const STEP_MS: u32 = 90;
     const LAST_MS: u32 = 2500;
     ensure_picture(job, denoiser, picture::GIF_TILE_SIDE)?;
@@ -104,12 +138,12 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path) -> Result<AtomicFile> {
     if let Some(last) = delays.last_mut() {
         *last = LAST_MS;
     }
-    file.append(&picture::encode_gif(&frames, &delays)?)?;
+    file.append(&with_comment(picture::encode_gif(&frames, &delays)?, recipe))?;
     Ok(file)
 }
 
-/// Writes two files, images and labels. Each part of the images is written as soon as it is sampled.
-fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Vec<AtomicFile>> {
+/// Writes three files: images, labels and the recipe. Each part of the images is written as soon as it is sampled.
+fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path, recipe: &str) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
     let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
     images.append(&header_of_images(job.len(), config.rows, config.cols)?)?;
@@ -121,13 +155,21 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<Ve
     } else {
         None
     };
+    let mut sidecar = AtomicFile::create(with_suffix(out, recipe::SUFFIX))?;
+    sidecar.append(recipe.as_bytes())?;
     job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(images.append(pixels)?))?;
-    Ok([images].into_iter().chain(labels).collect())
+    Ok([images].into_iter().chain(labels).chain([sidecar]).collect())
 }
 
 /// Writes one file with the tensors `images`, u8 of shape \[N, rows, cols\], and `labels`, u8 of shape \[N\]. The
 /// safetensors library needs all tensors in memory, so it is used only for the header.
-fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> Result<AtomicFile> {
+fn safetensors(
+    job: &Job,
+    denoiser: &Denoiser,
+    common: &Common,
+    out: &Path,
+    recipe: String,
+) -> Result<AtomicFile> {
     let (count, config) = (job.len(), denoiser.config());
     let end = count * config.pixels();
     let info = |shape, data_offsets| TensorInfo { dtype: Dtype::U8, shape, data_offsets };
@@ -139,7 +181,8 @@ fn safetensors(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path) -> R
         None
     };
     let mut file = AtomicFile::create(out)?;
-    file.append(&safetensors_header(out, tensors)?)?;
+    let metadata = HashMap::from([(recipe::KEY.to_owned(), recipe)]);
+    file.append(&safetensors_header(out, Some(metadata), tensors)?)?;
     job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(file.append(pixels)?))?;
     if let Some(labels) = labels {
         write_labels(&mut file, labels)?;

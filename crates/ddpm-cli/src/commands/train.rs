@@ -3,10 +3,17 @@
 use anyhow::{Context, Result};
 use candle_core::Device;
 use ddpm_data::{Dataset, Splits};
+use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, SampleOptions, check_writable, initial_weights, write_model};
 use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start, TrainConfig};
 
-use super::{card, job::Job, previews::Previews, train_config::configure};
+use super::{
+    card,
+    config_file::to_toml,
+    job::Job,
+    previews::Previews,
+    train_config::{configure, preset_as_file},
+};
 use crate::{
     args::{Common, Train},
     data, interrupt, loss_plot, model, output, picture,
@@ -14,6 +21,9 @@ use crate::{
 };
 
 pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
+    if let Some(preset) = options.print_config {
+        return output::text(&preset_as_file(preset)?);
+    }
     let device = common.device.open()?;
     let splits = data::load(&options.data)?;
     warn_about_labels(&splits);
@@ -21,7 +31,8 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         Some(from) => Some((from, model::load(from, &device)?)),
         None => None,
     };
-    let config = configure(options, common, &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
+    let (preset, config) =
+        configure(options, common, &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
     output::verbose(common, &format!("{config:#?}"));
     let guide = match &options.guide {
         Some(name) => Some(guide(name, &config, &device)?),
@@ -42,6 +53,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let images_per_step = config.batch_size as u64;
     let progress = Progress::new(common, "images")?;
     let mut seen_first_step = false;
+    let mut config_file = Some(to_toml(&config)?);
     let run_options = RunOptions {
         start,
         checkpoint_every: CheckpointEvery::Time(options.checkpoint_every),
@@ -66,7 +78,14 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                 }
                 progress.set(step * images_per_step, loss.map(|loss| format!("loss {loss:.4}")));
             }
-            Event::Saved { step } => output::verbose(common, &format!("saved step {step}")),
+            Event::Saved { step } => {
+                output::verbose(common, &format!("saved step {step}"));
+                // An older run's file stays until the first checkpoint of this one.
+                if let Some(text) = config_file.take() {
+                    let written = write_atomic(&options.out_dir.join("config.toml"), text.as_bytes());
+                    warn_about(written.context("cannot write the configuration"));
+                }
+            }
             Event::Epoch { record, denoiser: Some(denoiser) } => {
                 // The run goes on without its pictures.
                 if let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record {
@@ -91,7 +110,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let card = card::trained(&splits, &config, options, &outcome);
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();
-    json["preset"] = output::name(&options.preset).into();
+    json["preset"] = output::name(&preset).into();
     json["seed"] = config.seed.into();
     json["parameters"] = config.denoiser.parameter_count().into();
     let text = format!(
@@ -172,5 +191,5 @@ fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
     let job = Job::per_class(SampleOptions::default().config(seed, denoiser)?, &classes, 5)?;
     let pixels = job.pixels(denoiser, &Progress::hidden())?;
-    picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?)
+    picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?, None)
 }

@@ -2,25 +2,35 @@
 
 use anyhow::{Context, Result};
 use ddpm_core::{BetaSchedule, TimestepSpacing};
-use ddpm_data::Splits;
+use ddpm_data::{Dataset, Splits, idx::Images};
 use ddpm_files::check_keys;
 use ddpm_model::{Denoiser, DenoiserConfig};
-use ddpm_train::TrainConfig;
+use ddpm_train::{Preset, TrainConfig};
 
+use super::config_file::{ConfigFile, to_toml};
 use crate::{
     args::{Common, NetworkName, Train},
     output,
 };
 
-/// The configuration from the preset and the options. With the network of --from, its architecture and its schedule are used.
+/// The preset, and the configuration from it, --config and the options. With the network of --from, its architecture and its
+/// schedule are used.
 pub(super) fn configure(
     options: &Train,
     common: &Common,
     splits: &Splits,
     from: Option<&Denoiser>,
-) -> Result<TrainConfig> {
+) -> Result<(Preset, TrainConfig)> {
     let data = splits.train();
-    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(options.preset, data) };
+    let file = options.config.as_deref().map(ConfigFile::read).transpose()?;
+    let preset = options.preset.or_else(|| file.as_ref()?.preset).unwrap_or(Preset::Standard);
+    let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(preset, data) };
+    if let Some(file) = file {
+        config = file.applied_to(&config)?;
+    }
+    if common.seed_is_given {
+        config.seed = common.seed;
+    }
     config.epochs = options.epochs.unwrap_or(config.epochs);
     config.batch_size = options.batch_size.unwrap_or(config.batch_size);
     config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
@@ -42,7 +52,13 @@ pub(super) fn configure(
     config.denoiser.parameterization = options.parameterization.unwrap_or(config.denoiser.parameterization);
     let config = options.set.iter().try_fold(config, |config, assignment| set(&config, assignment))?;
     warn_of_fields_without_effect(options, &config);
-    Ok(config)
+    Ok((preset, config))
+}
+
+/// A preset as text of a file. Without data, its images are of one pixel and its batch is that of a large data set.
+pub(super) fn preset_as_file(preset: Preset) -> Result<String> {
+    let data = Dataset::new("none", Images::new("none", 1, 1, vec![0; 1000])?, None)?;
+    to_toml(&TrainConfig::preset(preset, &data))
 }
 
 /// Warns of a field that has no effect with the others.

@@ -2,22 +2,35 @@
 
 use anyhow::{Context, Result, ensure};
 use image::codecs::gif::{GifEncoder, Repeat};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{Delay, ExtendedColorType, Frame, GrayImage, ImageEncoder, RgbaImage};
+use image::{Delay, Frame, GrayImage, RgbaImage};
+use png::{BitDepth, ColorType, Compression, Encoder, Filter};
+
+use crate::recipe;
 
 /// Number of grey levels in a GIF: few, because frames of noise hardly compress.
 const GIF_LEVELS: u16 = 16;
 
-/// Encodes a picture as a grey PNG.
+/// Encodes a picture as a grey PNG, with a recipe if there is one.
 ///
 /// # Errors
 /// The encoder fails.
-pub(crate) fn encode_png(image: &GrayImage) -> Result<Vec<u8>> {
+pub(crate) fn encode_png(image: &GrayImage, recipe: Option<&str>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_color(ColorType::Grayscale);
+    encoder.set_depth(BitDepth::Eight);
     // Tiles repeat each pixel and each line, which compresses best without a line filter.
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::NoFilter)
-        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::L8)
-        .context("cannot encode the picture as PNG")?;
+    encoder.set_compression(Compression::High);
+    encoder.set_filter(Filter::NoFilter);
+    let encode = || {
+        if let Some(recipe) = recipe {
+            encoder.add_text_chunk(recipe::KEY.to_owned(), recipe.to_owned())?;
+        }
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(image.as_raw())?;
+        writer.finish()
+    };
+    encode().context("cannot encode the picture as PNG")?;
     Ok(bytes)
 }
 

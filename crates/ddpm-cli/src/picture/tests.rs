@@ -107,11 +107,11 @@ fn malformed_input_is_refused() {
 #[test]
 fn png_gives_the_same_pixels_back_and_the_same_bytes_again() {
     let grid = labelled_grid(&[column("7", 2)], 2, 3, 9).unwrap();
-    let bytes = encode_png(&grid).unwrap();
+    let bytes = encode_png(&grid, None).unwrap();
     let decoded = image::load_from_memory(&bytes).unwrap();
     assert_eq!(decoded.color(), image::ColorType::L8);
     assert_eq!(decoded.into_luma8(), grid);
-    assert_eq!(encode_png(&labelled_grid(&[column("7", 2)], 2, 3, 9).unwrap()).unwrap(), bytes);
+    assert_eq!(encode_png(&labelled_grid(&[column("7", 2)], 2, 3, 9).unwrap(), None).unwrap(), bytes);
 }
 
 #[test]

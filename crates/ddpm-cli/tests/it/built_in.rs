@@ -24,7 +24,10 @@ fn info_describes_it() {
     assert_eq!((&denoiser["num_classes"], &info["model"]), (&10.into(), &"built-in".into()));
     assert_eq!((&info["version"], &info["device"]), (&env!("CARGO_PKG_VERSION").into(), &"cpu".into()));
     let text = stdout(&run(folder.path(), &["info"]));
-    assert!(text.contains("28×28, 10 classes"), "{text}");
+    for part in ["28×28 pixels, 10 classes", "patch-mlp: patches of 4×4 pixels", "β from 0.001 to 0.7"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains('{') && text.lines().count() == 7, "{text}");
 }
 
 /// Measured with the built-in feature net.

@@ -57,6 +57,7 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "memorisation",
         "missing",
         "model",
+        "noise_path",
         "plan",
         "real_accuracy",
         "sampler",

@@ -56,7 +56,8 @@ fn idx_files_hold_all_images_and_their_classes() {
     let folder = with_model();
     let result =
         json(folder.path(), &["sample", "--model", "model", "-n", "7", "--format", "idx", "-o", "out/train"]);
-    assert_eq!(names(&folder.path().join("out")), ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]);
+    let expected = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "train-recipe.json"];
+    assert_eq!(names(&folder.path().join("out")), expected);
     assert_eq!(result["files"][0], "out/train-images-idx3-ubyte");
     let images = read_images(&folder.path().join("out/train-images-idx3-ubyte")).unwrap();
     assert_eq!((images.count(), images.rows(), images.cols()), (7, SIDE, SIDE));
@@ -92,8 +93,9 @@ fn safetensors_hold_the_images_and_classes_of_the_idx_files() {
     let idx = read_images(&folder.path().join("all-images-idx3-ubyte")).unwrap();
     assert_eq!(images.data(), idx.pixels());
     assert_eq!(labels.data(), [0, 0, 1, 1, 2, 2], "with --per-class, the classes follow each other");
+    let metadata = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone();
     assert!(
-        bytes == serialize([("images", images), ("labels", labels)], None).unwrap(),
+        bytes == serialize([("images", images), ("labels", labels)], metadata).unwrap(),
         "the same bytes as the library writes"
     );
 }

@@ -14,7 +14,7 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 17] = [
+const SAMPLING: [&str; 18] = [
     "--model",
     "--classes",
     "--sampler",
@@ -25,6 +25,7 @@ const SAMPLING: [&str; 17] = [
     "--variance",
     "--eta",
     "--epsilon-scale",
+    "--noise-path",
     "--plan <FILE>",
     "--guidance-scale <W>",
     "--guidance-interval",

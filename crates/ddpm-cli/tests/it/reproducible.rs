@@ -121,6 +121,7 @@ fn every_option_of_sampling_has_an_effect() {
         &["--guidance-interval", "5-15"],
         &["--class-annealing", "1-3"],
         &["--epsilon-scale", "1.1"],
+        &["--noise-path", "brownian"],
         &["--sampler", "ddim"],
         &["--sampler", "dpmpp-2m"],
         &["--sampler", "ddpm"],

@@ -59,6 +59,8 @@ impl Purpose {
     pub const INPAINTING: Self = Self(10);
     /// x_T of the images on which a plan is fitted; index: the image.
     pub const PLAN_FIT: Self = Self(11);
+    /// The nodes of a Brownian tree; index: the image, step: the node.
+    pub const BROWNIAN: Self = Self(12);
 
     /// The first value that does not belong to this project.
     const FIRST_CUSTOM: u8 = 128;

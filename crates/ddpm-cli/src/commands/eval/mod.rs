@@ -15,7 +15,8 @@ use ddpm_files::AtomicFile;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use self::subject::{SamplingOption, Subject};
+use self::subject::Subject;
+use super::sampling::SamplingOption;
 use crate::{
     args::{Common, Eval},
     interrupt, output,
@@ -73,7 +74,7 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
     interrupt::check()?;
 
     let evaluated = Evaluated { options, common, subject: &subject, net: &net, report: &report };
-    let sampling = subject.sampling(options)?;
+    let sampling = subject.sampling(options);
     let table = table::markdown(&evaluated, &sampling)?;
     if let Some(files) = files {
         let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);

@@ -19,7 +19,7 @@ pub(super) fn png(pairs: &[ClosePair], generated: &[u8], train: &Dataset) -> Res
     };
     let columns: Vec<Column<'_>> = pairs.iter().map(column).collect::<Result<_>>()?;
     let scale = picture::tile_scale(rows, cols, picture::PNG_TILE_SIDE);
-    picture::encode_png(&picture::labelled_grid(&columns, rows, cols, scale)?)
+    picture::encode_png(&picture::labelled_grid(&columns, rows, cols, scale)?, None)
 }
 
 #[cfg(test)]

@@ -4,15 +4,14 @@ use std::{borrow::Cow, collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 use candle_core::Device;
-use ddpm_core::{Guidance, ReverseVariance};
 use ddpm_data::{Dataset, Splits};
 use ddpm_eval::ensure_fits;
 use ddpm_model::Denoiser;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Common, Eval, Interval},
-    commands::job::Job,
+    args::{Common, Eval},
+    commands::{job::Job, sampling::SamplingOption},
     data, output,
     progress::Progress,
 };
@@ -23,10 +22,6 @@ pub(super) enum Subject {
     /// Images of files, with sentences on how they were read.
     Images { images: Dataset, notes: Vec<String> },
 }
-
-/// A sampling option: name, value in JSON, and value on the command line, which is `None` if the command does not need the
-/// option.
-pub(super) type SamplingOption = (&'static str, Value, Option<String>);
 
 impl Subject {
     /// The subject, and the data set to compare with.
@@ -122,53 +117,10 @@ impl Subject {
     }
 
     /// The sampling options; none for images of files.
-    pub(super) fn sampling(&self, options: &Eval) -> Result<Vec<SamplingOption>> {
-        let Self::Model { job, .. } = self else { return Ok(Vec::new()) };
-        let sampling = &options.sampling;
-        let classes = sampling.classes.as_ref().map(|list| &list.0);
-        let plan = sampling.plan.as_ref().map(|path| path.display().to_string());
-        // A plan has its own steps and guidance.
-        let own = plan.is_none();
-        let chosen = sampling.options();
-        let sampler = own.then(|| output::name(&chosen.sampler_name()));
-        let variance = chosen.variance;
-        let step_count = job.config.plan.steps();
-        let timesteps = &sampling.timesteps;
-        let [scale, guide_scale] =
-            [&job.config.guidance.class, &job.config.guidance.guide].map(Guidance::scale);
-        let interval = |interval: Option<Interval>| {
-            let ends = interval.map(|Interval(first, last)| [first, last]);
-            (json!(ends), ends.map(|[first, last]| format!("{first}-{last}")))
-        };
-        let (guided, guided_text) = interval(sampling.guiding.guidance_interval);
-        let (annealed, annealed_text) = interval(sampling.guiding.class_annealing);
-        let (by_guide, by_guide_text) = interval(sampling.guiding.guide_interval);
-        let (guide, epsilon_scale) = (&sampling.guiding.guide, sampling.epsilon_scale);
-        Ok(vec![
-            ("classes", json!(classes), classes.map(output::list)),
-            ("plan", json!(plan), plan),
-            ("sampler", json!(sampler), sampler),
-            ("variance", json!(variance), variance.as_ref().map(variance_name)),
-            ("eta", json!(sampling.eta), sampling.eta.map(|eta| eta.to_string())),
-            ("steps", json!(step_count), sampling.steps.map(|steps| steps.to_string())),
-            ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
-            ("epsilon-scale", json!(epsilon_scale), epsilon_scale.map(|scale| scale.to_string())),
-            ("guidance-scale", json!(scale), own.then(|| scale.to_string())),
-            ("guidance-interval", guided, guided_text),
-            ("guide", json!(guide), guide.clone()),
-            ("guide-scale", json!(guide_scale), (own && guide_scale != 1.0).then(|| guide_scale.to_string())),
-            ("guide-interval", by_guide, by_guide_text),
-            ("class-annealing", annealed, annealed_text),
-        ])
-    }
-}
-
-/// A variance as the value of --variance.
-fn variance_name(variance: &ReverseVariance) -> String {
-    match variance {
-        ReverseVariance::FixedSmall => "fixed_small".to_owned(),
-        ReverseVariance::FixedLarge => "fixed_large".to_owned(),
-        ReverseVariance::PerStep(list) => output::list(list),
-        _ => "zero".to_owned(),
+    pub(super) fn sampling(&self, options: &Eval) -> Vec<SamplingOption> {
+        match self {
+            Self::Model { job, .. } => options.sampling.described(&job.config),
+            Self::Images { .. } => Vec::new(),
+        }
     }
 }

@@ -6,11 +6,8 @@ use anyhow::Result;
 use ddpm_core::likelihood::MeanAndError;
 use ddpm_eval::{MetricResult, Report};
 
-use super::{
-    Evaluated,
-    subject::{SamplingOption, Subject},
-};
-use crate::output;
+use super::{Evaluated, subject::Subject};
+use crate::{commands::sampling::SamplingOption, output};
 
 pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> Result<String> {
     let report = evaluated.report;
