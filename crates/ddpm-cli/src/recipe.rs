@@ -27,6 +27,31 @@ pub(crate) const SUFFIX: &str = "-recipe.json";
 /// The longest recipe that is read: as long as a list of variances for each of a thousand timesteps.
 const LIMIT: u64 = 1 << 20;
 
+/// The options that a recipe may have. A file may come from anywhere, so it chooses no output file.
+const OPTIONS: [&str; 21] = [
+    "--model",
+    "--classes",
+    "--plan",
+    "--sampler",
+    "--variance",
+    "--eta",
+    "--steps",
+    "--timesteps",
+    "--noise-path",
+    "--epsilon-scale",
+    "--guidance-scale",
+    "--guidance-interval",
+    "--guide",
+    "--guide-scale",
+    "--guide-interval",
+    "--class-annealing",
+    "--num-images",
+    "--per-class",
+    "--shard",
+    "--seed",
+    "--format",
+];
+
 /// What made a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +94,17 @@ impl Recipe {
         let Some(text) = text else {
             bail!("{name} has no recipe; expected a PNG, GIF, IDX or safetensors file of `ddpm-cli sample`");
         };
-        serde_json::from_str(&text).with_context(|| format!("{name}: its recipe is not one of this program"))
+        let recipe: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{name}: its recipe is not one of this program"))?;
+        for pair in recipe.arguments.chunks(2) {
+            let found = pair.join(" ");
+            let is_option = pair.len() == 2 && OPTIONS.contains(&pair[0].as_str());
+            ensure!(
+                is_option,
+                "{name}: its recipe has `{found}`, expected an option of sampling and its value"
+            );
+        }
+        Ok(recipe)
     }
 
     /// The command that makes the file again.

@@ -132,6 +132,13 @@ fn files_without_a_recipe_and_damaged_ones_are_refused() {
     write("wrong.gif", b"GIF89a\x01\0\x01\0\0\0\0\x99");
     write("long.safetensors", &[&u64::MAX.to_le_bytes()[..], b"{"].concat());
     write("array.json", b"{\"version\": 1}");
+    let with = |arguments: &str| {
+        format!(
+            "{{\"version\":\"0\",\"model_sha256\":\"\",\"images\":[0,1],\"classes\":[],\"steps\":1,\"arguments\":[{arguments}]}}"
+        )
+    };
+    write("out.json", with("\"--seed\",\"1\",\"--out\",\"a.gif\"").as_bytes());
+    write("odd.json", with("\"--seed\"").as_bytes());
     for (name, part) in [
         ("data.png", "data.png has no recipe"),
         ("text.txt", "text.txt has no recipe"),
@@ -143,6 +150,8 @@ fn files_without_a_recipe_and_damaged_ones_are_refused() {
             "long.safetensors: cannot read its recipe: a header of 18446744073709551615 bytes",
         ),
         ("array.json", "array.json: its recipe is not one of this program"),
+        ("out.json", "out.json: its recipe has `--out a.gif`, expected an option of sampling"),
+        ("odd.json", "odd.json: its recipe has `--seed`, expected an option of sampling"),
         ("none.png", "none.png: cannot read its recipe"),
     ] {
         refused(folder.path(), &["info", name], &[part]);
