@@ -29,7 +29,8 @@ pub(crate) struct Train {
     /// Print a preset as a TOML file for --config, with a comment for each option, and do nothing else
     #[arg(long, value_name = "PRESET", value_enum)]
     pub(crate) print_config: Option<Preset>,
-    /// The run folder, for the model, the log, the loss curve (loss.svg), checkpoints, previews and snapshots for `average`
+    /// The run folder, for the model, the log, the loss curve (loss.svg), the configuration (config.toml), checkpoints,
+    /// previews and snapshots for `average`
     #[arg(short, long, value_name = "DIR", default_value = "runs/train", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
     /// Continue from the newest checkpoint in the run folder, or from the start if the run ended before its first one

@@ -122,7 +122,8 @@ fn an_interrupted_training_saves_and_says_how_to_go_on() {
         let step: u64 = rest.split_once(' ').unwrap().0.parse().unwrap();
         assert!(last.contains("add --resume") && last.ends_with("interrupted"), "{last}");
         assert!(folder.path().join(format!("run/checkpoints/step-{step:08}")).is_dir(), "{last}");
-        assert_eq!(names(&folder.path().join("run")), [".lock", "checkpoints", "metrics.jsonl"]);
+        let expected = [".lock", "checkpoints", "config.toml", "metrics.jsonl"];
+        assert_eq!(names(&folder.path().join("run")), expected);
         assert!(names(&folder.path().join("run/checkpoints")).iter().all(|name| name.starts_with("step-")));
         resume = Some("--resume");
     }

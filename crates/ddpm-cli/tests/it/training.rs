@@ -95,6 +95,7 @@ fn train_writes_a_model_a_log_and_previews() {
         LABELLED.files.keys().map(|path| path.to_str().unwrap().replace('\\', "/")).collect();
     let expected = [
         ".lock",
+        "config.toml",
         "loss.svg",
         "metrics.jsonl",
         "model/README.md",
@@ -151,12 +152,24 @@ fn the_model_can_be_read_and_its_description_fits_the_result() {
     let result: Value = serde_json::from_str(&LABELLED.stdout).unwrap();
     assert_eq!(result["parameters"], config.parameter_count());
     let info = json(folder.path(), &["info", "--model", "model"]);
-    assert_eq!(keys(&info), ["denoiser", "device", "features", "model", "parameters", "schedule", "version"]);
+    let expected = [
+        "denoiser",
+        "device",
+        "features",
+        "guide",
+        "model",
+        "model_sha256",
+        "parameters",
+        "schedule",
+        "version",
+    ];
+    assert_eq!(keys(&info), expected);
+    assert_eq!(info["model_sha256"], denoiser.sha256().unwrap());
     assert_eq!(info["parameters"], config.parameter_count());
     assert_eq!(info["denoiser"], serde_json::to_value(config).unwrap());
     assert_eq!(info["schedule"]["num_train_timesteps"], 20);
     let text = stdout(&run(folder.path(), &["info", "--model", "model"]));
-    assert!(text.contains("8×8, 3 classes") && text.contains("20 steps"), "{text}");
+    assert!(text.contains("8×8 pixels, 3 classes") && text.contains("20 timesteps"), "{text}");
 }
 
 /// The configuration that `--verbose` prints, from a run that fails before its first step.

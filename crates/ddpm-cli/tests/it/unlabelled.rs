@@ -51,7 +51,7 @@ fn its_files_have_no_labels() {
     let folder = with_unlabelled_model();
     let sample = ["sample", "--model", "model", "-n", "3", "--format"];
     let result = json(folder.path(), &[&sample[..], &["idx", "-o", "out"]].concat());
-    assert_eq!(result["files"], serde_json::json!(["out-images-idx3-ubyte"]));
+    assert_eq!(result["files"], serde_json::json!(["out-images-idx3-ubyte", "out-recipe.json"]));
     assert!(!folder.path().join("out-labels-idx1-ubyte").exists());
     run(folder.path(), &[&sample[..], &["safetensors", "-o", "out.safetensors"]].concat());
     let bytes = fs::read(folder.path().join("out.safetensors")).unwrap();
