@@ -97,7 +97,7 @@ fn an_interrupted_sampling_leaves_nothing() {
         let output = ddpm(folder.path(), &args, &fault).output().unwrap();
         if output.status.success() {
             // The signal came after the last image.
-            assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 2, "{fault}");
+            assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 3, "{fault}");
             finished += 1;
         } else {
             assert_eq!(output.status.code(), Some(code), "{fault}: {}", text(&output));
