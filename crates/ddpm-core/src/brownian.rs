@@ -16,7 +16,7 @@ const DEPTH: u32 = 22;
 ///
 /// The images of one seed get the same motion in any plan. A stochastic sampler adds noise in each step, and a sum of many
 /// small noises should be what one large noise is in a run of fewer steps. It is, if time is the signal-to-noise ratio:
-/// divided by √ᾱ/(1−ᾱ), the noise in xₜ is a martingale of variance SNR(t) in the reverse process of DDPM, of which its
+/// multiplied by √ᾱ/(1−ᾱ), the noise in xₜ is a martingale of variance SNR(t) in the reverse process of DDPM, of which its
 /// solvers take samples. So the noise of a step from t to s is
 ///
 /// ```text

@@ -10,6 +10,23 @@ use super::{
     values::{ClassList, Interval, Noise, Variance, count},
 };
 
+/// The options that a fitted plan replaces.
+pub(super) const REPLACED_BY_PLAN: [&str; 13] = [
+    "sampler",
+    "steps",
+    "timesteps",
+    "variance",
+    "noise",
+    "eta",
+    "epsilon_scale",
+    "guidance_scale",
+    "guidance_interval",
+    "class_annealing",
+    "guide_scale",
+    "guide_interval",
+    "noise_path",
+];
+
 /// The sampling options of `sample` and `eval`.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Sampling")]
@@ -21,10 +38,7 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "LIST")]
     pub(crate) classes: Option<ClassList>,
     /// A file of `fit-plan` for this model: its steps and its guidance
-    #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "sampler", "steps", "timesteps", "variance", "noise", "eta", "epsilon_scale", "guidance_scale",
-        "guidance_interval", "class_annealing", "guide_scale", "guide_interval", "noise_path",
-    ])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = REPLACED_BY_PLAN)]
     pub(crate) plan: Option<PathBuf>,
     /// The sampling method [default: dpmpp-2m-sde; ddpm with --variance or --noise, ddim with --eta]
     #[arg(long, value_enum)]
@@ -75,8 +89,8 @@ pub(crate) struct Guiding {
     /// [default: the guide of the model, if it has one]
     #[arg(long, value_name = "DIR|hf://OWNER/NAME")]
     pub(crate) guide: Option<String>,
-    /// The scale of guidance by the guide, which extrapolates from the guide's prediction: 1 is none; larger values give
-    /// more variety [default: 1.5 if there is a guide]
+    /// The scale of guidance by the guide. A scale of 1 is no guidance; a larger one moves each prediction away from that of
+    /// the guide, which gives more variety [default: 1.5 if there is a guide]
     #[arg(long, value_name = "W")]
     pub(crate) guide_scale: Option<f64>,
     /// The timesteps with guidance by the guide, both ends included

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::output;
 
-/// The keys of a file, in order, each with a comment. Those of the data (image size, classes) are not in files.
+/// The keys of a configuration file, in their order, each with a comment. The image size and the classes follow from the
+/// data, so no file has them.
 const KEYS: [(&str, &str); 43] = [
     ("seed", "The seed of initial weights, batches, timesteps, noise, shifts and dropped classes"),
     ("epochs", "The number of passes over the training images"),

@@ -30,13 +30,14 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
     let denoiser = model::load(&options.model, &device)?;
     let (config, schedule) = (denoiser.config(), denoiser.schedule_config());
     let guide = denoiser.guide().map(|guide| guide.config());
+    let sha256 = denoiser.sha256()?;
     let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "features": features,
         "device": common.device.to_string(),
         "model": options.model,
-        "model_sha256": denoiser.sha256()?,
+        "model_sha256": sha256,
         "parameters": config.parameter_count(),
         "denoiser": config,
         "guide": guide,
@@ -55,7 +56,7 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
             ),
         ),
         ("model", options.model.clone()),
-        ("SHA-256", denoiser.sha256()?),
+        ("SHA-256", sha256),
         (
             "images",
             format!(

@@ -47,7 +47,7 @@ fn a_file_of_each_format_is_made_again_byte_for_byte() {
         let first: Vec<_> = files(format).iter().map(|name| read(name)).collect();
         for like in files(format) {
             let other = out.replacen('a', "b", 1);
-            // The format is that of the file, unless the name of the output says another.
+            // The recipe's format does not count beside --out, and the output of idx has no extension.
             run(folder.path(), &["sample", "--like", like, "-o", &other, "--format", format]);
             for (name, first) in std::iter::zip(files(format), &first) {
                 assert!(read(&name.replacen('a', "b", 1)) == *first, "{name} like {like}, {options:?}");
