@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod data;
+mod event_file;
 mod interrupt;
 mod loss_plot;
 mod model;

@@ -45,7 +45,9 @@ impl RunFolder {
         let lock = fs::File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         locked(lock.try_lock(), folder)?;
         check()?;
-        for folder in [folder, &checkpoints, &snapshots, &folder.join("previews")] {
+        for folder in
+            [folder, &checkpoints, &snapshots, &folder.join("previews"), &folder.join("tensorboard")]
+        {
             if folder.is_dir() {
                 remove_temporary(folder)?;
             }

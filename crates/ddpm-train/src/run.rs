@@ -4,7 +4,8 @@
 //! DIR/metrics.jsonl                          the log
 //! DIR/checkpoints/step-N/                    the newest checkpoints
 //! DIR/snapshots/step-N/                      averages of the weights, with `ema_snapshots`
-//! DIR/model/, DIR/previews/, DIR/loss.svg    written by the caller
+//! DIR/model/, DIR/previews/, DIR/loss.svg,   written by the caller
+//! DIR/tensorboard/
 //! ```
 
 mod mean;

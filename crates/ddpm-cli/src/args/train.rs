@@ -30,13 +30,13 @@ pub(crate) struct Train {
     #[arg(long, value_name = "PRESET", value_enum)]
     pub(crate) print_config: Option<Preset>,
     /// The run folder, for the model, the log, the loss curve (loss.svg), the configuration (config.toml), checkpoints,
-    /// previews and snapshots for `average`
+    /// previews, the same log and previews for TensorBoard, and snapshots for `average`
     #[arg(short, long, value_name = "DIR", default_value = "runs/train", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
     /// Continue from the newest checkpoint in the run folder, or from the start if the run ended before its first one
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
-    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the log, the previews
+    /// Start a new run in a folder that holds one. Its first checkpoint replaces the checkpoints, the logs, the previews
     /// and the snapshots of the older run, and its model replaces the older model at the end; other files stay
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -7,6 +7,7 @@ pub(crate) mod classify;
 mod config_file;
 pub(crate) mod data;
 pub(crate) mod eval;
+mod events;
 pub(crate) mod fit_plan;
 pub(crate) mod info;
 mod job;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use ddpm_files::write_atomic;
 use ddpm_train::{Error, Start, logged_epochs};
 
+use super::events;
+
 /// The previews of one run, and those of an older run that it replaces.
 pub(super) struct Previews {
     folder: PathBuf,
@@ -16,8 +18,8 @@ pub(super) struct Previews {
 }
 
 impl Previews {
-    /// Checks that a run of `epochs` epochs will replace no preview and no plot that no run has written. A run has written
-    /// a preview if its log has the epoch.
+    /// Checks that a run of `epochs` epochs will replace no preview, no plot and no event file that no run has written. A run
+    /// has written a preview if its log has the epoch.
     pub(super) fn new(run: &Path, start: Start, epochs: u64) -> Result<Self> {
         let folder = run.join("previews");
         let logged = logged_epochs(run)?;
@@ -25,9 +27,12 @@ impl Previews {
         let mut replaced = Vec::new();
         if start != Start::Resume {
             let plot = run.join("loss.svg");
+            let plot = Some(plot).filter(|plot| logged == 0 && plot.exists());
+            let without_log = !run.join("metrics.jsonl").exists();
+            let event_file = events::existing(run)?.into_iter().find(|_| without_log);
             let (older, others): (Vec<_>, _) = existing.into_iter().partition(|(epoch, _)| *epoch <= logged);
             let foreign = others.into_iter().find(|(epoch, _)| *epoch <= epochs).map(|(_, path)| path);
-            if let Some(path) = foreign.or_else(|| Some(plot).filter(|plot| logged == 0 && plot.exists())) {
+            if let Some(path) = foreign.or(plot).or(event_file) {
                 return Err(Error::Foreign { path }.into());
             }
             replaced = older.into_iter().map(|(_, path)| path).collect();
@@ -35,14 +40,21 @@ impl Previews {
         Ok(Self { folder, replaced })
     }
 
-    /// Writes the preview of an epoch. The first one replaces those of an older run.
-    pub(super) fn write(&mut self, epoch: u64, png: &[u8]) -> Result<()> {
-        let path = self.folder.join(name(epoch));
-        write_atomic(&path, png)?;
-        for older in self.replaced.drain(..).filter(|older| *older != path) {
-            fs::remove_file(&older).with_context(|| format!("cannot remove {}", older.display()))?;
-        }
-        Ok(())
+    /// Removes the previews of an older run.
+    pub(super) fn remove_replaced(&mut self) -> Result<()> {
+        self.replaced.drain(..).try_for_each(|older| {
+            fs::remove_file(&older).with_context(|| format!("cannot remove {}", older.display()))
+        })
+    }
+
+    /// The path of the preview of an epoch, if there is one.
+    pub(super) fn of(&self, epoch: u64) -> Option<PathBuf> {
+        Some(self.folder.join(name(epoch))).filter(|path| path.exists())
+    }
+
+    /// Writes the preview of an epoch.
+    pub(super) fn write(&self, epoch: u64, png: &[u8]) -> Result<()> {
+        Ok(write_atomic(&self.folder.join(name(epoch)), png)?)
     }
 }
 

@@ -10,6 +10,7 @@ use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start, Train
 use super::{
     card,
     config_file::to_toml,
+    events::Events,
     job::Job,
     previews::Previews,
     train_config::{configure, preset_as_file},
@@ -49,6 +50,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     // Fails before training rather than after it.
     check_writable(&folder)?;
     let mut previews = Previews::new(&options.out_dir, start, config.epochs)?;
+    let mut events = Events::new(&options.out_dir);
     let title = format!("Training on {}", splits.name());
     let images_per_step = config.batch_size as u64;
     let progress = Progress::new(common, "images")?;
@@ -66,6 +68,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         match event {
             Event::Resumed { step, damaged } => {
                 output::verbose(common, &format!("resumed after step {step}"));
+                events.resumed(step);
                 if damaged > 0 {
                     output::warning(&format!("{damaged} newer checkpoints are damaged and were skipped"));
                 }
@@ -85,6 +88,8 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     let written = write_atomic(&options.out_dir.join("config.toml"), text.as_bytes());
                     warn_about(written.context("cannot write the configuration"));
                 }
+                warn_about(previews.remove_replaced());
+                warn_about(events.update(&previews));
             }
             Event::Epoch { record, denoiser: Some(denoiser) } => {
                 // The run goes on without its pictures.
@@ -98,6 +103,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                     }
                 }
                 warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
+                warn_about(events.update(&previews));
             }
             Event::Epoch { denoiser: None, .. } => {}
         }
@@ -105,8 +111,9 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     })
     .map_err(with_advice)?;
     drop(progress);
-    // Needed if a finished run was resumed: it has no epoch left, so no event wrote the plot.
+    // Needed if a finished run was resumed: it has no epoch left, so no event wrote the files.
     warn_about(loss_plot::write(&options.out_dir, &title).context("cannot write the plot"));
+    warn_about(events.update(&previews));
     let card = card::trained(&splits, &config, options, &outcome);
     let mut json = serde_json::to_value(&outcome)?;
     json["model"] = folder.display().to_string().into();

@@ -21,6 +21,7 @@ mod recipe;
 mod refusals;
 mod reproducible;
 mod resume;
+mod tensorboard;
 mod train_features;
 mod training;
 mod unlabelled;

@@ -11,7 +11,7 @@ use std::{
 use assert_cmd::cargo::cargo_bin;
 use tempfile::tempdir;
 
-use crate::{LABELLED, WEIGHTS, fail, json, names, run, with_model, write_data};
+use crate::{LABELLED, WEIGHTS, fail, json, names, run, tensorboard, with_model, write_data};
 
 const TRAIN: [&str; 9] =
     ["train", "--data", "data", "--batch-size", "16", "--epochs", "6", "--out-dir", "run"];
@@ -86,6 +86,7 @@ fn a_run_that_was_killed_is_resumed_to_the_same_model() {
     assert!(checkpoints(&folder).eq(checkpoints(&uninterrupted)));
     let preview = "previews/epoch-006.png";
     assert!(fs::read(folder.join(preview)).unwrap() == fs::read(uninterrupted.join(preview)).unwrap());
+    tensorboard::check(&folder);
 }
 
 /// Starts a command that goes on for ever, sends it a signal when it has printed `mark`, and returns its exit code and its
@@ -122,7 +123,7 @@ fn an_interrupted_training_saves_and_says_how_to_go_on() {
         let step: u64 = rest.split_once(' ').unwrap().0.parse().unwrap();
         assert!(last.contains("add --resume") && last.ends_with("interrupted"), "{last}");
         assert!(folder.path().join(format!("run/checkpoints/step-{step:08}")).is_dir(), "{last}");
-        let expected = [".lock", "checkpoints", "config.toml", "metrics.jsonl"];
+        let expected = [".lock", "checkpoints", "config.toml", "metrics.jsonl", "tensorboard"];
         assert_eq!(names(&folder.path().join("run")), expected);
         assert!(names(&folder.path().join("run/checkpoints")).iter().all(|name| name.starts_with("step-")));
         resume = Some("--resume");
@@ -228,7 +229,13 @@ fn overwriting_replaces_the_run_and_its_previews_and_nothing_else() {
 /// A project of another program has files of the same names. The error names the file before the first step.
 #[test]
 fn a_file_that_no_run_wrote_is_never_replaced() {
-    for file in ["loss.svg", "previews/epoch-001.png", "model/net.py", "metrics.jsonl"] {
+    for file in [
+        "loss.svg",
+        "previews/epoch-001.png",
+        "model/net.py",
+        "metrics.jsonl",
+        "tensorboard/events.out.tfevents.00000000",
+    ] {
         for start in [&[][..], &["--overwrite"]] {
             let folder = tempdir().unwrap();
             write_data(folder.path(), true);

@@ -104,6 +104,7 @@ fn train_writes_a_model_a_log_and_previews() {
         "model/model_index.json",
         "model/scheduler/scheduler_config.json",
         "previews/epoch-002.png",
+        "tensorboard/events.out.tfevents.00000000",
     ];
     assert_eq!(files, expected);
     let file = |name: &str| &LABELLED.files[Path::new(name)];

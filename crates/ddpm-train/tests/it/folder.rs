@@ -189,15 +189,23 @@ fn the_lock_file_is_never_truncated_even_through_a_link() {
 fn temporary_files_of_a_killed_run_are_removed() {
     let folder = tempdir().unwrap();
     train(&config(), folder.path(), Start::Fresh).unwrap();
-    for name in [".tmp-a1b2c3", "previews/.tmp-a1b2c3", "checkpoints/.tmp-a1b2c3/state.json", ".tmp-newlog"] {
+    for name in [
+        ".tmp-a1b2c3",
+        "previews/.tmp-a1b2c3",
+        "tensorboard/.tmp-a1b2c3",
+        "checkpoints/.tmp-a1b2c3/state.json",
+        ".tmp-newlog",
+    ] {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
     }
     train(&config(), folder.path(), Start::Resume).unwrap();
-    assert_eq!(names(folder.path()), [".lock", "checkpoints", "metrics.jsonl", "previews"]);
+    assert_eq!(names(folder.path()), [".lock", "checkpoints", "metrics.jsonl", "previews", "tensorboard"]);
     assert_eq!(names(&folder.path().join("checkpoints")).len(), 2);
-    assert!(names(&folder.path().join("previews")).is_empty());
+    for folder in ["previews", "tensorboard"].map(|name| folder.path().join(name)) {
+        assert!(names(&folder).is_empty());
+    }
 }
 
 /// In place of a checkpoint that cannot be removed: one with a folder in place of a file.
