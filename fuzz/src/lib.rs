@@ -71,9 +71,16 @@ fn idx_labels(bytes: &[u8]) -> Result<(), String> {
 
 /// Reads images from a file of arrays.
 fn arrays(bytes: &[u8]) -> Result<(), String> {
-    let set = ddpm_data::formats::parse(Path::new(ARRAYS), bytes, seeds::SIZE).map_err(text)?;
-    assert_eq!(set.images().len(), set.len() * seeds::SIZE[0] * seeds::SIZE[1]);
-    assert!(set.labels().is_none_or(|labels| labels.len() == set.len()));
+    let read = |size: Option<[usize; 2]>| -> Result<_, String> {
+        let set = ddpm_data::formats::parse(Path::new(ARRAYS), bytes, size).map_err(text)?;
+        assert_eq!(set.images().len(), set.len() * set.rows() * set.cols());
+        assert!(set.labels().is_none_or(|labels| labels.len() == set.len()));
+        Ok(set)
+    };
+    // Images of any size, which may be another one.
+    drop(read(None));
+    let set = read(Some(seeds::SIZE))?;
+    assert_eq!([set.rows(), set.cols()], seeds::SIZE);
     Ok(())
 }
 

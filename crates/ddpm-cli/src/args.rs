@@ -1,5 +1,6 @@
 //! The command-line arguments, as clap parses them.
 
+mod exchange;
 mod like;
 mod paths;
 mod sampling;
@@ -15,6 +16,7 @@ use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
+pub(crate) use exchange::{Export, ImageFormat, Import, SplitName};
 pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
@@ -118,6 +120,10 @@ pub(crate) enum Command {
     TrainFeatures(TrainFeatures),
     /// Load, check and describe a data set
     Data(Data),
+    /// Write a data set, or images of `sample`, in formats of other programs
+    Export(Export),
+    /// Make a data set, for --data, of images that other programs wrote
+    Import(Import),
     /// Describe a model and this build of the program, or how a file of `sample` was made
     Info(Info),
     /// Measure the speed of training and sampling on this machine

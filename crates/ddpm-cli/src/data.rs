@@ -13,6 +13,16 @@ pub(crate) fn load(source: &Source) -> Result<Splits> {
     Ok(splits)
 }
 
+/// Loads a data set with the labels of its files, also if no image has one of the smaller labels.
+pub(crate) fn load_with_labels_of_files(source: &Source) -> Result<Splits> {
+    let mut splits = source.load(&HubConfig::from_env())?;
+    if splits.class_labels().is_some() {
+        splits = splits.with_classes(1 + usize::from(u8::MAX))?;
+    }
+    splits.notes().iter().for_each(|note| output::warning(note));
+    Ok(splits)
+}
+
 /// Loads a data set to compare with a model. If the model has more classes than the data set has labels, its classes
 /// are the labels.
 pub(crate) fn load_for(source: &Source, denoiser: &Denoiser) -> Result<Splits> {

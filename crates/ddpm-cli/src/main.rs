@@ -57,6 +57,8 @@ fn run(args: &Args) -> Result<()> {
         Command::FitPlan(options) => commands::fit_plan::run(options, &args.common),
         Command::TrainFeatures(options) => commands::train_features::run(options, &args.common),
         Command::Data(options) => commands::data::run(options, &args.common),
+        Command::Export(options) => commands::export::run(options, &args.common),
+        Command::Import(options) => commands::import::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
     }
@@ -82,7 +84,9 @@ fn check_threads(threads: Option<usize>) -> Result<()> {
 fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
     let without_effect: &[&str] = match command {
         Command::Info(_) => &["seed"],
-        Command::Average(_) | Command::Data(_) => &["seed", "device"],
+        Command::Average(_) | Command::Data(_) | Command::Export(_) | Command::Import(_) => {
+            &["seed", "device"]
+        }
         _ => &[],
     };
     let Some((name, matches)) = matches.subcommand() else { return };

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod arrays;
 pub(crate) mod average;
 pub(crate) mod bench;
 mod card;
@@ -8,7 +9,9 @@ mod config_file;
 pub(crate) mod data;
 pub(crate) mod eval;
 mod events;
+pub(crate) mod export;
 pub(crate) mod fit_plan;
+pub(crate) mod import;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;

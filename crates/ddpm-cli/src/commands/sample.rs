@@ -1,19 +1,17 @@
 //! `ddpm-cli sample`: generates images and writes them to files.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use ddpm_data::idx::{header_of_images, header_of_labels};
 use ddpm_files::AtomicFile;
-use ddpm_model::{Denoiser, safetensors_header};
-use safetensors::{Dtype, tensor::TensorInfo};
+use ddpm_model::Denoiser;
 use serde_json::json;
 
-use super::job::{Job, grey_levels};
+use super::{
+    arrays::{IDX_IMAGES, IDX_LABELS, tensors_header, with_suffix},
+    job::{Job, grey_levels},
+};
 use crate::{
     args::{Common, Format, Sample},
     interrupt, output, picture,
@@ -145,10 +143,10 @@ fn gif(job: &Job, denoiser: &Denoiser, out: &Path, recipe: &str) -> Result<Atomi
 /// Writes three files: images, labels and the recipe. Each part of the images is written as soon as it is sampled.
 fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path, recipe: &str) -> Result<Vec<AtomicFile>> {
     let config = denoiser.config();
-    let mut images = AtomicFile::create(with_suffix(out, "-images-idx3-ubyte"))?;
+    let mut images = AtomicFile::create(with_suffix(out, IDX_IMAGES))?;
     images.append(&header_of_images(job.len(), config.rows, config.cols)?)?;
     let labels = if config.num_classes > 0 {
-        let mut labels = AtomicFile::create(with_suffix(out, "-labels-idx1-ubyte"))?;
+        let mut labels = AtomicFile::create(with_suffix(out, IDX_LABELS))?;
         labels.append(&header_of_labels(job.len())?)?;
         write_labels(&mut labels, job.byte_labels()?)?;
         Some(labels)
@@ -161,8 +159,7 @@ fn idx(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path, recipe: &str
     Ok([images].into_iter().chain(labels).chain([sidecar]).collect())
 }
 
-/// Writes one file with the tensors `images`, u8 of shape \[N, rows, cols\], and `labels`, u8 of shape \[N\]. The
-/// safetensors library needs all tensors in memory, so it is used only for the header.
+/// Writes one file with the tensors `images` and, of a model with classes, `labels`.
 fn safetensors(
     job: &Job,
     denoiser: &Denoiser,
@@ -170,19 +167,12 @@ fn safetensors(
     out: &Path,
     recipe: String,
 ) -> Result<AtomicFile> {
-    let (count, config) = (job.len(), denoiser.config());
-    let end = count * config.pixels();
-    let info = |shape, data_offsets| TensorInfo { dtype: Dtype::U8, shape, data_offsets };
-    let mut tensors = vec![("images".to_owned(), info(vec![count, config.rows, config.cols], (0, end)))];
-    let labels = if config.num_classes > 0 {
-        tensors.push(("labels".to_owned(), info(vec![count], (end, end + count))));
-        Some(job.byte_labels()?)
-    } else {
-        None
-    };
+    let config = denoiser.config();
+    let labels = if config.num_classes > 0 { Some(job.byte_labels()?) } else { None };
     let mut file = AtomicFile::create(out)?;
     let metadata = HashMap::from([(recipe::KEY.to_owned(), recipe)]);
-    file.append(&safetensors_header(out, Some(metadata), tensors)?)?;
+    let shape = [job.len(), config.rows, config.cols];
+    file.append(&tensors_header(out, shape, labels.is_some(), Some(metadata))?)?;
     job.sample(denoiser, &Progress::new(common, "images")?, |pixels| Ok(file.append(pixels)?))?;
     if let Some(labels) = labels {
         write_labels(&mut file, labels)?;
@@ -204,10 +194,4 @@ fn ensure_picture(job: &Job, denoiser: &Denoiser, tile_side: usize) -> Result<()
     ensure!(count <= PICTURE_LIMIT, advice());
     let blank = vec![0; count * denoiser.config().pixels()];
     job.picture(denoiser, &blank, tile_side).map(|_| ()).with_context(advice)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -38,7 +38,7 @@ const SAMPLING: [&str; 18] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 11] = [
+    let own: [(&str, &[&str]); 13] = [
         (
             "sample",
             &[
@@ -107,6 +107,21 @@ fn every_command_explains_each_of_its_options() {
         ),
         ("train-features", &["--data", "-o, --out-dir", "--epochs", "hf://datasets/OWNER/NAME"]),
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
+        (
+            "export",
+            &[
+                "--data",
+                "--split",
+                "--images <DIR|FILE>",
+                "--to <FORMAT>",
+                "npz",
+                "safetensors",
+                "png-folder",
+                "-o, --out",
+                "hf://datasets/OWNER/NAME",
+            ],
+        ),
+        ("import", &["<DIR|FILE>", "--test", "--size", "-o, --out-dir"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
         ("bench", &["--model", "--only", "train-128", "--rounds", "--peak", "hf://OWNER/NAME"]),
     ];
@@ -135,6 +150,8 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "fit-plan",
         "train-features",
         "data",
+        "export",
+        "import",
         "info",
         "bench",
         "Exit codes: 0 done, 1 failed, 2 wrong command line",
@@ -146,12 +163,13 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
 }
 
 /// Commands on an existing model and an existing data set.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 8] = [
     &["sample", "--model", "model", "-n", "2"],
     &["train", "--data", "data", "--epochs", "1", "--batch-size", "96", "--out-dir", "run", "--overwrite"],
     &["eval", "--model", "model", "--data", "data", "--features", "net", "--num-images", "12"],
     &["fit-plan", "--model", "model", "--steps", "2", "-n", "12"],
     &["data", "--data", "data"],
+    &["export", "--images", "data/t10k-images-idx3-ubyte", "--to", "npz", "-o", "t10k.npz"],
     &["info", "--model", "model"],
     &["bench", "--model", "model", "--only", "sample-2", "--rounds", "1"],
 ];

@@ -10,6 +10,7 @@ mod config_file;
 mod data_as_found;
 mod degenerate;
 mod evaluation;
+mod exchange;
 mod fit_plan;
 mod formats;
 mod help;

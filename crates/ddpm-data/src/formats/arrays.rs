@@ -58,8 +58,8 @@ pub(super) trait Arrays {
     fn read(&mut self, name: &str, check: &dyn Fn(&Header) -> Result<()>) -> Result<Array<'_>>;
 }
 
-/// Reads images of `size`, and their labels if the file has them.
-pub(super) fn dataset(file: &Path, arrays: &mut dyn Arrays, size: [usize; 2]) -> Result<Dataset> {
+/// Reads images, of `size` if it is given, and their labels if the file has them.
+pub(super) fn dataset(file: &Path, arrays: &mut dyn Arrays, size: Option<[usize; 2]>) -> Result<Dataset> {
     let (labels, images): (Vec<_>, Vec<_>) =
         arrays.names().into_iter().partition(|name| LABELS.contains(&name.as_str()));
     let [image, label] = [("images", &images), ("labels", &labels)].map(|(content, names)| {
@@ -83,10 +83,11 @@ pub(super) fn dataset(file: &Path, arrays: &mut dyn Arrays, size: [usize; 2]) ->
         });
     };
     let label = label?;
-    let array = arrays.read(&name, &|header| check_images(file, &name, header, size))?;
+    let array = arrays.read(&name, &|header| size_of_images(file, &name, header, size).map(drop))?;
+    let [rows, cols] = size_of_images(file, &name, &array.header, size)?;
     let (pixels, note) = grey_levels(file, &name, &array)?;
     drop(array);
-    let found = Images::new(file, size[0], size[1], pixels)?;
+    let found = Images::new(file, rows, cols, pixels)?;
     let set = match &label {
         None => Dataset::new(file.display().to_string(), found, None)?,
         Some(label) => {
@@ -119,7 +120,8 @@ impl Header {
     }
 }
 
-fn check_images(file: &Path, name: &str, header: &Header, [rows, cols]: [usize; 2]) -> Result<()> {
+/// The rows and columns of an array of images, which are `size` if it is given.
+fn size_of_images(file: &Path, name: &str, header: &Header, size: Option<[usize; 2]>) -> Result<[usize; 2]> {
     let Header { element, shape } = header;
     let is_read = matches!((element.kind, element.width), (Kind::Unsigned, 1) | (Kind::Float, 4 | 8));
     if !is_read {
@@ -130,18 +132,25 @@ fn check_images(file: &Path, name: &str, header: &Header, [rows, cols]: [usize; 
             "uint8, float32 or float64",
         ));
     }
-    match shape.get(1..) {
-        Some(&[r, c] | &[1, r, c] | &[r, c, 1]) if [r, c] == [rows, cols] => Ok(()),
-        Some(&[pixels]) if Some(pixels) == rows.checked_mul(cols) => Ok(()),
-        _ => {
-            let expected = format!(
-                "N grey images of {rows}x{cols}: [N, {rows}, {cols}], [N, 1, {rows}, {cols}], [N, {rows}, {cols}, 1] or \
-                 [N, {}]",
-                rows.saturating_mul(cols)
-            );
-            Err(array_error(file, name, format!("the shape {shape:?}"), expected))
+    let expected = match (shape.get(1..), size) {
+        (Some(&[r, c] | &[1, r, c] | &[r, c, 1]), size)
+            if size.map_or(r > 0 && c > 0, |size| size == [r, c]) =>
+        {
+            return Ok([r, c]);
         }
-    }
+        (Some(&[pixels]), Some(size @ [rows, cols])) if Some(pixels) == rows.checked_mul(cols) => {
+            return Ok(size);
+        }
+        (_, Some([rows, cols])) => format!(
+            "N grey images of {rows}x{cols}: [N, {rows}, {cols}], [N, 1, {rows}, {cols}], [N, {rows}, {cols}, 1] or \
+             [N, {}]",
+            rows.saturating_mul(cols)
+        ),
+        (_, None) => "N grey images: [N, rows, cols], [N, 1, rows, cols] or [N, rows, cols, 1], or [N, rows·cols] with \
+                      the size of an image"
+            .to_owned(),
+    };
+    Err(array_error(file, name, format!("the shape {shape:?}"), expected))
 }
 
 fn check_labels(file: &Path, name: &str, Header { element, shape }: &Header) -> Result<()> {
@@ -154,7 +163,7 @@ fn check_labels(file: &Path, name: &str, Header { element, shape }: &Header) -> 
     }
 }
 
-/// The grey levels of an array that [`check_images`] has checked, and a sentence on their scale.
+/// The grey levels of an array that [`size_of_images`] has checked, and a sentence on their scale.
 fn grey_levels(file: &Path, name: &str, array: &Array<'_>) -> Result<(Vec<u8>, Option<String>)> {
     let error = |found: String, expected| array_error(file, name, found, expected);
     if array.header.element.kind == Kind::Unsigned {

@@ -65,15 +65,15 @@ impl Names {
     }
 }
 
-/// Reads a folder of images of `size`.
-pub(super) fn read(folder: &Path, size: [usize; 2]) -> Result<Dataset> {
+/// Reads a folder of images of `size`, or of the size of the first one.
+pub(super) fn read(folder: &Path, mut size: Option<[usize; 2]>) -> Result<Dataset> {
     let names = Names::of(folder)?;
     if !names.pngs.is_empty() {
         if let Some(below) = names.folders.first() {
             return Err(Error::MixedFolder { folder: folder.to_owned(), below: below.clone() });
         }
         let mut pixels = Vec::new();
-        read_pngs(folder, &names.pngs, size, &mut pixels)?;
+        read_pngs(folder, &names.pngs, &mut size, &mut pixels)?;
         return dataset(folder, size, pixels, None, &[(folder.to_owned(), names.others)]);
     }
     let is_class = |name: &String| class_of(name).is_some();
@@ -105,7 +105,7 @@ fn class_of(name: &str) -> Option<u8> {
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok())?
 }
 
-fn read_classes(folder: &Path, names: Names, size: [usize; 2]) -> Result<Dataset> {
+fn read_classes(folder: &Path, names: Names, mut size: Option<[usize; 2]>) -> Result<Dataset> {
     let mut classes = Vec::new();
     for name in &names.folders {
         let path = folder.join(name);
@@ -117,7 +117,7 @@ fn read_classes(folder: &Path, names: Names, size: [usize; 2]) -> Result<Dataset
     let mut unread = vec![(folder.to_owned(), names.others)];
     for (class, path) in classes {
         let mut names = Names::of(&path)?;
-        read_pngs(&path, &names.pngs, size, &mut pixels)?;
+        read_pngs(&path, &names.pngs, &mut size, &mut pixels)?;
         labels.extend(names.pngs.iter().map(|_| class));
         names.others.append(&mut names.folders);
         unread.push((path, names.others));
@@ -126,7 +126,12 @@ fn read_classes(folder: &Path, names: Names, size: [usize; 2]) -> Result<Dataset
     dataset(folder, size, pixels, Some(labels), &unread)
 }
 
-fn read_pngs(folder: &Path, names: &[String], size: [usize; 2], pixels: &mut Vec<u8>) -> Result<()> {
+fn read_pngs(
+    folder: &Path,
+    names: &[String],
+    size: &mut Option<[usize; 2]>,
+    pixels: &mut Vec<u8>,
+) -> Result<()> {
     for name in names {
         png::read(&folder.join(name), size, pixels)?;
         check_len(folder, pixels.len() as u64)?;
@@ -137,11 +142,13 @@ fn read_pngs(folder: &Path, names: &[String], size: [usize; 2], pixels: &mut Vec
 /// The images of a folder, with a note on each folder that has other files.
 fn dataset(
     folder: &Path,
-    [rows, cols]: [usize; 2],
+    size: Option<[usize; 2]>,
     pixels: Vec<u8>,
     labels: Option<Labels>,
     unread: &[(PathBuf, Vec<String>)],
 ) -> Result<Dataset> {
+    // Folders of classes without an image have no size.
+    let Some([rows, cols]) = size else { return Err(Error::Empty { file: folder.to_owned() }) };
     let images = Images::new(folder, rows, cols, pixels)?;
     let set = Dataset::new(folder.display().to_string(), images, labels)?;
     let unread = unread.iter().filter(|(_, names)| !names.is_empty()).map(|(folder, names)| {
@@ -152,15 +159,15 @@ fn dataset(
     Ok(unread.fold(set, Dataset::with_note))
 }
 
-/// Reads an IDX file of images of `size`, with the labels beside it.
-pub(super) fn read_idx(file: &Path, size: [usize; 2]) -> Result<Dataset> {
+/// Reads an IDX file of images, of `size` if it is given, with the labels beside it.
+pub(super) fn read_idx(file: &Path, size: Option<[usize; 2]>) -> Result<Dataset> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_transposed = names::parse(name).is_some_and(names::IdxName::is_transposed);
     let images = idx::read_images(file)?;
     let images = if is_transposed { images.transposed() } else { images };
     let found = [images.rows(), images.cols()];
-    if found != size {
-        return Err(Error::Size { file: file.to_owned(), found, expected: size });
+    if let Some(expected) = size.filter(|size| found != *size) {
+        return Err(Error::Size { file: file.to_owned(), found, expected });
     }
     let labels = match names::parse_kind(name) {
         Some((stem, IdxKind::Images)) => labels_beside(file, stem)?,

@@ -28,7 +28,8 @@ use crate::error::{Error, Result};
 use crate::idx::MAX_BYTES;
 
 impl Dataset {
-    /// Reads grey images of `size` (rows, columns) that any program wrote. `path` is one of
+    /// Reads grey images that any program wrote. With a `size` (rows, columns) they must have it; with `None` they have the
+    /// size of the first one. `path` is one of
     ///
     /// | path | images | labels |
     /// | --- | --- | --- |
@@ -39,7 +40,7 @@ impl Dataset {
     /// | an `.npy` file | its array | none |
     ///
     /// The content of a file decides on its format, not its name. An array of images has the shape \[N, rows, cols\],
-    /// \[N, 1, rows, cols\], \[N, rows, cols, 1\] or \[N, rows · cols\]. Its numbers are grey levels (`uint8`) or floats of
+    /// \[N, 1, rows, cols\], \[N, rows, cols, 1\] or \[N, rows · cols\], which needs a `size`. Its numbers are grey levels (`uint8`) or floats of
     /// 32 or 64 bits on one of two scales. The smallest and the largest value decide on the scale, and
     /// [`notes`](Self::notes) says so:
     ///
@@ -58,7 +59,8 @@ impl Dataset {
     /// [`Error::Array`] if the images have another size or type, [`Error::SeveralArrays`], [`Error::Png`],
     /// [`Error::NotGrey`], [`Error::Npz`], [`Error::Safetensors`], [`Error::TooLarge`], [`Error::Read`], the errors of
     /// [`idx::read_images`](crate::idx::read_images) and of [`Dataset::new`].
-    pub fn from_path(path: &Path, size: [usize; 2]) -> Result<Self> {
+    pub fn from_path(path: &Path, size: impl Into<Option<[usize; 2]>>) -> Result<Self> {
+        let size = size.into();
         if path.is_dir() {
             return folder::read(path, size);
         }
@@ -88,7 +90,8 @@ impl Dataset {
 ///
 /// # Errors
 /// As [`Dataset::from_path`].
-pub fn parse(file: &Path, bytes: &[u8], size: [usize; 2]) -> Result<Dataset> {
+pub fn parse(file: &Path, bytes: &[u8], size: impl Into<Option<[usize; 2]>>) -> Result<Dataset> {
+    let size = size.into();
     match Format::of(bytes) {
         Some(Format::Npz) => npz::read(file, Cursor::new(bytes), size),
         Some(Format::Npy) => npy::read(file, &mut &*bytes, size),

@@ -24,7 +24,7 @@ const MAX_HEADER: usize = 10_000;
 const UNNAMED: &str = "of the file";
 
 /// Reads the images of an `.npy` file.
-pub(super) fn read(file: &Path, input: &mut dyn Read, size: [usize; 2]) -> Result<Dataset> {
+pub(super) fn read(file: &Path, input: &mut dyn Read, size: Option<[usize; 2]>) -> Result<Dataset> {
     arrays::dataset(file, &mut Single { file, input }, size)
 }
 

@@ -13,7 +13,7 @@ use crate::dataset::Dataset;
 use crate::error::{Cause, Error, Result};
 
 /// Reads the images of an `.npz` file, and their labels if it has them.
-pub(super) fn read(file: &Path, input: impl Read + Seek, size: [usize; 2]) -> Result<Dataset> {
+pub(super) fn read(file: &Path, input: impl Read + Seek, size: Option<[usize; 2]>) -> Result<Dataset> {
     let archive = ZipArchive::new(input).map_err(|error| npz_error(file, error.to_string()))?;
     if archive.has_duplicate_names() {
         return Err(npz_error(file, "two of its files have the same name"));

@@ -13,9 +13,11 @@ use crate::error::{Cause, Error, Result};
 const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The largest amount of memory for the chunks of a file beside the pixels, in bytes.
 const MAX_ALLOCATION: u64 = 1 << 25;
+/// The largest number of pixels of an image whose size is not given.
+const MAX_PIXELS: u64 = 1 << 24;
 
-/// Adds the grey levels of an image of `size` (rows, columns) to `pixels`.
-pub(super) fn read(file: &Path, size: [usize; 2], pixels: &mut Vec<u8>) -> Result<()> {
+/// Adds the grey levels of an image of `size` (rows, columns) to `pixels`. Without a size, the image gives it.
+pub(super) fn read(file: &Path, size: &mut Option<[usize; 2]>, pixels: &mut Vec<u8>) -> Result<()> {
     let read_error = |source| Error::Read { file: file.to_owned(), source };
     let mut input = File::open(file).map_err(read_error)?;
     let mut start = Vec::new();
@@ -35,7 +37,7 @@ pub(super) fn read(file: &Path, size: [usize; 2], pixels: &mut Vec<u8>) -> Resul
 fn decode(
     file: &Path,
     input: impl BufRead + Seek,
-    [rows, cols]: [usize; 2],
+    size: &mut Option<[usize; 2]>,
     pixels: &mut Vec<u8>,
 ) -> Result<()> {
     // As text only: an error of `image` repeats the text of its source.
@@ -48,7 +50,12 @@ fn decode(
     let decoder = PngDecoder::with_limits(input, limits).map_err(error)?;
     let (width, height) = decoder.dimensions();
     // The casts from u32 to usize only widen.
-    let (found, expected) = ([height as usize, width as usize], [rows, cols]);
+    let found @ [rows, cols] = [height as usize, width as usize];
+    let claimed = u128::from(height) * u128::from(width);
+    if size.is_none() && claimed > MAX_PIXELS.into() {
+        return Err(Error::TooLarge { file: file.to_owned(), claimed, limit: MAX_PIXELS });
+    }
+    let expected = *size.get_or_insert(found);
     if found != expected {
         return Err(Error::PictureSize { file: file.to_owned(), found, expected });
     }

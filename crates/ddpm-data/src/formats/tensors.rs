@@ -19,7 +19,7 @@ pub(super) fn is_start(bytes: &[u8]) -> bool {
 }
 
 /// Reads the images of a safetensors file, and their labels if it has them.
-pub(super) fn read(file: &Path, bytes: &[u8], size: [usize; 2]) -> Result<Dataset> {
+pub(super) fn read(file: &Path, bytes: &[u8], size: Option<[usize; 2]>) -> Result<Dataset> {
     let mut tensors =
         Tensors { file, tensors: SafeTensors::deserialize(bytes).map_err(|error| wrong(file, &error))? };
     arrays::dataset(file, &mut tensors, size)

@@ -159,6 +159,21 @@ fn broken_and_disguised_pngs_are_named() {
     }
 }
 
+#[test]
+fn without_a_size_the_first_picture_gives_it() {
+    let folder = folder(&[("0/b.png", 1), ("1/a.png", 2)]);
+    let set = Dataset::from_path(folder.path(), None).unwrap();
+    assert_eq!((set.rows(), set.cols(), set.labels()), (4, 5, Some([0, 1].as_slice())));
+    GrayImage::new(4, 5).save(folder.path().join("1/b.png")).unwrap();
+    let error = Dataset::from_path(folder.path(), None).unwrap_err();
+    let is_other = matches!(&error, Error::PictureSize { file, found: [5, 4], expected: SIZE } if file.ends_with("b.png"));
+    assert!(is_other, "{error}");
+    let large = tempdir().unwrap();
+    GrayImage::new(5000, 4000).save(large.path().join("a.png")).unwrap();
+    let error = Dataset::from_path(large.path(), None).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { claimed: 20_000_000, .. }), "{error}");
+}
+
 /// A name that is no text is not silently left out.
 #[cfg(target_os = "linux")]
 #[test]
