@@ -34,6 +34,14 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     if cfg!(unix) { supported(File::open(path).and_then(|folder| folder.sync_all()), path) } else { Ok(()) }
 }
 
+/// Syncs everything that was written to the file system of a folder. Does nothing on systems other than Linux.
+pub(crate) fn sync_file_system(folder: &Path) -> io::Result<()> {
+    intercept("sync_file_system", folder)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(File::open(folder)?)?;
+    Ok(())
+}
+
 /// Replaces the error that a file system cannot sync folders with a warning.
 fn supported(synced: io::Result<()>, path: &Path) -> io::Result<()> {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};

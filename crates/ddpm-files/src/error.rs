@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 /// The result of this crate's fallible functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A file or folder cannot be read, written or replaced.
 #[derive(Debug, thiserror::Error)]

@@ -64,6 +64,29 @@ impl AtomicDir {
         file.commit()
     }
 
+    /// Writes many files of the new folder, each with its path in the folder, and syncs them to the disk together, which is
+    /// much faster than one after the other. On systems other than Linux it is the same as [`write`](Self::write).
+    ///
+    /// # Errors
+    ///
+    /// The errors of `files`, and if a file cannot be written.
+    pub fn write_many<E: From<Error>>(
+        &self,
+        files: impl IntoIterator<Item = Result<(PathBuf, Vec<u8>), E>>,
+    ) -> Result<(), E> {
+        for file in files {
+            let (name, bytes) = file?;
+            if cfg!(target_os = "linux") {
+                let path = self.path().join(&name);
+                let written = fs::create_dir_all(parent(&path)).and_then(|()| fs::write(&path, bytes));
+                written.map_err(write_error(&self.to.join(name)))?;
+            } else {
+                self.write(name, &bytes)?;
+            }
+        }
+        Ok(disk::sync_file_system(self.path()).map_err(write_error(&self.to))?)
+    }
+
     /// Renames the folder to its final path. It exchanges an existing folder with the new one and then removes it. If
     /// the file system cannot exchange folders, it moves the existing folder into a sibling `NAME.old-…` first.
     ///

@@ -139,13 +139,13 @@ impl Write for Appending<'_> {
 pub(super) fn pngs(set: &Dataset, folder: &AtomicDir, part: &Path, progress: &Progress) -> Result<()> {
     let (width, height) = (u32::try_from(set.cols())?, u32::try_from(set.rows())?);
     let digits = (set.len() - 1).to_string().len();
-    for (index, pixels) in set.images().chunks_exact(set.image_size()).enumerate() {
+    let file = |(index, pixels): (usize, &[u8])| -> Result<(PathBuf, Vec<u8>)> {
         interrupt::check()?;
         let picture = GrayImage::from_raw(width, height, pixels.to_vec());
         let png = picture::encode_png(&picture.context("an image of another size")?, None)?;
         let class = set.labels().map_or(String::new(), |labels| labels[index].to_string());
-        folder.write(part.join(class).join(format!("{index:0digits$}.png")), &png)?;
         progress.add(1);
-    }
-    Ok(())
+        Ok((part.join(class).join(format!("{index:0digits$}.png")), png))
+    };
+    folder.write_many(set.images().chunks_exact(set.image_size()).enumerate().map(file))
 }

@@ -32,6 +32,45 @@ fn a_folder_replaces_another_and_its_siblings_stay() {
     assert!(to.join("new").exists() && !to.join("old").exists());
 }
 
+#[test]
+fn many_files_are_synced_before_the_folder_has_its_name() {
+    let outer = tempfile::tempdir().unwrap();
+    let to = outer.path().join("images");
+    let write = |fails: fn(usize, &str) -> bool| {
+        let files = (0..3_u8).map(|n| Ok((format!("{}/{n}.png", n % 2).into(), vec![n])));
+        let work = || -> Result<()> {
+            let new = AtomicDir::create(&to)?;
+            new.write_many(files)?;
+            new.commit()
+        };
+        disk::record(fails, work)
+    };
+    let (result, calls) = write(|_, call| call == "sync_file_system");
+    assert!(matches!(result, Err(Error::Write { path, .. }) if path == to));
+    assert!(names(outer.path()).is_empty() && !calls.iter().any(|(call, _)| *call == "rename"));
+    let (result, calls) = write(|_, _| false);
+    result.unwrap();
+    let at = |name: &str| calls.iter().rposition(|(call, _)| *call == name).unwrap();
+    assert!(at("sync_file_system") < at("rename"), "{calls:?}");
+    assert_eq!(
+        (names(&to.join("0")), names(&to.join("1"))),
+        (vec!["0.png".into(), "2.png".into()], vec!["1.png".into()])
+    );
+    assert_eq!(fs::read(to.join("0/2.png")).unwrap(), [2]);
+}
+
+/// The error of an item ends the work, and nothing is left.
+#[test]
+fn many_files_end_with_the_first_that_cannot_be_made() {
+    let outer = tempfile::tempdir().unwrap();
+    let new = AtomicDir::create(outer.path().join("images")).unwrap();
+    let missing = Error::Read { path: "image".into(), source: std::io::ErrorKind::NotFound.into() };
+    let error = new.write_many([Ok(("a".into(), vec![1])), Err(missing)]).unwrap_err();
+    assert!(matches!(error, Error::Read { .. }));
+    drop(new);
+    assert!(names(outer.path()).is_empty());
+}
+
 /// Replaces an old folder with a new one. Calls for which `fails` returns true fail. Returns the result and the
 /// number of calls.
 fn replace(to: &Path, fails: impl Fn(usize, &str) -> bool + 'static) -> (Result<()>, usize) {
