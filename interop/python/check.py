@@ -9,6 +9,7 @@ import sys
 
 import torch
 from ddpm_torch import Denoiser
+from report import row
 from safetensors.torch import load_file
 
 LIMIT = 1e-5
@@ -19,6 +20,8 @@ for model, outputs in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
     with torch.no_grad():
         found = denoiser(expected["x_t"], expected["t"].long(), expected["classes"].long())
     difference = (found - expected["output"]).abs().max().item()
-    print(f"{model}: {denoiser.config['network']['type']}, {difference:.1e}")
+    network, images = denoiser.config["network"]["type"], len(found)
+    row(f"`{network}` in PyTorch", f"`{model}`, outputs for {images} images", f"largest difference {difference:.1e}")
     worst = max(worst, difference)
-sys.exit(worst > LIMIT)
+if worst > LIMIT:
+    sys.exit(f"a difference of {worst:.1e}, expected at most {LIMIT:.0e}")

@@ -1,7 +1,8 @@
-"""Models of ddpm in plain PyTorch: loads a model folder, of any architecture, and evaluates its network.
+"""Models of ddpm in plain PyTorch: loads a model folder, of any architecture, evaluates its network, and saves it.
 
     denoiser = Denoiser("runs/train/model")
     prediction = denoiser(x_t, t, classes)     # x_t [B, rows * cols], t and classes [B] -> [B, rows * cols]
+    denoiser.save("mine")                      # a model folder again: ddpm-cli sample --model mine
 
 The prediction is the quantity of `denoiser.config["parameterization"]`: x_0 (`sample`), the noise (`epsilon`) or v. With
 diffusers, load the schedule with the same prediction type:
@@ -13,7 +14,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, one_hot, pad, silu
 
@@ -23,15 +24,26 @@ class Denoiser(nn.Module):
 
     def __init__(self, folder: str | Path, part: str = "denoiser"):
         super().__init__()
-        folder = Path(folder)
-        self.config = json.loads((folder / part / "config.json").read_text())
-        schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        self.timesteps = schedule["num_train_timesteps"]
-        for name, tensor in load_file(folder / part / "diffusion_pytorch_model.safetensors").items():
+        paths = ["model_index.json", "scheduler/scheduler_config.json", f"{part}/config.json"]
+        self.index, self.schedule, self.config = (json.loads((Path(folder) / path).read_text()) for path in paths)
+        weights = load_file(Path(folder) / part / "diffusion_pytorch_model.safetensors")
+        self.names = list(weights)
+        for name, tensor in weights.items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(tensor.float()))
         self.null_class = self.config["num_classes"]
         network = self.config["network"]
         self.patch = network.get("patch", max(self.config["rows"], self.config["cols"]))
+
+    def save(self, folder: str | Path):
+        """Writes a model folder with the same names and the same schedule, and without a guide."""
+        index = {key: value for key, value in self.index.items() if key != "guide"}
+        (Path(folder) / "scheduler").mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "denoiser").mkdir(exist_ok=True)
+        (Path(folder) / "model_index.json").write_text(json.dumps(index))
+        (Path(folder) / "scheduler/scheduler_config.json").write_text(json.dumps(self.schedule))
+        (Path(folder) / "denoiser/config.json").write_text(json.dumps(self.config))
+        weights = {name: getattr(self, name.replace(".", "_")).detach().contiguous() for name in self.names}
+        save_file(weights, Path(folder) / "denoiser/diffusion_pytorch_model.safetensors")
 
     def layer(self, name: str, x: Tensor) -> Tensor:
         name = name.replace(".", "_")
@@ -40,7 +52,7 @@ class Denoiser(nn.Module):
     def sinusoids(self, t: Tensor) -> Tensor:
         half = (self.config["network"]["embedding"] + 1) // 2
         frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
-        angles = 1000 / self.timesteps * t.double()[:, None] * frequencies
+        angles = 1000 / self.schedule["num_train_timesteps"] * t.double()[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], 1).float()
 
     def patches(self, x: Tensor) -> Tensor:

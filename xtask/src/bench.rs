@@ -1,17 +1,14 @@
 //! `cargo xtask bench`: runs the benchmarks of this workspace, or compares with PyTorch.
 
-#[cfg(all(test, unix))]
-mod tests;
-
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 
 use crate::process;
 use crate::provenance::Provenance;
+use crate::python::Environment;
 use crate::workspace::Workspace;
 
 /// Run the benchmarks, or compare with PyTorch and write results/benchmark.md.
@@ -44,10 +41,12 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let origin =
         format!("- Command: `{command}`\n- Version: {version}, commit {commit}\n- Machine: {machine}");
     let cli = workspace.build_cli(&[])?;
-    let python = match &arguments.python {
-        Some(python) => python.clone(),
-        None => environment("python3", workspace.root())?,
+    let environment = Environment {
+        root: workspace.root(),
+        requirements: "xtask/peer/requirements.txt",
+        folder: "runs/peer-venv",
     };
+    let python = environment.interpreter(arguments.python.as_deref())?;
     let (folder, out) = (workspace.root().join("runs/bench"), workspace.root().join("results/benchmark.md"));
     let mut driver = Command::new(python);
     driver.arg(workspace.root().join("xtask/peer/bench.py")).args(["--origin", &origin]);
@@ -58,18 +57,17 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     process::run(&mut driver)
 }
 
-/// The Python of a virtual environment with the packages of `requirements.txt`. The interpreter `system` creates it,
-/// unless it exists with the same requirements. pip downloads the packages from the index in its own configuration.
-fn environment(system: &str, root: &Path) -> Result<PathBuf> {
-    let (wanted, folder) = (root.join("xtask/peer/requirements.txt"), root.join("runs/peer-venv"));
-    let (python, installed) = (folder.join("bin/python"), folder.join("requirements.txt"));
-    let requirements = fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
-    if fs::read(&installed).is_ok_and(|found| found == requirements) {
-        return Ok(python);
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use crate::tests::parse;
+
+    #[test]
+    fn options_of_the_comparison_need_peer() {
+        let parse = parse::<Arguments>;
+        assert!(parse(&["--rounds", "9"]).is_err());
+        assert!(parse(&["--peer", "--rounds", "4"]).is_err(), "too few for a median");
+        assert!(parse(&["--peer", "--threads", "0"]).is_err());
+        assert_eq!(parse(&["--peer"]).unwrap().rounds, 7);
     }
-    process::run(Command::new(system).args(["-m", "venv"]).arg(&folder))
-        .and_then(|()| process::run(Command::new(&python).args(["-m", "pip", "install", "-r"]).arg(&wanted)))
-        .context("cannot create a virtual environment; pass --python PATH for an interpreter that has the packages")?;
-    fs::write(&installed, requirements).with_context(|| format!("cannot write {}", installed.display()))?;
-    Ok(python)
 }

@@ -28,8 +28,8 @@ impl Ddpm<'_> {
     pub(crate) fn call(&self, line: &str, more: &[&str]) -> Result<Printed> {
         let mut command = Command::new(self.binary);
         command.current_dir(self.root).args(line.split_whitespace()).args(more);
-        // `data` uses no random numbers.
-        if !line.starts_with("data") {
+        // These commands use no random numbers.
+        if !["data", "export", "import", "info"].iter().any(|name| line.starts_with(name)) {
             command.args(["--seed", &self.seed.to_string()]);
         }
         if let Some(threads) = self.threads {

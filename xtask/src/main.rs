@@ -2,8 +2,9 @@
 //!
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
-//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask ci` runs
-//! every check. Each job is one file or folder. The jobs start release builds of other crates for all work with tensors.
+//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
+//! checks the files against other programs. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs
+//! start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -11,12 +12,15 @@ mod ddpm;
 mod experiment;
 mod fuzz;
 mod install;
+mod interop;
 mod machine;
 mod phases;
 mod printed;
 mod process;
 mod provenance;
+mod python;
 mod reproduce;
+mod rows;
 mod source;
 mod staging;
 mod start;
@@ -33,7 +37,8 @@ use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
-/// The jobs of this workspace: reproduce the results, experiment, measure speed and reliability, run the checks.
+/// The jobs of this workspace: reproduce the results, experiment, measure speed and reliability, check the files against
+/// other programs, run the checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -48,6 +53,7 @@ enum Job {
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
     Torture(torture::Arguments),
+    Interop(interop::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -70,6 +76,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
         Job::Torture(arguments) => torture::run(arguments, &workspace),
+        Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -13,6 +13,7 @@ use crate::fuzz::{self, Fuzzed};
 use crate::phases::{Phase, Phases, in_words};
 use crate::process;
 use crate::provenance::Provenance;
+use crate::rows::{self, Row, printed_rows};
 use crate::staging::Staging;
 use crate::workspace::Workspace;
 
@@ -39,14 +40,6 @@ const TESTS: &str = "test --release --locked -p ddpm-cli -p ddpm-files -p ddpm-f
 const HUB_TESTS: &str =
     "test --release --locked -p ddpm-data --features hub,mnist --test it -- --nocapture hub:: parquet::";
 
-/// A row of the table.
-#[derive(Debug, Serialize)]
-struct Row {
-    claim: String,
-    measure: String,
-    result: String,
-}
-
 /// The content of `reliability.json`.
 #[derive(Debug, Serialize)]
 struct Results<'a> {
@@ -62,11 +55,11 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let provenance = Provenance::of_this_process(workspace, SEED);
     let mut phases = Phases::start();
     let mut rows = phases.run("fuzz", || fuzz_rows(arguments, workspace))?;
-    let found = printed_rows(&phases.run("tests", || run_tests(arguments, workspace, TESTS))?);
+    let found = printed_rows("torture", &phases.run("tests", || run_tests(arguments, workspace, TESTS))?);
     ensure!(!found.is_empty(), "`cargo {TESTS}` printed no line `torture | …`");
     rows.extend(found);
     let output = phases.run("tests of the Hub", || run_tests(arguments, workspace, HUB_TESTS))?;
-    rows.extend(printed_rows(&output));
+    rows.extend(printed_rows("torture", &output));
     rows.push(hub_row(&output)?);
 
     let folder = workspace.root().join("runs/torture");
@@ -115,16 +108,6 @@ fn run_tests(arguments: &Arguments, workspace: &Workspace, tests: &str) -> Resul
     Ok(text)
 }
 
-/// The rows in the output of tests. The test harness may write the name of the test before a row, on the same line.
-fn printed_rows(output: &str) -> Vec<Row> {
-    let row = |line: &str| {
-        let (_, row) = line.split_once("torture | ")?;
-        let mut cells = row.split(" | ").map(|cell| cell.trim().to_owned());
-        Some(Row { claim: cells.next()?, measure: cells.next()?, result: cells.next()? })
-    };
-    output.lines().filter_map(row).collect()
-}
-
 /// The row of the tests of the Hub's client.
 fn hub_row(output: &str) -> Result<Row> {
     let is_counted =
@@ -148,25 +131,12 @@ fn markdown(rows: &[Row], provenance: &Provenance, total_seconds: f64) -> String
     let mut text = format!("# Reliability\n\n{}\n\n", provenance.markdown(total_seconds));
     text += "Every row is a test of the code at this commit, and every figure is from this run. A test that fails leaves no \
              table. `cargo xtask ci` runs the same tests in a smaller size.\n\n";
-    text += "| claim | measure | result |\n| --- | --- | --- |\n";
-    for Row { claim, measure, result } in rows {
-        text += &format!("| {claim} | {measure} | {result} |\n");
-    }
-    text
+    text + &rows::markdown("claim", rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_are_found_beside_the_names_of_tests() {
-        let output = "running 2 tests\ntest a::b ... torture | kill −9 | 6 instants | 6 of 6\nok\n\
-            torture | truncation | every prefix | 100 %\ntest torture ... ok\n";
-        let rows = printed_rows(output);
-        let cells: Vec<_> = rows.iter().map(|row| [&*row.claim, &*row.measure, &*row.result]).collect();
-        assert_eq!(cells, [["kill −9", "6 instants", "6 of 6"], ["truncation", "every prefix", "100 %"]]);
-    }
 
     #[test]
     fn only_tests_of_faults_and_hostile_servers_are_counted() {
