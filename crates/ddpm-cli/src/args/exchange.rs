@@ -10,7 +10,7 @@ use super::paths;
 /// A format in which `export` writes images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImageFormat {
-    /// A NumPy archive with the arrays images, uint8 [N, rows, cols], and labels, uint8 [N]
+    /// A NumPy archive with the arrays images, uint8 of shape [N, rows, cols], and labels, N numbers of uint8
     Npz,
     /// Tensors of the same names, types and shapes
     Safetensors,
