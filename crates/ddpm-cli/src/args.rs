@@ -1,12 +1,18 @@
 //! The command-line arguments, as clap parses them.
 
+mod examples;
 mod like;
 mod paths;
+mod sample;
 mod sampling;
 mod train;
 mod values;
 
-use std::{env, ffi::OsString, path::PathBuf};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{
     ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
@@ -15,6 +21,7 @@ use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
+pub(crate) use sample::{Given, Images, Sample, Strip, is_option_of_recipe};
 pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
@@ -45,8 +52,12 @@ impl Args {
         let Command::Sample(Sample { like: Some(path), .. }) = &args.command else {
             return Ok((args, matches));
         };
-        let words = like::with_recipe(words, &matches, &Recipe::read(path)?);
-        Ok(Self::parsed(&words))
+        let recipe = Recipe::read(path)?;
+        let (mut args, matches) = Self::parsed(&like::with_recipe(words, &matches, &recipe));
+        if let Command::Sample(sample) = &mut args.command {
+            sample.like_recipe = Some(recipe);
+        }
+        Ok((args, matches))
     }
 
     fn parsed(words: &[OsString]) -> (Self, ArgMatches) {
@@ -59,17 +70,19 @@ impl Args {
 
     /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
     /// expected.
-    fn options() -> clap::Command {
+    pub(crate) fn options() -> clap::Command {
         let negative = |arg: clap::Arg| {
             let takes_value = arg.get_action().takes_values();
             arg.allow_negative_numbers(takes_value)
         };
-        Self::command().mut_args(negative).mut_subcommands(move |command| command.mut_args(negative))
+        let options =
+            Self::command().mut_args(negative).mut_subcommands(move |command| command.mut_args(negative));
+        examples::add_to(options)
     }
 }
 
 /// The options that every command has.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// The device to compute on: cpu, cuda, cuda:N or metal
@@ -120,37 +133,16 @@ pub(crate) enum Command {
     Data(Data),
     /// Describe a model and this build of the program, or how a file of `sample` was made
     Info(Info),
-    /// Measure the speed of training and sampling on this machine
+    /// Measure the speed of training and sampling on this machine, beside the machine of results/
     Bench(Bench),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Sample {
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Sample again as the PNG, GIF, IDX or safetensors file of an earlier `sample` was made: all options are those of its
-    /// recipe, except the ones that are given here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) like: Option<PathBuf>,
-    /// The number of images of each class
-    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "num_images")]
-    pub(crate) per_class: usize,
-    /// The total number of images, at most 20 million, instead of --per-class; the classes alternate
-    #[arg(short, long, value_name = "N")]
-    pub(crate) num_images: Option<usize>,
-    /// Generate only part I of K equal parts of the images. Each image is the same as without --shard
-    #[arg(long, value_name = "I/K")]
-    pub(crate) shard: Option<Shard>,
-    /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif), or an array of all images
-    /// (idx, safetensors) [default: the extension of --out, or png]
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
-    /// The output file; idx writes OUT-images-idx3-ubyte, OUT-labels-idx1-ubyte and
-    /// OUT-recipe.json. The program writes to a
-    /// temporary file, .tmp-…, and renames it when it is complete
-    /// [default: samples with the extension of the format]
-    #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
-    pub(crate) out: Option<PathBuf>,
+    /// Describe a training run in one HTML file: curves, images over the epochs, quality, configuration
+    Report(Report),
+    /// Check this machine and this build: devices, instructions, threads, folders, access to the Hub
+    Doctor,
+    /// Print a file for the shell that completes commands and options
+    Completions(Completions),
+    /// Write a manual page for each command
+    Man(Man),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -217,6 +209,14 @@ pub(crate) struct Eval {
     pub(crate) sampling: Sampling,
 }
 
+impl Eval {
+    /// The evaluation of samples of a model with all defaults.
+    pub(crate) fn of_model(model: &Path, data: Source, num_images: usize, features: Option<PathBuf>) -> Self {
+        let sampling = Sampling::of_model(model.display().to_string());
+        Self { images: None, data, num_images, metrics: None, features, out_dir: None, sampling }
+    }
+}
+
 // The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TestImages {
@@ -273,6 +273,25 @@ pub(crate) struct Data {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct Report {
+    /// The run folder of `train`
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The number of images to generate and to measure as `eval` does, up to 1000000; 0 for no measurement
+    #[arg(short, long, value_name = "N", default_value_t = 2_000, value_parser = count(0..=1_000_000))]
+    pub(crate) num_images: usize,
+    /// The data set to compare with [default: that of the run]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) data: Option<Source>,
+    /// The folder of the feature net, written by `train-features` [default: the built-in one if the data is MNIST]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) features: Option<PathBuf>,
+    /// The output file [default: report.html in the run folder]
+    #[arg(short, long, value_name = "HTML", value_parser = paths::out())]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Info {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
@@ -280,6 +299,20 @@ pub(crate) struct Info {
     /// A PNG, GIF, IDX or safetensors file of `sample`: describe it instead, with the command that made it
     #[arg(value_name = "FILE", conflicts_with = "model")]
     pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// The folder of the pages, which are ddpm-cli.1, ddpm-cli-sample.1 and so on
+    #[arg(value_name = "DIR", value_parser = paths::out())]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

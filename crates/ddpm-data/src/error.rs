@@ -162,7 +162,7 @@ pub enum Error {
     // --- images of other programs ---
     /// The file is of no format with images.
     #[error(
-        "{file} is {found}; expected a folder of PNG images or of IDX files, or an IDX, .npz, .npy or .safetensors \
+        "{file} is {found}; expected a folder of PNG images or of IDX files, or a PNG, IDX, .npz, .npy or .safetensors \
          file of images"
     )]
     NotImages { file: PathBuf, found: String },
