@@ -13,7 +13,7 @@ fn of(command: &str) -> &'static [&'static str] {
         ],
         "train" => &[
             "ddpm-cli train --preset quick -o runs/mine",
-            "ddpm-cli train --resume --preset quick -o runs/mine",
+            "ddpm-cli train --preset quick -o runs/mine --resume",
             "ddpm-cli train --print-config best",
             "ddpm-cli train --config runs/mine/config.toml --seed 2 -o runs/other",
         ],
