@@ -1,5 +1,6 @@
 //! The command-line arguments, as clap parses them.
 
+mod hub;
 mod like;
 mod paths;
 mod sampling;
@@ -15,6 +16,7 @@ use ddpm_data::Source;
 use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
+pub(crate) use hub::{Pull, Push};
 pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
@@ -122,6 +124,10 @@ pub(crate) enum Command {
     Info(Info),
     /// Measure the speed of training and sampling on this machine
     Bench(Bench),
+    /// Publish a model on the Hugging Face Hub, with a model card and a picture of its samples
+    Push(Push),
+    /// Copy a model of the Hugging Face Hub into a folder
+    Pull(Pull),
 }
 
 #[derive(Debug, ClapArgs)]

@@ -58,6 +58,8 @@ fn run(args: &Args) -> Result<()> {
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
+        Command::Push(options) => commands::push::run(options, &args.common),
+        Command::Pull(options) => commands::pull::run(options, &args.common),
     }
 }
 
@@ -81,7 +83,7 @@ fn check_threads(threads: Option<usize>) -> Result<()> {
 fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
     let without_effect: &[&str] = match command {
         Command::Info(_) => &["seed"],
-        Command::Average(_) | Command::Data(_) => &["seed", "device"],
+        Command::Average(_) | Command::Data(_) | Command::Pull(_) => &["seed", "device"],
         _ => &[],
     };
     let Some((name, matches)) = matches.subcommand() else { return };

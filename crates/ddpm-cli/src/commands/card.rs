@@ -1,9 +1,20 @@
 //! The model cards: the README.md of a model folder.
 
+mod hub;
+
+pub(super) use hub::{OnHub, PICTURE};
+
 use ddpm_data::Splits;
+use ddpm_model::DenoiserConfig;
 use ddpm_train::{Outcome, SnapshotAverage, TrainConfig};
 
 use crate::{args::Train, output};
+
+/// The first words of each card. The name of the data set may follow.
+const TITLE: &str = "# Denoising diffusion model";
+
+/// The last sentence of the card of a model in a folder.
+const USE: &str = " Sample with `ddpm-cli sample --model DIR`.";
 
 /// The card of a trained model.
 pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, outcome: &Outcome) -> String {
@@ -58,18 +69,26 @@ fn options_of(config: &TrainConfig) -> String {
 
 fn card(of: &str, config: &TrainConfig, rows: &str, weights: &str) -> String {
     format!(
-        "# Denoising diffusion model{of}\n\n\
-         {kind} ({parameters} parameters, {rows_of_pixels}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) with {steps} timesteps.\n\n\
+        "{TITLE}{of}\n\n\
+         {kind}\n\n\
          | | |\n| --- | --- |\n\
          {rows}\n\
-         The weights are {weights}. Sample with `ddpm-cli sample --model DIR`.\n",
-        kind = match config.denoiser.num_classes {
+         The weights are {weights}.{USE}\n",
+        kind = kind(&config.denoiser, config.schedule.num_train_timesteps),
+    )
+}
+
+/// A sentence that says what the model is.
+fn kind(denoiser: &DenoiserConfig, timesteps: usize) -> String {
+    format!(
+        "{kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) \
+         with {timesteps} timesteps.",
+        kind = match denoiser.num_classes {
             0 => "An unconditional model".to_owned(),
             classes => format!("A class-conditional model of {classes} classes"),
         },
-        parameters = config.denoiser.parameter_count(),
-        rows_of_pixels = config.denoiser.rows,
-        cols = config.denoiser.cols,
-        steps = config.schedule.num_train_timesteps,
+        parameters = denoiser.parameter_count(),
+        rows = denoiser.rows,
+        cols = denoiser.cols,
     )
 }

@@ -12,6 +12,8 @@ pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
 mod previews;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod sample;
 mod sampling;
 pub(crate) mod train;

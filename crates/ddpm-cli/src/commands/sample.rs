@@ -108,10 +108,22 @@ fn recipe(
 fn png(job: &Job, denoiser: &Denoiser, common: &Common, out: &Path, recipe: &str) -> Result<AtomicFile> {
     ensure_picture(job, denoiser, picture::PNG_TILE_SIDE)?;
     let mut file = AtomicFile::create(out)?;
-    let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
-    let picture = job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?;
-    file.append(&picture::encode_png(&picture, Some(recipe))?)?;
+    file.append(&grid(job, denoiser, common, recipe)?)?;
     Ok(file)
+}
+
+fn grid(job: &Job, denoiser: &Denoiser, common: &Common, recipe: &str) -> Result<Vec<u8>> {
+    let pixels = job.pixels(denoiser, &Progress::new(common, "images")?)?;
+    picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?, Some(recipe))
+}
+
+/// The PNG that `sample --model NAME` writes, with the model of this name.
+pub(super) fn default_png(name: &str, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
+    let options = Sample::of_model(name)?;
+    let job = job(&options, common, denoiser)?;
+    ensure_picture(&job, denoiser, picture::PNG_TILE_SIDE)?;
+    let recipe = recipe(&options, common, Format::Png, &job, denoiser)?;
+    grid(&job, denoiser, common, &recipe.encode()?)
 }
 
 /// Writes an animation of the grid: the initial noise, then the images after each step, or after [`FRAMES`] steps that are
