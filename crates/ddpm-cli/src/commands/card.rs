@@ -13,6 +13,10 @@ use crate::{args::Train, output};
 /// The first words of each card. The name of the data set may follow.
 const TITLE: &str = "# Denoising diffusion model";
 
+/// The names of rows.
+const FROM: &str = "starts from the weights of";
+const GUIDE: &str = "guide";
+
 /// The last sentence of the card of a model in a folder.
 const USE: &str = " Sample with `ddpm-cli sample --model DIR`.";
 
@@ -31,11 +35,8 @@ pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, ou
         classes = splits.class_labels().map_or(String::new(), |labels| {
             format!("| labels of the classes, from class 0 on | {} |\n", output::list(labels))
         }),
-        from = options
-            .from
-            .as_ref()
-            .map_or(String::new(), |from| format!("| starts from the weights of | {from} |\n")),
-        guide = options.guide.as_ref().map_or(String::new(), |guide| format!("| guide | {guide} |\n")),
+        from = options.from.as_ref().map_or(String::new(), |from| format!("| {FROM} | {from} |\n")),
+        guide = options.guide.as_ref().map_or(String::new(), |guide| format!("| {GUIDE} | {guide} |\n")),
         options = options_of(config),
         train = loss(outcome.train_loss),
         test = loss(outcome.test_loss),

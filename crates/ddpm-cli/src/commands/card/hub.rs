@@ -3,7 +3,7 @@
 use ddpm_data::HubAddress;
 use ddpm_model::Denoiser;
 
-use super::{TITLE, USE, kind};
+use super::{FROM, GUIDE, TITLE, USE, kind};
 
 /// The picture that the card shows, a file beside it.
 pub(in crate::commands) const PICTURE: &str = "samples.png";
@@ -98,10 +98,19 @@ impl OnHub<'_> {
             (Some(dataset), _) => format!(" --data hf://datasets/{dataset}"),
             (None, _) => " --data DATA".to_owned(),
         };
+        let row = |name: &str| {
+            let mut lines = self.local?.lines();
+            lines.find_map(|line| line.strip_prefix(&format!("| {name} | "))?.strip_suffix(" |"))
+        };
+        // A configuration does not say from which weights a run starts, and `train` takes one or the other.
+        if row(FROM).is_some() {
+            return None;
+        }
+        let guide = row(GUIDE).map_or(String::new(), |guide| format!(" --guide {guide}"));
         Some(format!(
             "## Train it again\n\n\
              ```sh\n\
-             ddpm-cli train --config config.toml{data}\n\
+             ddpm-cli train --config config.toml{data}{guide}\n\
              ```\n\n\
              with this file as `config.toml`:\n\n\
              ```toml\n\

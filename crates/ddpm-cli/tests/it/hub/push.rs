@@ -157,6 +157,32 @@ fn a_card_with_a_header_is_pushed_as_it_is() {
     assert!(card.contains("The author has named none."), "{card}");
 }
 
+/// A guide and other initial weights are rows of the folder's card.
+#[test]
+fn the_command_of_the_training_names_the_guide_and_is_left_out_where_it_would_be_wrong() {
+    let (server, folder) = (MockHub::start(), with_run());
+    let path = folder.path().join("run/model/README.md");
+    let own = fs::read_to_string(&path).unwrap();
+    for (row, expected) in [
+        (
+            "| guide | weak/model |\n",
+            Some("ddpm-cli train --config config.toml --data DATA --guide weak/model\n"),
+        ),
+        (
+            "| guide | /home/me/weak |\n",
+            Some("ddpm-cli train --config config.toml --data DATA --guide weak\n"),
+        ),
+        ("| starts from the weights of | runs/old/model |\n", None),
+    ] {
+        fs::write(&path, own.replace("| seed |", &format!("{row}| seed |"))).unwrap();
+        push(&server, folder.path(), &[]);
+        let card = card(&server);
+        assert!(expected.is_none_or(|expected| card.contains(expected)), "{card}");
+        assert_eq!(card.contains("## Train it again"), expected.is_some(), "{card}");
+        assert!(!card.contains("/home"), "{card}");
+    }
+}
+
 #[test]
 fn a_branch_and_a_private_repository_are_made_on_demand() {
     let (server, folder) = (MockHub::start(), with_run());

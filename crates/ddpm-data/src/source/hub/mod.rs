@@ -1,4 +1,4 @@
-//! Data sets and model files from the Hugging Face Hub.
+//! Data sets and model files from the Hugging Face Hub, and models that are pushed to it.
 
 mod cache;
 mod client;

@@ -6,4 +6,5 @@ mod hostile;
 pub(crate) mod parquet_file;
 mod push;
 mod push_faults;
+mod python;
 mod server;

@@ -56,7 +56,17 @@ impl Client {
         self.upload(&Method::POST, address, &headers, body, repeat, &mut |_| {})
     }
 
-    /// Stores a body at an address that an answer has given, with the headers that the answer has given, and no token.
+    /// Posts a body to an address that an answer has given and that is signed, without a token.
+    pub(in crate::source::hub) fn post_signed(
+        &self,
+        address: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response, Cause> {
+        self.upload(&Method::POST, address, headers, body, Repeat::Idempotent, &mut |_| {})
+    }
+
+    /// Stores a body at an address that an answer has given and that is signed, with the headers that the answer has given, and no token.
     /// Calls `progress` with the number of bytes sent, which begins at 0 again if the request is repeated.
     pub(in crate::source::hub) fn put(
         &self,

@@ -7,8 +7,8 @@
 //! POST VERIFY                                   if the server wants to be told
 //! ```
 //!
-//! The addresses come from the server and may lead to any other one, so these requests have no token. Only the Hub itself
-//! gets it with the last request. `lfs.py` of huggingface_hub 2.4, and the
+//! The addresses come from the server and may lead to any other one. They are signed, so these requests have no token; the
+//! first and the last one have it if they go to the Hub itself. `lfs.py` of huggingface_hub 2.4, and the
 //! [description of Git LFS](https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md).
 
 use std::collections::BTreeMap;
@@ -111,10 +111,11 @@ impl Target<'_> {
                 .stored(self.client.put(&upload.address, &upload.headers(), order.bytes, progress)?)
                 .map(drop)?,
         }
-        match &order.verify {
-            Some(verify) => self.tell(verify, &json!({"oid": order.oid, "size": order.bytes.len()})),
-            None => Ok(()),
-        }
+        let Some(verify) = &order.verify else { return Ok(()) };
+        let headers = [&HEADERS[..], &verify.headers()].concat();
+        let body = json!({"oid": order.oid, "size": order.bytes.len()}).to_string();
+        let told = self.client.post(&verify.address, &headers, body.as_bytes(), Repeat::Idempotent)?;
+        self.stored(told).map(drop)
     }
 
     /// Stores a file in parts, and tells the server their ETags. `_upload_multi_part`.
@@ -140,15 +141,8 @@ impl Target<'_> {
             parts.push(json!({"partNumber": number, "etag": etag}));
             before += bytes.len() as u64;
         }
-        let end = Action { address: address.clone(), headers: BTreeMap::new() };
-        self.tell(&end, &json!({"oid": order.oid, "parts": parts}))
-    }
-
-    fn tell(&self, action: &Action, body: &Value) -> Result<(), Cause> {
-        let headers = [&HEADERS[..], &action.headers()].concat();
-        let body = body.to_string();
-        self.stored(self.client.post(&action.address, &headers, body.as_bytes(), Repeat::Idempotent)?)
-            .map(drop)
+        let body = json!({"oid": order.oid, "parts": parts}).to_string();
+        self.stored(self.client.post_signed(address, &HEADERS, body.as_bytes())?).map(drop)
     }
 
     fn stored(&self, response: Response) -> Result<Response, Cause> {

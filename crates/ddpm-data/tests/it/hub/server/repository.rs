@@ -45,7 +45,7 @@ struct Model {
     branches: BTreeMap<String, String>,
     /// The files and the message of each commit.
     commits: BTreeMap<String, (BTreeMap<String, Entry>, String)>,
-    /// Large files, by their SHA-256, and the parts of those that are not complete.
+    /// Large files, by their SHA-256, and the parts that were sent.
     objects: BTreeMap<String, Vec<u8>>,
     parts: BTreeMap<(String, usize), Vec<u8>>,
 }
@@ -117,18 +117,26 @@ impl Repositories {
         if let (["PUT"], ["objects", owner, name, oid]) = (&[method][..], &words[..]) {
             return Some(self.put(&format!("{owner}/{name}"), oid, query, request));
         }
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        if let ("POST", ["complete", owner, name, oid]) = (method, &words[..]) {
+            let is_signed = query == SIGNATURE && request.authorization.is_none();
+            let refused = error(403, "expected a signature and nothing else");
+            return Some(if is_signed {
+                self.complete(&format!("{owner}/{name}"), oid, &json)
+            } else {
+                refused
+            });
+        }
         let is_known = request.authorization.as_deref() == Some(&format!("Bearer {TOKEN}"));
         if method == "POST" && !is_known {
             return Some(error(401, "Invalid username or password."));
         }
-        let json: Value = serde_json::from_slice(body).unwrap_or_default();
         Some(match (method, &words[..]) {
             ("POST", ["api", "validate-yaml"]) => reply(200, &json!({"errors": [], "warnings": []})),
             ("POST", ["api", "repos", "create"]) => self.create_by(&json),
             ("POST", [owner, name, "info", "lfs", "objects", "batch"]) => {
                 self.batch(&format!("{owner}/{}", name.strip_suffix(".git")?), &json)
             }
-            ("POST", ["complete", owner, name, oid]) => self.complete(&format!("{owner}/{name}"), oid, &json),
             ("POST", ["verify", owner, name]) => self.verify(&format!("{owner}/{name}"), &json),
             (_, ["api", "models", owner, name, rest @ ..]) => {
                 let id = format!("{owner}/{name}");
@@ -182,7 +190,8 @@ impl Repositories {
             return error(403, "You don't have the rights to create a model under the namespace \"others\"");
         }
         if self.models.contains_key(&id) {
-            return error(409, "You already created this model repo");
+            let url = format!("{}/{id}", self.here);
+            return reply(409, &json!({"error": "You already created this model repo", "url": url}));
         }
         self.create(&id, request["visibility"] == "private");
         reply(200, &json!({"url": format!("{}/{id}", self.here)}))
@@ -241,7 +250,7 @@ impl Repositories {
         let model = self.models.get_mut(id).unwrap();
         let mut bytes = Vec::new();
         for (number, part) in (1..).zip(request["parts"].as_array().unwrap()) {
-            let stored = model.parts.remove(&(oid.to_owned(), number)).unwrap_or_default();
+            let stored = model.parts.get(&(oid.to_owned(), number)).cloned().unwrap_or_default();
             let etag = format!("\"{}\"", &sha256_hex(&stored)[..32]);
             if part["partNumber"] != number || part["etag"] != *etag {
                 return error(400, "a part is missing");
