@@ -37,8 +37,9 @@ pub struct Pushed {
 /// Checks that [`push_model`] may begin, without sending a request.
 ///
 /// # Errors
-/// [`Error::HubFeature`] if the crate was built without the feature `hub`, [`Error::BadAddress`] if the revision is a
-/// commit, [`Error::PushOffline`] in offline mode, [`Error::NoToken`] without an access token, and those of `Hub::new`.
+/// [`HubFeature`](crate::Error::HubFeature) if the crate was built without the feature `hub`,
+/// [`BadAddress`](crate::Error::BadAddress) if the revision is a commit, [`PushOffline`](crate::Error::PushOffline) in
+/// offline mode, [`NoToken`](crate::Error::NoToken) without an access token, and those of `Hub::new`.
 #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the Hub's client uses it"))]
 pub fn check_push(address: &HubAddress, hub: &HubConfig) -> Result<()> {
     #[cfg(not(feature = "hub"))]

@@ -188,11 +188,15 @@ impl Client {
         self.refusal_with(response.status(), header(response, "X-Error-Message").unwrap_or_default())
     }
 
-    /// The status of an answer that refuses a request, with a message, from which the token is removed: a server could
-    /// repeat it.
-    fn refusal_with(&self, status: StatusCode, message: &str) -> String {
+    /// A text of a server without the token, which the server could repeat.
+    pub(super) fn without_token(&self, text: &str) -> String {
         let token = self.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
-        let message = token.map_or_else(|| message.to_owned(), |token| message.replace(token, "…"));
+        token.map_or_else(|| text.to_owned(), |token| text.replace(token, "…"))
+    }
+
+    /// The status of an answer that refuses a request, with a message.
+    fn refusal_with(&self, status: StatusCode, message: &str) -> String {
+        let message = self.without_token(message);
         let separator = if message.is_empty() { "" } else { ": " };
         format!("the server answered {status}{separator}{message:.300}")
     }

@@ -100,6 +100,21 @@ fn a_silent_server_ends_a_push_after_the_time_limit() {
     }
 }
 
+/// More than the buffers of both ends hold, to a storage that accepts the connection and reads nothing.
+#[test]
+fn a_storage_that_reads_nothing_ends_a_push_after_the_time_limit() {
+    let storage = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = MockHub::start();
+    let large = file("w.safetensors", vec![7; 1 << 25]);
+    let (oid, at) = (ddpm_files::sha256_hex(&large.bytes), storage.local_addr().unwrap());
+    let upload = format!(r#"{{"upload": {{"href": "http://{at}/"}}}}"#);
+    let answer = format!(r#"{{"objects": [{{"oid": "{oid}", "size": 33554432, "actions": {upload}}}]}}"#);
+    server.fail_push("objects/batch", &[PushFault::Json(answer.leak())]);
+    let config = HubConfig { timeout: Duration::from_millis(200), ..config(&server) };
+    let text = chain(&push(&config, &[large]).unwrap_err());
+    assert!(text.contains("w.safetensors") && text.contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{text}");
+}
+
 /// The upload seems to be done, but the object is not in the storage: the commit is refused.
 #[test]
 fn a_storage_that_keeps_nothing_is_found() {
@@ -163,12 +178,32 @@ fn a_commit_of_somebody_else_in_between_is_not_overwritten() {
     push(&config(&server), &files()).unwrap();
 }
 
+#[test]
+fn a_long_answer_makes_a_short_error() {
+    let long = "x".repeat(1 << 20);
+    for (step, answer) in [
+        ("GET /api/models", format!(r#"{{"sha": "{long}"}}"#)),
+        ("/preupload/", format!(r#"{{"files": [{{"path": "w", "uploadMode": "{long}"}}]}}"#)),
+        ("/commit/", format!(r#"{{"commitOid": {{"{long}": "{long}"}}}}"#)),
+        ("/commit/", format!("[{long}")),
+    ] {
+        let server = MockHub::start();
+        server.create(ID, false);
+        server.fail_push(step, &[PushFault::Json(answer.leak())]);
+        let text = chain(&push(&config(&server), &[file("w", "w")]).unwrap_err());
+        assert!(text.len() < 1000, "{step}: {} bytes", text.len());
+    }
+}
+
 /// Answers about large files that lead nowhere, or to an address that is none.
 #[test]
 fn a_hostile_answer_about_large_files_is_an_error() {
     let oid = ddpm_files::sha256_hex(&[7; 100]);
     for (object, expected) in [
-        (r#""error": {"code": 422, "message": "out of space for hf"}"#, "code 422: out of space"),
+        (
+            r#""error": {"code": 422, "message": "out of space for hf_secret"}"#,
+            "code 422: \"out of space for …",
+        ),
         (r#""actions": {"upload": {}}"#, "no address for w.safetensors"),
         (r#""actions": {"upload": {"href": "not an address"}}"#, "sending w.safetensors"),
         (r#""actions": {"upload": {"href": "ftp://127.0.0.1/x"}}"#, "sending w.safetensors"),
@@ -193,7 +228,7 @@ fn a_hostile_answer_about_large_files_is_an_error() {
         let answer = format!(r#"{{"objects": [{{"oid": "{oid}", "size": 100, {object}}}]}}"#);
         server.fail_push("objects/batch", &[PushFault::Json(answer.leak())]);
         let text = chain(&push(&config(&server), &[file("w.safetensors", [7; 100])]).unwrap_err());
-        assert!(text.contains(expected), "{object}: {text}");
+        assert!(text.contains(expected) && !text.contains(TOKEN), "{object}: {text}");
         assert_eq!(server.counts(ID).unwrap().0, 1);
     }
 }

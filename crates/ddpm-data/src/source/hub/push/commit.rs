@@ -48,7 +48,8 @@ impl Target<'_> {
                 Some("regular") => None,
                 Some("lfs") => Some(sha256_hex(&file.bytes)),
                 found => {
-                    let found = format!("uploadMode of {name} is {found:?}, expected regular or lfs");
+                    let found =
+                        format!("expected uploadMode of {name} to be regular or lfs, but it is {found:?}");
                     return Err(self.failed(ACTION, found.into()));
                 }
             };
@@ -96,7 +97,7 @@ impl Target<'_> {
         // It is not known what the server has done.
         done.map_err(|error| match error {
             Error::Push { source, .. } => {
-                let source = format!("{source}; push again to see whether it was made");
+                let source = format!("push again to see whether it was made; {source}");
                 self.failed(ACTION, source.into())
             }
             error => error,

@@ -87,8 +87,8 @@ impl Target<'_> {
                 return Err(self.failed(ACTION, format!("no answer about {name}").into()));
             };
             if let Some(error) = told.get("error") {
-                let (code, message) = (&error["code"], error["message"].as_str().unwrap_or_default());
-                let refused = format!("the server refuses {name} with code {code}: {message:.300}");
+                let (code, message) = (error["code"].as_u64().unwrap_or(0), &error["message"]);
+                let refused = format!("the server refuses {name} with code {code}: {message}");
                 return Err(self.failed(ACTION, refused.into()));
             }
             // Without an action, the server has the object.

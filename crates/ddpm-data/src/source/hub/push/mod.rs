@@ -31,6 +31,8 @@ use crate::source::push::{PushFile, PushOptions, Pushed};
 const MAIN: &str = "main";
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 24;
+/// The longest cause of an error, in characters.
+const MAX_TEXT: usize = 500;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -156,7 +158,9 @@ impl<'a> Target<'a> {
         };
         match state {
             State::Found { commit, private } => Ok((commit, private)),
-            _ => Err(self.failed("making the branch", "the server still has none".into())),
+            _ => {
+                Err(self.failed("creation", "the server shows no such repository or branch after it".into()))
+            }
         }
     }
 
@@ -202,7 +206,7 @@ impl<'a> Target<'a> {
         match response.status().as_u16() {
             200..=299 => Ok(response),
             status if also.contains(&status) => Ok(response),
-            401..=403 => {
+            401 | 403 => {
                 let (repo, action) = (self.id(), action.to_owned());
                 Err(Error::PushAccess { repo, action, source: self.client.refused(response) })
             }
@@ -224,12 +228,15 @@ impl<'a> Target<'a> {
     }
 
     fn commit_of(&self, action: &str, found: &Value) -> Result<Commit> {
-        let wrong = || format!("the server names the commit {found:.80}, expected 40 hexadecimal digits");
+        let wrong = || format!("expected a commit of 40 hexadecimal digits, but the server names {found}");
         let commit = found.as_str().and_then(Commit::new);
         commit.ok_or_else(|| self.failed(action, wrong().into()))
     }
 
+    /// The cause may be a text of the server, of any length.
     fn failed(&self, action: &str, source: Cause) -> Error {
+        let text = self.client.without_token(&source.to_string());
+        let source = format!("{text:.MAX_TEXT$}").into();
         Error::Push { repo: self.id(), action: action.to_owned(), source }
     }
 }
