@@ -62,6 +62,8 @@ fn run(args: &Args) -> Result<()> {
         Command::Doctor => commands::doctor::run(&args.common),
         Command::Completions(options) => commands::shell::completions(options),
         Command::Man(options) => commands::shell::man(options, &args.common),
+        Command::Push(options) => commands::push::run(options, &args.common),
+        Command::Pull(options) => commands::pull::run(options, &args.common),
     }
 }
 
@@ -85,9 +87,11 @@ fn check_threads(threads: Option<usize>) -> Result<()> {
 fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
     let without_effect: &[&str] = match command {
         Command::Info(_) | Command::Doctor => &["seed"],
-        Command::Average(_) | Command::Data(_) | Command::Completions(_) | Command::Man(_) => {
-            &["seed", "device"]
-        }
+        Command::Average(_)
+        | Command::Data(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Pull(_) => &["seed", "device"],
         _ => &[],
     };
     let Some((name, matches)) = matches.subcommand() else { return };

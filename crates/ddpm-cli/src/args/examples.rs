@@ -34,6 +34,10 @@ fn of(command: &str) -> &'static [&'static str] {
         "info" => &["ddpm-cli info", "ddpm-cli info three.png"],
         "bench" => &["ddpm-cli bench --only sample-50 --rounds 3"],
         "report" => &["ddpm-cli report runs/mine", "ddpm-cli report runs/mine --num-images 0 -o short.html"],
+        "push" => {
+            &["ddpm-cli push runs/mine hf://OWNER/NAME --dry-run", "ddpm-cli push runs/mine hf://OWNER/NAME"]
+        }
+        "pull" => &["ddpm-cli pull hf://OWNER/NAME -o models/name"],
         "doctor" => &["ddpm-cli doctor"],
         "completions" => &["ddpm-cli completions bash"],
         "man" => &["ddpm-cli man man1"],

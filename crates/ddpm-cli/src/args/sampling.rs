@@ -72,28 +72,8 @@ pub(crate) struct Sampling {
     pub(crate) guiding: Guiding,
 }
 
-impl Sampling {
-    /// All defaults.
-    pub(crate) fn of_model(model: String) -> Self {
-        Self {
-            model,
-            classes: None,
-            plan: None,
-            sampler: None,
-            steps: None,
-            timesteps: None,
-            variance: None,
-            noise: None,
-            eta: None,
-            noise_path: NoisePath::Independent,
-            epsilon_scale: None,
-            guiding: Guiding::default(),
-        }
-    }
-}
-
 /// The options of guidance.
-#[derive(Debug, Default, ClapArgs)]
+#[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct Guiding {
     /// The scale of guidance by the class, which extrapolates from the prediction without the class: 1 is no guidance;

@@ -14,6 +14,8 @@ pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
 mod previews;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod report;
 pub(crate) mod sample;
 mod sampling;

@@ -15,6 +15,7 @@ mod evaluation;
 mod fit_plan;
 mod formats;
 mod help;
+mod hub;
 mod images;
 mod long_schedule;
 mod other_data;

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Report, common: &Common) -> Result<()> {
         images if images > 0 && is_finished => {
             let of_run = config.as_ref().map(|_| ConfigFile::read(&config_path)).transpose()?;
             let data = options.data.clone().or_else(|| of_run?.data).unwrap_or(ddpm_data::Source::Mnist);
-            Some(Eval::of_model(&model, data, images, options.features.clone()))
+            Some(Eval::of_model(&model, &data, images, options.features.as_deref())?)
         }
         _ => None,
     };

@@ -68,6 +68,16 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
+/// The PNG that `sample --model NAME` writes, with the model of this name.
+pub(super) fn default_png(name: &str, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
+    let options = Sample::of_model(name)?;
+    let job = job(&options, common, denoiser)?;
+    Layout::Grid.check(&job, denoiser, picture::PNG_TILE_SIDE)?;
+    let recipe = recipe(&options, common, Format::Png, &job, denoiser)?.encode()?;
+    let picture = Layout::Grid.sample(&job, denoiser, common)?.draw(picture::PNG_TILE_SIDE)?;
+    picture::encode_png(&picture, Some(&recipe))
+}
+
 /// Samples and draws a picture or an animation; also returns the text of --show.
 fn drawn(
     options: &Sample,
