@@ -99,7 +99,7 @@ fn write_inputs(folder: &Path) {
 fn smaller(command: &str, used: &mut [bool]) -> Option<String> {
     let command = command.replace("cargo run --release -p ddpm-cli -- ", "ddpm-cli ");
     let command = command.trim();
-    if !command.starts_with("ddpm-cli ") || command.contains("hf://") {
+    if !command.starts_with("ddpm-cli ") || command.contains("hf://") || command.contains('…') {
         return None;
     }
     let mut small = command.to_owned();
