@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Report, common: &Common) -> Result<()> {
     let title = run.canonicalize().ok().and_then(|run| Some(run.file_name()?.to_string_lossy().into_owned()));
     let title = title.unwrap_or_else(|| run.display().to_string());
     let subtitle =
-        format!("A training run of ddpm-cli {}, described by `report`.", env!("CARGO_PKG_VERSION"));
+        format!("A training run, described by ddpm-cli {}", env!("CARGO_PKG_VERSION"));
     file.append(page.finish(&title, &subtitle).as_bytes())?;
     interrupt::check()?;
     file.commit()?;
