@@ -3,12 +3,13 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs
-//! start release builds of other crates for all work with tensors.
+//! checks the files against other programs. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each
+//! job is one file or folder. The jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
 mod ddpm;
+mod dist;
 mod experiment;
 mod fuzz;
 mod install;
@@ -52,6 +53,7 @@ enum Job {
     Experiment(experiment::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
+    Dist(dist::Arguments),
     Torture(torture::Arguments),
     Interop(interop::Arguments),
     Ci(ci::Arguments),
@@ -74,6 +76,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Reproduce(arguments) => reproduce::run(arguments, &workspace),
         Job::Experiment(arguments) => experiment::run(arguments, &workspace),
         Job::Bench(arguments) => bench::run(arguments, &workspace),
+        Job::Dist(arguments) => dist::run(arguments, &workspace),
         Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),

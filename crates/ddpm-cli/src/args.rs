@@ -1,22 +1,32 @@
 //! The command-line arguments, as clap parses them.
 
+mod eval;
+mod examples;
 mod exchange;
+mod hub;
 mod like;
 mod paths;
+mod sample;
 mod sampling;
 mod train;
 mod values;
 
-use std::{env, ffi::OsString, path::PathBuf};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use clap::{
     ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
 use ddpm_data::Source;
-use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
+pub(crate) use eval::{Classify, Eval, TestImages, TrainFeatures};
 pub(crate) use exchange::{Export, ImageFormat, Import, SplitName};
+pub(crate) use hub::{Pull, Push};
+pub(crate) use sample::{Given, Images, Sample, Strip, is_option_of_recipe};
 pub(crate) use sampling::{FitPlan, Sampling};
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
@@ -47,8 +57,12 @@ impl Args {
         let Command::Sample(Sample { like: Some(path), .. }) = &args.command else {
             return Ok((args, matches));
         };
-        let words = like::with_recipe(words, &matches, &Recipe::read(path)?);
-        Ok(Self::parsed(&words))
+        let recipe = Recipe::read(path)?;
+        let (mut args, matches) = Self::parsed(&like::with_recipe(words, &matches, &recipe));
+        if let Command::Sample(sample) = &mut args.command {
+            sample.like_recipe = Some(recipe);
+        }
+        Ok((args, matches))
     }
 
     fn parsed(words: &[OsString]) -> (Self, ArgMatches) {
@@ -61,17 +75,27 @@ impl Args {
 
     /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
     /// expected.
-    fn options() -> clap::Command {
+    pub(crate) fn options() -> clap::Command {
         let negative = |arg: clap::Arg| {
             let takes_value = arg.get_action().takes_values();
             arg.allow_negative_numbers(takes_value)
         };
-        Self::command().mut_args(negative).mut_subcommands(move |command| command.mut_args(negative))
+        let options =
+            Self::command().mut_args(negative).mut_subcommands(move |command| command.mut_args(negative));
+        examples::add_to(options)
     }
 }
 
+/// The arguments of a command, from its name and its words.
+///
+/// # Errors
+/// The words are not arguments of the command.
+fn parsed<A: ClapArgs>(words: &[&OsStr]) -> Result<A, clap::Error> {
+    A::from_arg_matches(&A::augment_args(clap::Command::new("ddpm-cli")).try_get_matches_from(words)?)
+}
+
 /// The options that every command has.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// The device to compute on: cpu, cuda, cuda:N or metal
@@ -126,37 +150,20 @@ pub(crate) enum Command {
     Import(Import),
     /// Describe a model and this build of the program, or how a file of `sample` was made
     Info(Info),
-    /// Measure the speed of training and sampling on this machine
+    /// Measure the speed of training and sampling on this machine, beside the machine of results/
     Bench(Bench),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Sample {
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Sample again as the PNG, GIF, IDX or safetensors file of an earlier `sample` was made: all options are those of its
-    /// recipe, except the ones that are given here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) like: Option<PathBuf>,
-    /// The number of images of each class
-    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "num_images")]
-    pub(crate) per_class: usize,
-    /// The total number of images, at most 20 million, instead of --per-class; the classes alternate
-    #[arg(short, long, value_name = "N")]
-    pub(crate) num_images: Option<usize>,
-    /// Generate only part I of K equal parts of the images. Each image is the same as without --shard
-    #[arg(long, value_name = "I/K")]
-    pub(crate) shard: Option<Shard>,
-    /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif), or an array of all images
-    /// (idx, safetensors) [default: the extension of --out, or png]
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
-    /// The output file; idx writes OUT-images-idx3-ubyte, OUT-labels-idx1-ubyte and
-    /// OUT-recipe.json. The program writes to a
-    /// temporary file, .tmp-…, and renames it when it is complete
-    /// [default: samples with the extension of the format]
-    #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
-    pub(crate) out: Option<PathBuf>,
+    /// Describe a training run in one HTML file: curves, images over the epochs, quality, configuration
+    Report(Report),
+    /// Check this machine and this build: devices, instructions, threads, folders, access to the Hub
+    Doctor,
+    /// Print a file for the shell that completes commands and options
+    Completions(Completions),
+    /// Write a manual page for each command
+    Man(Man),
+    /// Publish a model on the Hugging Face Hub, with a model card and a picture of its samples
+    Push(Push),
+    /// Copy a model of the Hugging Face Hub into a folder
+    Pull(Pull),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -180,94 +187,6 @@ pub(crate) struct Average {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Eval {
-    /// Measure these grey images instead of samples of a model: a folder of PNG images, or an IDX, .npz, .npy or
-    /// .safetensors file
-    ///
-    /// A folder holds the images themselves, or a folder for each class, which is named by its number, or one IDX file.
-    /// `sample --format idx` and `sample --format safetensors` write such files. An array of images has the shape [N, rows,
-    /// cols], [N, 1, rows, cols], [N, rows, cols, 1] or [N, rows·cols]; its numbers are grey levels (uint8), or floats from
-    /// 0 to 1 or from -1 to 1. Labels are the numbers of the classes, in the array `labels`, `label` or `y`, or in an IDX
-    /// file beside the images. Without labels there is no class accuracy.
-    #[arg(
-        long,
-        value_name = "DIR|FILE",
-        conflicts_with_all = [
-            "model", "num_images", "classes", "sampler", "steps", "timesteps", "variance", "noise", "eta", "guidance_scale",
-            "guidance_interval", "plan", "epsilon_scale", "guide", "class_annealing", "guide_scale",
-            "guide_interval", "noise_path"
-        ]
-    )]
-    pub(crate) images: Option<PathBuf>,
-    /// The data set to compare with: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME[/CONFIG]
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
-    /// The number of images to generate, 1 to 1000000; the classes alternate. Metrics are comparable only between
-    /// equal numbers of images, and a few images have not all of them
-    #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = count(1..=1_000_000))]
-    pub(crate) num_images: usize,
-    /// The metrics to compute [default: all]
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
-    pub(crate) metrics: Option<Vec<Metric>>,
-    /// The folder of the feature net, written by `train-features` [default: the built-in one if the data is MNIST]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) features: Option<PathBuf>,
-    /// A folder for three files: quality.md, the table; closest-pairs.png, the generated images nearest to a
-    /// training image, each above that image; and quality.svg, plots of the accuracy by class and of the features
-    /// in two dimensions
-    #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
-    pub(crate) out_dir: Option<PathBuf>,
-    // Last, since its heading would also stand above the options that follow.
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-}
-
-// The model and the images of `likelihood` and `classify`. Not a comment of documentation: it would be their help.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TestImages {
-    /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
-    #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
-    pub(crate) model: String,
-    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME[/CONFIG]
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
-    /// The number of test images, 2 or more
-    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count(2..))]
-    pub(crate) num_images: usize,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Classify {
-    #[command(flatten)]
-    pub(crate) of: TestImages,
-    /// The numbers of noise samples for each image, 1 to 100000; the accuracy is computed for each number
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "20,50,100",
-        value_parser = count(1..=100_000))]
-    pub(crate) num_noise: Vec<usize>,
-    /// The weight of the denoising error at each timestep, from the variational bound or from a training loss
-    #[arg(long, value_enum, default_value_t = ErrorWeighting::BEST)]
-    pub(crate) weighting: ErrorWeighting,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TrainFeatures {
-    /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME[/CONFIG]
-    ///
-    /// Without labels, the net learns to recognise whether an image was flipped, and how.
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
-    /// The output folder; an existing feature net in it is replaced
-    #[arg(short, long, value_name = "DIR", default_value = "features", value_parser = paths::out())]
-    pub(crate) out_dir: PathBuf,
-    /// The number of passes over the training images, 1 to 10000 [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) epochs: Option<u32>,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct Data {
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
     /// hf://datasets/OWNER/NAME[/CONFIG]
@@ -279,6 +198,25 @@ pub(crate) struct Data {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct Report {
+    /// The run folder of `train`
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The number of images to generate and to measure as `eval` does, up to 1000000; 0 for no measurement
+    #[arg(short, long, value_name = "N", default_value_t = 2_000, value_parser = count(0..=1_000_000))]
+    pub(crate) num_images: usize,
+    /// The data set to compare with [default: that of the run]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) data: Option<Source>,
+    /// The folder of the feature net, written by `train-features` [default: the built-in one if the data is MNIST]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) features: Option<PathBuf>,
+    /// The output file [default: report.html in the run folder]
+    #[arg(short, long, value_name = "HTML", value_parser = paths::out())]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Info {
     /// The model: a folder, hf://OWNER/NAME, or the built-in MNIST model
     #[arg(long, value_name = "DIR|hf://OWNER/NAME", default_value = "built-in")]
@@ -286,6 +224,20 @@ pub(crate) struct Info {
     /// A PNG, GIF, IDX or safetensors file of `sample`: describe it instead, with the command that made it
     #[arg(value_name = "FILE", conflicts_with = "model")]
     pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// The folder of the pages, which are ddpm-cli.1, ddpm-cli-sample.1 and so on
+    #[arg(value_name = "DIR", value_parser = paths::out())]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -21,18 +21,28 @@ const TEST_COLOUR: RGBColor = RGBColor(200, 72, 35);
 /// # Errors
 /// The log cannot be read, or the plot cannot be written.
 pub(crate) fn write(run: &Path, title: &str) -> Result<()> {
-    let log = run.join("metrics.jsonl");
-    let lines = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    let records = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Record>, _>>();
-    let records = records.with_context(|| format!("{} is not a training log", log.display()))?;
-    if let Some(svg) = loss_svg(&records, title)? {
+    if let Some(svg) = loss_svg(&records(run)?, title)? {
         write_atomic(&run.join("loss.svg"), svg.as_bytes())?;
     }
     Ok(())
 }
 
+/// The log of a run folder.
+///
+/// # Errors
+/// The log cannot be read, or is not one of a training run.
+pub(crate) fn records(run: &Path) -> Result<Vec<Record>> {
+    let log = run.join("metrics.jsonl");
+    let lines = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let records = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    records.with_context(|| format!("{} is not a training log", log.display()))
+}
+
 /// The losses over epochs on a logarithmic scale; `None` if no loss is positive.
-fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
+///
+/// # Errors
+/// The plot cannot be drawn.
+pub(crate) fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
     let [mut train, mut test] = [Vec::new(), Vec::new()];
     for record in records {
         match *record {
@@ -48,7 +58,7 @@ fn loss_svg(records: &[Record], title: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let mut svg = String::new();
-    draw(&mut svg, title, &averaged(&train, MAX_POINTS), &test).context("cannot draw the loss curve")?;
+    draw(&mut svg, title, &smoothed(&train), &test).context("cannot draw the loss curve")?;
     Ok(Some(svg))
 }
 
@@ -103,6 +113,11 @@ fn draw(svg: &mut String, title: &str, train: &[(f64, f64)], test: &[(f64, f64)]
     draw_legend(&mut chart, &WHITE, 16.0)?;
     page.present()?;
     Ok(())
+}
+
+/// Replaces groups of neighbouring points by their mean, so that a curve has at most [`MAX_POINTS`].
+pub(crate) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    averaged(points, MAX_POINTS)
 }
 
 /// Replaces groups of neighbouring points by their mean, so that at most `limit` are left.

@@ -61,6 +61,12 @@ fn run(args: &Args) -> Result<()> {
         Command::Import(options) => commands::import::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
+        Command::Report(options) => commands::report::run(options, &args.common),
+        Command::Doctor => commands::doctor::run(&args.common),
+        Command::Completions(options) => commands::shell::completions(options),
+        Command::Man(options) => commands::shell::man(options, &args.common),
+        Command::Push(options) => commands::push::run(options, &args.common),
+        Command::Pull(options) => commands::pull::run(options, &args.common),
     }
 }
 
@@ -83,10 +89,14 @@ fn check_threads(threads: Option<usize>) -> Result<()> {
 /// Warns of common options that a command does not use.
 fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
     let without_effect: &[&str] = match command {
-        Command::Info(_) => &["seed"],
-        Command::Average(_) | Command::Data(_) | Command::Export(_) | Command::Import(_) => {
-            &["seed", "device"]
-        }
+        Command::Info(_) | Command::Doctor => &["seed"],
+        Command::Average(_)
+        | Command::Data(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Pull(_) => &["seed", "device"],
         _ => &[],
     };
     let Some((name, matches)) = matches.subcommand() else { return };

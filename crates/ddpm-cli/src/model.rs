@@ -63,13 +63,42 @@ fn find(name: &str, device: &Device) -> Result<Denoiser> {
         return Ok(read_model_from(Path::new(BUILT_IN), read, device)?);
     }
     if name.starts_with("hf://") {
-        return from_hub(name, device);
+        return Ok(of_hub(&HubAddress::model(name)?, device)?.0.denoiser);
     }
     let folder = Path::new(name);
     if !folder.is_dir() {
         bail!("{name}: no such model folder; expected a folder, hf://OWNER/NAME, or `{BUILT_IN}`");
     }
     read_model(folder, device).map_err(|error| other_kind(folder).unwrap_or_else(|| error.into()))
+}
+
+/// A model with the content of its files, by their names in its folder.
+pub(crate) struct Files {
+    pub(crate) denoiser: Denoiser,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+}
+
+/// Loads a model folder, and keeps what was read.
+pub(crate) fn of_folder(folder: &Path, device: &Device) -> Result<Files> {
+    let (denoiser, files) = keeping(folder, |name| fs::read(folder.join(name)), device);
+    let denoiser = denoiser.map_err(|error| other_kind(folder).unwrap_or_else(|| error.into()))?;
+    Ok(Files { denoiser, files })
+}
+
+/// Reads a model through `read`, and keeps what it returned.
+fn keeping(
+    folder: &Path,
+    mut read: impl FnMut(&str) -> io::Result<Vec<u8>>,
+    device: &Device,
+) -> (ddpm_model::Result<Denoiser>, Vec<(String, Vec<u8>)>) {
+    let mut files = Vec::new();
+    let kept = |name: &str| {
+        let bytes = read(name)?;
+        files.push((name.to_owned(), bytes.clone()));
+        Ok(Cow::Owned(bytes))
+    };
+    let denoiser = read_model_from(folder, kept, device);
+    (denoiser, files)
 }
 
 /// The error that a file of a model folder is of another kind, such as a Git LFS pointer; `None` if none is.
@@ -82,27 +111,30 @@ fn other_kind(folder: &Path) -> Option<anyhow::Error> {
     })
 }
 
-fn from_hub(name: &str, device: &Device) -> Result<Denoiser> {
-    let names = ModelFiles::REQUIRED;
-    let (address, hub) = (HubAddress::model(name)?, HubConfig::from_env());
-    let one = |wanted: &str| {
-        let paths = ddpm_data::fetch_model(&address, &[wanted], &hub).map_err(io::Error::other)?;
-        paths.iter().map(fs::read).next().unwrap_or(Err(io::ErrorKind::NotFound.into())).map(Cow::Owned)
+/// Loads a model of the Hub, and keeps what was read. All files are of one commit, which is the revision of the returned
+/// address.
+pub(crate) fn of_hub(address: &HubAddress, device: &Device) -> Result<(Files, HubAddress)> {
+    let (names, hub) = (ModelFiles::REQUIRED, HubConfig::from_env());
+    let name = format!("hf://{address}");
+    let one = |address: &HubAddress, wanted: &str| {
+        let fetched = ddpm_data::fetch_model(address, &[wanted], &hub).map_err(io::Error::other)?;
+        fetched.paths.iter().map(fs::read).next().unwrap_or(Err(io::ErrorKind::NotFound.into()))
     };
-    let paths = match ddpm_data::fetch_model(&address, &names, &hub) {
+    let fetched = match ddpm_data::fetch_model(address, &names, &hub) {
         // A model of another architecture lacks some of the files; those that it has name its class.
         Err(error @ ddpm_data::Error::NotOnHub { .. }) => {
-            return match read_model_from(Path::new(name), one, device) {
+            return match keeping(Path::new(&name), |wanted| one(address, wanted), device).0 {
                 Err(other @ ddpm_model::Error::Kind { .. }) => Err(other.into()),
                 _ => Err(error.into()),
             };
         }
-        paths => paths?,
+        fetched => fetched?,
     };
     // The files of a guide are asked for only if the model has one.
-    let read = |wanted: &str| match names.iter().zip(&paths).find(|(name, _)| **name == wanted) {
-        Some((_, path)) => fs::read(path).map(Cow::Owned),
-        None => one(wanted),
+    let read = |wanted: &str| match names.iter().zip(&fetched.paths).find(|(name, _)| **name == wanted) {
+        Some((_, path)) => fs::read(path),
+        None => one(&fetched.address, wanted),
     };
-    Ok(read_model_from(Path::new(name), read, device)?)
+    let (denoiser, files) = keeping(Path::new(&name), read, device);
+    Ok((Files { denoiser: denoiser?, files }, fetched.address))
 }

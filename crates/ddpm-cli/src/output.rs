@@ -135,7 +135,7 @@ mod tests {
         let line = error_line(&ddpm_data::Error::HubFeature { address }.into());
         assert_eq!(
             line,
-            "hf://datasets/a/b: this build cannot read from the Hub; build with the feature `hub`: \
+            "hf://datasets/a/b: this build cannot use the Hub; build with the feature `hub`: \
              `cargo install --path crates/ddpm-cli --features hub`, or \
              `cargo run --release -p ddpm-cli --features hub -- …`"
         );

@@ -4,6 +4,7 @@
 //! integer factor without smoothing, on a white page. The same input gives the same bytes.
 
 mod encode;
+pub(crate) mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, Luma};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
-pub(crate) use encode::{encode_gif, encode_png};
+pub(crate) use encode::{encode_apng, encode_gif, encode_png};
 
 /// One column of a grid: images of one class, from top to bottom.
 #[derive(Debug, Clone)]

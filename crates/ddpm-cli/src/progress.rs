@@ -1,4 +1,5 @@
-//! Progress of long jobs on standard error: a bar on a terminal, otherwise a line every half minute.
+//! Progress of long jobs on standard error: a bar on a terminal, otherwise a line every half minute, or, with `--json`, an
+//! event every second, which is a JSON object on a line.
 
 use std::{
     cell::Cell,
@@ -7,11 +8,14 @@ use std::{
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
 use crate::{args::Common, output};
 
 /// The time between two lines without a terminal.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// The time between two events.
+const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The progress of a job.
 pub(crate) struct Progress {
@@ -19,6 +23,8 @@ pub(crate) struct Progress {
     /// What is counted, such as "images".
     unit: &'static str,
     quiet: bool,
+    /// Whether lines are events in JSON.
+    json: bool,
     /// The time of the last line.
     last: Cell<Instant>,
 }
@@ -32,12 +38,13 @@ impl Progress {
         let template =
             format!("{{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}");
         let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(&template)?);
-        Ok(Self { bar, unit, quiet: false, last: Cell::new(Instant::now()) })
+        Ok(Self { bar, unit, quiet: false, json: common.json, last: Cell::new(Instant::now()) })
     }
 
     /// No bar and no lines.
     pub(crate) fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), unit: "", quiet: true, last: Cell::new(Instant::now()) }
+        let bar = ProgressBar::hidden();
+        Self { bar, unit: "", quiet: true, json: false, last: Cell::new(Instant::now()) }
     }
 
     /// Starts at a position, from which the speed is measured.
@@ -53,10 +60,12 @@ impl Progress {
         if let Some(message) = message {
             self.bar.set_message(message);
         }
-        if self.bar.is_hidden() && self.last.get().elapsed() >= INTERVAL {
+        let interval = if self.json { EVENT_INTERVAL } else { INTERVAL };
+        if self.bar.is_hidden() && self.last.get().elapsed() >= interval {
             let (total, message) = (self.bar.length().unwrap_or(0), self.bar.message());
             let separator = if message.is_empty() { "" } else { ", " };
-            self.line(&format!("{position} of {total} {}{separator}{message}", self.unit));
+            let text = format!("{position} of {total} {}{separator}{message}", self.unit);
+            self.event("progress", json!({ "unit": self.unit, "done": position, "total": total }), &text);
         }
     }
 
@@ -65,15 +74,19 @@ impl Progress {
         self.set(self.bar.position() + done as u64, None);
     }
 
-    /// Prints a line, above the bar if there is one.
-    pub(crate) fn line(&self, line: &str) {
+    /// Prints a line: text above the bar of a terminal, and without a terminal text or, with `--json`, the event `name` with
+    /// the fields of `json`, an object.
+    pub(crate) fn event(&self, name: &str, mut json: Value, text: &str) {
         if self.quiet {
             return;
         }
-        if self.bar.is_hidden() {
-            output::lines(line);
+        if !self.bar.is_hidden() {
+            self.bar.println(text);
+        } else if self.json {
+            json["event"] = name.into();
+            output::lines(&json.to_string());
         } else {
-            self.bar.println(line);
+            output::lines(text);
         }
         self.last.set(Instant::now());
     }

@@ -8,15 +8,17 @@ mod gif;
 pub(crate) use gif::with_comment;
 
 use std::{
-    fs::{self, File},
+    collections::BTreeMap,
+    fs::File,
     io::{BufReader, Read},
     path::Path,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use ddpm_files::check_keys;
 use serde::{Deserialize, Serialize};
 
-use crate::output;
+use crate::{args::is_option_of_recipe, output};
 
 /// The name of a recipe in a file.
 pub(crate) const KEY: &str = "ddpm";
@@ -26,31 +28,6 @@ pub(crate) const SUFFIX: &str = "-recipe.json";
 
 /// The longest recipe that is read: as long as a list of variances for each of a thousand timesteps.
 const LIMIT: u64 = 1 << 20;
-
-/// The options that a recipe may have. A file may come from anywhere, so it chooses no output file.
-const OPTIONS: [&str; 21] = [
-    "--model",
-    "--classes",
-    "--plan",
-    "--sampler",
-    "--variance",
-    "--eta",
-    "--steps",
-    "--timesteps",
-    "--noise-path",
-    "--epsilon-scale",
-    "--guidance-scale",
-    "--guidance-interval",
-    "--guide",
-    "--guide-scale",
-    "--guide-interval",
-    "--class-annealing",
-    "--num-images",
-    "--per-class",
-    "--shard",
-    "--seed",
-    "--format",
-];
 
 /// What made a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +43,9 @@ pub(crate) struct Recipe {
     pub(crate) classes: Vec<u32>,
     /// The number of steps.
     pub(crate) steps: usize,
+    /// The SHA-256 of each file that the arguments name, besides the model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: BTreeMap<String, String>,
     /// The arguments of `ddpm-cli sample` that make the file again, without the name of the file.
     pub(crate) arguments: Vec<String>,
 }
@@ -94,11 +74,12 @@ impl Recipe {
         let Some(text) = text else {
             bail!("{name} has no recipe; expected a PNG, GIF, IDX or safetensors file of `ddpm-cli sample`");
         };
-        let recipe: Self = serde_json::from_str(&text)
+        let recipe: Self = check_keys(text.as_bytes())
+            .and_then(|()| serde_json::from_str(&text))
             .with_context(|| format!("{name}: its recipe is not one of this program"))?;
         for pair in recipe.arguments.chunks(2) {
             let found = pair.join(" ");
-            let is_option = pair.len() == 2 && OPTIONS.contains(&pair[0].as_str());
+            let is_option = pair.len() == 2 && is_option_of_recipe(&pair[0]);
             ensure!(
                 is_option,
                 "{name}: its recipe has `{found}`, expected an option of sampling and its value"
@@ -113,14 +94,22 @@ impl Recipe {
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 
-    /// Warns if the model is not the one that made the file.
-    pub(crate) fn check_model(&self, path: &Path, found: &str) {
-        if found != self.model_sha256 {
+    /// Warns if the model, or a file that the arguments name, is not the one that made the file. `new` is the recipe of the
+    /// file that will be made.
+    pub(crate) fn check_same_inputs(&self, path: &Path, new: &Self) {
+        let warn = |input: &str, before: &str, now: &str| {
             output::warning(&format!(
-                "{} was made with a model of SHA-256 {}, and this one has {found}, so the images will differ",
+                "{} was made with {input} of SHA-256 {before}, and this one has {now}, so the images will differ",
                 path.display(),
-                self.model_sha256
             ));
+        };
+        if new.model_sha256 != self.model_sha256 {
+            warn("a model", &self.model_sha256, &new.model_sha256);
+        }
+        for (name, before) in &self.files {
+            if let Some(now) = new.files.get(name).filter(|now| *now != before) {
+                warn(&format!("a file {name}"), before, now);
+            }
         }
     }
 }
@@ -138,7 +127,7 @@ fn quoted(word: &str) -> String {
 /// The text of the recipe of a file; `None` if the file is of a known kind without one, or of no known kind.
 fn text_of(path: &Path) -> Result<Option<String>> {
     if let Some(sidecar) = sidecar(path).filter(|sidecar| sidecar.is_file()) {
-        return Ok(Some(fs::read_to_string(sidecar)?));
+        return json_file(&sidecar).map(Some);
     }
     let mut file = BufReader::new(File::open(path)?);
     let mut start = Vec::new();
@@ -152,9 +141,19 @@ fn text_of(path: &Path) -> Result<Option<String>> {
         }
         [b'G', b'I', b'F', ..] => Ok(gif::comment(file)?),
         [_, _, _, _, _, _, _, _, b'{'] => safetensors_metadata(file),
-        [b'{', ..] => Ok(Some(fs::read_to_string(path)?)),
+        [b'{', ..] => json_file(path).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The text of a file that is a recipe itself.
+fn json_file(path: &Path) -> Result<String> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    ensure!(length <= LIMIT, "a file of {length} bytes, expected at most {LIMIT}");
+    let mut text = String::new();
+    file.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The file beside IDX files with this name, or with this name as their common part.
@@ -187,6 +186,7 @@ mod tests {
             images: [3, 7],
             classes: vec![3, 5],
             steps: 20,
+            files: BTreeMap::from([("plan ü.json".to_owned(), "cd".to_owned())]),
             arguments: ["--model", "Ziffern ü/😀 it's", "--seed", "7"].map(str::to_owned).to_vec(),
         };
         let text = recipe.encode().unwrap();

@@ -116,7 +116,7 @@ pub enum Error {
     #[error("{folder} holds parquet files, which this build cannot read; build with the feature `hub`")]
     ParquetFeature { folder: PathBuf },
     /// The crate was built without the feature `hub`.
-    #[error("{address}: this build cannot read from the Hub; build with the feature `hub`")]
+    #[error("{address}: this build cannot use the Hub; build with the feature `hub`")]
     HubFeature { address: String },
 
     // --- the Hub ---
@@ -159,10 +159,36 @@ pub enum Error {
     #[error("{file}: downloaded {found} bytes, expected {expected} as the Hub announced")]
     DownloadSize { file: PathBuf, found: u64, expected: u64 },
 
+    /// Offline mode is on, and a push sends requests.
+    #[error("cannot push to {repo}: offline mode is on; unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE")]
+    PushOffline { repo: String },
+    /// There is no access token.
+    #[error(
+        "pushing to {repo} needs an access token that may write, from {endpoint}/settings/tokens; set HF_TOKEN to it{}",
+        match file {
+            Some(file) => format!(", or write it to {}", file.display()),
+            None => ", as HF_HUB_DISABLE_IMPLICIT_TOKEN is set or there is no home folder".to_owned(),
+        }
+    )]
+    NoToken { repo: String, endpoint: String, file: Option<PathBuf> },
+    /// The access token must not do this.
+    #[error(
+        "no permission for {action} of {repo}: check the owner's name, and that the access token is valid and may write"
+    )]
+    PushAccess { repo: String, action: String, source: Cause },
+    /// A request of a push failed.
+    #[error("{action} of {repo} failed")]
+    Push { repo: String, action: String, source: Cause },
+    /// The repository was to be private.
+    #[error(
+        "{repo} is not private, as was asked for; make it private on the Hub, or push to a new repository"
+    )]
+    NotPrivate { repo: String },
+
     // --- images of other programs ---
     /// The file is of no format with images.
     #[error(
-        "{file} is {found}; expected a folder of PNG images or of IDX files, or an IDX, .npz, .npy or .safetensors \
+        "{file} is {found}; expected a folder of PNG images or of IDX files, or a PNG, IDX, .npz, .npy or .safetensors \
          file of images"
     )]
     NotImages { file: PathBuf, found: String },

@@ -42,7 +42,7 @@
 //! | --- | --- | --- |
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
 //! | `formats` | `Dataset::from_path`: images in PNG, NumPy and safetensors files | there is no such function |
-//! | `hub` | data sets and model files from the Hub, folders of parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
+//! | `hub` | data sets and model files from the Hub, pushing models to it, folders of parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
 
 mod content;
 mod dataset;
@@ -63,7 +63,10 @@ pub use dataset::{Dataset, PixelStats};
 pub use error::{Cause, Error, Result};
 pub use idx::{Images, Labels};
 pub use pixels::{to_model_scale, to_pixel};
+pub use source::{
+    FetchedModel, HubAddress, HubConfig, PushFile, PushOptions, Pushed, Source, check_push, fetch_model,
+    push_model,
+};
 #[cfg(feature = "hub")]
 pub use source::{Hub, HubFile};
-pub use source::{HubAddress, HubConfig, Source, fetch_model};
 pub use splits::Splits;

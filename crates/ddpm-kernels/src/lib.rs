@@ -20,7 +20,7 @@
 //! | [`Network`] | executes a program: [`Network::predict`] |
 //! | [`Training`] | weights with the state of their optimizer: [`Training::step`] |
 //! | [`AdamwEma`] | the coefficients of one optimizer step |
-//! | [`peak_flops`] | the speed that no product can exceed on this machine |
+//! | [`peak_flops`], [`simd_lanes`] | the speed that no product can exceed on this machine, and its instructions |
 //!
 //! Each element of a matrix product is one chain of fused multiply-adds in a fixed order. So the result for an image
 //! has the same bits alone and in a batch, on any number of threads, and in every instruction set.
@@ -84,6 +84,6 @@ mod weight_gradient;
 
 pub use network::{Network, Weights};
 pub use optimizer::{AdamwEma, StatePart};
-pub use peak::peak_flops;
+pub use peak::{peak_flops, simd_lanes};
 pub use program::{FlopCount, Init, Inputs, Map, Op, Parameter, Program, Shape, Slot};
 pub use train::{Batch, Training};

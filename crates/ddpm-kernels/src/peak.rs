@@ -31,6 +31,24 @@ impl WithSimd for Chains {
     }
 }
 
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// The number of f32 values in a register of the best instructions that the kernels use on this processor: 16 with AVX-512,
+/// 8 with AVX2, 4 with NEON, 1 without any of them.
+#[must_use]
+pub fn simd_lanes() -> usize {
+    Arch::new().dispatch(Lanes)
+}
+
 /// Measures the speed of fused multiply-adds on numbers in registers, with the best instructions of this processor, on all
 /// threads of the pool, in floating-point operations per second; a multiply-add counts as two. No matrix product is faster.
 #[must_use]

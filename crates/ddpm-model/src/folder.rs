@@ -49,6 +49,9 @@ impl ModelFiles {
 
     /// The files of a guide, of a model that has one.
     pub const GUIDE: [&'static str; 2] = [GUIDE_CONFIG, GUIDE_WEIGHTS];
+
+    /// The model card, which is not read.
+    pub const CARD: &'static str = CARD;
 }
 
 /// The keys of `model_index.json` that are read; the others, which name the libraries of the parts, are ignored.

@@ -28,6 +28,7 @@ mod encode;
 mod error;
 mod fitted_plan;
 mod folder;
+mod given_image;
 mod guidance;
 mod network;
 mod plan_fit;
@@ -35,7 +36,7 @@ mod sample;
 mod sample_options;
 
 pub use config::{DenoiserConfig, Network};
-pub use ddpm_kernels::{FlopCount, Init, Parameter, peak_flops};
+pub use ddpm_kernels::{FlopCount, Init, Parameter, peak_flops, simd_lanes};
 pub use denoiser::{Denoiser, initial_weights};
 pub use device::DeviceChoice;
 pub use encode::{WeightType, encode_json, encode_tensors, safetensors_header};
@@ -44,6 +45,7 @@ pub use fitted_plan::FittedPlan;
 pub use folder::{
     ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,
 };
+pub use given_image::GivenImage;
 pub use guidance::{DenoiserGuidance, GuidanceScales};
 pub use plan_fit::{PlanFit, PlanFitConfig};
 pub use sample::{NoisePath, SampleConfig};

@@ -28,12 +28,17 @@ pub(super) fn with_recipe(mut words: Vec<OsString>, matches: &ArgMatches, recipe
 fn replaced_by(option: &str) -> &'static [&'static str] {
     match option {
         "plan" => &REPLACED_BY_PLAN,
+        "strength" => &["plan"],
+        "strip" => &["interpolate"],
+        "interpolate" => &["strip", "num_images", "shard", "noise_path"],
         "sampler" => &["plan", "variance", "noise", "eta"],
         "variance" => &["plan", "sampler", "noise", "eta", "steps", "timesteps"],
         "eta" => &["plan", "sampler", "variance", "noise"],
         "steps" => &["plan", "timesteps"],
         "timesteps" => &["plan", "steps"],
-        "num_images" => &["per_class"],
+        "num_images" => &["per_class", "interpolate"],
+        "shard" => &["interpolate"],
+        "noise_path" => &["plan", "interpolate"],
         "per_class" => &["num_images"],
         "format" => &["out"],
         _ if REPLACED_BY_PLAN.contains(&option) => &["plan"],

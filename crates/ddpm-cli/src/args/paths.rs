@@ -31,15 +31,15 @@ impl Format {
     pub(crate) fn of(out: Option<&Path>, given: Option<Self>) -> Result<Self> {
         let extension = out.and_then(Path::extension).map(|text| text.to_string_lossy().to_ascii_lowercase());
         let Some(extension) = extension else { return Ok(given.unwrap_or(Self::Png)) };
-        let by_extension = [Self::Png, Self::Gif, Self::Safetensors]
+        let by_extension = [Self::Png, Self::Gif, Self::Apng, Self::Safetensors]
             .into_iter()
             .find(|format| output::name(format) == extension);
         let path = out.unwrap_or(Path::new("")).display();
         match (by_extension, given) {
             (Some(format), None) => Ok(format),
             (None, None) => bail!(
-                "{path}: the extension .{extension} names no format of this program, expected .png, .gif or \
-                 .safetensors, or --format"
+                "{path}: the extension .{extension} names no format of this program, expected .png, .gif, \
+                 .apng or .safetensors, or --format"
             ),
             (Some(found), Some(given)) if found != given => {
                 bail!("{path}: the extension .{extension} does not fit --format {}", output::name(&given))

@@ -16,14 +16,14 @@ use super::{
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Train {
     /// The data set: mnist, a folder of IDX files (or FOLDER/PREFIX of one of several data sets), or
-    /// hf://datasets/OWNER/NAME[/CONFIG]
-    #[arg(long, value_name = "SOURCE", default_value = "mnist")]
-    pub(crate) data: Source,
+    /// hf://datasets/OWNER/NAME[/CONFIG] [default: that of --config, or mnist]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) data: Option<Source>,
     /// A named set of training options; --config and the options below override it [default: standard]
     #[arg(long, value_enum)]
     pub(crate) preset: Option<Preset>,
     /// A TOML file with training options, as --print-config prints them and as each run saves its own (config.toml). Its key
-    /// `preset` names the preset on which it builds; the options below override it
+    /// `preset` names the preset on which it builds, and its key `data` the data set; the options override it
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub(crate) config: Option<PathBuf>,
     /// Print a preset as a TOML file for --config, with a comment for each option, and do nothing else

@@ -20,6 +20,7 @@ pub(crate) enum Noise {
 pub(crate) enum Format {
     Png,
     Gif,
+    Apng,
     Idx,
     Safetensors,
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// A measurement ends with the first training step, or the first sampling run, after this time.
 const PIECE: Duration = Duration::from_millis(500);
+/// The table that `cargo xtask bench --peer` wrote.
+const RESULTS: &str = include_str!("../../../../results/benchmark.md");
 /// Number of images to train on, unless a batch is larger. Their pixels are noise; the speed does not depend on them.
 const IMAGES: usize = 10_000;
 
@@ -46,6 +48,8 @@ struct Measured {
     /// Floating-point operations for one image, matrix products only.
     flop_per_image: usize,
     gflop_per_second: f64,
+    /// The speed of the machine of results/benchmark.md; `None` for another model, device or work.
+    results_images_per_second: Option<f64>,
 }
 
 pub(crate) fn run(options: &Bench, common: &Common) -> Result<()> {
@@ -67,7 +71,8 @@ pub(crate) fn run(options: &Bench, common: &Common) -> Result<()> {
             peaks.push(ddpm_model::peak_flops());
         }
     }
-    let results = jobs.into_iter().map(|job| job.measured(&denoiser)).collect();
+    let is_same = options.model == model::BUILT_IN && device.is_cpu();
+    let results = jobs.into_iter().map(|job| job.measured(&denoiser, is_same)).collect();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         model: &options.model,
@@ -127,6 +132,7 @@ impl<'a> Job<'a> {
                     plan,
                     guidance: Guidance::new(1.0).into(),
                     noise_path: NoisePath::default(),
+                    given: None,
                 };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();
@@ -150,7 +156,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn measured(mut self, denoiser: &Denoiser) -> Measured {
+    /// The result; beside that of results/benchmark.md if `is_same`.
+    fn measured(mut self, denoiser: &Denoiser, is_same: bool) -> Measured {
         self.speeds.sort_by(f64::total_cmp);
         let middle = self.speeds.len().div_euclid(2);
         let images_per_second =
@@ -161,8 +168,34 @@ impl<'a> Job<'a> {
             Work::Sample(_) => flop.predict * denoiser.schedule().num_train_timesteps(),
         };
         let gflop_per_second = images_per_second * flop_per_image as f64 / 1e9;
-        Measured { work: self.name.to_string(), images_per_second, flop_per_image, gflop_per_second }
+        Measured {
+            work: self.name.to_string(),
+            images_per_second,
+            flop_per_image,
+            gflop_per_second,
+            results_images_per_second: Some(self.name).filter(|_| is_same).and_then(in_results),
+        }
     }
+}
+
+/// The images per second of a kind of work in results/benchmark.md.
+fn in_results(work: Work) -> Option<f64> {
+    let name = match work {
+        Work::Train(batch) => format!("training, batch {batch}"),
+        Work::Sample(1) => "sampling 1 image".to_owned(),
+        Work::Sample(count) => format!("sampling {count} images"),
+    };
+    // The network of the built-in model has the first table.
+    RESULTS.lines().map(|line| line.replace(',', "")).find_map(|line| {
+        let (found, rest) = line.strip_prefix("| ")?.split_once(" | ")?;
+        let speed = rest.split(" | ").next()?.parse().ok()?;
+        (found == name.replace(',', "")).then_some(speed)
+    })
+}
+
+/// The machine of results/benchmark.md.
+fn machine_of_results() -> &'static str {
+    RESULTS.lines().find_map(|line| line.strip_prefix("- Machine: ")).unwrap_or("unknown")
 }
 
 /// A data set of noise images with the size and the classes of a model.
@@ -183,9 +216,13 @@ fn text(report: &Report<'_>) -> String {
          {:14} {:>10} {:>12} {:>9}",
         "", "images/s", "MFLOP/image", "GFLOP/s"
     );
-    for Measured { work, images_per_second, flop_per_image, gflop_per_second } in &report.results {
+    for measured in &report.results {
+        let Measured { work, images_per_second, flop_per_image, gflop_per_second, .. } = measured;
         let mflop = *flop_per_image as f64 / 1e6;
         text += &format!("\n{work:14} {images_per_second:>10.0} {mflop:>12.1} {gflop_per_second:>9.1}");
+        if let Some(other) = measured.results_images_per_second {
+            text += &format!("  {:.2} × results/ ({other:.0})", images_per_second / other);
+        }
         if let Some(peak) = report.peak_gflop_per_second {
             text += &format!("  {:.0} % of the peak", 100.0 * gflop_per_second / peak);
         }
@@ -193,5 +230,23 @@ fn text(report: &Report<'_>) -> String {
     if let Some(peak) = report.peak_gflop_per_second {
         text += &format!("\npeak           {peak:>33.1}  fused multiply-adds in registers");
     }
+    if report.results.iter().any(|measured| measured.results_images_per_second.is_some()) {
+        text += &format!("\nThe machine of results/: {}", machine_of_results());
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_have_the_speed_of_each_kind_of_work() {
+        for work in ["train-128", "train-512", "sample-1", "sample-50", "sample-1000"] {
+            let speed = in_results(work.parse().unwrap());
+            assert!(speed.is_some_and(|speed| speed > 1.0), "{work}: {speed:?}");
+        }
+        assert_eq!(in_results(Work::Train(7)), None);
+        assert!(machine_of_results().contains("cores"));
+    }
 }

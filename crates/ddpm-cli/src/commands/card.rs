@@ -1,9 +1,24 @@
 //! The model cards: the README.md of a model folder.
 
+mod hub;
+
+pub(super) use hub::{OnHub, PICTURE};
+
 use ddpm_data::Splits;
+use ddpm_model::DenoiserConfig;
 use ddpm_train::{Outcome, SnapshotAverage, TrainConfig};
 
 use crate::{args::Train, output};
+
+/// The first words of each card. The name of the data set may follow.
+const TITLE: &str = "# Denoising diffusion model";
+
+/// The names of rows.
+const FROM: &str = "starts from the weights of";
+const GUIDE: &str = "guide";
+
+/// The last sentence of the card of a model in a folder.
+const USE: &str = " Sample with `ddpm-cli sample --model DIR`.";
 
 /// The card of a trained model.
 pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, outcome: &Outcome) -> String {
@@ -20,11 +35,8 @@ pub(super) fn trained(splits: &Splits, config: &TrainConfig, options: &Train, ou
         classes = splits.class_labels().map_or(String::new(), |labels| {
             format!("| labels of the classes, from class 0 on | {} |\n", output::list(labels))
         }),
-        from = options
-            .from
-            .as_ref()
-            .map_or(String::new(), |from| format!("| starts from the weights of | {from} |\n")),
-        guide = options.guide.as_ref().map_or(String::new(), |guide| format!("| guide | {guide} |\n")),
+        from = options.from.as_ref().map_or(String::new(), |from| format!("| {FROM} | {from} |\n")),
+        guide = options.guide.as_ref().map_or(String::new(), |guide| format!("| {GUIDE} | {guide} |\n")),
         options = options_of(config),
         train = loss(outcome.train_loss),
         test = loss(outcome.test_loss),
@@ -58,18 +70,26 @@ fn options_of(config: &TrainConfig) -> String {
 
 fn card(of: &str, config: &TrainConfig, rows: &str, weights: &str) -> String {
     format!(
-        "# Denoising diffusion model{of}\n\n\
-         {kind} ({parameters} parameters, {rows_of_pixels}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) with {steps} timesteps.\n\n\
+        "{TITLE}{of}\n\n\
+         {kind}\n\n\
          | | |\n| --- | --- |\n\
          {rows}\n\
-         The weights are {weights}. Sample with `ddpm-cli sample --model DIR`.\n",
-        kind = match config.denoiser.num_classes {
+         The weights are {weights}.{USE}\n",
+        kind = kind(&config.denoiser, config.schedule.num_train_timesteps),
+    )
+}
+
+/// A sentence that says what the model is.
+fn kind(denoiser: &DenoiserConfig, timesteps: usize) -> String {
+    format!(
+        "{kind} ({parameters} parameters, {rows}×{cols} pixels) of linear layers and SiLU, trained as a DDPM (Ho et al. 2020) \
+         with {timesteps} timesteps.",
+        kind = match denoiser.num_classes {
             0 => "An unconditional model".to_owned(),
             classes => format!("A class-conditional model of {classes} classes"),
         },
-        parameters = config.denoiser.parameter_count(),
-        rows_of_pixels = config.denoiser.rows,
-        cols = config.denoiser.cols,
-        steps = config.schedule.num_train_timesteps,
+        parameters = denoiser.parameter_count(),
+        rows = denoiser.rows,
+        cols = denoiser.cols,
     )
 }

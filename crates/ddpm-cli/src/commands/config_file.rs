@@ -4,6 +4,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
+use ddpm_data::Source;
 use ddpm_train::{Preset, TrainConfig};
 use serde_json::{Map, Value};
 
@@ -60,8 +61,8 @@ const KEYS: [(&str, &str); 43] = [
 /// Keys of the data.
 const OF_DATA: [&str; 3] = ["denoiser.rows", "denoiser.cols", "denoiser.num_classes"];
 
-/// A configuration as a TOML file with comments, without what follows from the data.
-pub(super) fn to_toml(config: &TrainConfig) -> Result<String> {
+/// A configuration and its data set as a TOML file with comments, without what follows from the data.
+pub(super) fn to_toml(config: &TrainConfig, data: &Source) -> Result<String> {
     let json = serde_json::to_value(config)?;
     let mut values = Vec::new();
     flatten("", &json, &mut values);
@@ -73,7 +74,9 @@ pub(super) fn to_toml(config: &TrainConfig) -> Result<String> {
     values.sort_by_key(|(key, _)| {
         (order.iter().position(|known| *known == table(key)), place(key).unwrap_or(KEYS.len()))
     });
-    let (mut text, mut current) = (String::new(), String::new());
+    let data = Value::from(data.to_string());
+    let (mut text, mut current) =
+        (format!("# The data set, as --data has it\ndata = {data}\n"), String::new());
     for (key, value) in values {
         let name = key.rsplit('.').next().unwrap_or(&key);
         if table(&key) != current {
@@ -104,17 +107,32 @@ fn flatten(prefix: &str, value: &Value, found: &mut Vec<(String, Value)>) {
     }
 }
 
+/// The names of all options.
+pub(super) fn all_keys(config: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    flatten("", config, &mut found);
+    found.into_iter().map(|(key, _)| key).collect()
+}
+
+/// The known name that is most similar to a mistyped one.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    let similarity = |known: &str| strsim::jaro_winkler(name, known);
+    known.max_by(|a, b| similarity(a).total_cmp(&similarity(b))).unwrap_or_default()
+}
+
 /// A file of --config.
 pub(super) struct ConfigFile<'a> {
     path: &'a Path,
     table: Map<String, Value>,
     /// The preset on which the file builds, the value of its key `preset`.
     pub(super) preset: Option<Preset>,
+    /// The data set, the value of its key `data`.
+    pub(super) data: Option<Source>,
 }
 
 impl<'a> ConfigFile<'a> {
     /// # Errors
-    /// The file cannot be read, is not TOML, or names no known preset.
+    /// The file cannot be read, is not TOML, or names no known preset or no data set.
     pub(super) fn read(path: &'a Path) -> Result<Self> {
         let name = path.display().to_string();
         let text =
@@ -129,7 +147,12 @@ impl<'a> ConfigFile<'a> {
             })?),
             Some(other) => bail!("{name}: preset is {other}, expected the name of a preset"),
         };
-        Ok(Self { path, table, preset })
+        let data = match table.remove("data") {
+            None => None,
+            Some(Value::String(data)) => Some(data.parse().with_context(|| format!("{name}: data"))?),
+            Some(other) => bail!("{name}: data is {other}, expected the name of a data set"),
+        };
+        Ok(Self { path, table, preset, data })
     }
 
     /// The configuration with the values of the file.
@@ -158,10 +181,11 @@ fn overlay(prefix: &str, base: &mut Value, with: &Value) -> Result<()> {
     for (name, value) in with {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         let Some(place) = known.get_mut(name) else {
-            let names = known.keys().map(String::as_str).chain(prefix.is_empty().then_some("preset"));
-            let similarity = |known: &str| strsim::jaro_winkler(name, known);
-            let nearest = names.max_by(|a, b| similarity(a).total_cmp(&similarity(b))).unwrap_or_default();
-            bail!("there is no option `{key}`; did you mean `{nearest}`?");
+            let names = known
+                .keys()
+                .map(String::as_str)
+                .chain(["preset", "data"].into_iter().filter(|_| prefix.is_empty()));
+            bail!("there is no option `{key}`; did you mean `{}`?", nearest(name, names));
         };
         overlay(&key, place, value)?;
     }
@@ -183,7 +207,7 @@ mod tests {
     #[test]
     fn a_printed_configuration_is_read_back() {
         for config in presets() {
-            let text = to_toml(&config).unwrap();
+            let text = to_toml(&config, &Source::Mnist).unwrap();
             let file = tempfile::NamedTempFile::new().unwrap();
             fs::write(file.path(), &text).unwrap();
             for other in presets() {
@@ -191,6 +215,7 @@ mod tests {
                 let other = TrainConfig { seed: 9, denoiser, ..other };
                 let read = ConfigFile::read(file.path()).unwrap().applied_to(&other).unwrap();
                 assert_eq!(read, config, "{text}");
+                assert_eq!(ConfigFile::read(file.path()).unwrap().data, Some(Source::Mnist));
             }
         }
     }

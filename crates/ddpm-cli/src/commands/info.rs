@@ -31,10 +31,9 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
     let (config, schedule) = (denoiser.config(), denoiser.schedule_config());
     let guide = denoiser.guide().map(|guide| guide.config());
     let sha256 = denoiser.sha256()?;
-    let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let json = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "features": features,
+        "features": feature_names(),
         "device": common.device.to_string(),
         "model": options.model,
         "model_sha256": sha256,
@@ -43,15 +42,15 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         "guide": guide,
         "schedule": schedule,
     });
-    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     let beta = denoiser.schedule().betas();
     let (rows, cols, classes) = (config.rows, config.cols, config.num_classes);
     let lines = [
         (
             "program",
             format!(
-                "ddpm-cli {}, features: {features}, device: {}",
+                "ddpm-cli {}, features: {}, device: {}",
                 env!("CARGO_PKG_VERSION"),
+                features(),
                 common.device
             ),
         ),
@@ -78,6 +77,16 @@ pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {
         ),
     ];
     output::result(common, &json, &table(&lines))
+}
+
+fn feature_names() -> Vec<&'static str> {
+    FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect()
+}
+
+/// The optional features of this build.
+pub(super) fn features() -> String {
+    let names = feature_names();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn of_file(path: &Path, common: &Common) -> Result<()> {

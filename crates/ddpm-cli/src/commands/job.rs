@@ -1,19 +1,15 @@
 //! The list of images to sample, and sampling in parts of limited size.
 
-use std::ops::Range;
+use std::{borrow::Cow, iter, ops::Range};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use ddpm_core::StepInfo;
 use ddpm_data::to_pixel;
-use ddpm_model::{Denoiser, SampleConfig};
+use ddpm_model::{Denoiser, GivenImage, SampleConfig};
 
-use crate::{
-    args::Shard,
-    interrupt,
-    picture::{self, Column},
-    progress::Progress,
-};
+use super::sheet::Sheet;
+use crate::{args::Shard, interrupt, progress::Progress};
 
 /// Number of images in a part. Only one part at a time is in memory, so the memory does not grow with the job.
 const PART: usize = 500;
@@ -91,7 +87,7 @@ impl Job {
 
     /// What is done for each image.
     pub(crate) fn description(&self) -> String {
-        let SampleConfig { seed, plan, guidance, noise_path } = &self.config;
+        let SampleConfig { seed, plan, guidance, noise_path, .. } = &self.config;
         let (steps, evaluations) = (plan.steps(), plan.evaluations());
         format!(
             "seed: {seed}, {steps} steps, {evaluations} evaluations without those of guidance, {guidance:?}, \
@@ -140,7 +136,7 @@ impl Job {
     ) -> Result<Tensor> {
         let sampled = denoiser.sample(&self.config, &part.images, &part.labels, |step| {
             observe(step)?;
-            interrupt::check().map_err(|error| ddpm_core::Error::Callback(error.into()).into())
+            check()
         });
         // The interruption itself, without the layers through which it came.
         interrupt::check()?;
@@ -167,29 +163,54 @@ impl Job {
         Part { images: images.map(|image| image as u64).collect(), labels }
     }
 
-    /// A picture of the images: a column for each class, or a plain grid without classes.
-    pub(crate) fn picture(
+    /// Samples images between those of two lists, one for each class of the job; see [`Denoiser::sample_between`].
+    ///
+    /// # Errors
+    /// As [`Job::sample_part`].
+    pub(crate) fn sample_between(
         &self,
         denoiser: &Denoiser,
-        pixels: &[u8],
-        tile_side: usize,
-    ) -> Result<image::GrayImage> {
+        ends: [&[u64]; 2],
+        lambda: f64,
+    ) -> Result<Vec<u8>> {
+        let sampled = denoiser.sample_between(&self.config, ends, lambda, &self.classes, |_| check());
+        interrupt::check()?;
+        Ok(grey_levels(&sampled?)?)
+    }
+
+    /// The images in a column for each class, or in one grid without classes. A given image stands before them.
+    pub(crate) fn sheet<'a>(&self, denoiser: &Denoiser, pixels: &'a [u8]) -> Sheet<'a> {
         let config = denoiser.config();
-        let (rows, cols) = (config.rows, config.cols);
-        let scale = picture::tile_scale(rows, cols, tile_side);
-        let tiles: Vec<&[u8]> = pixels.chunks(config.pixels()).collect();
+        let given = self.config.given.as_ref().map(given_pixels);
         if config.num_classes == 0 {
-            return picture::plain_grid(&tiles, rows, cols, scale);
+            let all = match given {
+                Some(given) => Cow::Owned([&given, pixels].concat()),
+                None => Cow::Borrowed(pixels),
+            };
+            return Sheet::new(config, vec![(String::new(), all)]);
         }
-        let mut columns: Vec<Column<'_>> = Vec::new();
-        for (tile, label) in tiles.into_iter().zip(self.all().labels.iter().map(u32::to_string)) {
-            match columns.iter_mut().find(|column| column.label == label) {
-                Some(column) => column.tiles.push(tile),
-                None => columns.push(Column { label, tiles: vec![tile] }),
+        let mut columns: Vec<(String, Cow<'a, [u8]>)> = Vec::new();
+        columns.extend(given.map(|given| ("from".to_owned(), Cow::Owned(given))));
+        for (tile, label) in std::iter::zip(pixels.chunks(config.pixels()), &self.all().labels) {
+            let label = label.to_string();
+            match columns.iter_mut().find(|(other, _)| *other == label) {
+                Some((_, column)) => column.to_mut().extend(tile),
+                None => columns.push((label, Cow::Borrowed(tile))),
             }
         }
-        picture::labelled_grid(&columns, rows, cols, scale)
+        Sheet::new(config, columns)
     }
+}
+
+/// The grey levels of a given image; pixels to paint are grey.
+fn given_pixels(given: &GivenImage) -> Vec<u8> {
+    let mask = given.mask.iter().flatten().copied().chain(iter::repeat(1.0));
+    iter::zip(&given.image, mask).map(|(&value, known)| to_pixel(value * known)).collect()
+}
+
+/// Whether the program was interrupted, as an error of sampling.
+fn check() -> ddpm_model::Result<()> {
+    interrupt::check().map_err(|error| ddpm_core::Error::Callback(error.into()).into())
 }
 
 /// The class of an image, where `run` consecutive images have the same class and the classes repeat in order.
@@ -212,7 +233,8 @@ mod tests {
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (plan, guidance) = (Plan::without_schedule(PredictionType::Sample), Guidance::new(1.0));
         let noise_path = ddpm_model::NoisePath::default();
-        Job::new(SampleConfig { seed: 1, plan, guidance: guidance.into(), noise_path }, classes, run, count)
+        let config = SampleConfig { seed: 1, plan, guidance: guidance.into(), noise_path, given: None };
+        Job::new(config, classes, run, count)
     }
 
     #[test]

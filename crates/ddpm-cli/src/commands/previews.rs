@@ -58,6 +58,14 @@ impl Previews {
     }
 }
 
+/// The previews of a run with their epochs, in order.
+pub(super) fn all(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let folder = run.join("previews");
+    let mut previews = existing(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    previews.sort();
+    Ok(previews)
+}
+
 fn name(epoch: u64) -> String {
     format!("epoch-{epoch:03}.png")
 }

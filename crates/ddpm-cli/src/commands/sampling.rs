@@ -21,13 +21,18 @@ impl Sampling {
         model::load_guided(&self.model, self.guiding.guide.as_deref(), device)
     }
 
-    /// The sampling configuration for a model.
-    pub(crate) fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
+    /// The sampling configuration for a model. `strength` is that of --strength.
+    pub(crate) fn config(
+        &self,
+        seed: u64,
+        strength: Option<f64>,
+        denoiser: &Denoiser,
+    ) -> Result<SampleConfig> {
         if let Some(path) = &self.plan {
             let plan = FittedPlan::read(path)?;
             return plan.config(seed, denoiser).with_context(|| path.display().to_string());
         }
-        Ok(self.options().config(seed, denoiser)?)
+        Ok(SampleOptions { strength, ..self.options() }.config(seed, denoiser)?)
     }
 
     /// The sampling options, which have an effect without --plan.
@@ -45,6 +50,7 @@ impl Sampling {
             epsilon_scale: self.epsilon_scale,
             guidance: self.guiding.options(),
             noise_path: self.noise_path,
+            strength: None,
         }
     }
 

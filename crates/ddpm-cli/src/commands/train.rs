@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use ddpm_data::{Dataset, Splits};
+use ddpm_data::{Dataset, Source, Splits};
 use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, SampleOptions, check_writable, initial_weights, write_model};
 use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start, TrainConfig};
 
 use super::{
     card,
-    config_file::to_toml,
+    config_file::{ConfigFile, to_toml},
     events::Events,
     job::Job,
     previews::Previews,
@@ -26,14 +26,16 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
         return output::text(&preset_as_file(preset)?);
     }
     let device = common.device.open()?;
-    let splits = data::load(&options.data)?;
+    let file = options.config.as_deref().map(ConfigFile::read).transpose()?;
+    let source = options.data.clone().or_else(|| file.as_ref()?.data.clone()).unwrap_or(Source::Mnist);
+    let splits = data::load(&source)?;
     warn_about_labels(&splits);
     let initial = match options.from.as_deref() {
         Some(from) => Some((from, model::load(from, &device)?)),
         None => None,
     };
     let (preset, config) =
-        configure(options, common, &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
+        configure(options, common, file.as_ref(), &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
     output::verbose(common, &format!("{config:#?}"));
     let guide = match &options.guide {
         Some(name) => Some(guide(name, &config, &device)?),
@@ -55,7 +57,7 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let images_per_step = config.batch_size as u64;
     let progress = Progress::new(common, "images")?;
     let mut seen_first_step = false;
-    let mut config_file = Some(to_toml(&config)?);
+    let mut config_file = Some(to_toml(&config, &source)?);
     let run_options = RunOptions {
         start,
         checkpoint_every: CheckpointEvery::Time(options.checkpoint_every),
@@ -95,7 +97,8 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
                 // The run goes on without its pictures.
                 if let &Record::Epoch { epoch, train_loss, test_loss, seconds, .. } = record {
                     let test = test_loss.map_or(String::new(), |loss| format!(", test loss {loss:.5}"));
-                    progress.line(&format!("epoch {epoch}: loss {train_loss:.5}{test} after {seconds:.0} s"));
+                    let text = format!("epoch {epoch}: loss {train_loss:.5}{test} after {seconds:.0} s");
+                    progress.event("epoch", serde_json::to_value(record)?, &text);
                     if interrupt::check().is_ok() {
                         let written =
                             preview(denoiser, common.seed).and_then(|png| previews.write(epoch, &png));
@@ -198,5 +201,5 @@ fn preview(denoiser: &Denoiser, seed: u64) -> Result<Vec<u8>> {
     let classes: Vec<u32> = (0..).take(denoiser.config().num_classes).collect();
     let job = Job::per_class(SampleOptions::default().config(seed, denoiser)?, &classes, 5)?;
     let pixels = job.pixels(denoiser, &Progress::hidden())?;
-    picture::encode_png(&job.picture(denoiser, &pixels, picture::PNG_TILE_SIDE)?, None)
+    picture::encode_png(&job.sheet(denoiser, &pixels).draw(picture::PNG_TILE_SIDE)?, None)
 }

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use ddpm_core::{BetaSchedule, TimestepSpacing};
-use ddpm_data::{Dataset, Splits, idx::Images};
+use ddpm_data::{Dataset, Source, Splits, idx::Images};
 use ddpm_files::check_keys;
 use ddpm_model::{Denoiser, DenoiserConfig};
 use ddpm_train::{Preset, TrainConfig};
 
-use super::config_file::{ConfigFile, to_toml};
+use super::config_file::{ConfigFile, all_keys, nearest, to_toml};
 use crate::{
     args::{Common, NetworkName, Train},
     output,
@@ -18,12 +18,12 @@ use crate::{
 pub(super) fn configure(
     options: &Train,
     common: &Common,
+    file: Option<&ConfigFile<'_>>,
     splits: &Splits,
     from: Option<&Denoiser>,
 ) -> Result<(Preset, TrainConfig)> {
     let data = splits.train();
-    let file = options.config.as_deref().map(ConfigFile::read).transpose()?;
-    let preset = options.preset.or_else(|| file.as_ref()?.preset).unwrap_or(Preset::Standard);
+    let preset = options.preset.or_else(|| file?.preset).unwrap_or(Preset::Standard);
     let mut config = TrainConfig { seed: common.seed, ..TrainConfig::preset(preset, data) };
     if let Some(file) = file {
         config = file.applied_to(&config)?;
@@ -58,7 +58,7 @@ pub(super) fn configure(
 /// A preset as text of a file. Without data, its images are of one pixel and its batch is that of a large data set.
 pub(super) fn preset_as_file(preset: Preset) -> Result<String> {
     let data = Dataset::new("none", Images::new("none", 1, 1, vec![0; 1000])?, None)?;
-    to_toml(&TrainConfig::preset(preset, &data))
+    to_toml(&TrainConfig::preset(preset, &data), &Source::Mnist)
 }
 
 /// Warns of a field that has no effect with the others.
@@ -98,10 +98,10 @@ fn set(config: &TrainConfig, assignment: &str) -> Result<TrainConfig> {
     let (name, value) =
         assignment.split_once('=').with_context(|| format!("--set {assignment}, expected NAME=VALUE"))?;
     let mut json = serde_json::to_value(config)?;
+    let known = all_keys(&json);
     let place = json.pointer_mut(&format!("/{}", name.replace('.', "/"))).with_context(|| {
-        format!(
-            "--set {assignment}: there is no option `{name}`, expected a field of the training configuration"
-        )
+        let nearest = nearest(name, known.iter().map(String::as_str));
+        format!("--set {assignment}: there is no option `{name}`; did you mean `{nearest}`?")
     })?;
     check_keys(value.as_bytes()).with_context(|| format!("--set {assignment}"))?;
     // A value that is not JSON is a string, such as the name of a loss.

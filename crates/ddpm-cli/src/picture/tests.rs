@@ -3,7 +3,7 @@
 use super::encode::gif_level;
 use super::*;
 use image::AnimationDecoder;
-use image::codecs::gif::GifDecoder;
+use image::codecs::{gif::GifDecoder, png::PngDecoder};
 use std::io::Cursor;
 
 /// A 2 x 3 image of six different levels.
@@ -133,11 +133,30 @@ fn gif_holds_every_frame_with_its_delay() {
 }
 
 #[test]
-fn gif_refuses_frames_that_do_not_fit_together() {
+fn apng_holds_every_frame_exactly_with_its_delay() {
+    let frames = [1, 2, 1].map(|n| labelled_grid(&[column("7", n), column("8", 2)], 2, 3, 9).unwrap());
+    let bytes = encode_apng(&frames, &[120, 40, 2000], None).unwrap();
+    let decoder = PngDecoder::new(Cursor::new(&bytes)).unwrap();
+    assert!(decoder.is_apng().unwrap());
+    let decoded = decoder.apng().unwrap().into_frames().collect_frames().unwrap();
+    let delays: Vec<_> = decoded.iter().map(|f| f.delay().numer_denom_ms()).collect();
+    assert_eq!(delays, [(120, 1), (40, 1), (2000, 1)]);
+    for (frame, shown) in frames.iter().zip(&decoded) {
+        assert!(shown.buffer().pixels().map(|pixel| pixel.0[0]).eq(frame.as_raw().iter().copied()));
+    }
+    // Programs without animation show the first frame.
+    assert_eq!(image::load_from_memory(&bytes).unwrap().into_luma8(), frames[0]);
+}
+
+#[test]
+fn animations_refuse_frames_that_do_not_fit_together() {
     let frame = GrayImage::new(4, 4);
-    assert!(encode_gif(&[], &[]).is_err());
-    assert!(encode_gif(std::slice::from_ref(&frame), &[1, 2]).is_err());
-    assert!(encode_gif(&[frame, GrayImage::new(5, 4)], &[1, 2]).is_err());
+    let apng = |frames: &[GrayImage], delays: &[u32]| encode_apng(frames, delays, None);
+    for encode in [&encode_gif as &dyn Fn(&[GrayImage], &[u32]) -> Result<Vec<u8>>, &apng] {
+        assert!(encode(&[], &[]).is_err());
+        assert!(encode(std::slice::from_ref(&frame), &[1, 2]).is_err());
+        assert!(encode(&[frame.clone(), GrayImage::new(5, 4)], &[1, 2]).is_err());
+    }
 }
 
 #[test]

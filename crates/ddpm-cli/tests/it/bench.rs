@@ -30,7 +30,10 @@ fn every_kind_of_work_is_measured() {
     let works: Vec<&Value> = results.iter().map(|result| &result["work"]).collect();
     assert_eq!(works, ["train-16", "sample-2"]);
     for result in results {
-        assert_eq!(keys(result), ["flop_per_image", "gflop_per_second", "images_per_second", "work"]);
+        let expected =
+            ["flop_per_image", "gflop_per_second", "images_per_second", "results_images_per_second", "work"];
+        assert_eq!(keys(result), expected);
+        assert_eq!(result["results_images_per_second"], Value::Null);
         let number = |key: &str| result[key].as_f64().unwrap();
         let gflop = number("images_per_second") * number("flop_per_image") / 1e9;
         assert!(gflop > 0.0 && (number("gflop_per_second") / gflop - 1.0).abs() < 1e-9, "{result}");
@@ -55,6 +58,8 @@ fn speeds_are_shares_of_the_peak() {
 fn the_architecture_is_that_of_the_built_in_model_unless_another_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let report = json(folder.path(), &["bench", "--only", "train-1", "--rounds", "1"]);
+    let text = stdout(&run(folder.path(), &["bench", "--only", "sample-1", "--rounds", "1"]));
+    assert!(text.contains("× results/ (") && text.contains("The machine of results/: "), "{text}");
     let info = json(folder.path(), &["info"]);
     assert_eq!((&report["model"], &report["parameters"]), (&"built-in".into(), &info["parameters"]));
     let error = fail(folder.path(), 2, &["bench", "--only", "train-0"]);

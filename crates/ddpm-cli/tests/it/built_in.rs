@@ -1,5 +1,7 @@
 //! The built-in model.
 
+use std::fs;
+
 use tempfile::tempdir;
 
 use crate::{json, names, run, stdout};
@@ -38,4 +40,26 @@ fn its_images_are_of_the_requested_class() {
     let accuracy = |key: &str| result[key].as_f64().unwrap();
     assert!(accuracy("class_accuracy") > 0.85, "{result}");
     assert!(accuracy("real_accuracy") > 0.95, "{result}");
+}
+
+/// A drawing of a one, with little and with much noise.
+#[test]
+fn a_smaller_strength_keeps_more_of_a_drawing() {
+    let folder = tempdir().unwrap();
+    let drawing = image::GrayImage::from_fn(28, 28, |x, y| {
+        image::Luma([if (13..16).contains(&x) && (5..23).contains(&y) { 255 } else { 0 }])
+    });
+    drawing.save(folder.path().join("drawing.png")).unwrap();
+    let distances = ["0.2", "0.5", "1"].map(|strength| {
+        let from = ["sample", "-q", "--from", "drawing.png", "--strength", strength];
+        run(folder.path(), &[&from[..], &["-n", "10", "--format", "idx", "-o", "varied"]].concat());
+        let images = fs::read(folder.path().join("varied-images-idx3-ubyte")).unwrap();
+        let off = |image: &[u8]| {
+            let squares =
+                std::iter::zip(image, drawing.as_raw()).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+            squares.sum::<f64>().sqrt()
+        };
+        images[16..].chunks(784).map(off).sum::<f64>()
+    });
+    assert!(distances.is_sorted_by(|near, far| 1.3 * near < *far), "{distances:?}");
 }

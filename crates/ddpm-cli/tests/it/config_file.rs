@@ -15,6 +15,9 @@ fn a_run_is_repeated_from_its_own_configuration() {
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert!(read(&format!("a/model/{WEIGHTS}")) == read(&format!("b/model/{WEIGHTS}")));
     assert_eq!(read("a/config.toml"), read("b/config.toml"));
+    // The file also names the data set.
+    run(folder.path(), &["train", "--config", "a/config.toml", "-q", "-o", "d"]);
+    assert!(read(&format!("a/model/{WEIGHTS}")) == read(&format!("d/model/{WEIGHTS}")));
     // Options of the command line come last, also the seed.
     train(&["--config", "a/config.toml", "--seed", "6", "--set", "ema_decay=0.5", "-o", "c"]);
     let text = String::from_utf8(read("c/config.toml")).unwrap();
@@ -63,6 +66,7 @@ fn wrong_files_are_named_with_key_and_nearest_option() {
         ("[denoiser.network]\nhiden = 3", &["`denoiser.network.hiden`", "did you mean `hidden`?"]),
         ("epochs = \"many\"", &["invalid type: string \"many\", expected u64"]),
         ("preset = \"bset\"", &["preset is \"bset\", expected one of best, standard"]),
+        ("data = 3", &["data is 3, expected the name of a data set"]),
         ("epochs = ", &["not TOML"]),
         ("epochs = 0", &["`epochs` is 0, expected 1 to 1000000"]),
         ("[denoiser]\nrows = 9", &["8×8", "9"]),

@@ -38,7 +38,7 @@ const SAMPLING: [&str; 18] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 13] = [
+    let own: [(&str, &[&str]); 15] = [
         (
             "sample",
             &[
@@ -123,6 +123,11 @@ fn every_command_explains_each_of_its_options() {
         ),
         ("import", &["<DIR|FILE>", "--test", "--size", "-o, --out-dir"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
+        (
+            "push",
+            &["<RUN>", "hf://OWNER/NAME", "--revision", "--private", "--license", "--message", "--dry-run"],
+        ),
+        ("pull", &["hf://OWNER/NAME", "--revision", "-o, --out-dir"]),
         ("bench", &["--model", "--only", "train-128", "--rounds", "--peak", "hf://OWNER/NAME"]),
     ];
     for (command, own) in own {
@@ -154,6 +159,8 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "import",
         "info",
         "bench",
+        "push",
+        "pull",
         "Exit codes: 0 done, 1 failed, 2 wrong command line",
     ] {
         assert!(help.contains(word), "{word}: {help}");

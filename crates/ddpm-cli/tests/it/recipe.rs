@@ -27,6 +27,7 @@ fn files(format: &str) -> &'static [&'static str] {
     match format {
         "png" => &["a.png"],
         "gif" => &["a.gif"],
+        "apng" => &["a.apng"],
         "safetensors" => &["a.safetensors"],
         _ => &["a-images-idx3-ubyte", "a-labels-idx1-ubyte", "a-recipe.json"],
     }
@@ -36,8 +37,9 @@ fn files(format: &str) -> &'static [&'static str] {
 fn a_file_of_each_format_is_made_again_byte_for_byte() {
     let folder = with_model();
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
-    for (format, options) in
-        ["png", "gif", "safetensors", "idx"].into_iter().flat_map(|format| OPTIONS.map(|o| (format, o)))
+    for (format, options) in ["png", "gif", "apng", "safetensors", "idx"]
+        .into_iter()
+        .flat_map(|format| OPTIONS.map(|o| (format, o)))
     {
         let out = if format == "idx" { "a".to_owned() } else { format!("a.{format}") };
         run(

@@ -84,9 +84,25 @@ fn train_prints_its_result_as_one_json_object() {
     assert_eq!((&result["seed"], &result["preset"]), (&1.into(), &"standard".into()));
     assert_eq!(Path::new(result["model"].as_str().unwrap()), Path::new("run").join("model"));
     assert!(result["train_loss"].as_f64().unwrap() > 0.0 && result["test_loss"].as_f64().unwrap() > 0.0);
-    // Without a terminal there is a line for each evaluation, and no bar.
-    let stderr = &LABELLED.stderr;
-    assert!(stderr.starts_with("epoch 2: loss 0.") && stderr.lines().count() == 1, "{stderr}");
+    // Without a terminal there is an event for each evaluation, and no bar.
+    let event: Value = serde_json::from_str(&LABELLED.stderr).unwrap();
+    assert_eq!((&event["event"], &event["epoch"], &event["step"]), (&"epoch".into(), &2.into(), &12.into()));
+    assert_eq!((&event["train_loss"], &event["test_loss"]), (&result["train_loss"], &result["test_loss"]));
+}
+
+#[test]
+fn without_json_an_evaluation_is_a_line_of_text_and_quiet_prints_nothing() {
+    let folder = with_model();
+    let train =
+        ["train", "--data", "data", "--epochs", "1", "--batch-size", "16", "--overwrite", "-o", "run"];
+    let stderr = |more: &[&str]| {
+        let assert = run(folder.path(), &[&train[..], more].concat());
+        String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+    };
+    let text = stderr(&[]);
+    assert!(text.starts_with("epoch 1: loss ") && text.lines().count() == 1, "{text}");
+    assert_eq!(stderr(&["-q"]), "");
+    assert_eq!(stderr(&["-q", "--json"]), "");
 }
 
 #[test]

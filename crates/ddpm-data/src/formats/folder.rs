@@ -1,4 +1,4 @@
-//! Folders of PNG images, and IDX files with their labels.
+//! PNG images and folders of them, and IDX files with their labels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,13 @@ fn read_classes(folder: &Path, names: Names, mut size: Option<[usize; 2]>) -> Re
     }
     let labels = Labels { file: folder.to_owned(), values: labels };
     dataset(folder, size, pixels, Some(labels), &unread)
+}
+
+/// Reads a PNG image, of `size` if it is given.
+pub(super) fn read_png(file: &Path, mut size: Option<[usize; 2]>) -> Result<Dataset> {
+    let mut pixels = Vec::new();
+    png::read(file, &mut size, &mut pixels)?;
+    dataset(file, size, pixels, None, &[])
 }
 
 fn read_pngs(

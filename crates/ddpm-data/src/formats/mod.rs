@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `mod.rs` | [`Dataset::from_path`], and the format of a file by its content |
-//! | `folder.rs` | folders of PNG images or of IDX files |
+//! | `folder.rs` | PNG images, folders of them or of IDX files |
 //! | `png.rs` | one PNG image |
 //! | `arrays.rs` | the images and the labels among the arrays of a file |
 //! | `scale.rs` | grey levels from floats |
@@ -33,6 +33,7 @@ impl Dataset {
     ///
     /// | path | images | labels |
     /// | --- | --- | --- |
+    /// | a PNG image | this one | none |
     /// | a folder of PNG images | in the order of their names | none |
     /// | a folder of folders of PNG images | class by class, in each class in the order of their names | the name of the folder, 0 to 255 |
     /// | an IDX file, or a folder with one, such as `a-images-idx3-ubyte` or `a-images-idx3-ubyte.gz` | of the file | of `a-labels-idx1-ubyte`, if it is in the same folder |
@@ -73,6 +74,7 @@ impl Dataset {
         let mut input = BufReader::new(file);
         match Format::of(&start) {
             Some(Format::Idx) => folder::read_idx(path, size),
+            Some(Format::Png) => folder::read_png(path, size),
             Some(Format::Npz) => npz::read(path, input, size),
             Some(Format::Npy) => npy::read(path, &mut input, size),
             Some(Format::Safetensors) => {
@@ -96,7 +98,7 @@ pub fn parse(file: &Path, bytes: &[u8], size: impl Into<Option<[usize; 2]>>) -> 
         Some(Format::Npz) => npz::read(file, Cursor::new(bytes), size),
         Some(Format::Npy) => npy::read(file, &mut &*bytes, size),
         Some(Format::Safetensors) => tensors::read(file, bytes, size),
-        Some(Format::Idx) | None => {
+        Some(Format::Idx | Format::Png) | None => {
             let found = describe(&bytes[..bytes.len().min(START)]);
             Err(Error::NotImages { file: file.to_owned(), found })
         }
@@ -106,6 +108,7 @@ pub fn parse(file: &Path, bytes: &[u8], size: impl Into<Option<[usize; 2]>>) -> 
 /// The format of a file.
 enum Format {
     Idx,
+    Png,
     Npz,
     Npy,
     Safetensors,
@@ -121,6 +124,8 @@ impl Format {
             Some(Self::Npy)
         } else if is(b"PK\x03\x04") || is(b"PK\x05\x06") {
             Some(Self::Npz)
+        } else if is(png::MAGIC) {
+            Some(Self::Png)
         } else if is(&[0, 0]) || is(&[0x1f, 0x8b]) {
             // The reader of IDX files says what else such a file may be.
             Some(Self::Idx)

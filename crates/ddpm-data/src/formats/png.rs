@@ -10,7 +10,8 @@ use image::{ColorType, ImageDecoder, Limits};
 use crate::content::{START, describe};
 use crate::error::{Cause, Error, Result};
 
-const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// The first bytes of a PNG file.
+pub(super) const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The largest amount of memory for the chunks of a file beside the pixels, in bytes.
 const MAX_ALLOCATION: u64 = 1 << 25;
 /// The largest number of pixels of an image whose size is not given.

@@ -10,6 +10,7 @@ mod hub;
 mod listing;
 pub(crate) mod names;
 mod parquet_names;
+mod push;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use address::HubAddress;
 pub use config::HubConfig;
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubFile};
+pub use push::{PushFile, PushOptions, Pushed, check_push, push_model};
 
 use crate::error::{Error, Result};
 use crate::splits::Splits;
@@ -75,29 +77,36 @@ impl Source {
     }
 }
 
+/// Files of a model on the Hub, in the local cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedModel {
+    /// The address with the commit of the files as its revision. Without files, it is the address that was asked for.
+    pub address: HubAddress,
+    /// The paths of the files, in the order in which they were asked for.
+    pub paths: Vec<PathBuf>,
+}
+
 /// Fetches files of a model on the Hub, such as `denoiser/config.json`, unless
-/// they are in the cache. All are of one commit. Returns their paths in the
-/// cache, in the order of `files`.
+/// they are in the cache. All are of one commit.
 ///
 /// # Errors
 /// Those of `Hub::new` and `Hub::model_file`; [`Error::HubFeature`] if the crate
 /// was built without the feature `hub`.
 #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the Hub's client uses them"))]
-pub fn fetch_model(address: &HubAddress, files: &[&str], hub: &HubConfig) -> Result<Vec<PathBuf>> {
+pub fn fetch_model(address: &HubAddress, files: &[&str], hub: &HubConfig) -> Result<FetchedModel> {
     #[cfg(not(feature = "hub"))]
     return Err(Error::HubFeature { address: format!("hf://{address}") });
     #[cfg(feature = "hub")]
     {
         let hub = Hub::new(hub.clone())?;
-        let mut revision = address.revision().map(str::to_owned);
-        let mut paths = Vec::new();
+        let (mut address, mut paths) = (address.clone(), Vec::new());
         for file in files {
             // The first answer names the commit that the others are fetched from.
-            let found = hub.model_file(address.owner(), address.name(), revision.as_deref(), file)?;
-            revision = Some(found.commit);
+            let found = hub.model_file(address.owner(), address.name(), address.revision(), file)?;
+            address = HubAddress::new(address.owner(), address.name(), Some(&found.commit))?;
             paths.push(found.path);
         }
-        Ok(paths)
+        Ok(FetchedModel { address, paths })
     }
 }
 
@@ -185,6 +194,16 @@ mod tests {
         let address = HubAddress::model("hf://a/b@c").unwrap();
         let error = fetch_model(&address, &[], &HubConfig::new("http://127.0.0.1:9", "cache")).unwrap_err();
         assert!(matches!(error, Error::HubFeature { address } if address == "hf://a/b@c"));
+        let (config, options) = (
+            HubConfig::new("http://127.0.0.1:9", "cache"),
+            PushOptions { private: false, message: "m".into() },
+        );
+        for error in [
+            check_push(&address, &config).unwrap_err(),
+            push_model(&address, &[], &options, &config, |_, _, _| {}).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::HubFeature { address } if address == "hf://a/b@c"));
+        }
     }
 
     #[cfg(not(feature = "mnist"))]

@@ -9,6 +9,7 @@
 
 mod cpu;
 mod folder;
+mod given_image;
 mod gradients;
 mod guide;
 mod plan_fit;

@@ -31,12 +31,36 @@ struct Evaluated<'a> {
     report: &'a Report,
 }
 
+/// An evaluation that is ready to start: everything is loaded and checked.
+pub(crate) struct Prepared<'a> {
+    options: &'a Eval,
+    common: &'a Common,
+    subject: Subject,
+    splits: Splits,
+    net: FeatureNet,
+    metrics: Vec<Metric>,
+    device: Device,
+}
+
+/// What came of an evaluation.
+pub(crate) struct Results {
+    json: Value,
+    /// quality.md.
+    table: String,
+    /// The command that gives the same results.
+    pub(crate) command: String,
+    /// The cells of each metric: its name, the value of generated images, the value of test images, and their ratio.
+    pub(crate) rows: Vec<[String; 4]>,
+    /// Sentences on metrics that are missing, and on images that occur more than once.
+    pub(crate) sentences: Vec<String>,
+    /// closest-pairs.png.
+    pub(crate) pairs: Option<Vec<u8>>,
+    /// quality.svg.
+    pub(crate) plot: Option<String>,
+}
+
 pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
-    let device = common.device.open()?;
-    let (subject, splits) = Subject::open(options, common, &device)?;
-    let train = splits.train();
-    let net = net(options, &splits, &device)?;
-    let metrics = metrics(options, &subject, &net)?;
+    let prepared = Prepared::new(options, common)?;
     // Until here, while data may be downloaded, a signal ends the program at once. From here on it removes these files.
     interrupt::listen()?;
     // Opens the files before sampling, so that a folder that cannot be written is found now. Without the first, the
@@ -50,46 +74,82 @@ pub(crate) fn run(options: &Eval, common: &Common) -> Result<()> {
         Ok(files)
     };
     let files = options.out_dir.as_ref().map(open).transpose()?;
-
-    let labels = subject.labels();
-    let evaluation = Evaluation {
-        net: &net,
-        train,
-        test: splits.test(),
-        // Restricts the real images only if --classes restricts the generated ones.
-        classes: labels.filter(|_| options.sampling.classes.is_some()),
-        metrics: &metrics,
-        seed: common.seed,
-        device: &device,
-    };
-    evaluation.ensure_measurable()?;
-    let mut clock = Clock { common, bar: spinner(common)?, part: None };
-    if matches!(subject, Subject::Model { .. }) {
-        clock.next(Some("sampling"));
-    }
-    let pixels = subject.pixels(common)?;
-    let generated = GeneratedImages { pixels: &pixels, labels };
-    let report = evaluation.measure(&generated, |part| clock.next(Some(part)))?;
-    clock.next(None);
-    interrupt::check()?;
-
-    let evaluated = Evaluated { options, common, subject: &subject, net: &net, report: &report };
-    let sampling = subject.sampling(options);
-    let table = table::markdown(&evaluated, &sampling)?;
+    let results = prepared.measure()?;
     if let Some(files) = files {
-        let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
-        let pairs = pairs.map(|closest| pairs::png(closest, &pixels, train)).transpose()?;
-        let plot = plot::svg(&report, labels)?.map(String::into_bytes);
         let mut written = Vec::new();
-        for (mut file, content) in std::iter::zip(files, [Some(table.clone().into_bytes()), pairs, plot]) {
+        let contents = [
+            Some(results.table.as_bytes()),
+            results.pairs.as_deref(),
+            results.plot.as_deref().map(str::as_bytes),
+        ];
+        for (mut file, content) in std::iter::zip(files, contents) {
             if let Some(content) = content {
-                file.append(&content)?;
+                file.append(content)?;
                 written.push(file);
             }
         }
         AtomicFile::commit_all(written)?;
     }
-    output::result(common, &evaluated.json(&sampling)?, &table)
+    output::result(common, &results.json, &results.table)
+}
+
+impl<'a> Prepared<'a> {
+    /// Loads the model, the data and the feature net.
+    ///
+    /// # Errors
+    /// One of them cannot be loaded, they do not fit each other, or a requested metric cannot be had.
+    pub(crate) fn new(options: &'a Eval, common: &'a Common) -> Result<Self> {
+        let device = common.device.open()?;
+        let (subject, splits) = Subject::open(options, common, &device)?;
+        let net = net(options, &splits, &device)?;
+        let metrics = metrics(options, &subject, &net)?;
+        let prepared = Self { options, common, subject, splits, net, metrics, device };
+        prepared.evaluation().ensure_measurable()?;
+        Ok(prepared)
+    }
+
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation {
+            net: &self.net,
+            train: self.splits.train(),
+            test: self.splits.test(),
+            // Restricts the real images only if --classes restricts the generated ones.
+            classes: self.subject.labels().filter(|_| self.options.sampling.classes.is_some()),
+            metrics: &self.metrics,
+            seed: self.common.seed,
+            device: &self.device,
+        }
+    }
+
+    /// Samples and measures.
+    ///
+    /// # Errors
+    /// Sampling or a metric fails, or the program is interrupted.
+    pub(crate) fn measure(&self) -> Result<Results> {
+        let Self { options, common, subject, net, .. } = self;
+        let mut clock = Clock { common, bar: spinner(common)?, part: None };
+        if matches!(subject, Subject::Model { .. }) {
+            clock.next(Some("sampling"));
+        }
+        let (pixels, labels) = (subject.pixels(common)?, subject.labels());
+        let generated = GeneratedImages { pixels: &pixels, labels };
+        let report = self.evaluation().measure(&generated, |part| clock.next(Some(part)))?;
+        clock.next(None);
+        interrupt::check()?;
+
+        let evaluated = Evaluated { options, common, subject, net, report: &report };
+        let sampling = subject.sampling(options);
+        let pairs = report.memorisation.as_ref().map(|found| &found.generated.closest);
+        Ok(Results {
+            json: evaluated.json(&sampling)?,
+            table: table::markdown(&evaluated, &sampling)?,
+            command: table::command(&evaluated, &sampling),
+            rows: table::rows(&report),
+            sentences: table::sentences(&report),
+            pairs: pairs.map(|closest| pairs::png(closest, &pixels, self.splits.train())).transpose()?,
+            plot: plot::svg(&report, labels)?,
+        })
+    }
 }
 
 /// The feature net of --features, or the built-in one if the data is MNIST.

@@ -41,7 +41,7 @@ impl Subject {
     }
 
     fn model(options: &Eval, common: &Common, denoiser: Denoiser) -> Result<Self> {
-        let sampling = options.sampling.config(common.seed, &denoiser)?;
+        let sampling = options.sampling.config(common.seed, None, &denoiser)?;
         let classes = options.sampling.classes(&denoiser)?;
         let job = Job::in_turn(sampling, &classes, options.num_images)?;
         let labels = if classes.is_empty() { None } else { Some(job.byte_labels()?.collect()) };

@@ -17,10 +17,15 @@ pub(super) fn markdown(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -
         writeln!(text, "| {metric} | {generated} | {floor} | {ratio} |")?;
     }
     text += &by_class(report);
-    for sentence in duplicates(report).into_iter().chain(report.missing.iter().map(ToString::to_string)) {
+    for sentence in sentences(report) {
         writeln!(text, "\n{sentence}")?;
     }
     Ok(text)
+}
+
+/// Sentences on images that occur more than once, and on metrics that are missing.
+pub(super) fn sentences(report: &Report) -> Vec<String> {
+    duplicates(report).into_iter().chain(report.missing.iter().map(ToString::to_string)).collect()
 }
 
 /// A sentence on images that occur more than once, if there are any.
@@ -34,9 +39,9 @@ fn duplicates(report: &Report) -> Option<String> {
 
 /// The command that reproduces the metrics, and the conditions under which they are comparable.
 fn head(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
-    let Evaluated { report, common, .. } = evaluated;
+    let Evaluated { report, .. } = evaluated;
     let command = command(evaluated, sampling);
-    let (version, seed, digest) = (env!("CARGO_PKG_VERSION"), common.seed, evaluated.net.digest());
+    let (version, digest) = (env!("CARGO_PKG_VERSION"), evaluated.net.digest());
     let images = match evaluated.subject {
         Subject::Model { .. } => String::new(),
         Subject::Images { images, notes } => {
@@ -50,15 +55,15 @@ fn head(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
         None => "there are no test images, so there is no floor".to_owned(),
     };
     format!(
-        "`{command} --seed {seed}`, version {version}.{images} The features are from the feature net with SHA-256 `{digest}`. \
+        "`{command}`, version {version}.{images} The features are from the feature net with SHA-256 `{digest}`. \
          {samples} generated images are compared with {train_images} training images, or with {subset_images} of them \
          in metrics whose time grows with the square of the number of images; {floor}. ± is a standard error; it does \
          not include the variation between training sets.\n\n"
     )
 }
 
-/// The command that reproduces the evaluation, without its seed.
-fn command(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
+/// The command that reproduces the evaluation.
+pub(super) fn command(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
     let options = evaluated.options;
     let mut command = format!("ddpm-cli eval {}", evaluated.subject.command(options));
     let mut add = |option: &str, value: Option<String>| {
@@ -71,11 +76,12 @@ fn command(evaluated: &Evaluated<'_>, sampling: &[SamplingOption]) -> String {
     for (option, _, value) in sampling {
         add(option, value.clone());
     }
+    add("seed", Some(evaluated.common.seed.to_string()));
     command
 }
 
 /// The cells of each metric: its name, the value of generated images, the value of test images, and their ratio.
-fn rows(report: &Report) -> Vec<[String; 4]> {
+pub(super) fn rows(report: &Report) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
     if let Some(frechet) = &report.frechet {
         let images = frechet.generated.images;

@@ -1,7 +1,11 @@
 //! Requests to the Hub.
 //!
-//! Every wait has a limit: for the connection, for the head of an answer, for each read of its body, and for the speed of
-//! the whole body.
+//! Every wait has a limit: for the connection, for each write of a body, for the head of an answer, for each read of its
+//! body, and for the speed of that body.
+
+mod upload;
+
+pub(super) use upload::Repeat;
 
 use std::fmt;
 use std::io::Read;
@@ -15,7 +19,7 @@ use ureq::{Agent, Body, http};
 use crate::error::{Cause, Error, Result};
 
 /// The characters of a revision that are escaped in an address.
-const REVISION: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+pub(super) const REVISION: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// The characters of a file name that are escaped in an address.
 const FILE: &AsciiSet = &REVISION.remove(b'/');
 
@@ -63,11 +67,22 @@ impl Client {
             .timeout_send_request(Some(timeout))
             .timeout_recv_response(Some(timeout))
             .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout))
             .build()
             .into();
         let authorization = token.map(|token| format!("Bearer {token}"));
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         Ok(Self { agent, endpoint, authorization, retries, timeout })
+    }
+
+    /// The address of the server, without a final `/`.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whether requests have an access token.
+    pub(super) fn has_token(&self) -> bool {
+        self.authorization.is_some()
     }
 
     /// The address of a file. `repository` is `OWNER/NAME`, after `datasets/` for a data set.
@@ -97,7 +112,7 @@ impl Client {
     fn send(&self, method: &Method, address: &str) -> Result<Response, Cause> {
         let mut address = address.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.repeat(|| {
+            let response = self.repeat(is_transient, || {
                 let request = http::Request::builder().method(method).uri(&address);
                 let request = request.header("Accept-Encoding", "identity");
                 // Another server must not learn the token.
@@ -108,6 +123,9 @@ impl Client {
                 };
                 self.agent.run(request.body(())?)
             })?;
+            if is_busy(response.status()) {
+                return Err(self.refusal(&response).into());
+            }
             let location = header(&response, "Location").filter(|_| response.status().is_redirection());
             address = match location {
                 Some(path) if path.starts_with('/') && !path.starts_with("//") => {
@@ -148,30 +166,39 @@ impl Client {
         Ok(Ok(total))
     }
 
-    /// Sends a request, and repeats it after a pause if the connection fails or the server is busy.
-    fn repeat(&self, send: impl Fn() -> Result<Response, ureq::Error>) -> Result<Response, Cause> {
-        for attempt in 0.. {
+    /// Sends a request, and repeats it after a pause as long as `again` says so of its result.
+    fn repeat(
+        &self,
+        again: impl Fn(&Result<Response, ureq::Error>) -> bool,
+        mut send: impl FnMut() -> Result<Response, ureq::Error>,
+    ) -> Result<Response, Cause> {
+        let mut attempt = 0;
+        loop {
             let answer = send();
-            let busy = |status: StatusCode| status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-            let again = match &answer {
-                Ok(response) => busy(response.status()),
-                Err(error) => matches!(
-                    error,
-                    ureq::Error::Io(_)
-                        | ureq::Error::Timeout(_)
-                        | ureq::Error::HostNotFound
-                        | ureq::Error::ConnectionFailed
-                ),
-            };
-            if !again || attempt >= self.retries {
-                return match answer {
-                    Ok(response) if busy(response.status()) => Err(refusal(&response).into()),
-                    answer => answer.map_err(|error| self.cause(error)),
-                };
+            if attempt >= self.retries || !again(&answer) {
+                return answer.map_err(|error| self.cause(error));
             }
             std::thread::sleep(Duration::from_secs(1 << attempt.min(5)));
+            attempt += 1;
         }
-        Err("the request was not sent".into())
+    }
+
+    /// The status of an answer that refuses a request, with the server's message.
+    pub(super) fn refusal(&self, response: &Response) -> String {
+        self.refusal_with(response.status(), header(response, "X-Error-Message").unwrap_or_default())
+    }
+
+    /// A text of a server without the token, which the server could repeat.
+    pub(super) fn without_token(&self, text: &str) -> String {
+        let token = self.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
+        token.map_or_else(|| text.to_owned(), |token| text.replace(token, "…"))
+    }
+
+    /// The status of an answer that refuses a request, with a message.
+    fn refusal_with(&self, status: StatusCode, message: &str) -> String {
+        let message = self.without_token(message);
+        let separator = if message.is_empty() { "" } else { ": " };
+        format!("the server answered {status}{separator}{message:.300}")
     }
 
     /// The text of an error of the client. Some of those errors repeat the text of their source.
@@ -194,6 +221,24 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Whether the connection failed or the server is busy, so that another attempt may succeed.
+fn is_transient(answer: &Result<Response, ureq::Error>) -> bool {
+    match answer {
+        Ok(response) => is_busy(response.status()),
+        Err(error) => matches!(
+            error,
+            ureq::Error::Io(_)
+                | ureq::Error::Timeout(_)
+                | ureq::Error::HostNotFound
+                | ureq::Error::ConnectionFailed
+        ),
+    }
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 429)
+}
+
 /// The part `scheme://host:port` of an address.
 fn server(address: &str) -> &str {
     let host = address.find("://").map_or(0, |scheme| scheme + 3);
@@ -203,11 +248,4 @@ fn server(address: &str) -> &str {
 /// The value of a header, if it is text.
 pub(super) fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
-}
-
-/// The status of an answer that refuses a request, with the server's message.
-pub(super) fn refusal(response: &Response) -> String {
-    let message = header(response, "X-Error-Message").unwrap_or_default();
-    let separator = if message.is_empty() { "" } else { ": " };
-    format!("the server answered {}{separator}{message:.300}", response.status())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ddpm_files::{Sha256, sha256_of_file};
 
 use super::cache::{Cache, Commit, Etag};
-use super::client::{Client, Response, header, refusal};
+use super::client::{Client, Response, header};
 use super::{Hub, HubAddress};
 use crate::error::{Cause, Error, Result};
 use crate::known_digests::check;
@@ -247,7 +247,7 @@ impl<'a> Repository<'a> {
         let response = client.get(&address).map_err(|source| Failure::retry(self.failed(file, source)))?;
         let response = self.accepted(file, response).map_err(Failure::last)?;
         if response.status().as_u16() != 200 {
-            return Err(Failure::retry(self.failed(file, refusal(&response).into())));
+            return Err(Failure::retry(self.failed(file, self.client().refusal(&response).into())));
         }
         let body = response.into_body();
         let stored = self.cache.store(path, &head.etag, |write| {
@@ -288,11 +288,13 @@ impl<'a> Repository<'a> {
         let repo = self.id();
         match response.status().as_u16() {
             200..=399 => Ok(response),
-            401 | 403 => {
-                Err(Error::HubAccess { repo, file: file.to_owned(), source: refusal(&response).into() })
-            }
+            401 | 403 => Err(Error::HubAccess {
+                repo,
+                file: file.to_owned(),
+                source: self.client().refusal(&response).into(),
+            }),
             404 => Err(self.not_on_hub(file)),
-            _ => Err(self.failed(file, refusal(&response).into())),
+            _ => Err(self.failed(file, self.client().refusal(&response).into())),
         }
     }
 

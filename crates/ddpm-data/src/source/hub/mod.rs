@@ -1,9 +1,10 @@
-//! Data sets and model files from the Hugging Face Hub.
+//! Data sets and model files from the Hugging Face Hub, and models that are pushed to it.
 
 mod cache;
 mod client;
 mod fetch;
 mod layout;
+mod push;
 mod tree;
 
 use std::fs;
@@ -46,6 +47,7 @@ use crate::splits::Splits;
 pub struct Hub {
     client: Client,
     cache_dir: PathBuf,
+    token_file: Option<PathBuf>,
     offline: bool,
 }
 
@@ -72,10 +74,10 @@ impl Hub {
         let cache_dir = cache_dir.ok_or(Error::NoCacheFolder)?;
         let token = match token {
             Some(token) => clean_token(&token, "HF_TOKEN")?,
-            None => token_file.filter(|_| !offline).map_or(Ok(None), |file| read_token(&file))?,
+            None => token_file.as_deref().filter(|_| !offline).map_or(Ok(None), read_token)?,
         };
         let client = Client::new(&endpoint, token.as_deref(), retries, timeout)?;
-        Ok(Self { client, cache_dir, offline })
+        Ok(Self { client, cache_dir, token_file, offline })
     }
 
     /// Reads a data set: parquet files in any layout that [`Splits::from_folder`] reads, or

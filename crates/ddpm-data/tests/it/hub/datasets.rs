@@ -180,8 +180,9 @@ fn all_files_of_a_model_are_of_the_commit_of_the_first() {
         server.serve(&format!("some/model/{file}"), file.as_bytes().to_vec());
     }
     let address = HubAddress::model("hf://some/model").unwrap();
-    let paths = fetch_model(&address, &files, &server.config()).unwrap();
-    let contents = paths.iter().map(|path| std::fs::read_to_string(path).unwrap());
+    let fetched = fetch_model(&address, &files, &server.config()).unwrap();
+    assert_eq!(fetched.address.revision(), Some(COMMIT));
+    let contents = fetched.paths.iter().map(|path| std::fs::read_to_string(path).unwrap());
     assert!(contents.eq(files));
     for request in server.take_requests() {
         let first = request.path.ends_with(files[0]) && request.method == "HEAD";

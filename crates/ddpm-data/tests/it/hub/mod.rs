@@ -4,4 +4,7 @@ mod datasets;
 mod faults;
 mod hostile;
 pub(crate) mod parquet_file;
+mod push;
+mod push_faults;
+mod python;
 mod server;

@@ -1,8 +1,15 @@
 //! A mock server on the loopback interface. It implements the part of the Hub's
-//! protocol for downloads: `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`.
+//! protocol for downloads, `HEAD` and `GET` of `/REPO/resolve/REVISION/FILE`, and
+//! the part for pushes to repositories that it keeps in memory.
+//!
+//! The tests of other crates use it too, by its path.
+
+mod answers;
+mod http;
+mod repository;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +18,10 @@ use std::time::Duration;
 
 use ddpm_data::HubConfig;
 use tempfile::TempDir;
+
+pub(crate) use http::Request;
+use repository::Repositories;
+pub(crate) use repository::{Entry, FORBIDDEN, TOKEN};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -37,6 +48,25 @@ pub(crate) enum Fault {
 
 pub(crate) const FAULTS: [Fault; 3] = [Fault::Status, Fault::Truncated, Fault::Wrong];
 
+/// A failure of a request of a push.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PushFault {
+    /// This status and body, and nothing is done.
+    Status(u16, &'static str),
+    /// Status 200 with a body that is not JSON, and nothing is done.
+    Rubbish,
+    /// This JSON, and nothing is done.
+    Json(&'static str),
+    /// The request is carried out, and the connection closes after half of the answer.
+    Truncated,
+    /// The request is carried out, and the connection closes without an answer.
+    Lost,
+    /// Nothing is done, and the connection closes without an answer.
+    Dropped,
+    /// Nothing is done, and the connection stays open.
+    Silent,
+}
+
 struct Resource {
     content: Vec<u8>,
     /// The answer to a `HEAD`, and to a `GET`.
@@ -45,18 +75,13 @@ struct Resource {
     faults: VecDeque<Fault>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) authorization: Option<String>,
-}
-
 #[derive(Default)]
 struct State {
     /// Keyed by `REPO/FILE`, where REPO begins with `datasets/` for data sets.
     resources: BTreeMap<String, Resource>,
-    requests: Vec<Request>,
+    repositories: Repositories,
+    /// The failures of the next requests whose method and path contain a text.
+    push_faults: VecDeque<(String, PushFault)>,
     forbidden: bool,
 }
 
@@ -74,6 +99,7 @@ pub(crate) struct Said {
 pub(crate) struct MockHub {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    requests: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     pub(crate) cache: TempDir,
@@ -81,23 +107,39 @@ pub(crate) struct MockHub {
 
 impl MockHub {
     pub(crate) fn start() -> Self {
+        let hub = Self::start_with(Arc::default());
+        let mut state = hub.state.lock().unwrap();
+        state.repositories.here = format!("http://{}", hub.address);
+        state.repositories.storage = state.repositories.here.clone();
+        drop(state);
+        hub
+    }
+
+    /// Starts another server, which from now on stores the large files.
+    pub(crate) fn start_storage(&self) -> Self {
+        let storage = Self::start_with(Arc::clone(&self.state));
+        self.state.lock().unwrap().repositories.storage = format!("http://{}", storage.address);
+        storage
+    }
+
+    fn start_with(state: Arc<Mutex<State>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State::default()));
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let thread = std::thread::spawn({
-            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
+            let (state, stop, requests) = (Arc::clone(&state), Arc::clone(&stop), Arc::clone(&requests));
             move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
                     // The server ignores a client that closes the connection.
-                    let _ = stream.and_then(|stream| answer(&stream, &state));
+                    let _ = stream.and_then(|stream| answer(&stream, &state, &requests));
                 }
             }
         });
-        Self { address, state, stop, thread: Some(thread), cache: tempfile::tempdir().unwrap() }
+        let cache = tempfile::tempdir().unwrap();
+        Self { address, state, requests, stop, thread: Some(thread), cache }
     }
 
     /// Serves a file as a large one, whose ETag is its SHA-256.
@@ -127,6 +169,37 @@ impl MockHub {
         self.state.lock().unwrap().resources.get_mut(path).unwrap().faults = faults.iter().copied().collect();
     }
 
+    /// Makes the next requests fail whose method and path contain a text.
+    pub(crate) fn fail_push(&self, part: &str, faults: &[PushFault]) {
+        let faults = faults.iter().map(|fault| (part.to_owned(), *fault));
+        self.state.lock().unwrap().push_faults.extend(faults);
+    }
+
+    /// Makes the server want large files in parts of this size.
+    pub(crate) fn want_parts(&self, size: usize) {
+        self.state.lock().unwrap().repositories.part = Some(size);
+    }
+
+    /// Creates a model repository.
+    pub(crate) fn create(&self, id: &str, private: bool) {
+        self.state.lock().unwrap().repositories.create(id, private);
+    }
+
+    /// The message and the files of the newest commit of a branch.
+    pub(crate) fn newest(&self, id: &str, branch: &str) -> Option<(String, BTreeMap<String, Entry>)> {
+        self.state.lock().unwrap().repositories.newest(id, branch)
+    }
+
+    /// Adds a commit with this file to the branch `main`, as another user.
+    pub(crate) fn replace(&self, id: &str, file: &str, bytes: &[u8]) {
+        self.state.lock().unwrap().repositories.replace(id, file, bytes);
+    }
+
+    /// The number of commits and of large files of a model repository, and whether it is private; `None` if there is none.
+    pub(crate) fn counts(&self, id: &str) -> Option<(usize, usize, bool)> {
+        self.state.lock().unwrap().repositories.counts(id)
+    }
+
     /// Makes the server answer every request with status 401.
     pub(crate) fn forbid(&self) {
         self.state.lock().unwrap().forbidden = true;
@@ -143,7 +216,7 @@ impl MockHub {
 
     /// Returns the requests since the last call.
     pub(crate) fn take_requests(&self) -> Vec<Request> {
-        std::mem::take(&mut self.state.lock().unwrap().requests)
+        std::mem::take(&mut self.requests.lock().unwrap())
     }
 
     /// Returns the number of `GET`s since the last call.
@@ -163,25 +236,12 @@ impl Drop for MockHub {
     }
 }
 
-fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, state: &Mutex<State>, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.set_write_timeout(Some(Duration::from_secs(20)))?;
-    let mut lines = BufReader::new(stream).take(1 << 16).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    let mut authorization = None;
-    for line in lines {
-        let line = line?;
-        match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                authorization = Some(value.to_owned());
-            }
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let mut words = first.split(' ').map(ToOwned::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (response, then) = state.lock().unwrap().respond(Request { method, path, authorization });
+    let Some(request) = Request::read(stream)? else { return Ok(()) };
+    log.lock().unwrap().push(request.clone());
+    let (response, then) = state.lock().unwrap().respond(request);
     stream.write_all(&response)?;
     stream.flush()?;
     // Each of these ends when the client closes the connection.
@@ -195,76 +255,5 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         },
         Some(Fault::Silent) => stream.read(&mut [0]).map(|_| ()),
         _ => Ok(()),
-    }
-}
-
-impl State {
-    /// The list of files of a repository, if that is what a request asks for and there are any.
-    fn list(&self, path: &str) -> Option<String> {
-        let (repo, revision) = path.strip_prefix("/api/")?.split_once("/tree/")?;
-        let known = [COMMIT, "main"].into_iter().any(|known| revision == format!("{known}?recursive=true"));
-        let files = self.resources.keys().filter_map(|file| file.strip_prefix(&format!("{repo}/")));
-        let files: Vec<String> = files.map(|file| format!(r#"{{"type":"file","path":"{file}"}}"#)).collect();
-        (known && !files.is_empty())
-            .then(|| format!(r#"[{{"type":"directory","path":"data"}},{}]"#, files.join(",")))
-    }
-
-    /// The answer to a request, and what follows it.
-    fn respond(&mut self, request: Request) -> (Vec<u8>, Option<Fault>) {
-        let is_get = request.method == "GET";
-        if let Some(list) = self.list(&request.path).filter(|_| !self.forbidden) {
-            self.requests.push(request);
-            let head =
-                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", list.len());
-            return (format!("{head}{list}").into_bytes(), None);
-        }
-        let resource = request.path.strip_prefix('/').and_then(|path| {
-            let (repo, rest) = path.split_once("/resolve/")?;
-            let (revision, file) = rest.split_once('/')?;
-            let known = [COMMIT, "main"].contains(&revision);
-            self.resources.get_mut(&format!("{repo}/{file}")).filter(|_| known)
-        });
-        let path = request.path.clone();
-        self.requests.push(request);
-        let head = |status: &str, said: Option<&Said>, len: usize| {
-            let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
-            if len != usize::MAX && said.is_none_or(|said| said.size) {
-                head += &format!("Content-Length: {len}\r\n");
-            }
-            if let Some(said) = said {
-                head += &format!("X-Repo-Commit: {}\r\n", said.commit);
-            }
-            if let Some(etag) = said.and_then(|said| said.etag.as_ref()) {
-                head += &format!("ETag: \"{etag}\"\r\n");
-            }
-            head += "\r\n";
-            head.into_bytes()
-        };
-        let Some(resource) = resource.filter(|_| !self.forbidden) else {
-            let status = if self.forbidden { "401 Unauthorized" } else { "404 Not Found" };
-            return (head(status, Some(&Said { commit: COMMIT, etag: None, size: true }), 0), None);
-        };
-        let len = resource.content.len();
-        let said = Some(&resource.said[usize::from(is_get)]);
-        let ok = head("200 OK", said, len);
-        if !is_get {
-            return (ok, None);
-        }
-        let redirect = |to: String| {
-            let head = "HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: ";
-            format!("{head}{to}\r\n\r\n").into_bytes()
-        };
-        let fault = resource.faults.pop_front();
-        let response = match fault {
-            None => [ok, resource.content.clone()].concat(),
-            Some(Fault::Status) => [head("500 Internal Server Error", None, 4), b"oops".to_vec()].concat(),
-            Some(Fault::Truncated) => [&ok, &resource.content[..len.div_euclid(2)]].concat(),
-            Some(Fault::Wrong) => [ok, vec![b'?'; len]].concat(),
-            Some(Fault::Endless | Fault::Slow) => head("200 OK", said, usize::MAX),
-            Some(Fault::Silent) => Vec::new(),
-            Some(Fault::Loop) => redirect(path),
-            Some(Fault::Elsewhere(port)) => redirect(format!("http://127.0.0.1:{port}{path}")),
-        };
-        (response, fault)
     }
 }

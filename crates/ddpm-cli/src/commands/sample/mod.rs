@@ -1,0 +1,178 @@
+//! `ddpm-cli sample`: generates images and writes them to files.
+
+mod arrays;
+mod pictures;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+use console::Term;
+use ddpm_files::{AtomicFile, sha256_of_file};
+use ddpm_model::{Denoiser, SampleConfig};
+use serde_json::json;
+
+pub(super) use self::pictures::Layout;
+use super::{job::Job, sheet::Sheet};
+use crate::{
+    args::{Common, Format, Sample},
+    interrupt, output, picture,
+    recipe::{Recipe, with_comment},
+};
+
+/// The time that an animation shows each step, and its last one, in milliseconds.
+const FRAME_MS: [u32; 2] = [90, 2500];
+
+pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
+    let sampling = &options.sampling;
+    let format = Format::of(options.out.as_deref(), options.images.format)?;
+    let denoiser = sampling.load(&common.device.open()?)?;
+    // Until here, while a model may be downloaded, a signal ends the program at once.
+    interrupt::listen()?;
+    let started = Instant::now();
+    let job = job(options, common, &denoiser)?;
+    let default_out = || match format {
+        Format::Idx => "samples".into(),
+        other => format!("samples.{}", output::name(&other)).into(),
+    };
+    let out = options.out.clone().unwrap_or_else(default_out);
+    let count = job.len();
+    let recipe = recipe(options, common, format, &job, &denoiser)?;
+    if let (Some(path), Some(like)) = (&options.like, &options.like_recipe) {
+        like.check_same_inputs(path, &recipe);
+    }
+    let recipe = recipe.encode()?;
+    output::verbose(common, &format!("{count} images, {}", job.description()));
+    // Each file is opened before sampling starts.
+    let (files, shown) = match format {
+        Format::Idx => (arrays::idx(&job, &denoiser, common, &out, &recipe)?, None),
+        Format::Safetensors => (vec![arrays::safetensors(&job, &denoiser, common, &out, recipe)?], None),
+        _ => {
+            let (file, shown) = drawn(options, common, format, &job, &denoiser, &out, &recipe)?;
+            (vec![file], shown)
+        }
+    };
+    let names: Vec<String> = files.iter().map(|file| file.path().display().to_string()).collect();
+    AtomicFile::commit_all(files)?;
+    if let Some(shown) = shown {
+        output::text(&shown)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let json = json!({
+        "files": names, "images": count, "model": sampling.model, "seed": common.seed, "seconds": seconds,
+    });
+    let text = format!("{}: {count} images in {seconds:.2} s (seed {})", names.join(", "), common.seed);
+    output::result(common, &json, &text)
+}
+
+/// The PNG that `sample --model NAME` writes, with the model of this name.
+pub(super) fn default_png(name: &str, denoiser: &Denoiser, common: &Common) -> Result<Vec<u8>> {
+    let options = Sample::of_model(name)?;
+    let job = job(&options, common, denoiser)?;
+    Layout::Grid.check(&job, denoiser, picture::PNG_TILE_SIDE)?;
+    let recipe = recipe(&options, common, Format::Png, &job, denoiser)?.encode()?;
+    let picture = Layout::Grid.sample(&job, denoiser, common)?.draw(picture::PNG_TILE_SIDE)?;
+    picture::encode_png(&picture, Some(&recipe))
+}
+
+/// Samples and draws a picture or an animation; also returns the text of --show.
+fn drawn(
+    options: &Sample,
+    common: &Common,
+    format: Format,
+    job: &Job,
+    denoiser: &Denoiser,
+    out: &Path,
+    recipe: &str,
+) -> Result<(AtomicFile, Option<String>)> {
+    let layout = Layout::of(&options.images);
+    let is_still = format == Format::Png;
+    ensure!(
+        is_still || matches!(layout, Layout::Grid),
+        "--strip and --interpolate draw a still picture, and the format is {}",
+        output::name(&format)
+    );
+    let tile_side = if is_still { picture::PNG_TILE_SIDE } else { picture::GIF_TILE_SIDE };
+    layout.check(job, denoiser, tile_side)?;
+    let mut file = AtomicFile::create(out)?;
+    let sheets =
+        if is_still { vec![layout.sample(job, denoiser, common)?] } else { pictures::frames(job, denoiser)? };
+    let frames = sheets.iter().map(|sheet| sheet.draw(tile_side)).collect::<Result<Vec<_>>>()?;
+    let [step, last] = FRAME_MS;
+    let delays: Vec<u32> =
+        (1..=frames.len()).map(|frame| if frame < frames.len() { step } else { last }).collect();
+    file.append(&match format {
+        Format::Gif => with_comment(picture::encode_gif(&frames, &delays)?, recipe),
+        Format::Apng => picture::encode_apng(&frames, &delays, Some(recipe))?,
+        _ => picture::encode_png(&frames[0], Some(recipe))?,
+    })?;
+    let text = sheets.last().filter(|_| options.show && !common.quiet).map(terminal_text);
+    Ok((file, text))
+}
+
+/// A sheet as text for the terminal of standard output.
+fn terminal_text(sheet: &Sheet<'_>) -> String {
+    let width = Term::stdout().size().1.into();
+    let colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    sheet.text(width, colours) + "\n"
+}
+
+fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
+    let given = options.given.read(denoiser.config())?;
+    let config = options.sampling.config(common.seed, options.given.strength, denoiser)?;
+    let config = SampleConfig { given, ..config };
+    let classes = options.sampling.classes(denoiser)?;
+    let job = match options.images.num_images {
+        Some(number) => Job::in_turn(config, &classes, number)?,
+        None => Job::per_class(config, &classes, options.images.per_class)?,
+    };
+    match options.images.shard {
+        Some(shard) => job.shard(shard),
+        None => Ok(job),
+    }
+}
+
+/// What makes the same file again.
+fn recipe(
+    options: &Sample,
+    common: &Common,
+    format: Format,
+    job: &Job,
+    denoiser: &Denoiser,
+) -> Result<Recipe> {
+    let mut pairs = vec![("model", options.sampling.model.clone())];
+    let described = options.sampling.described(&job.config);
+    pairs.extend(described.into_iter().filter_map(|(name, _, text)| Some((name, text?))));
+    let (images, given) = (&options.images, &options.given);
+    pairs.push(match images.num_images {
+        Some(number) => ("num-images", number.to_string()),
+        None => ("per-class", images.per_class.to_string()),
+    });
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let optional = [
+        ("shard", images.shard.map(|shard| shard.to_string())),
+        ("strip", images.strip.map(|strip| output::name(&strip))),
+        ("interpolate", images.interpolate.map(|between| between.to_string())),
+        ("from", path(&given.from)),
+        ("strength", given.strength.map(|strength| strength.to_string())),
+        ("mask", path(&given.mask)),
+    ];
+    pairs.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    pairs.extend([("seed", common.seed.to_string()), ("format", output::name(&format))]);
+    let files = [&options.sampling.plan, &given.from, &given.mask].into_iter().flatten();
+    // A pipe can be read only once.
+    let files = files.filter(|path| path.is_file());
+    let digest = |file: &PathBuf| Ok((file.display().to_string(), sha256_of_file(file)?));
+    Ok(Recipe {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model_sha256: denoiser.sha256()?,
+        images: job.ends(),
+        classes: if denoiser.config().num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
+        steps: job.config.plan.steps(),
+        files: files.map(digest).collect::<Result<_>>()?,
+        arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
+    })
+}
