@@ -18,7 +18,8 @@ use std::{
 };
 
 use clap::{
-    ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+    ArgMatches, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind,
+    parser::ValueSource,
 };
 use ddpm_data::Source;
 use ddpm_model::{DeviceChoice, WeightType};
@@ -70,6 +71,10 @@ impl Args {
         let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let source = matches.subcommand().and_then(|(_, matches)| matches.value_source("seed"));
         args.common.seed_is_given = source == Some(ValueSource::CommandLine);
+        if args.common.json && matches!(args.command, Command::Sample(Sample { show: true, .. })) {
+            let error = "the argument '--show' cannot be used with '--json'";
+            Self::options().error(ErrorKind::ArgumentConflict, error).exit();
+        }
         (args, matches)
     }
 

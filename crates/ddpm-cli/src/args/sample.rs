@@ -26,7 +26,7 @@ pub(crate) struct Sample {
     #[arg(skip)]
     pub(crate) like_recipe: Option<Recipe>,
     /// Also print the picture on the terminal, with a character for each two pixels
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) show: bool,
     #[command(flatten)]
     pub(crate) images: Images,

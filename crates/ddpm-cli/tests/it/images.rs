@@ -173,11 +173,7 @@ fn samples_in_files_have_the_metrics_of_the_model() {
     run(path, &["sample", "--model", "model", "-o", "grids/grid.png"]);
     let expected = ["grid.png", "expected 8x8", "in an IDX, .npz or .safetensors file"];
     refused(path, &eval("grids"), &expected);
-    refused(
-        path,
-        &eval("grids/grid.png"),
-        &["is a PNG image; expected a folder of PNG images", ".safetensors"],
-    );
+    refused(path, &eval("grids/grid.png"), &["a picture of many images is not taken apart", ".safetensors"]);
     run(path, &["sample", "--model", "model", "-o", "steps.gif"]);
     refused(path, &eval("steps.gif"), &["is a GIF image; expected a folder of PNG images"]);
 

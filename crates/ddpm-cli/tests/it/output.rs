@@ -35,7 +35,7 @@ fn an_extension_that_does_not_fit_is_refused_and_nothing_is_written() {
     let folder = with_model();
     let sample = ["sample", "--model", "model", "-n", "1"];
     for (options, parts) in [
-        (&["-o", "a.jpg"][..], &["a.jpg", ".png, .gif or .safetensors", "--format"][..]),
+        (&["-o", "a.jpg"][..], &["a.jpg", ".png, .gif, .apng or .safetensors", "--format"][..]),
         (&["-o", "a.gif", "--format", "png"], &["a.gif", "--format png"]),
         (&["-o", "a.jpg", "--format", "png"], &["a.jpg", "--format png"]),
         (&["-o", "a.png", "--format", "idx"], &["a.png", "--format idx"]),

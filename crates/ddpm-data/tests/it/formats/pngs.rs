@@ -131,14 +131,18 @@ fn a_picture_of_another_size_is_refused_with_what_to_use() {
         "{text}"
     );
     assert!(text.ends_with("in an IDX, .npz or .safetensors file"), "{text}");
-    // One picture is no set, whatever its size.
-    for file in [folder.path().join("grid.png"), fixture("grey.png")] {
-        let error = Dataset::from_path(&file, SIZE).unwrap_err();
-        assert!(
-            error.to_string().contains(".png is a PNG image; expected a folder of PNG images"),
-            "{error}"
-        );
-    }
+    // Also if the picture is named itself.
+    let named = Dataset::from_path(&folder.path().join("grid.png"), SIZE).unwrap_err();
+    assert_eq!(named.to_string(), text);
+}
+
+#[test]
+fn a_picture_by_itself_is_one_image() {
+    let set = Dataset::from_path(&fixture("grey.png"), SIZE).unwrap();
+    assert_eq!((set.len(), set.labels(), set.image_size()), (1, None, 20));
+    let folder = tempdir().unwrap();
+    fs::copy(fixture("grey.png"), folder.path().join("a.png")).unwrap();
+    assert_eq!(Dataset::from_path(folder.path(), SIZE).unwrap().images(), set.images());
 }
 
 #[test]
