@@ -3,6 +3,8 @@
 mod like;
 mod paths;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 mod values;
 
@@ -16,6 +18,8 @@ use ddpm_eval::{ErrorWeighting, Metric};
 use ddpm_model::{DeviceChoice, WeightType};
 
 pub(crate) use sampling::{FitPlan, Sampling};
+#[cfg(feature = "serve")]
+pub(crate) use serve::Serve;
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
 use values::{count, threads};
@@ -57,6 +61,15 @@ impl Args {
         (args, matches)
     }
 
+    /// The arguments of other words than those of the command line.
+    ///
+    /// # Errors
+    /// A word is wrong.
+    #[cfg(feature = "serve")]
+    pub(crate) fn of_words(words: &[String]) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&Self::options().try_get_matches_from(words)?)
+    }
+
     /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
     /// expected.
     fn options() -> clap::Command {
@@ -69,7 +82,7 @@ impl Args {
 }
 
 /// The options that every command has.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// The device to compute on: cpu, cuda, cuda:N or metal
@@ -122,6 +135,9 @@ pub(crate) enum Command {
     Info(Info),
     /// Measure the speed of training and sampling on this machine
     Bench(Bench),
+    /// Serve a page on this machine to play with a model and to watch a training
+    #[cfg(feature = "serve")]
+    Serve(Serve),
 }
 
 #[derive(Debug, ClapArgs)]

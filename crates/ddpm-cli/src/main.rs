@@ -58,6 +58,8 @@ fn run(args: &Args) -> Result<()> {
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
+        #[cfg(feature = "serve")]
+        Command::Serve(options) => commands::serve::run(options, &args.common),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) const SUFFIX: &str = "-recipe.json";
 const LIMIT: u64 = 1 << 20;
 
 /// The options that a recipe may have. A file may come from anywhere, so it chooses no output file.
-const OPTIONS: [&str; 21] = [
+const OPTIONS: [&str; 24] = [
     "--model",
     "--classes",
     "--plan",
@@ -45,6 +45,9 @@ const OPTIONS: [&str; 21] = [
     "--guide-scale",
     "--guide-interval",
     "--class-annealing",
+    "--from",
+    "--strength",
+    "--mask",
     "--num-images",
     "--per-class",
     "--shard",

@@ -101,7 +101,7 @@ impl FittedPlan {
         let guidance = DenoiserGuidance { class: self.guidance.guidance(), guide };
         denoiser.check_guidance(&guidance)?;
         let plan = Multistep { steps: self.steps.clone() }.plan(denoiser.schedule())?;
-        Ok(SampleConfig { seed, plan, guidance, noise_path: NoisePath::default() })
+        Ok(SampleConfig { seed, plan, guidance, noise_path: NoisePath::default(), given: None })
     }
 }
 

@@ -28,9 +28,11 @@ mod encode;
 mod error;
 mod fitted_plan;
 mod folder;
+mod given_image;
 mod guidance;
 mod network;
 mod plan_fit;
+mod requests;
 mod sample;
 mod sample_options;
 
@@ -44,9 +46,11 @@ pub use fitted_plan::FittedPlan;
 pub use folder::{
     ModelFiles, check_writable, decode_weights, read_model, read_model_from, scheduler_json, write_model,
 };
+pub use given_image::GivenImage;
 pub use guidance::{DenoiserGuidance, GuidanceScales};
 pub use plan_fit::{PlanFit, PlanFitConfig};
-pub use sample::{NoisePath, SampleConfig};
+pub use requests::Request;
+pub use sample::{NoisePath, NoiseSource, SampleConfig};
 pub use sample_options::{
     DEFAULT_GUIDANCE_SCALE, DEFAULT_GUIDE_SCALE, GuidanceOptions, SampleOptions, SamplerName,
 };

@@ -1,9 +1,9 @@
 //! Sampling of images from a seed and classes.
 
 use candle_core::{CpuStorage, Storage, Tensor};
-use ddpm_core::{CounterRng, ImageNoise, Operation, Plan, Run, Sampler, StepInfo, Steps, Timestep};
+use ddpm_core::{CounterRng, ImageNoise, Operation, Plan, Run, Sampler, StepInfo, Steps, Timestep, slerp};
 
-use crate::{Denoiser, DenoiserGuidance, Error, GuidanceOptions, Result, device::run_on_device};
+use crate::{Denoiser, DenoiserGuidance, Error, GivenImage, GuidanceOptions, Result, device::run_on_device};
 
 /// The configuration of sampling.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct SampleConfig {
     pub guidance: DenoiserGuidance,
     /// The noise of the steps.
     pub noise_path: NoisePath,
+    /// The image from which the images are made; `None` for noise alone.
+    pub given: Option<GivenImage>,
 }
 
 /// The noise that a sampler adds in its steps.
@@ -31,7 +33,7 @@ pub enum NoisePath {
 }
 
 /// Noise by its index, as a run takes it.
-type NoiseSource = Box<dyn Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> + Send + Sync>;
+pub type NoiseSource = Box<dyn Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> + Send + Sync>;
 
 impl SampleConfig {
     /// Ancestral sampling with the schedule's `variance_type`, all timesteps and the default [`GuidanceOptions`]: Algorithm 2
@@ -44,7 +46,7 @@ impl SampleConfig {
         let variance = denoiser.schedule().config().variance_type.clone();
         let plan = Sampler::Ddpm(variance).plan(denoiser.schedule(), Steps::All)?;
         let guidance = GuidanceOptions::default().guidance(denoiser)?;
-        Ok(Self { seed, plan, guidance, noise_path: NoisePath::default() })
+        Ok(Self { seed, plan, guidance, noise_path: NoisePath::default(), given: None })
     }
 }
 
@@ -55,7 +57,12 @@ impl Denoiser {
         CounterRng::new(config.seed).images(images.iter().copied())
     }
 
-    fn noise_source(config: &SampleConfig, images: &[u64]) -> Result<NoiseSource> {
+    /// The noise that the runs of these images add in their steps, as whoever answers a run passes it to [`Run::answer`].
+    ///
+    /// # Errors
+    ///
+    /// If the plan has no Brownian path and should take one.
+    pub fn noise_source(config: &SampleConfig, images: &[u64]) -> Result<NoiseSource> {
         let noise = Self::noise(config, images);
         Ok(match config.noise_path {
             NoisePath::Independent => Box::new(noise.noise()),
@@ -68,14 +75,26 @@ impl Denoiser {
     ///
     /// # Errors
     ///
-    /// If guidance does not fit the model or is rescaled, the plan has no Brownian path and should take one, or the plan evaluates the network elsewhere than at the timesteps of the
-    /// schedule, for which the network was trained.
+    /// If guidance does not fit the model or is rescaled, the plan has no Brownian path and should take one, the plan
+    /// evaluates the network elsewhere than at the timesteps of the schedule, for which the network was trained, or the
+    /// given image does not fit the model.
     pub fn start(&self, config: &SampleConfig, images: &[u64]) -> Result<Run> {
+        self.start_with(config, self.x_start_noise(config, images)?, &Self::noise_source(config, images)?)
+    }
+
+    /// x_T of the images, [N, pixels].
+    fn x_start_noise(&self, config: &SampleConfig, images: &[u64]) -> Result<Tensor> {
+        Ok(Self::noise(config, images).start(&[self.config().pixels()], self.device())?)
+    }
+
+    fn start_with(&self, config: &SampleConfig, eps: Tensor, noise: &NoiseSource) -> Result<Run> {
         self.check_guidance(&config.guidance)?;
         self.check_timesteps(&config.plan)?;
-        let noise = Self::noise(config, images);
-        let x_t = noise.start(&[self.config().pixels()], self.device())?;
-        Ok(config.plan.start(x_t, Self::noise_source(config, images)?)?)
+        let x_t = match &config.given {
+            Some(given) => given.noised(self, &config.plan, &eps)?,
+            None => eps,
+        };
+        Ok(config.plan.start(x_t, noise)?)
     }
 
     /// Checks that a plan evaluates the network at the timesteps of the schedule only.
@@ -111,19 +130,51 @@ impl Denoiser {
         labels: &[u32],
         observe: impl FnMut(StepInfo<'_>) -> Result<()> + Send,
     ) -> Result<Tensor> {
-        run_on_device(&self.device().location(), || self.sample_here(config, images, labels, observe))
+        run_on_device(&self.device().location(), || {
+            let noise = Self::noise_source(config, images)?;
+            let run = self.start_with(config, self.x_start_noise(config, images)?, &noise)?;
+            self.finish(config, run, &noise, images, labels, observe)
+        })
     }
 
-    fn sample_here(
+    /// Samples images between those with these indices: all their noise is the spherical interpolation of the noise of
+    /// `images` and of `others`. λ = 0 gives the images of [`Denoiser::sample`], and λ = 1 gives `others`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Denoiser::sample`], or if the numbers of images differ.
+    pub fn sample_between(
         &self,
         config: &SampleConfig,
+        [images, others]: [&[u64]; 2],
+        lambda: f64,
+        labels: &[u32],
+        observe: impl FnMut(StepInfo<'_>) -> Result<()> + Send,
+    ) -> Result<Tensor> {
+        run_on_device(&self.device().location(), || {
+            let ends = [images, others].map(|images| Self::noise_source(config, images));
+            let [first, second] = ends;
+            let (first, second) = (first?, second?);
+            let noise: NoiseSource =
+                Box::new(move |x_t, index| slerp(&first(x_t, index)?, &second(x_t, index)?, lambda));
+            let eps =
+                slerp(&self.x_start_noise(config, images)?, &self.x_start_noise(config, others)?, lambda)?;
+            let run = self.start_with(config, eps, &noise)?;
+            self.finish(config, run, &noise, images, labels, observe)
+        })
+    }
+
+    /// Answers a run to its end.
+    fn finish(
+        &self,
+        config: &SampleConfig,
+        mut run: Run,
+        noise: &NoiseSource,
         images: &[u64],
         labels: &[u32],
         mut observe: impl FnMut(StepInfo<'_>) -> Result<()>,
     ) -> Result<Tensor> {
         self.check_labels(labels, images.len())?;
-        let mut run = self.start(config, images)?;
-        let noise = Self::noise_source(config, images)?;
         let mut check = FiniteCheck { images, pending: Vec::new() };
         let mut last = None;
         while let Some(ask) = run.ask()? {
@@ -132,7 +183,10 @@ impl Denoiser {
             check.add("prediction", ask.timestep, &prediction)?;
             last = Some(ask.timestep);
             drop(ask);
-            run.answer(&prediction, &noise)?;
+            run.answer(&prediction, noise)?;
+            if run.step().is_some() {
+                self.keep_known(config, images, &mut run)?;
+            }
             if let Some(step) = run.step() {
                 observe(step)?;
             }

@@ -28,6 +28,8 @@ pub enum SamplerName {
     Heun,
     /// UniPC of order 2.
     Unipc,
+    /// RePaint: `ddpm` that goes back and forth, so that painted pixels fit known ones.
+    Repaint,
 }
 
 /// Sampling options; a `None` stands for the default of the model or the sampler.
@@ -47,7 +49,13 @@ pub struct SampleOptions {
     pub guidance: GuidanceOptions,
     /// The noise of the steps.
     pub noise_path: NoisePath,
+    /// The share of the timesteps that are left for a given image, above 0 and at most 1, see
+    /// [`Timesteps::strength`](ddpm_core::Timesteps::strength); by default all.
+    pub strength: Option<f64>,
 }
+
+/// The sampler `repaint`: each group of four steps is carried out four times.
+const REPAINT: Sampler = Sampler::RePaint { jump_length: 4, jump_n_sample: 4 };
 
 /// The default scale of guidance by the class.
 ///
@@ -93,9 +101,14 @@ impl SampleOptions {
     pub fn config(&self, seed: u64, denoiser: &Denoiser) -> Result<SampleConfig> {
         let guidance = self.guidance.guidance(denoiser)?;
         let schedule = denoiser.schedule();
-        let plan = self.sampler(&schedule.config().variance_type)?.plan(schedule, self.steps.clone())?;
+        let sampler = self.sampler(&schedule.config().variance_type)?;
+        let steps = match self.strength {
+            Some(strength) => self.steps.clone().timesteps(schedule)?.strength(strength)?.into(),
+            None => self.steps.clone(),
+        };
+        let plan = sampler.plan(schedule, steps)?;
         let plan = plan.epsilon_scaled(self.epsilon_scale.unwrap_or(1.0))?;
-        Ok(SampleConfig { seed, plan, guidance, noise_path: self.noise_path })
+        Ok(SampleConfig { seed, plan, guidance, noise_path: self.noise_path, given: None })
     }
 
     /// The name of the sampler: the given one; else `ddpm` with a variance, `ddim` with η, and otherwise `dpmpp-2m-sde`.
@@ -120,6 +133,7 @@ impl SampleOptions {
             SamplerName::EulerAncestral => Sampler::EulerAncestral,
             SamplerName::Heun => Sampler::heun(),
             SamplerName::Unipc => Sampler::unipc(),
+            SamplerName::Repaint => REPAINT,
         };
         let other_sampler = |option, expected| Err(Error::OptionOfOtherSampler { option, expected });
         match (&self.variance, self.eta) {

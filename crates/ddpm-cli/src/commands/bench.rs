@@ -127,6 +127,7 @@ impl<'a> Job<'a> {
                     plan,
                     guidance: Guidance::new(1.0).into(),
                     noise_path: NoisePath::default(),
+                    given: None,
                 };
                 let classes = u32::try_from(denoiser.config().num_classes)?.max(1);
                 let labels = (0..classes).cycle().take(count).collect();

@@ -91,7 +91,7 @@ impl Job {
 
     /// What is done for each image.
     pub(crate) fn description(&self) -> String {
-        let SampleConfig { seed, plan, guidance, noise_path } = &self.config;
+        let SampleConfig { seed, plan, guidance, noise_path, .. } = &self.config;
         let (steps, evaluations) = (plan.steps(), plan.evaluations());
         format!(
             "seed: {seed}, {steps} steps, {evaluations} evaluations without those of guidance, {guidance:?}, \
@@ -212,7 +212,8 @@ mod tests {
     fn job(classes: &[u32], run: usize, count: usize) -> anyhow::Result<Job> {
         let (plan, guidance) = (Plan::without_schedule(PredictionType::Sample), Guidance::new(1.0));
         let noise_path = ddpm_model::NoisePath::default();
-        Job::new(SampleConfig { seed: 1, plan, guidance: guidance.into(), noise_path }, classes, run, count)
+        let config = SampleConfig { seed: 1, plan, guidance: guidance.into(), noise_path, given: None };
+        Job::new(config, classes, run, count)
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) mod likelihood;
 mod previews;
 pub(crate) mod sample;
 mod sampling;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod train;
 mod train_config;
 pub(crate) mod train_features;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ddpm_data::idx::{header_of_images, header_of_labels};
 use ddpm_files::AtomicFile;
-use ddpm_model::{Denoiser, safetensors_header};
+use ddpm_model::{Denoiser, DenoiserConfig, safetensors_header};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
-    let recipe = recipe(options, common, format, &job, &denoiser)?;
+    let recipe = recipe(options, common, format, &job, denoiser.config(), denoiser.sha256()?);
     if let Some(like) = &options.like {
         Recipe::read(like)?.check_model(like, &recipe.model_sha256);
     }
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     output::result(common, &json, &text)
 }
 
-fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
+pub(super) fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let config = options.sampling.config(common.seed, denoiser)?;
     let classes = options.sampling.classes(denoiser)?;
     let job = match options.num_images {
@@ -77,14 +77,15 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     }
 }
 
-/// What makes the same file again.
-fn recipe(
+/// What makes the same file again. `sha256` is that of the model.
+pub(super) fn recipe(
     options: &Sample,
     common: &Common,
     format: Format,
     job: &Job,
-    denoiser: &Denoiser,
-) -> Result<Recipe> {
+    config: &DenoiserConfig,
+    sha256: String,
+) -> Recipe {
     let mut pairs = vec![("model", options.sampling.model.clone())];
     let described = options.sampling.described(&job.config);
     pairs.extend(described.into_iter().filter_map(|(name, _, text)| Some((name, text?))));
@@ -94,14 +95,14 @@ fn recipe(
     });
     pairs.extend(options.shard.map(|shard| ("shard", shard.to_string())));
     pairs.extend([("seed", common.seed.to_string()), ("format", output::name(&format))]);
-    Ok(Recipe {
+    Recipe {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        model_sha256: denoiser.sha256()?,
+        model_sha256: sha256,
         images: job.ends(),
-        classes: if denoiser.config().num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
+        classes: if config.num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
         steps: job.config.plan.steps(),
         arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
-    })
+    }
 }
 
 /// Writes a grid of the images with a label above each class.

@@ -45,6 +45,7 @@ impl Sampling {
             epsilon_scale: self.epsilon_scale,
             guidance: self.guiding.options(),
             noise_path: self.noise_path,
+            strength: None,
         }
     }
 
