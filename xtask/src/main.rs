@@ -2,8 +2,8 @@
 //!
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
-//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask ci` runs
-//! every check. Each job is one file or folder. The jobs start release builds of other crates for all work with tensors.
+//! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask page`
+//! uses the page of `serve` in a browser. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -12,6 +12,7 @@ mod experiment;
 mod fuzz;
 mod install;
 mod machine;
+mod page;
 mod phases;
 mod printed;
 mod process;
@@ -48,6 +49,7 @@ enum Job {
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
     Torture(torture::Arguments),
+    Page(page::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -70,6 +72,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Bench(arguments) => bench::run(arguments, &workspace),
         Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
         Job::Torture(arguments) => torture::run(arguments, &workspace),
+        Job::Page(arguments) => page::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -33,7 +33,7 @@ async function loadModel() {
   $("model").textContent =
     `model ${model.name}, ${model.rows}×${model.cols} pixels, ${classes}, ${model.alphas_cumprod.length} timesteps, version ${model.version}`;
   player.setSize(model);
-  $("sampler").replaceChildren(new Option("default (dpmpp-2m-sde)", ""), ...model.samplers.map((name) => new Option(name)));
+  $("sampler").replaceChildren(new Option("default", ""), ...model.samplers.map((name) => new Option(name)));
   $("steps").max = model.alphas_cumprod.length;
   $("digits").querySelectorAll("label").forEach((label) => label.remove());
   for (let digit = 0; digit < model.num_classes; digit++) {
@@ -141,7 +141,8 @@ async function classify() {
     bars.append(name, bar, number);
   });
   const answer = document.createElement("p");
-  answer.textContent = `A ${found.class}. The error of each class over ${found.num_noise} noise samples; the longest bar is the smallest error:`;
+  answer.className = "quiet";
+  answer.textContent = `Nearest to class ${found.class}: its denoising error over ${found.num_noise} noise samples is the smallest, and has the longest bar.`;
   $("classes-found").append(answer, bars);
   say(`classified in ${Math.round(1000 * found.seconds)} ms`);
 }

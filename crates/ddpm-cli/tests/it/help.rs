@@ -38,7 +38,7 @@ const SAMPLING: [&str; 18] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 11] = [
+    let own: [(&str, &[&str]); 12] = [
         (
             "sample",
             &[
@@ -109,6 +109,7 @@ fn every_command_explains_each_of_its_options() {
         ("data", &["--data", "-o, --out", "hf://datasets/OWNER/NAME"]),
         ("info", &["--model", "hf://OWNER/NAME"]),
         ("bench", &["--model", "--only", "train-128", "--rounds", "--peak", "hf://OWNER/NAME"]),
+        ("serve", &["--model", "--listen <HOST[:PORT]>", "[default: 127.0.0.1:8000]", "--run <DIR>"]),
     ];
     for (command, own) in own {
         for flag in ["--help", "-h"] {
@@ -137,6 +138,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "data",
         "info",
         "bench",
+        "serve",
         "Exit codes: 0 done, 1 failed, 2 wrong command line",
     ] {
         assert!(help.contains(word), "{word}: {help}");

@@ -21,6 +21,8 @@ mod recipe;
 mod refusals;
 mod reproducible;
 mod resume;
+#[cfg(feature = "serve")]
+mod serve;
 mod train_features;
 mod training;
 mod unlabelled;
