@@ -66,6 +66,32 @@ export function clear() {
   changed();
 }
 
+// Scales the drawing to 20/28 of the picture and puts its centre of mass in the middle, as the images of MNIST were made.
+export function fit() {
+  if (isEmpty()) return;
+  const { rows, cols } = size;
+  const inked = [...levels.keys()].filter((i) => levels[i] > 3);
+  const ends = (values) => [Math.min(...values), Math.max(...values) + 1];
+  const [[left, right], [top, bottom]] = [ends(inked.map((i) => i % cols)), ends(inked.map((i) => Math.floor(i / cols)))];
+  const scale = Math.min(20 / 28 * cols / (right - left), 20 / 28 * rows / (bottom - top));
+  const total = levels.reduce((sum, level) => sum + level, 0);
+  const mean = (axis) => levels.reduce((sum, level, i) => sum + level * (axis(i) + 0.5), 0) / total;
+  const centre = [mean((i) => i % cols), mean((i) => Math.floor(i / cols))];
+  const at = (x, y) => x >= 0 && y >= 0 && x < cols && y < rows ? levels[y * cols + x] : 0;
+  const between = (x, y) => {
+    const [x0, y0] = [Math.floor(x - 0.5), Math.floor(y - 0.5)];
+    const [u, v] = [x - 0.5 - x0, y - 0.5 - y0];
+    return (at(x0, y0) * (1 - u) + at(x0 + 1, y0) * u) * (1 - v) + (at(x0, y0 + 1) * (1 - u) + at(x0 + 1, y0 + 1) * u) * v;
+  };
+  levels = Uint8Array.from({ length: rows * cols }, (_, i) => {
+    const [x, y] = [i % cols + 0.5 - cols / 2, Math.floor(i / cols) + 0.5 - rows / 2];
+    return Math.round(between(centre[0] + x / scale, centre[1] + y / scale));
+  });
+  save();
+  draw();
+  changed();
+}
+
 export function isEmpty() {
   return levels.every((level) => level === 0);
 }

@@ -70,6 +70,7 @@ function arrange() {
   $("steps-view").hidden = mode === "classify";
   all(".for-sampling").forEach((part) => { part.hidden = mode === "classify"; });
   all(".for-complete").forEach((part) => { part.hidden = mode !== "complete"; });
+  all(".for-whole").forEach((part) => { part.hidden = mode === "complete"; });
   all(".for-strength").forEach((part) => { part.hidden = mode !== "strength"; });
   all(".for-classify").forEach((part) => { part.hidden = mode !== "classify"; });
   all(".for-given").forEach((part) => { part.hidden = !given; });
@@ -175,6 +176,7 @@ function listen() {
   });
   all("input[name=mode]").forEach((box) => box.addEventListener("input", () => { state.mode = box.value; state.image = "0"; changed(); }));
   $("clear").addEventListener("click", drawing.clear);
+  $("fit").addEventListener("click", drawing.fit);
   $("next-seed").addEventListener("click", () => { state.seed = String((Number(state.seed) || 0) + 1); $("seed").value = state.seed; changed(); });
   $("copy-link").addEventListener("click", () => copy(location.href, "Link"));
   $("copy-command").addEventListener("click", () => copy($("command").textContent, "Command"));

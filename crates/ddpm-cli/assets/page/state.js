@@ -28,7 +28,8 @@ export function query(model) {
     add("classes", state.classes);
     add("guidance-scale", state.guidance);
   }
-  add("sampler", state.sampler);
+  // With few steps, the painted part fits the known one only if the run goes back and forth.
+  add("sampler", state.sampler || (state.mode === "complete" ? "repaint" : ""));
   add("steps", state.steps);
   if (state.sampler === "ddpm") add("variance", state.variance);
   if (state.sampler === "ddim" && state.eta !== "0") add("eta", state.eta);
