@@ -3,8 +3,9 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each
-//! job is one file or folder. The jobs start release builds of other crates for all work with tensors.
+//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask dist`
+//! makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
+//! other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -15,6 +16,7 @@ mod fuzz;
 mod install;
 mod interop;
 mod machine;
+mod page;
 mod phases;
 mod printed;
 mod process;
@@ -56,6 +58,7 @@ enum Job {
     Dist(dist::Arguments),
     Torture(torture::Arguments),
     Interop(interop::Arguments),
+    Page(page::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -80,6 +83,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Fuzz(arguments) => fuzz::run(arguments, &workspace),
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),
+        Job::Page(arguments) => page::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -8,6 +8,8 @@ mod like;
 mod paths;
 mod sample;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 mod values;
 
@@ -29,6 +31,8 @@ pub(crate) use exchange::{Export, ImageFormat, Import, SplitName};
 pub(crate) use hub::{Pull, Push};
 pub(crate) use sample::{Given, Images, Sample, Strip, is_option_of_recipe};
 pub(crate) use sampling::{FitPlan, Sampling};
+#[cfg(feature = "serve")]
+pub(crate) use serve::Serve;
 pub(crate) use train::Train;
 pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
 use values::{count, threads};
@@ -76,6 +80,15 @@ impl Args {
             Self::options().error(ErrorKind::ArgumentConflict, error).exit();
         }
         (args, matches)
+    }
+
+    /// The arguments of other words than those of the command line.
+    ///
+    /// # Errors
+    /// A word is wrong.
+    #[cfg(feature = "serve")]
+    pub(crate) fn of_words(words: &[String]) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&Self::options().try_get_matches_from(words)?)
     }
 
     /// All options. A value may be a negative number: it is not taken for an option, and its own error says what is
@@ -169,6 +182,9 @@ pub(crate) enum Command {
     Push(Push),
     /// Copy a model of the Hugging Face Hub into a folder
     Pull(Pull),
+    /// Serve a page on this machine to play with a model and to watch a training
+    #[cfg(feature = "serve")]
+    Serve(Serve),
 }
 
 #[derive(Debug, ClapArgs)]

@@ -67,6 +67,8 @@ fn run(args: &Args) -> Result<()> {
         Command::Man(options) => commands::shell::man(options, &args.common),
         Command::Push(options) => commands::push::run(options, &args.common),
         Command::Pull(options) => commands::pull::run(options, &args.common),
+        #[cfg(feature = "serve")]
+        Command::Serve(options) => commands::serve::run(options, &args.common),
     }
 }
 

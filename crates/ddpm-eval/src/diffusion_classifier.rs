@@ -210,21 +210,20 @@ pub struct ClassErrors {
 }
 
 impl ClassErrors {
-    /// The predicted class of each image: the class with the smallest weighted sum of errors over the first
-    /// `num_noise` noise samples. `weights[t]` is the weight of timestep t, for example from
-    /// [`ErrorWeighting::weights`].
+    /// The weighted sum of errors of each class over the first `num_noise` noise samples, [batch, num_classes].
+    /// `weights[t]` is the weight of timestep t, for example from [`ErrorWeighting::weights`].
     ///
     /// # Errors
     ///
     /// If `num_noise` is not 1 to the number of noise samples of the classifier, or a timestep has no weight.
-    pub fn classes(&self, weights: &[f64], num_noise: usize) -> Result<Vec<u8>> {
+    pub fn sums(&self, weights: &[f64], num_noise: usize) -> Result<Vec<f64>> {
         let largest = self.timesteps.len();
         if !(1..=largest).contains(&num_noise) {
             return Err(Error::out_of_range("num_noise", num_noise, format!("1 to {largest}")));
         }
         let mut sums = vec![0.0; self.batch * self.num_classes];
         if sums.is_empty() {
-            return Ok(Vec::new());
+            return Ok(sums);
         }
         let errors = self.errors.chunks(sums.len());
         for (&t, errors) in zip(&self.timesteps[..num_noise], errors) {
@@ -234,6 +233,16 @@ impl ClassErrors {
             let weight = weights.get(t).ok_or_else(no_weight)?;
             zip(&mut sums, errors).for_each(|(sum, &error)| *sum += weight * f64::from(error));
         }
+        Ok(sums)
+    }
+
+    /// The predicted class of each image: the class with the smallest of [`ClassErrors::sums`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ClassErrors::sums`].
+    pub fn classes(&self, weights: &[f64], num_noise: usize) -> Result<Vec<u8>> {
+        let sums = self.sums(weights, num_noise)?;
         let argmin = |sums: &[f64]| (0..=u8::MAX).zip(sums).min_by(|a, b| a.1.total_cmp(b.1)).map(|(c, _)| c);
         Ok(sums.chunks(self.num_classes).filter_map(argmin).collect())
     }

@@ -132,17 +132,29 @@ impl Denoiser {
             return null();
         }
         let strong = self.forward(x_t, &steps, labels)?;
-        let output = match scales.class {
-            1.0 => strong.clone(),
-            scale => {
-                let null = null()?;
-                (&null + ((&strong - &null)? * scale)?)?
-            }
+        let null = if scales.class == 1.0 { None } else { Some(null()?) };
+        let weak = guide.map(|guide| guide.forward(x_t, &steps, labels)).transpose()?;
+        self.guided(x_t, t, scales, &strong, null.as_ref(), weak.as_ref())
+    }
+
+    /// The output with guidance, from the network's output with the class, that without (`null`, if s is not 1) and the
+    /// guide's (`weak`, if g is not 1).
+    pub(crate) fn guided(
+        &self,
+        x_t: &Tensor,
+        t: usize,
+        scales: GuidanceScales,
+        strong: &Tensor,
+        null: Option<&Tensor>,
+        weak: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = match null {
+            None => strong.clone(),
+            Some(null) => (null + ((strong - null)? * scales.class)?)?,
         };
-        let Some(guide) = guide else { return Ok(output) };
+        let (Some(guide), Some(weak)) = (self.guide(), weak) else { return Ok(output) };
         let [from, to] = [guide, self].map(|denoiser| denoiser.config().parameterization);
-        let weak = guide.forward(x_t, &steps, labels)?;
-        let weak = self.schedule().convert(from, to, &weak, x_t, &[t])?;
+        let weak = self.schedule().convert(from, to, weak, x_t, &[t])?;
         Ok((output + ((strong - weak)? * (scales.guide - 1.0))?)?)
     }
 
@@ -166,7 +178,7 @@ impl Denoiser {
     }
 
     /// Checks that the scales are finite, and 1 if the model has no classes or no guide.
-    fn check_scales(&self, scales: GuidanceScales) -> Result<()> {
+    pub(crate) fn check_scales(&self, scales: GuidanceScales) -> Result<()> {
         let GuidanceScales { class, guide } = scales;
         if let Some(&found) = [class, guide].iter().find(|scale| !scale.is_finite()) {
             return Err(Error::GuidanceScale { found });

@@ -32,6 +32,7 @@ mod given_image;
 mod guidance;
 mod network;
 mod plan_fit;
+mod requests;
 mod sample;
 mod sample_options;
 
@@ -48,7 +49,8 @@ pub use folder::{
 pub use given_image::GivenImage;
 pub use guidance::{DenoiserGuidance, GuidanceScales};
 pub use plan_fit::{PlanFit, PlanFitConfig};
-pub use sample::{NoisePath, SampleConfig};
+pub use requests::Request;
+pub use sample::{NoisePath, NoiseSource, SampleConfig};
 pub use sample_options::{
     DEFAULT_GUIDANCE_SCALE, DEFAULT_GUIDE_SCALE, GuidanceOptions, SampleOptions, SamplerName,
 };

@@ -33,7 +33,7 @@ pub enum NoisePath {
 }
 
 /// Noise by its index, as a run takes it.
-type NoiseSource = Box<dyn Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> + Send + Sync>;
+pub type NoiseSource = Box<dyn Fn(&Tensor, usize) -> ddpm_core::Result<Tensor> + Send + Sync>;
 
 impl SampleConfig {
     /// Ancestral sampling with the schedule's `variance_type`, all timesteps and the default [`GuidanceOptions`]: Algorithm 2
@@ -57,7 +57,12 @@ impl Denoiser {
         CounterRng::new(config.seed).images(images.iter().copied())
     }
 
-    fn noise_source(config: &SampleConfig, images: &[u64]) -> Result<NoiseSource> {
+    /// The noise that the runs of these images add in their steps, as whoever answers a run passes it to [`Run::answer`].
+    ///
+    /// # Errors
+    ///
+    /// If the plan has no Brownian path and should take one.
+    pub fn noise_source(config: &SampleConfig, images: &[u64]) -> Result<NoiseSource> {
         let noise = Self::noise(config, images);
         Ok(match config.noise_path {
             NoisePath::Independent => Box::new(noise.noise()),

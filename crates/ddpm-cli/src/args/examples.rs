@@ -38,6 +38,7 @@ fn of(command: &str) -> &'static [&'static str] {
         "import" => &["ddpm-cli import digits --test digits -o my-digits"],
         "info" => &["ddpm-cli info", "ddpm-cli info three.png"],
         "bench" => &["ddpm-cli bench --only sample-50 --rounds 3"],
+        "serve" => &["ddpm-cli serve", "ddpm-cli serve --run runs/mine --listen 127.0.0.1:8080"],
         "report" => &["ddpm-cli report runs/mine", "ddpm-cli report runs/mine --num-images 0 -o short.html"],
         "push" => {
             &["ddpm-cli push runs/mine hf://OWNER/NAME --dry-run", "ddpm-cli push runs/mine hf://OWNER/NAME"]

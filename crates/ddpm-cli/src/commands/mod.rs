@@ -23,6 +23,8 @@ pub(crate) mod push;
 pub(crate) mod report;
 pub(crate) mod sample;
 mod sampling;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 mod sheet;
 pub(crate) mod shell;
 pub(crate) mod train;

@@ -38,7 +38,7 @@ const SAMPLING: [&str; 18] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 15] = [
+    let own: [(&str, &[&str]); 16] = [
         (
             "sample",
             &[
@@ -129,6 +129,7 @@ fn every_command_explains_each_of_its_options() {
         ),
         ("pull", &["hf://OWNER/NAME", "--revision", "-o, --out-dir"]),
         ("bench", &["--model", "--only", "train-128", "--rounds", "--peak", "hf://OWNER/NAME"]),
+        ("serve", &["--model", "--listen <HOST[:PORT]>", "[default: 127.0.0.1:8000]", "--run <DIR>"]),
     ];
     for (command, own) in own {
         for flag in ["--help", "-h"] {
@@ -161,6 +162,7 @@ fn the_program_lists_its_commands_and_its_exit_codes() {
         "bench",
         "push",
         "pull",
+        "serve",
         "Exit codes: 0 done, 1 failed, 2 wrong command line",
     ] {
         assert!(help.contains(word), "{word}: {help}");

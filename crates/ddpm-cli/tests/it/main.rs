@@ -27,6 +27,8 @@ mod refusals;
 mod report;
 mod reproducible;
 mod resume;
+#[cfg(feature = "serve")]
+mod serve;
 mod shell;
 mod tensorboard;
 mod train_features;

@@ -14,6 +14,7 @@ mod gradients;
 mod guide;
 mod plan_fit;
 mod prediction;
+mod requests;
 
 use std::collections::HashMap;
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, ensure};
 use console::Term;
 use ddpm_files::{AtomicFile, sha256_of_file};
-use ddpm_model::{Denoiser, SampleConfig};
+use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig};
 use serde_json::json;
 
 pub(super) use self::pictures::Layout;
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
-    let recipe = recipe(options, common, format, &job, &denoiser)?;
+    let recipe = recipe(options, common, format, &job, denoiser.config(), denoiser.sha256()?)?;
     if let (Some(path), Some(like)) = (&options.like, &options.like_recipe) {
         like.check_same_inputs(path, &recipe);
     }
@@ -73,7 +73,8 @@ pub(super) fn default_png(name: &str, denoiser: &Denoiser, common: &Common) -> R
     let options = Sample::of_model(name)?;
     let job = job(&options, common, denoiser)?;
     Layout::Grid.check(&job, denoiser, picture::PNG_TILE_SIDE)?;
-    let recipe = recipe(&options, common, Format::Png, &job, denoiser)?.encode()?;
+    let recipe =
+        recipe(&options, common, Format::Png, &job, denoiser.config(), denoiser.sha256()?)?.encode()?;
     let picture = Layout::Grid.sample(&job, denoiser, common)?.draw(picture::PNG_TILE_SIDE)?;
     picture::encode_png(&picture, Some(&recipe))
 }
@@ -120,7 +121,7 @@ fn terminal_text(sheet: &Sheet<'_>) -> String {
     sheet.text(width, colours) + "\n"
 }
 
-fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
+pub(super) fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     let given = options.given.read(denoiser.config())?;
     let config = options.sampling.config(common.seed, options.given.strength, denoiser)?;
     let config = SampleConfig { given, ..config };
@@ -135,13 +136,14 @@ fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Result<Job> {
     }
 }
 
-/// What makes the same file again.
-fn recipe(
+/// What makes the same file again. `sha256` is that of the model.
+pub(super) fn recipe(
     options: &Sample,
     common: &Common,
     format: Format,
     job: &Job,
-    denoiser: &Denoiser,
+    config: &DenoiserConfig,
+    sha256: String,
 ) -> Result<Recipe> {
     let mut pairs = vec![("model", options.sampling.model.clone())];
     let described = options.sampling.described(&job.config);
@@ -168,9 +170,9 @@ fn recipe(
     let digest = |file: &PathBuf| Ok((file.display().to_string(), sha256_of_file(file)?));
     Ok(Recipe {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        model_sha256: denoiser.sha256()?,
+        model_sha256: sha256,
         images: job.ends(),
-        classes: if denoiser.config().num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
+        classes: if config.num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
         steps: job.config.plan.steps(),
         files: files.map(digest).collect::<Result<_>>()?,
         arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
