@@ -43,7 +43,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -54,6 +54,11 @@ const STEPS: [Step; 9] = [
         "clippy",
         "benches and examples compile, and lints",
         "clippy --workspace --all-targets --locked -- -D warnings",
+    ),
+    Step::new(
+        "clippy-cli",
+        "lints of ddpm-cli without the page of serve",
+        "clippy -p ddpm-cli --no-default-features --all-targets --locked -- -D warnings",
     ),
     Step::new(
         "clippy-hub",
@@ -120,7 +125,18 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             seen,
-            ["fmt", "clippy-data", "clippy", "clippy-hub", "test-core", "test-data", "test", "fuzz", "doc"]
+            [
+                "fmt",
+                "clippy-data",
+                "clippy",
+                "clippy-cli",
+                "clippy-hub",
+                "test-core",
+                "test-data",
+                "test",
+                "fuzz",
+                "doc"
+            ]
         );
         let message = format!("{error:#}");
         assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");

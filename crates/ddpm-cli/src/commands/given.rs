@@ -18,13 +18,18 @@ impl Given {
     /// A file is not one grey image of the model's size.
     pub(crate) fn read(&self, config: &DenoiserConfig) -> Result<Option<GivenImage>> {
         let Some(from) = &self.from else { return Ok(None) };
-        let image = one_image(from, config)?.into_iter().map(to_model_scale).collect();
-        let known = |level: u8| if level < WHITE { 1.0 } else { 0.0 };
-        let mask = match &self.mask {
-            Some(path) => Some(one_image(path, config)?.into_iter().map(known).collect()),
-            None => None,
-        };
-        Ok(Some(GivenImage { image, mask }))
+        let image = one_image(from, config)?;
+        let mask = self.mask.as_ref().map(|path| one_image(path, config)).transpose()?;
+        Ok(Some(given_image(&image, mask.as_deref())))
+    }
+}
+
+/// An image of these grey levels, and a mask that is white where pixels are painted.
+pub(super) fn given_image(image: &[u8], mask: Option<&[u8]>) -> GivenImage {
+    let known = |&level: &u8| if level < WHITE { 1.0 } else { 0.0 };
+    GivenImage {
+        image: image.iter().map(|&level| to_model_scale(level)).collect(),
+        mask: mask.map(|mask| mask.iter().map(known).collect()),
     }
 }
 

@@ -216,22 +216,26 @@ fn a_drawing_keeps_its_known_pixels_and_gives_its_files() {
     let start = step["x_t"].as_str().unwrap();
     // 32 white pixels are 42 characters and a part of the next one.
     assert!(start.starts_with(&"/".repeat(42)), "{start}");
-    let command = server.get(&format!("/api/command?{query}")).json();
-    assert!(
-        command["command"].as_str().unwrap().ends_with("--from drawing.png --mask mask.png"),
-        "{command}"
-    );
+    let command = server.get(&format!("/api/command?{query}")).json()["command"].as_str().unwrap().to_owned();
+    assert!(command.contains("--from drawing.png --mask mask.png"), "{command}");
     let strength = events(&server.get(&format!("/api/run?num-images=1&drawing={drawing}&strength=0.3")));
     assert_eq!(strength.len(), 6 + 2);
     for (path, white) in
         [(format!("/api/drawing?drawing={drawing}"), true), (format!("/api/mask?mask={mask}"), false)]
     {
         let png = server.get(&path).body;
+        let name = if white { "drawing.png" } else { "mask.png" };
+        fs::write(server.path().join(name), &png).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
         let mut pixels = vec![0; SIDE * SIDE];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!((pixels[0] == 255, pixels[SIDE * SIDE - 1] == 255), (white, !white), "{path}");
     }
+    // The command gives the same file as the page, with these two files.
+    let words: Vec<&str> = command.split(' ').skip(1).chain(["-q", "-o", "again.png"]).collect();
+    run(server.path(), &words);
+    let again = fs::read(server.path().join("again.png")).unwrap();
+    assert!(server.get(&format!("/api/picture?{query}")).body == again, "{command}");
     let classes = server.get(&format!("/api/classify?drawing={drawing}")).json();
     assert_eq!(classes["errors"].as_array().unwrap().len(), 3, "{classes}");
 }

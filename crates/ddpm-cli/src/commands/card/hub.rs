@@ -157,9 +157,13 @@ impl OnHub<'_> {
 
 /// A text whose absolute paths are cut to their last part: a card is public, and they name folders of this machine.
 fn without_folders(text: &str) -> String {
-    let short = |word: &str| match word.rsplit_once('/') {
-        Some((folder, name)) if folder.starts_with('/') && !name.is_empty() => name.to_owned(),
-        _ => word.to_owned(),
+    let short = |word: &str| {
+        // In a configuration, a path is quoted.
+        let (quote, path) = word.split_at(usize::from(word.starts_with('"')));
+        match path.rsplit_once('/') {
+            Some((folder, name)) if folder.starts_with('/') && !name.is_empty() => format!("{quote}{name}"),
+            _ => word.to_owned(),
+        }
     };
     let line = |line: &str| line.split(' ').map(short).collect::<Vec<_>>().join(" ");
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
@@ -174,6 +178,7 @@ mod tests {
         for (text, expected) in [
             ("| guide | /home/a/runs/guide |", "| guide | guide |"),
             ("--data /a/data --features net/x\n`x` hf://a/b", "--data data --features net/x\n`x` hf://a/b"),
+            ("data = \"/home/a/data\"\ndata = \"data/b\"", "data = \"data\"\ndata = \"data/b\""),
             ("1 / 2, n/N, /", "1 / 2, n/N, /"),
         ] {
             assert_eq!(without_folders(text), expected);

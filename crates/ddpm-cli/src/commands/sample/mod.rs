@@ -4,6 +4,7 @@ mod arrays;
 mod pictures;
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     time::Instant,
@@ -40,7 +41,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(default_out);
     let count = job.len();
-    let recipe = recipe(options, common, format, &job, denoiser.config(), denoiser.sha256()?)?;
+    let recipe = recipe(options, common, format, &job, denoiser.config(), Inputs::of(options, &denoiser)?);
     if let (Some(path), Some(like)) = (&options.like, &options.like_recipe) {
         like.check_same_inputs(path, &recipe);
     }
@@ -73,8 +74,8 @@ pub(super) fn default_png(name: &str, denoiser: &Denoiser, common: &Common) -> R
     let options = Sample::of_model(name)?;
     let job = job(&options, common, denoiser)?;
     Layout::Grid.check(&job, denoiser, picture::PNG_TILE_SIDE)?;
-    let recipe =
-        recipe(&options, common, Format::Png, &job, denoiser.config(), denoiser.sha256()?)?.encode()?;
+    let inputs = Inputs::of(&options, denoiser)?;
+    let recipe = recipe(&options, common, Format::Png, &job, denoiser.config(), inputs).encode()?;
     let picture = Layout::Grid.sample(&job, denoiser, common)?.draw(picture::PNG_TILE_SIDE)?;
     picture::encode_png(&picture, Some(&recipe))
 }
@@ -136,15 +137,34 @@ pub(super) fn job(options: &Sample, common: &Common, denoiser: &Denoiser) -> Res
     }
 }
 
-/// What makes the same file again. `sha256` is that of the model.
+/// The SHA-256 of everything that is read.
+pub(super) struct Inputs {
+    /// The model with its guide.
+    pub(super) model: String,
+    /// The other files, by their names.
+    pub(super) files: BTreeMap<String, String>,
+}
+
+impl Inputs {
+    fn of(options: &Sample, denoiser: &Denoiser) -> Result<Self> {
+        let Sample { given, sampling, .. } = options;
+        let files = [&sampling.plan, &given.from, &given.mask].into_iter().flatten();
+        // A pipe can be read only once.
+        let files = files.filter(|path| path.is_file());
+        let digest = |file: &PathBuf| Ok((file.display().to_string(), sha256_of_file(file)?));
+        Ok(Self { model: denoiser.sha256()?, files: files.map(digest).collect::<Result<_>>()? })
+    }
+}
+
+/// What makes the same file again.
 pub(super) fn recipe(
     options: &Sample,
     common: &Common,
     format: Format,
     job: &Job,
     config: &DenoiserConfig,
-    sha256: String,
-) -> Result<Recipe> {
+    inputs: Inputs,
+) -> Recipe {
     let mut pairs = vec![("model", options.sampling.model.clone())];
     let described = options.sampling.described(&job.config);
     pairs.extend(described.into_iter().filter_map(|(name, _, text)| Some((name, text?))));
@@ -164,17 +184,13 @@ pub(super) fn recipe(
     ];
     pairs.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     pairs.extend([("seed", common.seed.to_string()), ("format", output::name(&format))]);
-    let files = [&options.sampling.plan, &given.from, &given.mask].into_iter().flatten();
-    // A pipe can be read only once.
-    let files = files.filter(|path| path.is_file());
-    let digest = |file: &PathBuf| Ok((file.display().to_string(), sha256_of_file(file)?));
-    Ok(Recipe {
+    Recipe {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        model_sha256: sha256,
+        model_sha256: inputs.model,
         images: job.ends(),
         classes: if config.num_classes > 0 { job.classes().to_vec() } else { Vec::new() },
         steps: job.config.plan.steps(),
-        files: files.map(digest).collect::<Result<_>>()?,
+        files: inputs.files,
         arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
-    })
+    }
 }

@@ -1,17 +1,23 @@
 //! What a request asks for: the options of `sample` under their names, and a drawing.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ddpm_data::to_model_scale;
-use ddpm_model::{Denoiser, DenoiserConfig, GivenImage, SampleConfig, SampleOptions};
+use ddpm_files::sha256_hex;
+use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig, SampleOptions};
+use image::GrayImage;
 
-use super::super::{job::Job, sample};
+use super::super::{given::given_image, job::Job, sample};
 use crate::{
     args::{Args, Command, Common, Format, Sample},
+    picture,
     recipe::Recipe,
 };
+
+/// The names of the files of a drawing and of its mask.
+pub(super) const DRAWING_PNG: &str = "drawing.png";
+pub(super) const MASK_PNG: &str = "mask.png";
 
 /// The most images of a request.
 const IMAGES: usize = 100;
@@ -105,27 +111,36 @@ impl Asked {
             }
         }
         words.extend(["--format=png".to_owned(), format!("--model={}", model.name)]);
-        let (options, asked) = arguments(&words)?;
+        let (mut options, asked) = arguments(&words)?;
         let common = Common { seed: asked.seed, ..common.clone() };
         let config = model.denoiser.config();
-        let given = drawing.map(|drawing| given(drawing, mask.map(String::as_str), config)).transpose()?;
-        if given.is_none() && (mask.is_some() || strength.is_some()) {
+        let drawing = drawing.map(|drawing| levels(drawing, config)).transpose()?;
+        let mask = mask.map(|mask| mask_levels(mask, config)).transpose()?;
+        if drawing.is_none() && (mask.is_some() || strength.is_some()) {
             bail_wrong("`mask` and `strength` need a `drawing`".to_owned())?;
         }
         let mut job = sample::job(&options, &common, &model.denoiser)?;
-        if given.is_some() {
-            let options = SampleOptions { strength, ..options.sampling.options() };
-            job.config = SampleConfig { given, ..options.config(common.seed, &model.denoiser)? };
+        let mut files = BTreeMap::new();
+        if let Some(levels) = drawing {
+            let sampling = SampleOptions { strength, ..options.sampling.options() };
+            let given = given_image(&levels, mask.as_deref());
+            job.config =
+                SampleConfig { given: Some(given), ..sampling.config(common.seed, &model.denoiser)? };
+            // The files of the command line, which the page offers beside it.
+            options.given.strength = strength;
+            for (name, levels, option) in [
+                (DRAWING_PNG, Some(levels), &mut options.given.from),
+                (MASK_PNG, mask, &mut options.given.mask),
+            ] {
+                if let Some(levels) = levels {
+                    files.insert(name.to_owned(), sha256_hex(&png(&levels, config)?));
+                    *option = Some(name.into());
+                }
+            }
         }
         check_size(&job, config)?;
-        let sha256 = model.sha256.clone();
-        let mut recipe = sample::recipe(&options, &common, Format::Png, &job, config, sha256)?;
-        if let Some(given) = &job.config.given {
-            let mut add = |name: &str, value: String| recipe.arguments.extend([name.to_owned(), value]);
-            add("--from", "drawing.png".to_owned());
-            strength.into_iter().for_each(|strength| add("--strength", strength.to_string()));
-            given.mask.iter().for_each(|_| add("--mask", "mask.png".to_owned()));
-        }
+        let inputs = sample::Inputs { model: model.sha256.clone(), files };
+        let recipe = sample::recipe(&options, &common, Format::Png, &job, config, inputs);
         Ok(Self { model: model.clone(), job, recipe })
     }
 }
@@ -164,14 +179,6 @@ fn check_size(job: &Job, config: &DenoiserConfig) -> Result<()> {
     Ok(())
 }
 
-/// The image of a drawing, and its pixels that are kept.
-fn given(drawing: &str, mask: Option<&str>, config: &DenoiserConfig) -> Result<GivenImage> {
-    let image = levels(drawing, config)?.into_iter().map(to_model_scale).collect();
-    let known = |paint: bool| if paint { 0.0 } else { 1.0 };
-    let mask = mask.map(|mask| painted(mask, config)).transpose()?;
-    Ok(GivenImage { image, mask: mask.map(|mask| mask.into_iter().map(known).collect()) })
-}
-
 /// The grey levels of a drawing: 4 bits for each pixel, the higher ones first, in base64url.
 pub(super) fn levels(drawing: &str, config: &DenoiserConfig) -> Result<Vec<u8>> {
     let bytes = decoded("drawing", drawing, config.pixels().div_ceil(2))?;
@@ -179,11 +186,18 @@ pub(super) fn levels(drawing: &str, config: &DenoiserConfig) -> Result<Vec<u8>> 
     Ok(nibbles.map(|nibble| nibble * 17).take(config.pixels()).collect())
 }
 
-/// The pixels of a mask that are to be painted: 1 bit for each pixel, the highest first, in base64url.
-pub(super) fn painted(mask: &str, config: &DenoiserConfig) -> Result<Vec<bool>> {
+/// The grey levels of a mask, white where pixels are painted: 1 bit for each pixel, the highest first, in base64url.
+pub(super) fn mask_levels(mask: &str, config: &DenoiserConfig) -> Result<Vec<u8>> {
     let bytes = decoded("mask", mask, config.pixels().div_ceil(8))?;
-    let bits = bytes.into_iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1));
-    Ok(bits.take(config.pixels()).collect())
+    let bits = bytes.into_iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+    Ok(bits.map(|bit| bit * u8::MAX).take(config.pixels()).collect())
+}
+
+/// Grey levels as a PNG of the model's size.
+pub(super) fn png(levels: &[u8], config: &DenoiserConfig) -> Result<Vec<u8>> {
+    let [cols, rows] = [config.cols, config.rows].map(u32::try_from);
+    let picture = GrayImage::from_raw(cols?, rows?, levels.to_vec()).context("an image of another size")?;
+    picture::encode_png(&picture, None)
 }
 
 fn decoded(name: &str, text: &str, expected: usize) -> Result<Vec<u8>> {

@@ -15,13 +15,12 @@ use candle_core::{Device, Tensor};
 use clap::ValueEnum;
 use ddpm_eval::{DiffusionClassifier, ErrorWeighting};
 use ddpm_model::{GuidanceOptions, SamplerName};
-use image::GrayImage;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     hosts::Hosts,
-    request::{Asked, Model, Query, Wrong, levels, painted},
+    request::{Asked, DRAWING_PNG, MASK_PNG, Model, Query, Wrong, levels, mask_levels, png},
     scheduler::{Event, Full, Scheduler},
     stream::{Events, event},
     training::Training,
@@ -238,10 +237,11 @@ async fn picture(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answ
         let page = drawn.job.sheet(&drawn.model.denoiser, &last).draw(picture::PNG_TILE_SIDE)?;
         picture::encode_png(&page, Some(&drawn.recipe.encode()?))
     });
-    Ok(png("digits.png", encoded.await.context("the picture was not drawn")??))
+    Ok(attached("digits.png", encoded.await.context("the picture was not drawn")??))
 }
 
-fn png(name: &str, content: Vec<u8>) -> Response {
+/// A PNG that a browser saves under a name.
+fn attached(name: &str, content: Vec<u8>) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     let headers =
         [(header::CONTENT_TYPE, "image/png".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
@@ -277,21 +277,15 @@ async fn classify(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Ans
 /// A drawing as a file for `sample --from`.
 async fn drawing(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answer<Response> {
     let model = app.model(&query).await?;
-    let levels = levels(value(&query, "drawing")?, model.denoiser.config())?;
-    Ok(png("drawing.png", grey(&model, levels)?))
+    let config = model.denoiser.config();
+    Ok(attached(DRAWING_PNG, png(&levels(value(&query, "drawing")?, config)?, config)?))
 }
 
 /// A mask as a file for `sample --mask`: white pixels are painted.
 async fn mask(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answer<Response> {
     let model = app.model(&query).await?;
-    let painted = painted(value(&query, "mask")?, model.denoiser.config())?;
-    Ok(png("mask.png", grey(&model, painted.into_iter().map(|paint| if paint { 255 } else { 0 }).collect())?))
-}
-
-fn grey(model: &Model, levels: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let config = model.denoiser.config();
-    let [cols, rows] = [config.cols, config.rows].map(u32::try_from);
-    picture::encode_png(&GrayImage::from_raw(cols?, rows?, levels).context("an image of another size")?, None)
+    Ok(attached(MASK_PNG, png(&mask_levels(value(&query, "mask")?, config)?, config)?))
 }
 
 /// Streams what happens in the run folder.

@@ -60,7 +60,7 @@ fn a_run_becomes_a_repository_with_its_model_a_card_and_a_picture() {
         "| training loss, test loss | 0.",
         "ddpm-cli sample --model hf://me/digits\n",
         "ddpm-cli train --config config.toml --data DATA\n",
-        "```toml\n# The seed of initial",
+        "```toml\n# The data set, as --data has it\ndata = \"data\"\n# The seed of initial",
         "`mit`, for the weights",
     ] {
         assert!(card.contains(part), "{part}: {card}");
