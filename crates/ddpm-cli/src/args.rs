@@ -30,6 +30,8 @@ pub(crate) use eval::{Classify, Eval, TestImages, TrainFeatures};
 pub(crate) use exchange::{Export, ImageFormat, Import, SplitName};
 pub(crate) use hub::{Pull, Push};
 pub(crate) use sample::{Given, Images, Sample, Strip, is_option_of_recipe};
+#[cfg(feature = "serve")]
+pub(crate) use sampling::REPLACED_BY_PLAN;
 pub(crate) use sampling::{FitPlan, Sampling};
 #[cfg(feature = "serve")]
 pub(crate) use serve::Serve;
@@ -82,7 +84,7 @@ impl Args {
         (args, matches)
     }
 
-    /// The arguments of other words than those of the command line.
+    /// Parses words that do not come from the command line.
     ///
     /// # Errors
     /// A word is wrong.
@@ -226,7 +228,7 @@ pub(crate) struct Report {
     /// The number of images to generate and to measure as `eval` does, up to 1000000; 0 for no measurement
     #[arg(short, long, value_name = "N", default_value_t = 2_000, value_parser = count(0..=1_000_000))]
     pub(crate) num_images: usize,
-    /// The data set to compare with [default: that of the run]
+    /// The data set to compare with [default: the data set of the run]
     #[arg(long, value_name = "SOURCE")]
     pub(crate) data: Option<Source>,
     /// The folder of the feature net, written by `train-features` [default: the built-in one if the data is MNIST]

@@ -152,9 +152,7 @@ impl Denoiser {
         observe: impl FnMut(StepInfo<'_>) -> Result<()> + Send,
     ) -> Result<Tensor> {
         run_on_device(&self.device().location(), || {
-            let ends = [images, others].map(|images| Self::noise_source(config, images));
-            let [first, second] = ends;
-            let (first, second) = (first?, second?);
+            let (first, second) = (Self::noise_source(config, images)?, Self::noise_source(config, others)?);
             let noise: NoiseSource =
                 Box::new(move |x_t, index| slerp(&first(x_t, index)?, &second(x_t, index)?, lambda));
             let eps =

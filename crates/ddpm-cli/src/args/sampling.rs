@@ -10,8 +10,9 @@ use super::{
     values::{ClassList, Interval, Noise, Variance, count},
 };
 
-/// The options that a fitted plan replaces.
-pub(super) const REPLACED_BY_PLAN: [&str; 13] = [
+/// The options that a fitted plan replaces, by the names that clap has for them: all that say how to sample. Requests to
+/// `serve` may have them, so none names a file.
+pub(crate) const REPLACED_BY_PLAN: [&str; 13] = [
     "sampler",
     "steps",
     "timesteps",

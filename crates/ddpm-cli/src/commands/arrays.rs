@@ -135,7 +135,7 @@ impl Write for Appending<'_> {
 }
 
 /// Writes each image to a PNG file of a folder: below `part`, in a folder for its class if there are labels, and named by
-/// its index. All names have the same length, so their order is that of the indices.
+/// its index. All names have the same length, so sorting by name sorts by index.
 pub(super) fn pngs(set: &Dataset, folder: &AtomicDir, part: &Path, progress: &Progress) -> Result<()> {
     let (width, height) = (u32::try_from(set.cols())?, u32::try_from(set.rows())?);
     let digits = (set.len() - 1).to_string().len();

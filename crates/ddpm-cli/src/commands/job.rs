@@ -19,6 +19,7 @@ const PART: usize = 500;
 const LIMIT: usize = 20_000_000;
 
 /// The images to sample. Image `i` has the class `classes[(i / run) % classes.len()]`, so no list of images is stored.
+#[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) config: SampleConfig,
     images: Range<usize>,

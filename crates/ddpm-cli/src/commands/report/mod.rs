@@ -14,7 +14,13 @@ use ddpm_model::SampleOptions;
 use ddpm_train::Record;
 
 use self::html::Page;
-use super::{config_file::ConfigFile, eval, job::Job, previews, sample::Layout};
+use super::{
+    config_file::ConfigFile,
+    eval,
+    job::Job,
+    previews,
+    sample::{Layout, shown},
+};
 use crate::{
     args::{Common, Eval, Report, Strip},
     interrupt, loss_plot, model, output, picture,
@@ -145,13 +151,8 @@ fn quality(page: &mut Page, results: &eval::Results) {
 
 /// The pictures that are shown: evenly spaced, with the first and the last.
 fn chosen(previews: Vec<(u64, PathBuf)>) -> Vec<(u64, PathBuf)> {
-    let last = previews.len().saturating_sub(1);
-    let shown = previews.len().min(PREVIEWS);
-    let is_shown = |at: usize| {
-        let place = |at: usize| (at * (shown - 1)).div_euclid(last.max(1));
-        at == 0 || place(at) > place(at - 1)
-    };
-    previews.into_iter().enumerate().filter(|(at, _)| is_shown(*at)).map(|(_, preview)| preview).collect()
+    let Some(last) = previews.len().checked_sub(1) else { return previews };
+    shown(last, PREVIEWS - 1).map(|at| previews[at].clone()).collect()
 }
 
 fn read(previews: Vec<(u64, PathBuf)>) -> Result<Vec<(String, Vec<u8>)>> {

@@ -16,7 +16,7 @@ use ddpm_files::{AtomicFile, sha256_of_file};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig};
 use serde_json::json;
 
-pub(super) use self::pictures::Layout;
+pub(super) use self::pictures::{Layout, shown};
 use super::{job::Job, sheet::Sheet};
 use crate::{
     args::{Common, Format, Sample},

@@ -196,9 +196,9 @@ fn states(
 }
 
 /// The numbers 0 to `total`, or `at_most` + 1 of them that are evenly spaced, with both ends.
-fn shown(total: usize, at_most: usize) -> impl Iterator<Item = usize> {
-    let steps = total.min(at_most).max(1);
-    (0..=steps).map(move |step| (step * total).div_ceil(steps))
+pub(in crate::commands) fn shown(total: usize, at_most: usize) -> impl Iterator<Item = usize> {
+    let steps = total.min(at_most);
+    (0..=steps).map(move |step| (step * total).div_ceil(steps.max(1)))
 }
 
 #[cfg(test)]
@@ -207,6 +207,7 @@ mod tests {
 
     #[test]
     fn stages_are_evenly_spaced_and_have_both_ends() {
+        assert!(shown(0, 11).eq([0]));
         assert!(shown(4, 11).eq([0, 1, 2, 3, 4]));
         assert!(shown(20, 10).eq((0..=20).step_by(2)));
         assert!(shown(20, 11).eq([0, 2, 4, 6, 8, 10, 11, 13, 15, 17, 19, 20]));

@@ -15,7 +15,10 @@ use super::{
     request::{Asked, FRAMES},
     scheduler::{Event, Slot, Step},
 };
-use crate::commands::job::{Part, grey_levels};
+use crate::commands::{
+    job::{Part, grey_levels},
+    sample::shown,
+};
 
 /// A run and whoever waits for its events.
 pub(super) struct Client {
@@ -131,17 +134,16 @@ impl Client {
         }
         let Some(step) = run.step() else { return Ok(true) };
         let (index, total) = (step.index, step.total);
-        let frame = |steps: usize| (steps * total.min(FRAMES)).div_euclid(total);
-        let event = Event::Step(Step {
-            index,
-            total,
-            t: step.timestep.index(),
-            signal: step.signal,
-            noise: step.noise,
-            x_t: grey_levels(step.x_t)?,
-            x_start: grey_levels(step.x_start)?,
-        });
-        if frame(index + 1) > frame(index) {
+        if shown(total, FRAMES).any(|steps| steps == index + 1) {
+            let event = Event::Step(Step {
+                index,
+                total,
+                t: step.timestep.index(),
+                signal: step.signal,
+                noise: step.noise,
+                x_t: grey_levels(step.x_t)?,
+                x_start: grey_levels(step.x_start)?,
+            });
             self.send(event);
         }
         Ok(index + 1 < total)

@@ -10,8 +10,8 @@ use image::GrayImage;
 
 use super::super::{given::given_image, job::Job, sample};
 use crate::{
-    args::{Args, Command, Common, Format, Sample},
-    picture,
+    args::{Args, Command, Common, Format, REPLACED_BY_PLAN, Sample},
+    output, picture,
     recipe::Recipe,
 };
 
@@ -31,26 +31,12 @@ const LEVELS: usize = 1 << 25;
 /// The most steps that are shown; more are thinned out evenly.
 pub(super) const FRAMES: usize = 100;
 
-/// The options of `sample` that a request may have.
-const OPTIONS: [&str; 17] = [
-    "classes",
-    "sampler",
-    "steps",
-    "timesteps",
-    "variance",
-    "noise",
-    "eta",
-    "noise-path",
-    "epsilon-scale",
-    "guidance-scale",
-    "guidance-interval",
-    "guide-scale",
-    "guide-interval",
-    "class-annealing",
-    "num-images",
-    "per-class",
-    "seed",
-];
+/// The options of `sample` that a request may have. None of them names a file.
+fn options() -> impl Iterator<Item = String> {
+    let of_sampling = REPLACED_BY_PLAN.map(|id| id.replace('_', "-"));
+    let others = ["classes", "num-images", "per-class", "seed"].map(str::to_owned);
+    others.into_iter().chain(of_sampling)
+}
 
 /// The names and values of a query.
 pub(super) type Query = Vec<(String, String)>;
@@ -81,6 +67,7 @@ pub(super) struct Model {
 }
 
 /// Images to sample.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) model: Model,
     pub(super) job: Job,
@@ -103,10 +90,10 @@ impl Asked {
                 "drawing" => drawing = Some(value),
                 "mask" => mask = Some(value),
                 "strength" => strength = Some(number(value)?),
-                name if OPTIONS.contains(&name) => words.push(format!("--{name}={value}")),
+                name if options().any(|option| option == name) => words.push(format!("--{name}={value}")),
                 name => bail_wrong(format!(
                     "`{name}` is no option of a request, expected {}",
-                    OPTIONS.join(", ")
+                    output::list(options())
                 ))?,
             }
         }

@@ -167,18 +167,22 @@ impl From<Full> for Refused {
 type Answer<T> = Result<T, Refused>;
 
 impl App {
-    /// The model of a request: that of the program, or that of the run with `of=run`.
+    /// The run folder of --run.
+    fn training(&self) -> Result<Arc<Training>, Wrong> {
+        self.training.clone().ok_or_else(|| Wrong("there is no run; see --run".to_owned()))
+    }
+
+    /// The model of a request: the model of --model, or with `of=run` the model of the run folder.
     async fn model(&self, query: &Query) -> Answer<Model> {
         let of = query.iter().find(|(name, _)| name == "of").map(|(_, value)| value.as_str());
-        match (of, &self.training) {
-            (None | Some("model"), _) => Ok(self.model.clone()),
-            (Some("run"), Some(training)) => {
-                let training = training.clone();
+        match of {
+            None | Some("model") => Ok(self.model.clone()),
+            Some("run") => {
+                let training = self.training()?;
                 let read = spawn_blocking(move || training.model()).await;
                 Ok(read.context("the model was not read").and_then(|model| model)?)
             }
-            (Some("run"), None) => Err(Wrong("there is no run; see --run".to_owned()).into()),
-            (Some(of), _) => Err(Wrong(format!("`of` is `{of}`, expected model or run")).into()),
+            Some(of) => Err(Wrong(format!("`of` is `{of}`, expected model or run")).into()),
         }
     }
 
@@ -223,8 +227,8 @@ async fn command(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answ
 
 /// The PNG that `sample` writes with the same options.
 async fn picture(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answer<Response> {
-    let (asked, drawn) = (app.asked(&query).await?, app.asked(&query).await?);
-    let mut events = app.scheduler.sample(asked)?;
+    let drawn = app.asked(&query).await?;
+    let mut events = app.scheduler.sample(drawn.clone())?;
     let mut last = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
@@ -290,7 +294,7 @@ async fn mask(State(app): Shared, FromQuery(query): FromQuery<Query>) -> Answer<
 
 /// Streams what happens in the run folder.
 async fn training(State(app): Shared) -> Answer<Response> {
-    let training = app.training.clone().ok_or_else(|| Wrong("there is no run; see --run".to_owned()))?;
+    let training = app.training()?;
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(training.watch(sender));
     let events = Events::new(receiver, event("end", &json!({})));
@@ -299,7 +303,7 @@ async fn training(State(app): Shared) -> Answer<Response> {
 
 /// The newest preview of the run.
 async fn preview(State(app): Shared) -> Answer<Response> {
-    let training = app.training.clone().ok_or_else(|| Wrong("there is no run; see --run".to_owned()))?;
+    let training = app.training()?;
     let read = spawn_blocking(move || training.preview()).await.context("the preview was not read")?;
     Ok(([(header::CONTENT_TYPE, "image/png")], read?).into_response())
 }

@@ -53,7 +53,7 @@ pub(super) struct Step {
     pub(super) x_start: Vec<u8>,
 }
 
-/// The result of other work of the network's thread.
+/// Other work that the thread does, such as a classification.
 type Work = Box<dyn FnOnce() + Send>;
 
 enum Task {

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
 
 use super::{request::Model, stream::event};
-use crate::model;
+use crate::{commands::previews, model};
 
 /// The time between two looks at the folder.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -157,12 +157,5 @@ fn changed(path: &Path) -> Option<SystemTime> {
 
 /// The preview of the latest epoch.
 fn newest(folder: &Path) -> Option<(u64, PathBuf)> {
-    let entries = fs::read_dir(folder.join("previews")).ok()?;
-    let epochs = entries.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let name = entry.file_name();
-        let epoch = name.to_str()?.strip_prefix("epoch-")?.strip_suffix(".png")?.parse().ok()?;
-        Some((epoch, entry.path()))
-    });
-    epochs.max_by_key(|(epoch, _)| *epoch)
+    previews::all(folder).ok()?.pop()
 }

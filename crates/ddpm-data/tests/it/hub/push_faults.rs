@@ -195,7 +195,7 @@ fn a_long_answer_makes_a_short_error() {
     }
 }
 
-/// Answers about large files that lead nowhere, or to an address that is none.
+/// Answers about large files without an address, or with an invalid one.
 #[test]
 fn a_hostile_answer_about_large_files_is_an_error() {
     let oid = ddpm_files::sha256_hex(&[7; 100]);

@@ -23,7 +23,7 @@ pub(super) struct Change<'a> {
 }
 
 impl Target<'_> {
-    /// The files that differ from those of the branch. `_commit_api.py`, `_fetch_upload_modes`.
+    /// The files that the branch lacks or has with other content. `_commit_api.py`, `_fetch_upload_modes`.
     pub(super) fn changes<'f>(&self, files: &'f [PushFile]) -> Result<Vec<Change<'f>>> {
         const ACTION: &str = "comparing the files";
         let described = |PushFile { name, bytes }: &PushFile| {

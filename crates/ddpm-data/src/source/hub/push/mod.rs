@@ -1,10 +1,10 @@
 //! Pushes files to a model repository.
 //!
-//! The requests are those of the Hub's Python client, huggingface_hub 2.4, and each names the place there:
+//! The requests follow the Hub's Python client, huggingface_hub 2.4; a comment at each request names the function there:
 //!
 //! ```text
-//! GET  /api/models/OWNER/NAME/revision/BRANCH      is there such a repository, is it private, what is its newest commit
-//! POST /api/repos/create                           if there is none
+//! GET  /api/models/OWNER/NAME/revision/BRANCH      whether the repository exists, whether it is private, its newest commit
+//! POST /api/repos/create                           if the repository does not exist
 //! POST /api/models/OWNER/NAME/branch/BRANCH        if it has no such branch
 //! POST /api/models/OWNER/NAME/preupload/BRANCH     which files changed, and which are sent by Git LFS
 //! …                                                these files, `lfs.rs`

@@ -195,7 +195,7 @@ impl MockHub {
         self.state.lock().unwrap().repositories.replace(id, file, bytes);
     }
 
-    /// The number of commits and of large files of a model repository, and whether it is private; `None` if there is none.
+    /// The number of commits and of large files of a model repository, and whether it is private; `None` if the repository does not exist.
     pub(crate) fn counts(&self, id: &str) -> Option<(usize, usize, bool)> {
         self.state.lock().unwrap().repositories.counts(id)
     }
