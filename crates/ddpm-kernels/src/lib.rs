@@ -67,8 +67,8 @@
 mod backward;
 mod elementwise;
 mod forward;
+mod gradient;
 mod network;
-mod norm;
 mod optimizer;
 mod panel;
 mod peak;

@@ -107,7 +107,8 @@ impl Network {
     }
 
     /// Zeros in the shape of the weights.
-    pub(crate) fn zeros(&self) -> Weights {
+    #[must_use]
+    pub fn zeros(&self) -> Weights {
         Weights(self.plan.layers().map(Layer::zeros).collect())
     }
 

@@ -43,7 +43,7 @@ impl AdamwEma {
 }
 
 /// A part of the training state; each part holds one number for each weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatePart {
     /// The moving average of the weights.
     Ema,

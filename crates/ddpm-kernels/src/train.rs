@@ -19,7 +19,7 @@ pub struct Training {
     /// Each part of the training state, in the order of [`StatePart::ALL`].
     state: [Weights; 4],
     workspace: Workspace,
-    /// The gradient of [`Training::step_with_norm`]; empty before its first call.
+    /// The gradient of [`Training::gradient`]; empty before its first call.
     gradient: Option<Weights>,
 }
 
@@ -103,11 +103,38 @@ impl Training {
         step: AdamwEma,
         max_norm: Option<f64>,
     ) -> (f64, f64) {
+        let loss = self.gradient(batch, x, target).0;
+        (loss, self.step_with_gradient(step, max_norm))
+    }
+
+    /// Computes the loss and the gradient of a batch, as [`Training::step`] does, without an optimizer step. The gradient may
+    /// be changed, for example added to gradients of other processes, before [`Training::step_with_gradient`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Training::step`].
+    pub fn gradient(
+        &mut self,
+        batch: &Batch<'_>,
+        x: impl Fn(usize, usize) -> f32 + Sync,
+        target: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> (f64, &mut Weights) {
         rayon::scope(|_| {
             let loss = self.forward(batch, &x, &target);
             let Self { network, state, workspace, gradient } = self;
             let gradient = gradient.get_or_insert_with(|| network.zeros());
-            (loss, network.backward_with_norm(state, gradient, workspace, step, max_norm))
+            network.gradient(state, gradient, workspace);
+            (loss, gradient)
+        })
+    }
+
+    /// Takes an optimizer step from the gradient of [`Training::gradient`], and returns its norm. If the norm is larger than
+    /// `max_norm`, the step uses the gradient multiplied by `max_norm` / norm. Before the first gradient, it is 0.
+    pub fn step_with_gradient(&mut self, step: AdamwEma, max_norm: Option<f64>) -> f64 {
+        rayon::scope(|_| {
+            self.packed_gradient();
+            let Self { network, state, gradient, .. } = self;
+            gradient.as_mut().map_or(0.0, |gradient| network.step(state, gradient, step, max_norm))
         })
     }
 
@@ -162,6 +189,16 @@ impl Training {
     #[must_use]
     pub fn part(&self, part: StatePart) -> Vec<Vec<f32>> {
         self.network.unpack(&self.state[part as usize])
+    }
+
+    /// The gradient of [`Training::gradient`]; 0 before its first call.
+    pub fn packed_gradient(&mut self) -> &mut Weights {
+        self.gradient.get_or_insert_with(|| self.network.zeros())
+    }
+
+    /// A part of the training state in the memory layout of the kernels.
+    pub fn packed_part(&mut self, part: StatePart) -> &mut Weights {
+        &mut self.state[part as usize]
     }
 
     /// Sets a part of the training state; the inverse of [`Training::part`].

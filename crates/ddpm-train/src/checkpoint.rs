@@ -88,23 +88,44 @@ fn write_tensors(mut file: AtomicFile, trainer: &Trainer<'_>, step: u64) -> Resu
     Ok(digest.into_hex())
 }
 
-/// Restores the newest checkpoint that matches its manifest. Returns its progress and the number of newer checkpoints,
-/// which are damaged.
-///
-/// # Errors
-///
-/// If the checkpoint's configuration or data differs from `now`, or a checkpoint cannot be read.
-pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) -> Result<(Progress, usize)> {
-    let mut damaged = 0;
-    for path in list(folder)?.into_iter().rev() {
-        let Some((progress, tensors)) = read(&path)? else {
-            damaged += 1;
-            continue;
-        };
-        check_same(&path, &progress, now)?;
-        let path = path.join(TENSORS);
-        let file = SafeTensors::deserialize(&tensors).map_err(ModelError::safetensors(&path))?;
-        trainer.restore(progress.step, |name, shape| {
+/// A checkpoint in memory.
+pub(crate) struct Checkpoint {
+    /// Its folder.
+    pub(crate) path: PathBuf,
+    pub(crate) progress: Progress,
+    /// The file of tensors.
+    pub(crate) tensors: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Reads the newest checkpoint that matches its manifest. Returns it with the number of newer checkpoints, which are
+    /// damaged.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint's configuration or data differs from `now`, or a checkpoint cannot be read.
+    pub(crate) fn newest(folder: &Path, now: &Progress) -> Result<(Self, usize)> {
+        let mut damaged = 0;
+        for path in list(folder)?.into_iter().rev() {
+            let Some((progress, tensors)) = read(&path)? else {
+                damaged += 1;
+                continue;
+            };
+            check_same(&path, &progress, now)?;
+            let (saved, now) = (progress.world_size, now.world_size);
+            if saved != now && progress.config.sync_every.is_none() {
+                return Err(Error::OtherWorldSize { path, saved, now });
+            }
+            return Ok((Self { path, progress, tensors }, damaged));
+        }
+        Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
+    }
+
+    /// Sets the trainer's state to that of the checkpoint.
+    pub(crate) fn restore(&self, trainer: &mut Trainer<'_>) -> Result<()> {
+        let path = self.path.join(TENSORS);
+        let file = SafeTensors::deserialize(&self.tensors).map_err(ModelError::safetensors(&path))?;
+        trainer.restore(self.progress.step, |name, shape| {
             let fits = |view: &TensorView<'_>| view.shape() == shape && view.dtype() == Dtype::F32;
             let missing = || Error::CheckpointTensor {
                 path: path.clone(),
@@ -113,10 +134,8 @@ pub(crate) fn restore(folder: &Path, trainer: &mut Trainer<'_>, now: &Progress) 
             };
             let view = file.tensor(name).ok().filter(fits).ok_or_else(missing)?;
             Ok(Tensor::from_raw_buffer(view.data(), DType::F32, shape, &Device::Cpu)?)
-        })?;
-        return Ok((progress, damaged));
+        })
     }
-    Err(Error::NoCheckpoint { path: folder.to_owned(), damaged })
 }
 
 #[cfg(test)]

@@ -60,6 +60,18 @@ pub struct TrainConfig {
     /// The largest random shift of an image in pixels, in both directions; 0 (no shift) to 64.
     #[serde(default)]
     pub random_shift: usize,
+    /// The number of steps H after which processes that train together synchronise, 1 to 1000000 (local SGD; DiLoCo, Douillard
+    /// et al. 2023, arXiv 2311.08105): each takes H steps on its part of every batch, then the outer optimizer moves the common
+    /// weights by the mean of the changes. With `None`, the default, processes add their gradients in each step, which is the
+    /// training of one process. See docs/scaling.md.
+    #[serde(default)]
+    pub sync_every: Option<u64>,
+    /// The learning rate of the outer optimizer, above 0 and at most 2; it has no effect without `sync_every`.
+    #[serde(default = "outer_learning_rate")]
+    pub outer_learning_rate: f64,
+    /// The Nesterov momentum of the outer optimizer, at least 0 and below 1; it has no effect without `sync_every`.
+    #[serde(default = "outer_momentum")]
+    pub outer_momentum: f64,
     /// The network's architecture.
     pub denoiser: DenoiserConfig,
     /// The noise schedule.
@@ -68,6 +80,16 @@ pub struct TrainConfig {
 
 fn one() -> usize {
     1
+}
+
+/// The value of Douillard et al. 2023, section 3.
+fn outer_learning_rate() -> f64 {
+    0.7
+}
+
+/// The value of Douillard et al. 2023, section 3.
+fn outer_momentum() -> f64 {
+    0.9
 }
 
 /// A named set of training options.
@@ -125,6 +147,9 @@ impl TrainConfig {
             timestep_sampling: TimestepSampling::Uniform,
             noise_candidates: 1,
             random_shift: 0,
+            sync_every: None,
+            outer_learning_rate: outer_learning_rate(),
+            outer_momentum: outer_momentum(),
             denoiser,
             schedule: NoiseScheduleConfig::mnist20(),
         }
@@ -158,12 +183,13 @@ impl TrainConfig {
         let candidates = self.noise_candidates;
         check("noise_candidates", candidates as f64, (1..=1024).contains(&candidates), "1 to 1024")?;
         check("random_shift", self.random_shift as f64, self.random_shift <= 64, "0 to 64")?;
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
-        check("beta1", beta1, unit(beta1), "0 to below 1")?;
-        check("beta2", beta2, unit(beta2), "0 to below 1")?;
-        // The lower limit keeps eps above 0 in f32.
-        check("eps", eps, (1e-30..=1.0).contains(&eps), "1e-30 to 1")?;
-        check("weight_decay", weight_decay, (0.0..=1.0).contains(&weight_decay), "0 to 1")?;
+        self.adamw.validate()?;
+        if let Some(every) = self.sync_every {
+            check("sync_every", every as f64, (1..=1_000_000).contains(&every), "1 to 1000000")?;
+        }
+        let rate = self.outer_learning_rate;
+        check("outer_learning_rate", rate, rate > 0.0 && rate <= 2.0, "above 0, at most 2")?;
+        check("outer_momentum", self.outer_momentum, unit(self.outer_momentum), "0 to below 1")?;
         self.denoiser.validate()?;
         // Found here rather than when the model is written.
         ddpm_model::scheduler_json(&self.schedule)?;

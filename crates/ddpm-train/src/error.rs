@@ -125,6 +125,47 @@ pub enum Error {
         /// The shape expected.
         expected: Vec<usize>,
     },
+    /// A state for an optimizer lacks a tensor, or the tensor has another shape or type.
+    #[error("the state has no tensor `{name}` of shape {shape:?} and type {dtype}")]
+    StateTensor {
+        /// The tensor's name.
+        name: String,
+        /// The shape expected.
+        shape: Vec<usize>,
+        /// The type expected.
+        dtype: &'static str,
+    },
+    /// A checkpoint was written by another number of processes, which add gradients in another order.
+    #[error(
+        "{}: was written by {saved} processes, now {now}; gradients are added in the order of the processes, so the run goes \
+         on with {saved} only; a run with `sync_every` goes on with any number",
+        path.display()
+    )]
+    OtherWorldSize {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The number of processes that wrote it.
+        saved: usize,
+        /// The number of processes now.
+        now: usize,
+    },
+    /// A process that trains together with others has another configuration or other data than the process of rank 0.
+    #[error(
+        "the process of rank {rank} has another `{key}` than the process of rank 0: {found}, expected {expected}"
+    )]
+    OtherProcess {
+        /// The rank of the process.
+        rank: usize,
+        /// The option or data that differs.
+        key: String,
+        /// The value of this process.
+        found: String,
+        /// The value of the process of rank 0.
+        expected: String,
+    },
+    /// The processes that train together could not exchange data.
+    #[error("the exchange with other processes failed")]
+    Group(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A run has no snapshots of averaged weights.
     #[error(
         "{}: no snapshots of averaged weights; the training option `ema_snapshots` is the number of snapshots that a run \

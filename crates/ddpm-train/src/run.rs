@@ -10,6 +10,7 @@
 
 mod mean;
 mod options;
+mod together;
 
 use std::{path::Path, sync::atomic::Ordering, time::Instant};
 
@@ -19,8 +20,11 @@ use ddpm_model::Denoiser;
 use serde::Serialize;
 
 use crate::{
-    Error, Record, Result, TrainConfig, Trainer, checkpoint, evaluate_loss,
+    Error, Record, Result, TrainConfig, Trainer,
+    checkpoint::{self, Checkpoint},
+    evaluate_loss,
     folder::RunFolder,
+    group::{any, is_first, world_size},
     metrics::Log,
     post_hoc_ema::snapshots,
     state_folder::{Progress, list},
@@ -72,8 +76,10 @@ pub struct Outcome {
     pub epochs: u64,
     /// Steps taken.
     pub steps: u64,
-    /// The number of images of a step.
+    /// The number of images of a step, over all processes.
     pub batch_size: usize,
+    /// The number of processes that trained together; 1 without a group.
+    pub world_size: usize,
     /// The number of training images, counting repetitions.
     pub images: u64,
     /// Seconds of training, over all parts of a resumed run.
@@ -96,6 +102,11 @@ const TEST_IMAGES: usize = 2000;
 
 /// Trains a network in `folder`. Writes a log and checkpoints.
 ///
+/// With [`RunOptions::group`], each process of the group calls it with the same arguments. Process 0 opens the folder, writes
+/// the files and has an observer; the others need no folder and only take steps. Their result has no losses. The training
+/// loss in the log of a run with [`TrainConfig::sync_every`] is of the images of process 0. If it fails in one process, the
+/// others wait for it: end them then, as `Mpi::abort` does.
+///
 /// # Errors
 ///
 /// If the configuration does not fit the data, the folder is in use, `start` does not fit the folder's content, a file
@@ -108,12 +119,12 @@ pub fn run(
     device: &Device,
     mut observe: impl FnMut(Event<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<Outcome> {
-    let RunOptions { start, keep, initial, stop, .. } = options;
+    let RunOptions { start, keep, initial, stop, group, .. } = options;
     if keep == 0 {
         return Err(Error::out_of_range("the number of checkpoints to keep", keep, "1 or more"));
     }
     let data = splits.train();
-    let mut trainer = Trainer::new(config, data, device)?;
+    let mut trainer = Trainer::in_group(config, data, device, group)?;
     let initial_sha256 = initial.map(|(_, denoiser)| trainer.start_from(denoiser)).transpose()?;
     // Without the labels that the training set has, there is no test loss.
     let test = splits.test().filter(|test| test.labels().is_some() == data.labels().is_some());
@@ -121,10 +132,10 @@ pub fn run(
         // Checks the test set now, since its first use is after the first epoch.
         config.validate(test)?;
     }
-    let folder = RunFolder::open(folder, start)?;
     let mut progress = Progress {
         step: 0,
         seconds: 0.0,
+        world_size: world_size(group),
         images_sha256: data.images_sha256().to_owned(),
         labels_sha256: data.labels_sha256().map(str::to_owned),
         initial_sha256,
@@ -132,11 +143,22 @@ pub fn run(
         since_log: Sum::default(),
         since_epoch: Sum::default(),
     };
+    together::check_equal(group, &progress)?;
+    if !is_first(group) {
+        return together::follow(trainer, folder, progress, stop, group);
+    }
+    let folder = RunFolder::open(folder, start)?;
     let older = list(&folder.checkpoints)?;
+    let (mut found, mut damaged) = (None, 0);
     if start == Start::Resume && !older.is_empty() {
-        let (found, damaged) = checkpoint::restore(&folder.checkpoints, &mut trainer, &progress)?;
-        observe(Event::Resumed { step: found.step, damaged }).map_err(Error::Observer)?;
-        progress = found;
+        let (checkpoint, newer) = Checkpoint::newest(&folder.checkpoints, &progress)?;
+        (found, damaged) = (Some(checkpoint), newer);
+    }
+    if let Some(checkpoint) = together::share_checkpoint(group, found, &folder.checkpoints)? {
+        checkpoint.restore(&mut trainer)?;
+        let step = checkpoint.progress.step;
+        observe(Event::Resumed { step, damaged }).map_err(Error::Observer)?;
+        progress = Progress { world_size: world_size(group), ..checkpoint.progress };
     }
     if start == Start::Resume {
         snapshots::resume(&folder.snapshots, &trainer, &progress)?;
@@ -155,7 +177,7 @@ pub fn run(
     let (mut saved_at, mut has_saved) = (Instant::now(), progress.step > 0);
 
     while trainer.step() < total {
-        if stop.load(Ordering::Relaxed) {
+        if trainer.is_synchronised() && any(group, stop.load(Ordering::Relaxed))? {
             let step = trainer.step();
             if step > progress.step {
                 progress.since_log = recent.sum(step)?;
@@ -212,7 +234,7 @@ pub fn run(
             log.write(&Record::Epoch { epoch, step, train_loss: sum / count, test_loss, seconds })?;
         }
         let is_due = match options.checkpoint_every {
-            CheckpointEvery::Time(time) => saved_at.elapsed() >= time,
+            CheckpointEvery::Time(time) => saved_at.elapsed() >= time && trainer.is_synchronised(),
             CheckpointEvery::Epoch => epoch_ends,
         };
         let has_snapshot = trainer.timetable().has_snapshot(step);
@@ -234,21 +256,29 @@ pub fn run(
             last_seconds = before + started.elapsed().as_secs_f64();
         }
     }
-    let images = total * config.batch_size as u64;
-    let seconds = progress.seconds;
     let (train_loss, test_loss) = match log.last_epoch() {
         Some(&Record::Epoch { train_loss, test_loss, .. }) => (Some(train_loss), test_loss),
         _ => (None, None),
     };
-    Ok(Outcome {
-        denoiser: trainer.ema_denoiser()?,
-        epochs: config.epochs,
-        steps: total,
-        batch_size: config.batch_size,
-        images,
-        seconds,
-        images_per_second: images as f64 / seconds,
-        train_loss,
-        test_loss,
-    })
+    Ok(Outcome { train_loss, test_loss, ..Outcome::of(&trainer, progress.seconds, world_size(group))? })
+}
+
+impl Outcome {
+    /// The result of a trainer at the end of its run, without losses.
+    fn of(trainer: &Trainer<'_>, seconds: f64, world_size: usize) -> Result<Self> {
+        let config = trainer.config();
+        let images = trainer.total_steps() * config.batch_size as u64;
+        Ok(Self {
+            denoiser: trainer.ema_denoiser()?,
+            epochs: config.epochs,
+            steps: trainer.total_steps(),
+            batch_size: config.batch_size,
+            world_size,
+            images,
+            seconds,
+            images_per_second: images as f64 / seconds,
+            train_loss: None,
+            test_loss: None,
+        })
+    }
 }

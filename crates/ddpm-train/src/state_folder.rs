@@ -29,6 +29,9 @@ pub(crate) struct Progress {
     pub(crate) step: u64,
     /// Seconds of training so far.
     pub(crate) seconds: f64,
+    /// The number of processes that train together.
+    #[serde(default = "one")]
+    pub(crate) world_size: usize,
     /// The SHA-256 of the training images.
     pub(crate) images_sha256: String,
     /// The SHA-256 of the training labels; `None` if the data has no labels.
@@ -44,6 +47,10 @@ pub(crate) struct Progress {
     /// The losses since the last epoch, up to the last line of the log.
     #[serde(default)]
     pub(crate) since_epoch: Sum,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Opens a new folder for the state after this number of steps. It may replace a folder with the files of a state only.

@@ -11,6 +11,8 @@ use crate::{
     Error, Result, TrainConfig,
     augment::shift_images,
     engine::{Batch, Engine, GradNorm, gather, upload, weighted_error},
+    group::{Group, ProcessGroup, share, world_size},
+    local_sgd::LocalSgd,
     optimizer::StepSize,
     part::Part,
     post_hoc_ema::Timetable,
@@ -24,6 +26,10 @@ pub struct Trainer<'a> {
     data: &'a Dataset,
     batches: ShuffledBatches,
     engine: Engine,
+    group: Group<'a>,
+    /// The buffer for the gradients of a group.
+    exchange: Vec<f32>,
+    local_sgd: Option<LocalSgd>,
     timesteps: TimestepSampler,
     rng: CounterRng,
     step: u64,
@@ -36,11 +42,35 @@ impl<'a> Trainer<'a> {
     ///
     /// If the configuration is not valid or does not fit the data, or the tensor library fails.
     pub fn new(config: &TrainConfig, data: &'a Dataset, device: &Device) -> Result<Self> {
+        Self::in_group(config, data, device, None)
+    }
+
+    /// [`Trainer::new`] for a process that trains together with the others of a group. All of them have the same configuration
+    /// and the same data, and take the same steps. Each takes its part of the images of every batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::new`], and if there are more processes than images in a batch.
+    pub fn in_group(
+        config: &TrainConfig,
+        data: &'a Dataset,
+        device: &Device,
+        group: Option<&'a dyn ProcessGroup>,
+    ) -> Result<Self> {
         config.validate(data)?;
+        let images = share(group, config.batch_size).len();
+        if group.is_some() && config.batch_size < world_size(group) {
+            let expected = format!("at most {}, the number of images of a batch", config.batch_size);
+            return Err(Error::out_of_range("the number of processes", world_size(group), expected));
+        }
         let schedule = NoiseSchedule::new(&config.schedule)?;
         let batches = ShuffledBatches::new(data.len(), config.batch_size, config.seed)?;
+        let mut engine = Engine::new(config, &schedule, data, images, device)?;
         Ok(Self {
-            engine: Engine::new(config, &schedule, data, device)?,
+            local_sgd: LocalSgd::of_run(config, &mut engine)?,
+            engine,
+            group,
+            exchange: Vec::new(),
             timesteps: TimestepSampler::new(
                 config.timestep_sampling,
                 config.loss.weights(&schedule, config.denoiser.parameterization)?,
@@ -77,11 +107,12 @@ impl<'a> Trainer<'a> {
     fn step_with(&mut self, norm: GradNorm) -> Result<(Tensor, Option<Tensor>)> {
         let norm = self.config.max_grad_norm.map_or(norm, GradNorm::Clip);
         let total = self.total_steps();
-        let first = self.step * self.config.batch_size as u64;
+        let share = share(self.group, self.config.batch_size);
+        let first = self.step * self.config.batch_size as u64 + share.start as u64;
         let null = to_u32(self.config.denoiser.null_class());
         let (rng, dropout) = (self.rng, self.config.cond_drop_prob);
 
-        let indices = self.batches.batch(self.step);
+        let indices = &self.batches.batch(self.step)[share];
         // The position of an image in the stream of training images addresses its random numbers.
         let positions: Vec<u64> = (first..).take(indices.len()).collect();
         let drawn = positions.iter().map(|&at| self.timesteps.sample(rng, at));
@@ -91,7 +122,9 @@ impl<'a> Trainer<'a> {
             let dropped = rng.uniform(Purpose::CLASS_DROPOUT, at, 0) < dropout;
             if dropped { null } else { label(self.data, index, null) }
         });
+        let adds_gradients = self.group.is_some() && self.local_sgd.is_none();
         let batch = Batch {
+            total: if adds_gradients { self.config.batch_size } else { indices.len() },
             labels: labels.collect(),
             weights,
             shifted: (shift > 0).then(|| shift_images(self.data, indices, &positions, shift, rng)),
@@ -101,12 +134,34 @@ impl<'a> Trainer<'a> {
         };
         let learning_rate = self.config.learning_rate_at(self.step, total);
         let size = StepSize::new(self.config.adamw, self.step, learning_rate, self.config.ema_decay);
-        let stepped = self.engine.step(&batch, self.data, &self.schedule, rng, size, norm)?;
+        let Self { engine, data, schedule, .. } = self;
+        let stepped = if adds_gradients {
+            let exchange = (self.group, &mut self.exchange);
+            engine.step_in_group(&batch, data, schedule, rng, size, norm, exchange)?
+        } else {
+            engine.step(&batch, data, schedule, rng, size, norm)?
+        };
         self.step += 1;
         if let Some(rates) = self.timetable().rates(self.step) {
             self.engine.average(rates)?;
         }
+        if self.is_synchronised() {
+            let parts = self.parts();
+            if let Some(local_sgd) = &mut self.local_sgd {
+                local_sgd.synchronise(&mut self.engine, &parts, self.group)?;
+            }
+        }
         Ok(stepped)
+    }
+
+    /// Whether all processes of the group have the same state after the steps so far: always, or with
+    /// [`TrainConfig::sync_every`] after each such number of steps, after an epoch and at a snapshot of averages.
+    #[must_use]
+    pub fn is_synchronised(&self) -> bool {
+        let step = self.step;
+        self.config.sync_every.is_none_or(|every| step.is_multiple_of(every))
+            || step.is_multiple_of(self.steps_per_epoch())
+            || self.timetable().has_snapshot(step)
     }
 
     /// The number of steps taken so far.
@@ -153,7 +208,8 @@ impl<'a> Trainer<'a> {
 
     /// The training state without the number of steps, as tensors named `weights/NAME`, `first/NAME` and `second/NAME`
     /// (the optimizer's moments), `ema/NAME` (the moving average), and with [`TrainConfig::ema_snapshots`] also
-    /// `ema-0.05/NAME` and `ema-0.10/NAME` (the averages for the snapshots, which are 0 before their first update).
+    /// `ema-0.05/NAME` and `ema-0.10/NAME` (the averages for the snapshots, which are 0 before their first update), and with
+    /// [`TrainConfig::sync_every`] `outer/NAME` (the momentum of the outer optimizer).
     ///
     /// # Errors
     ///
@@ -164,7 +220,7 @@ impl<'a> Trainer<'a> {
 
     /// The parts of [`Trainer::state`].
     pub(crate) fn parts(&self) -> Vec<Part> {
-        Part::all(self.config.power_averages())
+        Part::of_run(&self.config)
     }
 
     /// A part of [`Trainer::state`].
@@ -181,6 +237,7 @@ impl<'a> Trainer<'a> {
     /// If `get` or the tensor library fails.
     pub fn restore(&mut self, step: u64, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         self.engine.restore(get)?;
+        self.local_sgd = LocalSgd::of_run(&self.config, &mut self.engine)?;
         self.step = step;
         Ok(())
     }
@@ -205,6 +262,7 @@ impl Trainer<'_> {
                 None => Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?),
             }
         })?;
+        self.local_sgd = LocalSgd::of_run(&self.config, &mut self.engine)?;
         let mut digest = Sha256::default();
         let mut names: Vec<_> = weights.keys().collect();
         names.sort();

@@ -58,6 +58,15 @@ pub(crate) struct Train {
     /// The number type in which the model folder stores weights
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     pub(crate) dtype: WeightType,
+    /// Train together with the other processes that `mpirun` or `srun` has started, each with the same command; needs a build
+    /// with --features mpi. The process of rank 0 writes the run folder. --batch-size is the number of images over all
+    /// processes
+    #[arg(long)]
+    pub(crate) mpi: bool,
+    /// Synchronise the processes only every H steps (local SGD), for slow links or unequal machines, instead of adding the
+    /// gradients in each step
+    #[arg(long, value_name = "H")]
+    pub(crate) sync_every: Option<u64>,
     /// The number of passes over the training images
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,

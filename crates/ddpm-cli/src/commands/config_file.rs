@@ -12,7 +12,7 @@ use crate::output;
 
 /// The keys of a configuration file, in their order, each with a comment. The image size and the classes follow from the
 /// data, so no file has them.
-const KEYS: [(&str, &str); 43] = [
+const KEYS: [(&str, &str); 46] = [
     ("seed", "The seed of initial weights, batches, timesteps, noise, shifts and dropped classes"),
     ("epochs", "The number of passes over the training images"),
     ("batch_size", "The number of images of a step"),
@@ -26,6 +26,9 @@ const KEYS: [(&str, &str); 43] = [
     ("timestep_sampling", "The distribution of timesteps: uniform or loss_weight"),
     ("noise_candidates", "The number of noise samples from which each image takes the nearest one"),
     ("random_shift", "The largest random shift of an image in pixels"),
+    ("sync_every", "The number of steps between synchronisations of processes (local SGD)"),
+    ("outer_learning_rate", "The outer optimizer of such a run: its learning rate"),
+    ("outer_momentum", "Its Nesterov momentum"),
     ("adamw.beta1", "The optimizer, AdamW: the decay of the mean of the gradient"),
     ("adamw.beta2", "The decay of the mean of its square"),
     ("adamw.eps", "Added to the root of that mean"),

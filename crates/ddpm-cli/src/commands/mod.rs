@@ -18,6 +18,7 @@ pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
 mod previews;
+mod processes;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod report;

@@ -5,7 +5,7 @@ use candle_core::Device;
 use ddpm_data::{Dataset, Source, Splits};
 use ddpm_files::write_atomic;
 use ddpm_model::{Denoiser, SampleOptions, check_writable, initial_weights, write_model};
-use ddpm_train::{CheckpointEvery, Error, Event, Record, RunOptions, Start, TrainConfig};
+use ddpm_train::{CheckpointEvery, Error, Event, ProcessGroup, Record, RunOptions, Start, TrainConfig};
 
 use super::{
     card,
@@ -13,6 +13,7 @@ use super::{
     events::Events,
     job::Job,
     previews::Previews,
+    processes::Processes,
     train_config::{configure, preset_as_file},
 };
 use crate::{
@@ -25,26 +26,49 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     if let Some(preset) = options.print_config {
         return output::text(&preset_as_file(preset)?);
     }
+    let processes = Processes::start(options.mpi)?;
+    let result = train(options, common, processes.group());
+    processes.end(result)
+}
+
+fn train(options: &Train, common: &Common, group: Option<&dyn ProcessGroup>) -> Result<()> {
+    let is_first = group.is_none_or(|group| group.rank() == 0);
     let device = common.device.open()?;
     let file = options.config.as_deref().map(ConfigFile::read).transpose()?;
     let source = options.data.clone().or_else(|| file.as_ref()?.data.clone()).unwrap_or(Source::Mnist);
     let splits = data::load(&source)?;
-    warn_about_labels(&splits);
+    if is_first {
+        warn_about_labels(&splits);
+    }
     let initial = match options.from.as_deref() {
         Some(from) => Some((from, model::load(from, &device)?)),
         None => None,
     };
     let (preset, config) =
         configure(options, common, file.as_ref(), &splits, initial.as_ref().map(|(_, denoiser)| denoiser))?;
-    output::verbose(common, &format!("{config:#?}"));
-    let guide = match &options.guide {
-        Some(name) => Some(guide(name, &config, &device)?),
-        None => None,
-    };
     let start = match (options.resume, options.overwrite) {
         (true, _) => Start::Resume,
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
+    };
+    let run_options = RunOptions {
+        start,
+        checkpoint_every: CheckpointEvery::Time(options.checkpoint_every),
+        keep: options.keep,
+        initial: initial.as_ref().map(|(name, denoiser)| (*name, denoiser)),
+        stop: interrupt::received(),
+        group,
+        ..RunOptions::default()
+    };
+    if !is_first {
+        interrupt::listen()?;
+        let outcome = ddpm_train::run(&config, &splits, &options.out_dir, run_options, &device, |_| Ok(()));
+        return outcome.map(drop).map_err(with_advice);
+    }
+    output::verbose(common, &format!("{config:#?}"));
+    let guide = match &options.guide {
+        Some(name) => Some(guide(name, &config, &device)?),
+        None => None,
     };
     // Until here, while data may be downloaded, a signal ends the program at once.
     interrupt::listen()?;
@@ -58,14 +82,6 @@ pub(crate) fn run(options: &Train, common: &Common) -> Result<()> {
     let progress = Progress::new(common, "images")?;
     let mut seen_first_step = false;
     let mut config_file = Some(to_toml(&config, &source)?);
-    let run_options = RunOptions {
-        start,
-        checkpoint_every: CheckpointEvery::Time(options.checkpoint_every),
-        keep: options.keep,
-        initial: initial.as_ref().map(|(name, denoiser)| (*name, denoiser)),
-        stop: interrupt::received(),
-        ..RunOptions::default()
-    };
     let outcome = ddpm_train::run(&config, &splits, &options.out_dir, run_options, &device, |event| {
         match event {
             Event::Resumed { step, damaged } => {

@@ -36,6 +36,7 @@ pub(super) fn configure(
     config.learning_rate = options.learning_rate.unwrap_or(config.learning_rate);
     let classes = data.classes().unwrap_or(0);
     let (rows, cols) = (data.rows(), data.cols());
+    config.sync_every = options.sync_every.or(config.sync_every);
     let architecture = options.network.map(|network| match network {
         NetworkName::PatchMlp => DenoiserConfig::patch_mlp(rows, cols, classes),
         NetworkName::Mlp => DenoiserConfig::mlp(rows, cols, classes),
@@ -85,6 +86,9 @@ fn warn_of_fields_without_effect(options: &Train, config: &TrainConfig) {
             }
             "schedule.steps_offset" if schedule.timestep_spacing != TimestepSpacing::Leading => {
                 "schedule.timestep_spacing is not leading"
+            }
+            "outer_learning_rate" | "outer_momentum" if config.sync_every.is_none() => {
+                "sync_every is not set"
             }
             "cond_drop_prob" if config.denoiser.num_classes == 0 => "the model has no classes",
             _ => continue,

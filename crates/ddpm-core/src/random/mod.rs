@@ -8,6 +8,7 @@
 mod normal;
 mod philox;
 mod shuffle;
+mod uniform;
 
 #[cfg(feature = "candle")]
 use candle_core::{DType, Device, Tensor};
@@ -92,6 +93,22 @@ const STEP_BITS: u32 = 24;
 /// The largest step that fits in an address.
 const LAST_STEP: u32 = (1 << STEP_BITS) - 1;
 
+/// The number of values of each index; `None` if there are no values.
+fn row_length(indices: &[u64], out: &[f32]) -> Result<Option<usize>> {
+    if out.is_empty() {
+        return Ok(None);
+    }
+    let each = out.len().checked_div(indices.len()).unwrap_or(0);
+    if each * indices.len() != out.len() {
+        return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
+    }
+    // The block of four numbers in a row is a word of the address, too.
+    if u32::try_from(each.div_ceil(4)).is_err() {
+        return Err(Error::out_of_range("the length of a row of random numbers", each, "at most 2³⁴"));
+    }
+    Ok(Some(each))
+}
+
 /// Numbers, at least, for which it is worth waking a thread.
 const TASK: usize = 2048;
 
@@ -153,17 +170,7 @@ impl CounterRng {
     /// If `step` is 2²⁴ or more, or `out` cannot be divided equally.
     pub fn fill_normal(&self, purpose: Purpose, indices: &[u64], step: usize, out: &mut [f32]) -> Result<()> {
         let purpose_and_step = Self::purpose_and_step(purpose, step)?;
-        if out.is_empty() {
-            return Ok(());
-        }
-        let each = out.len().checked_div(indices.len()).unwrap_or(0);
-        if each * indices.len() != out.len() {
-            return Err(Error::BufferLength { found: out.len(), indices: indices.len() });
-        }
-        // The block of four numbers in a row is a word of the address, too.
-        if u32::try_from(each.div_ceil(4)).is_err() {
-            return Err(Error::out_of_range("the length of a row of random numbers", each, "at most 2³⁴"));
-        }
+        let Some(each) = row_length(indices, out)? else { return Ok(()) };
         let rows = TASK.div_ceil(each);
         let key = self.key();
         out.par_chunks_mut(each * rows).zip(indices.par_chunks(rows)).for_each(|(rows, indices)| {

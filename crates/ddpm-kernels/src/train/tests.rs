@@ -1,7 +1,7 @@
 //! Compares the gradient with central differences of the loss, without a tensor library.
 
 use super::*;
-use crate::{Inputs, norm::GRADIENT};
+use crate::{Inputs, gradient::GRADIENT};
 
 /// A program with every kind of operation, conditions, patches that extend past both edges, and widths that are not
 /// multiples of sixteen.

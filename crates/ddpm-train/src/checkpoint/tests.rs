@@ -21,8 +21,18 @@ fn config(data: &Dataset) -> TrainConfig {
 fn progress(config: TrainConfig) -> Progress {
     let (since_log, since_epoch) = (Sum::default(), Sum::default());
     let (images_sha256, labels_sha256) = (String::new(), None);
-    let (step, seconds, initial_sha256) = (0, 0.0, None);
-    Progress { step, seconds, images_sha256, labels_sha256, initial_sha256, config, since_log, since_epoch }
+    let (step, seconds, world_size, initial_sha256) = (0, 0.0, 1, None);
+    Progress {
+        step,
+        seconds,
+        world_size,
+        images_sha256,
+        labels_sha256,
+        initial_sha256,
+        config,
+        since_log,
+        since_epoch,
+    }
 }
 
 #[test]

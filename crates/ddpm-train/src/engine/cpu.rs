@@ -1,11 +1,11 @@
 //! Training steps by the CPU kernels.
 
-use std::iter::zip;
+use std::{collections::BTreeMap, iter::zip};
 
 use candle_core::{Device, Tensor};
 use ddpm_core::{CounterRng, NoiseSchedule, PredictionType};
 use ddpm_data::{Dataset, to_model_scale};
-use ddpm_kernels::{Training, Weights};
+use ddpm_kernels::{StatePart, Training, Weights};
 use ddpm_model::{Parameter, initial_weights};
 
 use super::{Batch, GradNorm};
@@ -15,35 +15,33 @@ use crate::{Result, TrainConfig, optimizer::StepSize, part::Part, post_hoc_ema::
 #[derive(Debug)]
 pub(crate) struct CpuEngine {
     training: Training,
-    /// The averages by power functions; empty if the run has none.
-    power_averages: Vec<Weights>,
+    /// The parts of the state that do not change at each step.
+    others: BTreeMap<Part, Weights>,
     parameters: Vec<Parameter>,
-    parameterization: PredictionType,
-    noise_candidates: usize,
-    /// The noise samples of the batch, [B, pixels].
-    eps: Vec<f32>,
+    noising: Noising,
 }
 
 impl CpuEngine {
-    pub(super) fn new(train: &TrainConfig, schedule: &NoiseSchedule) -> Result<Self> {
-        let (config, batch) = (&train.denoiser, train.batch_size);
+    pub(super) fn new(train: &TrainConfig, schedule: &NoiseSchedule, batch: usize) -> Result<Self> {
+        let config = &train.denoiser;
         let weights = initial_weights(config, train.seed, &Device::Cpu)?;
         let parameters = config.parameters();
         let values = parameters.iter().map(|p| weights[&p.name].flatten_all()?.to_vec1());
         let values = values.collect::<candle_core::Result<Vec<_>>>()?;
         let training = Training::new(config.cpu_network(schedule), &values, batch);
-        let zeros: Vec<Vec<f32>> = parameters.iter().map(|p| vec![0.0; p.len()]).collect();
+        let others = Part::of_run(train).into_iter().filter(|part| !matches!(part, Part::Step(_)));
         Ok(Self {
-            power_averages: vec![training.network().pack(&zeros); train.power_averages()],
+            others: others.map(|part| (part, training.network().zeros())).collect(),
             training,
             parameters,
-            parameterization: config.parameterization,
-            noise_candidates: train.noise_candidates,
-            eps: vec![0.0; batch * config.pixels()],
+            noising: Noising {
+                parameterization: config.parameterization,
+                candidates: train.noise_candidates,
+                eps: vec![0.0; batch * config.pixels()],
+            },
         })
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "coefficients are computed in f64 and rounded once")]
     pub(super) fn step(
         &mut self,
         batch: &Batch<'_>,
@@ -53,45 +51,77 @@ impl CpuEngine {
         size: StepSize,
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let (images, pixels) = (batch.indices.len(), data.image_size());
-        batch.fill_noise(data, rng, self.noise_candidates, &mut self.eps)?;
-        let rows: Vec<NoisedImage<'_>> = zip(&batch.t, self.eps.chunks(pixels))
-            .enumerate()
-            .map(|(index, (&t, eps))| {
-                let alpha_cumprod = schedule.alphas_cumprod()[t];
-                let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
-                let image = batch.image(data, index);
-                let target = self.parameterization.target(alpha_cumprod);
-                NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
-            })
-            .collect();
-        // The loss is the mean over pixels and images of weight · (output − target)².
-        let scale = 1.0 / (images * pixels) as f64;
-        let weights: Vec<f32> = batch.weights.iter().map(|weight| (weight * scale) as f32).collect();
-        let inputs = ddpm_kernels::Batch { t: &batch.t, classes: &batch.labels, weights: &weights };
-        let x_t = |image: usize, pixel: usize| rows[image].mix(rows[image].x_t, pixel);
-        let target = |image: usize, pixel: usize| rows[image].mix(rows[image].target, pixel);
-        let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu);
+        let noised = self.noising.apply(batch, data, schedule, rng)?;
+        let (inputs, x_t, target, step) =
+            (noised.inputs(batch), noised.x_t(), noised.target(), size.rounded());
         if let GradNorm::Ignore = norm {
-            let loss = self.training.step(&inputs, x_t, target, size.rounded());
-            return Ok((scalar(loss)?, None));
+            return Ok((scalar(self.training.step(&inputs, x_t, target, step))?, None));
         }
-        let (loss, norm) = self.training.step_with_norm(&inputs, x_t, target, size.rounded(), norm.max());
+        let (loss, norm) = self.training.step_with_norm(&inputs, x_t, target, step, norm.max());
         Ok((scalar(loss)?, Some(scalar(norm)?)))
     }
 
-    /// Moves the averages by power functions towards the weights.
+    /// Computes the loss and the gradient, which it copies to `exchange`.
+    #[allow(clippy::cast_possible_truncation, reason = "rounded once")]
+    pub(super) fn gradient(
+        &mut self,
+        batch: &Batch<'_>,
+        data: &Dataset,
+        schedule: &NoiseSchedule,
+        rng: CounterRng,
+        exchange: &mut Vec<f32>,
+    ) -> Result<f32> {
+        let noised = self.noising.apply(batch, data, schedule, rng)?;
+        let (loss, gradient) = self.training.gradient(&noised.inputs(batch), noised.x_t(), noised.target());
+        exchange.resize(gradient.value_count(), 0.0);
+        gradient.copy_to(exchange);
+        Ok(loss as f32)
+    }
+
+    /// Takes a step from a gradient, and returns the norm of the gradient.
+    pub(super) fn step_with_gradient(
+        &mut self,
+        gradient: &[f32],
+        size: StepSize,
+        norm: GradNorm,
+    ) -> Result<Option<Tensor>> {
+        self.training.packed_gradient().copy_from(gradient);
+        let measured = self.training.step_with_gradient(size.rounded(), norm.max());
+        match norm {
+            GradNorm::Ignore => Ok(None),
+            GradNorm::Measure | GradNorm::Clip(_) => scalar(measured).map(Some),
+        }
+    }
+
+    /// Moves the averages by power functions towards the weights, each with its rate.
     #[allow(clippy::cast_possible_truncation, reason = "computed in f64 and rounded once")]
     pub(super) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) {
-        for (average, rate) in zip(&mut self.power_averages, rates) {
-            self.training.average(average, rate as f32);
+        for (index, rate) in rates.into_iter().enumerate() {
+            if let Some(average) = self.others.get_mut(&Part::PowerAverage(index)) {
+                self.training.average(average, rate as f32);
+            }
         }
+    }
+
+    /// A part of the state in the memory layout of the kernels.
+    pub(super) fn packed(&mut self, part: Part) -> &mut Weights {
+        match part {
+            Part::Step(part) => self.training.packed_part(part),
+            _ => self.others.entry(part).or_insert_with(|| self.training.network().zeros()),
+        }
+    }
+
+    pub(super) fn values(&mut self, part: Part) -> Vec<f32> {
+        let packed = self.packed(part);
+        let mut values = vec![0.0; packed.value_count()];
+        packed.copy_to(&mut values);
+        values
     }
 
     pub(super) fn part(&self, part: Part) -> Result<Vec<(String, Tensor)>> {
         let values = match part {
-            Part::PowerAverage(index) => self.training.network().unpack(&self.power_averages[index]),
             Part::Step(part) => self.training.part(part),
+            _ => self.training.network().unpack(&self.others[&part]),
         };
         let tensor = |(p, values): (&Parameter, Vec<f32>)| {
             Ok((p.name.clone(), Tensor::from_vec(values, p.shape.as_slice(), &Device::Cpu)?))
@@ -100,24 +130,87 @@ impl CpuEngine {
     }
 
     pub(super) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let part = |&part: &Part| -> Result<Vec<Vec<f32>>> {
+        let part = |part: Part| -> Result<(Part, Vec<Vec<f32>>)> {
             let values = |p: &Parameter| {
                 Ok(get(&part.tensor_name(&p.name), &p.shape)?.flatten_all()?.to_vec1::<f32>()?)
             };
-            self.parameters.iter().map(values).collect()
+            Ok((part, self.parameters.iter().map(values).collect::<Result<_>>()?))
         };
         // Reads all parts before it sets one, so that a failure leaves the state unchanged.
-        let parts = Part::all(self.power_averages.len());
-        let values = parts.iter().map(part).collect::<Result<Vec<_>>>()?;
-        for (part, values) in zip(parts, &values) {
+        let parts = self.others.keys().copied().chain(StatePart::ALL.map(Part::Step));
+        for (part, values) in parts.map(part).collect::<Result<Vec<_>>>()? {
             match part {
-                Part::PowerAverage(index) => {
-                    self.power_averages[index] = self.training.network().pack(values);
-                }
-                Part::Step(part) => self.training.set_part(part, values),
+                Part::Step(part) => self.training.set_part(part, &values),
+                _ => drop(self.others.insert(part, self.training.network().pack(&values))),
             }
         }
         Ok(())
+    }
+}
+
+/// A scalar tensor.
+#[allow(clippy::cast_possible_truncation, reason = "rounded once")]
+fn scalar(value: f64) -> Result<Tensor> {
+    Ok(Tensor::new(value as f32, &Device::Cpu)?)
+}
+
+/// Adds noise to the images of a batch.
+#[derive(Debug)]
+struct Noising {
+    parameterization: PredictionType,
+    /// The number of noise samples from which each image takes the nearest one.
+    candidates: usize,
+    /// The noise samples of the batch, [B, pixels].
+    eps: Vec<f32>,
+}
+
+impl Noising {
+    #[allow(clippy::cast_possible_truncation, reason = "coefficients are computed in f64 and rounded once")]
+    fn apply<'a>(
+        &'a mut self,
+        batch: &'a Batch<'_>,
+        data: &'a Dataset,
+        schedule: &NoiseSchedule,
+        rng: CounterRng,
+    ) -> Result<Noised<'a>> {
+        let pixels = data.image_size();
+        batch.fill_noise(data, rng, self.candidates, &mut self.eps)?;
+        let image = |(index, (&t, eps)): (usize, (&usize, &'a [f32]))| {
+            let alpha_cumprod = schedule.alphas_cumprod()[t];
+            let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
+            let image = batch.image(data, index);
+            let target = self.parameterization.target(alpha_cumprod);
+            NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
+        };
+        // The loss is the mean over pixels and images of weight · (output − target)².
+        let scale = 1.0 / (batch.total * pixels) as f64;
+        Ok(Noised {
+            images: zip(&batch.t, self.eps.chunks(pixels)).enumerate().map(image).collect(),
+            weights: batch.weights.iter().map(|weight| (weight * scale) as f32).collect(),
+        })
+    }
+}
+
+/// A batch as the kernels take it.
+struct Noised<'a> {
+    images: Vec<NoisedImage<'a>>,
+    /// The weight of each image's squared error in the loss.
+    weights: Vec<f32>,
+}
+
+impl Noised<'_> {
+    fn inputs<'a>(&'a self, batch: &'a Batch<'_>) -> ddpm_kernels::Batch<'a> {
+        ddpm_kernels::Batch { t: &batch.t, classes: &batch.labels, weights: &self.weights }
+    }
+
+    /// A value of xₜ by the indices of image and pixel.
+    fn x_t(&self) -> impl Fn(usize, usize) -> f32 + Sync {
+        |image, pixel| self.images[image].mix(self.images[image].x_t, pixel)
+    }
+
+    /// A value of the network's target by the indices of image and pixel.
+    fn target(&self) -> impl Fn(usize, usize) -> f32 + Sync {
+        |image, pixel| self.images[image].mix(self.images[image].target, pixel)
     }
 }
 

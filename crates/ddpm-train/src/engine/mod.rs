@@ -8,14 +8,22 @@ use ddpm_core::{CounterRng, NoiseSchedule};
 use ddpm_data::Dataset;
 
 use crate::{
-    Error, Result, TrainConfig, noise::fill_noise, optimizer::StepSize, part::Part, post_hoc_ema::SIGMA_RELS,
+    Error, Result, TrainConfig,
+    group::{Group, all_reduce},
+    noise::fill_noise,
+    optimizer::StepSize,
+    part::Part,
+    post_hoc_ema::SIGMA_RELS,
 };
 
 pub(crate) use cpu::CpuEngine;
 pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
 
-/// The images of a training step, and each one's noise, timestep, class and loss weight. All lists have the same length.
+/// The images of a training step that this process takes, and each one's noise, timestep, class and loss weight. All lists
+/// have the same length.
 pub(crate) struct Batch<'a> {
+    /// The number of images over which the loss is a mean: those of all processes that add their gradients.
+    pub(crate) total: usize,
     /// The index of each image in the data set.
     pub(crate) indices: &'a [u32],
     /// The pixels of the shifted images, [B, pixels]; `None` if the images of the data set are used unchanged.
@@ -72,16 +80,18 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// Chooses the kernels on a CPU and tensors on other devices.
+    /// Chooses the kernels on a CPU and tensors on other devices. `images` is the number of images of each step that this
+    /// process takes.
     pub(crate) fn new(
         config: &TrainConfig,
         schedule: &NoiseSchedule,
         data: &Dataset,
+        images: usize,
         device: &Device,
     ) -> Result<Self> {
         Ok(if device.is_cpu() {
             ensure_memory(config)?;
-            Self::Cpu(Box::new(CpuEngine::new(config, schedule)?))
+            Self::Cpu(Box::new(CpuEngine::new(config, schedule, images)?))
         } else {
             Self::Tensor(Box::new(TensorEngine::new(config, schedule, data, device)?))
         })
@@ -105,6 +115,40 @@ impl Engine {
         }
     }
 
+    /// [`Engine::step`] with the sum of the gradients of all processes of a group. `exchange` is a buffer, which later steps use
+    /// again.
+    #[allow(clippy::too_many_arguments, reason = "those of a step, the group and its buffer")]
+    pub(crate) fn step_in_group(
+        &mut self,
+        batch: &Batch<'_>,
+        data: &Dataset,
+        schedule: &NoiseSchedule,
+        rng: CounterRng,
+        size: StepSize,
+        norm: GradNorm,
+        (group, exchange): (Group<'_>, &mut Vec<f32>),
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let loss = match self {
+            Self::Cpu(engine) => rayon::scope(|_| engine.gradient(batch, data, schedule, rng, exchange))?,
+            Self::Tensor(engine) => engine.gradient(batch, data, rng, exchange)?,
+        };
+        exchange.push(loss);
+        all_reduce(group, exchange)?;
+        let loss = Tensor::new(exchange.pop().unwrap_or_default(), self.device())?;
+        let norm = match self {
+            Self::Cpu(engine) => engine.step_with_gradient(exchange, size, norm)?,
+            Self::Tensor(engine) => engine.step_with_gradient(exchange, size, norm)?,
+        };
+        Ok((loss, norm))
+    }
+
+    fn device(&self) -> &Device {
+        match self {
+            Self::Cpu(_) => &Device::Cpu,
+            Self::Tensor(engine) => engine.device(),
+        }
+    }
+
     /// Moves the averages by power functions towards the weights, each with its rate.
     pub(crate) fn average(&mut self, rates: [f64; SIGMA_RELS.len()]) -> Result<()> {
         match self {
@@ -122,6 +166,23 @@ impl Engine {
         }
     }
 
+    /// The values of a part of the training state, in an order that depends on the network and the engine alone.
+    pub(crate) fn values(&mut self, part: Part) -> Result<Vec<f32>> {
+        match self {
+            Self::Cpu(engine) => Ok(engine.values(part)),
+            Self::Tensor(engine) => engine.optimizer.values(part),
+        }
+    }
+
+    /// The inverse of [`Engine::values`].
+    pub(crate) fn set_values(&mut self, part: Part, values: &[f32]) -> Result<()> {
+        match self {
+            Self::Cpu(engine) => engine.packed(part).copy_from(values),
+            Self::Tensor(engine) => engine.optimizer.set_values(part, values)?,
+        }
+        Ok(())
+    }
+
     /// Sets the training state; `get` returns a tensor by its name in a checkpoint and its shape.
     pub(crate) fn restore(&mut self, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         match self {
@@ -133,10 +194,9 @@ impl Engine {
 
 /// Checks that the machine has the memory for training on a CPU, before a part of it is used.
 fn ensure_memory(config: &TrainConfig) -> Result<()> {
-    /// Weights, gradients, two moments and the moving average.
-    const NUMBERS: usize = 5;
     let parameters = config.denoiser.parameter_count();
-    let needed = parameters.saturating_mul((NUMBERS + config.power_averages()) * size_of::<f32>());
+    // The parts of the state, and the gradient.
+    let needed = parameters.saturating_mul((Part::of_run(config).len() + 1) * size_of::<f32>());
     let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let expected = match total_memory() {
         Some(total) if needed > total => format!("at most {}, the memory of this machine", gib(total)),
@@ -201,13 +261,14 @@ mod tests {
                 noise_candidates: 2,
                 ..preset
             };
-            let mut kernels = Engine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
+            let mut kernels = Engine::new(&config, &schedule, &data, 16, &Device::Cpu).unwrap();
             let tensors = TensorEngine::new(&config, &schedule, &data, &Device::Cpu).unwrap();
             let mut tensors = Engine::Tensor(Box::new(tensors));
             for step in 0..8 {
                 let t: Vec<usize> = (0..16).map(|i| (i * 3 + step as usize) % 20).collect();
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();
                 let batch = Batch {
+                    total: 16,
                     indices: &indices,
                     shifted: (step % 2 == 1).then(|| (0..16 * 30).map(|i| (i * 11 % 256) as u8).collect()),
                     positions: (step * 16..).take(16).collect(),
@@ -237,7 +298,10 @@ mod tests {
                 }
             }
             let state = |engine: &Engine| {
-                Part::all(2).into_iter().flat_map(|part| engine.part(part).unwrap()).collect::<Vec<_>>()
+                Part::of_run(&config)
+                    .into_iter()
+                    .flat_map(|part| engine.part(part).unwrap())
+                    .collect::<Vec<_>>()
             };
             let (kernels, tensors) = (state(&kernels), state(&tensors));
             for ((name, ours), (other, theirs)) in std::iter::zip(&kernels, &tensors) {

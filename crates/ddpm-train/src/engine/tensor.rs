@@ -9,6 +9,7 @@ use super::{Batch, GradNorm};
 use crate::{
     Result, TrainConfig,
     optimizer::{StepSize, TensorAdamW},
+    part::Part,
 };
 
 /// Trains with tensors and autograd. The data set is stored on the device, so a step copies to it only the noise, the
@@ -39,7 +40,7 @@ impl TensorEngine {
             denoiser: Denoiser::new(config, schedule.config(), tensors)?,
             images: upload(data, device)?,
             noise_candidates: train.noise_candidates,
-            optimizer: TensorAdamW::new(vars, train.power_averages())?,
+            optimizer: TensorAdamW::new(vars, &Part::of_run(train))?,
         })
     }
 
@@ -51,10 +52,44 @@ impl TensorEngine {
         size: StepSize,
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
+        let loss = self.loss(batch, data, rng)?;
+        let gradient = self.optimizer.gradient(&loss.backward()?)?;
+        Ok((loss.detach(), self.optimizer.step(gradient, size, norm)?))
+    }
+
+    /// Computes the loss and the gradient, which it copies to `exchange`.
+    pub(super) fn gradient(
+        &self,
+        batch: &Batch<'_>,
+        data: &Dataset,
+        rng: CounterRng,
+        exchange: &mut Vec<f32>,
+    ) -> Result<f32> {
+        let loss = self.loss(batch, data, rng)?;
+        *exchange = self.optimizer.gradient(&loss.backward()?)?.to_vec1()?;
+        Ok(loss.to_scalar()?)
+    }
+
+    /// Takes a step from a gradient, and returns the norm of the gradient unless it is ignored.
+    pub(super) fn step_with_gradient(
+        &mut self,
+        gradient: &[f32],
+        size: StepSize,
+        norm: GradNorm,
+    ) -> Result<Option<Tensor>> {
+        self.optimizer.step(Tensor::from_slice(gradient, gradient.len(), self.device())?, size, norm)
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        self.images.device()
+    }
+
+    /// The loss of a batch, with the graph of its computation.
+    fn loss(&self, batch: &Batch<'_>, data: &Dataset, rng: CounterRng) -> Result<Tensor> {
         let x_start = match &batch.shifted {
             Some(shifted) => {
                 let shape = (batch.indices.len(), self.images.dim(1)?);
-                on_model_scale(&Tensor::from_slice(shifted, shape, self.images.device())?)?
+                on_model_scale(&Tensor::from_slice(shifted, shape, self.device())?)?
             }
             None => gather(&self.images, batch.indices)?,
         };
@@ -64,8 +99,8 @@ impl TensorEngine {
         let x_t = self.denoiser.schedule().q_sample(&x_start, &batch.t, &eps)?;
         let output = self.denoiser.forward(&x_t, &batch.t, &batch.labels)?;
         let loss = weighted_error(&self.denoiser, &batch.weights, &output, &x_start, &eps, &batch.t)?;
-        let norm = self.optimizer.step(&loss.backward()?, size, norm)?;
-        Ok((loss.detach(), norm))
+        let images = batch.indices.len();
+        Ok(if images == batch.total { loss } else { (loss * (images as f64 / batch.total as f64))? })
     }
 }
 

@@ -4,6 +4,8 @@ use std::{sync::atomic::AtomicBool, time::Duration};
 
 use ddpm_model::Denoiser;
 
+use crate::ProcessGroup;
+
 /// The treatment of a run that already exists in the folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
@@ -43,8 +45,11 @@ pub struct RunOptions<'a> {
     /// The network from whose weights a new run starts, instead of random ones; with its name, for the log. Pass it again to
     /// resume the run.
     pub initial: Option<(&'a str, &'a Denoiser)>,
-    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`](crate::Error::Stopped).
+    /// If it becomes true, the run ends after its step, with a checkpoint and [`Error::Stopped`](crate::Error::Stopped). With
+    /// [`TrainConfig::sync_every`](crate::TrainConfig::sync_every) it ends after the next synchronisation.
     pub stop: &'a AtomicBool,
+    /// The processes that train together; `None` for one process.
+    pub group: Option<&'a dyn ProcessGroup>,
 }
 
 impl Default for RunOptions<'_> {
@@ -57,6 +62,7 @@ impl Default for RunOptions<'_> {
             evaluate_every: 200,
             initial: None,
             stop: &NEVER,
+            group: None,
         }
     }
 }

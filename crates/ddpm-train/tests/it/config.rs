@@ -79,7 +79,7 @@ fn options_out_of_range_are_named_with_the_value_found() {
         change(&mut config.adamw);
     }
     type Spoil = fn(&mut TrainConfig);
-    let cases: [(&str, Spoil); 22] = [
+    let cases: [(&str, Spoil); 26] = [
         ("`epochs` is 0", |c| c.epochs = 0),
         ("`epochs` is 18446744073709552000", |c| c.epochs = u64::MAX),
         ("`learning_rate` is 0", |c| c.learning_rate = 0.0),
@@ -99,6 +99,10 @@ fn options_out_of_range_are_named_with_the_value_found() {
         ("`beta2` is -0.5", |c| adamw(c, |a| a.beta2 = -0.5)),
         ("`eps` is 0", |c| adamw(c, |a| a.eps = 0.0)),
         ("`weight_decay` is 2", |c| adamw(c, |a| a.weight_decay = 2.0)),
+        ("`sync_every` is 0", |c| c.sync_every = Some(0)),
+        ("`outer_learning_rate` is 0", |c| c.outer_learning_rate = 0.0),
+        ("`outer_learning_rate` is 2.5", |c| c.outer_learning_rate = 2.5),
+        ("`outer_momentum` is 1", |c| c.outer_momentum = 1.0),
         ("`rows` is 0", |c| c.denoiser.rows = 0),
         ("batch_size is 0, expected 1 to 200", |c| c.batch_size = 0),
         ("batch_size is 201, expected 1 to 200", |c| c.batch_size = 201),

@@ -6,13 +6,16 @@ mod checkpoints;
 mod config;
 mod folder;
 mod gradients;
+mod group;
 mod learning;
 mod metrics;
 mod optimizer;
 mod post_hoc_ema;
 mod reproducible;
 mod resume;
+mod seeded;
 mod snapshots;
+mod variables;
 
 use std::{fs, path::Path, sync::LazyLock};
 

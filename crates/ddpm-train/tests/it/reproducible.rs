@@ -58,7 +58,7 @@ fn another_seed_gives_other_weights_from_the_start() {
 #[test]
 fn each_option_changes_the_weights() {
     type Change = fn(&mut TrainConfig);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
         ("learning_rate", |c| c.learning_rate *= 2.0),
         ("warmup_fraction", |c| c.warmup_fraction = 0.0),
         ("epochs", |c| c.epochs = 30),
@@ -67,6 +67,7 @@ fn each_option_changes_the_weights() {
         ("loss", |c| c.loss = LossWeighting::MinSnr),
         ("noise_candidates", |c| c.noise_candidates = 2),
         ("max_grad_norm", |c| c.max_grad_norm = Some(1e-3)),
+        ("sync_every", |c| c.sync_every = Some(5)),
         ("beta1", |c| c.adamw.beta1 = 0.5),
         ("beta2", |c| c.adamw.beta2 = 0.9),
         ("weight_decay", |c| c.adamw.weight_decay = 0.5),

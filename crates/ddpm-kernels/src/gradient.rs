@@ -1,4 +1,4 @@
-//! Training steps with the whole gradient in memory: its norm, and clipping.
+//! Training steps with the whole gradient in memory: its norm, clipping, and the exchange of gradients between processes.
 
 use std::iter::zip;
 
@@ -23,29 +23,45 @@ pub(crate) const GRADIENT: AdamwEma = AdamwEma {
     ema: [1.0, 0.0],
 };
 
+/// The least number of rows of a task: 64 KiB.
+const TASK: usize = 1024;
+
 impl Network {
-    /// The backward pass into `gradient`, then the optimizer step. Returns the norm of the gradient. If it is larger than
-    /// `max_norm`, the step uses the gradient multiplied by `max_norm` / norm (Pascanu et al. 2013, arXiv 1211.5063).
-    /// Without clipping the result is the same bits as [`Network::backward`] gives.
-    pub(crate) fn backward_with_norm(
+    /// The backward pass into `gradient`, without an optimizer step.
+    pub(crate) fn gradient(
         &self,
         state: &mut [Weights; 4],
         gradient: &mut Weights,
         workspace: &mut Workspace,
-        step: AdamwEma,
-        max_norm: Option<f64>,
-    ) -> f64 {
+    ) {
         let first = StatePart::First as usize;
         std::mem::swap(&mut state[first], gradient);
         self.backward(state, workspace, GRADIENT);
         std::mem::swap(&mut state[first], gradient);
-        // Sums in a fixed order, so that the norm does not depend on the number of threads. Padding is 0.
+    }
+
+    /// The norm of a gradient. It is summed in a fixed order, so it does not depend on the number of threads.
+    fn norm(&self, gradient: &Weights) -> f64 {
+        // Padding is 0.
         let square = |row: &Row| row.0.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
         let sums = self.plan.layers().zip(&gradient.0).map(|(layer, rows)| -> f64 {
             let panels = rows.par_chunks(layer.stride()).map(|panel| panel.iter().map(square).sum::<f64>());
             panels.collect::<Vec<f64>>().into_iter().sum()
         });
-        let norm = sums.sum::<f64>().sqrt();
+        sums.sum::<f64>().sqrt()
+    }
+
+    /// The optimizer step from a whole gradient. Returns the gradient's norm. If it is larger than `max_norm`, the step uses
+    /// the gradient multiplied by `max_norm` / norm. Without clipping the result of [`Network::gradient`] and this step is
+    /// the same bits as that of [`Network::backward`].
+    pub(crate) fn step(
+        &self,
+        state: &mut [Weights; 4],
+        gradient: &mut Weights,
+        step: AdamwEma,
+        max_norm: Option<f64>,
+    ) -> f64 {
+        let norm = self.norm(gradient);
         #[allow(clippy::cast_possible_truncation, reason = "rounded once")]
         let scale = max_norm.filter(|&max| norm > max).map(|max| (max / norm) as f32);
         self.apply(state, gradient, step, scale);
@@ -71,6 +87,43 @@ impl Network {
                 }
                 Arch::new().dispatch(Update { step, gradient: weight, state: [a.0, b.0, c.0, d.0] });
             });
+        }
+    }
+}
+
+impl Weights {
+    /// The number of values, padding included. It depends on the network alone.
+    #[must_use]
+    pub fn value_count(&self) -> usize {
+        self.0.iter().map(Vec::len).sum::<usize>() * PANEL
+    }
+
+    /// Copies all values to a list. Their order and the zeros between them depend on the network alone, so lists of equal
+    /// networks may be added.
+    ///
+    /// # Panics
+    ///
+    /// If the list has not [`Weights::value_count`] values.
+    pub fn copy_to(&self, values: &mut [f32]) {
+        assert_eq!(values.len(), self.value_count(), "the number of values");
+        let mut rest = values.as_chunks_mut().0;
+        for rows in &self.0 {
+            let to = rest.split_off_mut(..rows.len()).unwrap_or_default();
+            to.par_iter_mut().with_min_len(TASK).zip(rows).for_each(|(to, from)| *to = from.0);
+        }
+    }
+
+    /// The inverse of [`Weights::copy_to`].
+    ///
+    /// # Panics
+    ///
+    /// If the list has not [`Weights::value_count`] values.
+    pub fn copy_from(&mut self, values: &[f32]) {
+        assert_eq!(values.len(), self.value_count(), "the number of values");
+        let mut rest = values.as_chunks().0;
+        for rows in &mut self.0 {
+            let from = rest.split_off(..rows.len()).unwrap_or_default();
+            rows.par_iter_mut().with_min_len(TASK).zip(from).for_each(|(to, from)| to.0 = *from);
         }
     }
 }
