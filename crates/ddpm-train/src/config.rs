@@ -66,11 +66,13 @@ pub struct TrainConfig {
     /// training of one process. See docs/scaling.md.
     #[serde(default)]
     pub sync_every: Option<u64>,
-    /// The learning rate of the outer optimizer, above 0 and at most 2; it has no effect without `sync_every`.
+    /// The learning rate of the outer optimizer, above 0 and at most 2; it has no effect without `sync_every`. With 1, the default,
+    /// and no momentum, the common weights are the mean of the processes' weights (local SGD). DiLoCo has 0.7 and a momentum
+    /// of 0.9, which suit larger networks and longer rounds; here they may diverge.
     #[serde(default = "outer_learning_rate")]
     pub outer_learning_rate: f64,
-    /// The Nesterov momentum of the outer optimizer, at least 0 and below 1; it has no effect without `sync_every`.
-    #[serde(default = "outer_momentum")]
+    /// The Nesterov momentum of the outer optimizer, at least 0 (the default) and below 1; it has no effect without `sync_every`.
+    #[serde(default)]
     pub outer_momentum: f64,
     /// The network's architecture.
     pub denoiser: DenoiserConfig,
@@ -82,14 +84,9 @@ fn one() -> usize {
     1
 }
 
-/// The value of Douillard et al. 2023, section 3.
+/// Without momentum, this makes the common weights the mean of the processes' weights.
 fn outer_learning_rate() -> f64 {
-    0.7
-}
-
-/// The value of Douillard et al. 2023, section 3.
-fn outer_momentum() -> f64 {
-    0.9
+    1.0
 }
 
 /// A named set of training options.
@@ -149,7 +146,7 @@ impl TrainConfig {
             random_shift: 0,
             sync_every: None,
             outer_learning_rate: outer_learning_rate(),
-            outer_momentum: outer_momentum(),
+            outer_momentum: 0.0,
             denoiser,
             schedule: NoiseScheduleConfig::mnist20(),
         }

@@ -99,8 +99,8 @@ fn states(config: &TrainConfig, count: usize, steps: u64) -> (Vec<State>, Vec<f3
 
 /// The largest difference of two states, divided by the largest number of each tensor.
 fn difference(a: &State, b: &State) -> f32 {
-    let of_tensor = |(a, b): (&(String, Vec<u32>), &(String, Vec<u32>))| {
-        let ((name, a), (other, b)) = (a, b);
+    type Named = (String, Vec<u32>);
+    let of_tensor = |((name, a), (other, b)): (&Named, &Named)| {
         assert_eq!(name, other);
         let values = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
         let (a, b) = (values(a), values(b));
