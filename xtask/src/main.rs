@@ -3,8 +3,8 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask dist`
-//! makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
+//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask scaling`
+//! trains and samples with several processes. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
 //! other crates for all work with tensors.
 
 mod bench;
@@ -24,6 +24,7 @@ mod provenance;
 mod python;
 mod reproduce;
 mod rows;
+mod scaling;
 mod source;
 mod staging;
 mod start;
@@ -59,6 +60,7 @@ enum Job {
     Torture(torture::Arguments),
     Interop(interop::Arguments),
     Page(page::Arguments),
+    Scaling(scaling::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -84,6 +86,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Page(arguments) => page::run(arguments, &workspace),
+        Job::Scaling(arguments) => scaling::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }
