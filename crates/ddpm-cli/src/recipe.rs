@@ -1,7 +1,8 @@
 //! The recipe of a file that `sample` writes: what made it, in the file itself.
 //!
 //! A recipe is JSON in plain ASCII. A PNG has it as a text chunk, a GIF as a comment, a safetensors file in its metadata,
-//! each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them.
+//! each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them. A part of a
+//! job always has this file, with the SHA-256 of the others, so it is also the manifest of the part.
 
 mod gif;
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_files::check_keys;
+use ddpm_files::{Manifest, check_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::{args::is_option_of_recipe, output};
@@ -48,6 +49,9 @@ pub(crate) struct Recipe {
     pub(crate) files: BTreeMap<String, String>,
     /// The arguments of `ddpm-cli sample` that make the file again, without the name of the file.
     pub(crate) arguments: Vec<String>,
+    /// The SHA-256 of each file of a part of a job (`--shard`), except that of the recipe. Empty otherwise.
+    #[serde(default, skip_serializing_if = "Manifest::is_empty")]
+    pub(crate) written: Manifest,
 }
 
 impl Recipe {
@@ -157,7 +161,7 @@ fn json_file(path: &Path) -> Result<String> {
 }
 
 /// The file beside IDX files with this name, or with this name as their common part.
-fn sidecar(path: &Path) -> Option<std::path::PathBuf> {
+pub(crate) fn sidecar(path: &Path) -> Option<std::path::PathBuf> {
     let name = path.file_name()?.to_str()?;
     let common = ["-images-idx3-ubyte", "-labels-idx1-ubyte"].iter().find_map(|end| name.strip_suffix(end));
     Some(path.with_file_name(format!("{}{SUFFIX}", common.unwrap_or(name))))
@@ -188,6 +192,7 @@ mod tests {
             steps: 20,
             files: BTreeMap::from([("plan ü.json".to_owned(), "cd".to_owned())]),
             arguments: ["--model", "Ziffern ü/😀 it's", "--seed", "7"].map(str::to_owned).to_vec(),
+            written: Manifest::default(),
         };
         let text = recipe.encode().unwrap();
         assert!(text.is_ascii());

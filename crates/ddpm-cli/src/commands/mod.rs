@@ -17,6 +17,8 @@ pub(crate) mod import;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
+pub(crate) mod merge;
+mod part;
 mod previews;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -1,4 +1,4 @@
-//! Reads parquet files with one image and at most one label per row.
+//! Reads and writes parquet files with one image and at most one label per row.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -7,11 +7,15 @@
 //! | `checked.rs` | checks of what a file claims, before memory is allocated for it |
 //! | `pages.rs` | checks of the values of a page |
 //! | `decoder.rs` | PNG and JPEG images |
+//! | `writer.rs` | files as the Hub has them |
 
 mod checked;
 mod columns;
 mod decoder;
 mod pages;
+mod writer;
+
+pub use writer::Writer;
 
 use std::fs::File;
 use std::io::Read;
