@@ -49,7 +49,7 @@ pub(crate) struct Recipe {
     pub(crate) files: BTreeMap<String, String>,
     /// The arguments of `ddpm-cli sample` that make the file again, without the name of the file.
     pub(crate) arguments: Vec<String>,
-    /// The SHA-256 of each file of a part of a job (`--shard`), except that of the recipe. Empty otherwise.
+    /// The SHA-256 of each file of a part of a job (`--shard`): `images` and `labels`, or `tensors`. Empty otherwise.
     #[serde(default, skip_serializing_if = "Manifest::is_empty")]
     pub(crate) written: Manifest,
 }
@@ -130,14 +130,18 @@ fn quoted(word: &str) -> String {
 
 /// The text of the recipe of a file; `None` if the file is of a known kind without one, or of no known kind.
 fn text_of(path: &Path) -> Result<Option<String>> {
-    if let Some(sidecar) = sidecar(path).filter(|sidecar| sidecar.is_file()) {
-        return json_file(&sidecar).map(Some);
+    let sidecar = sidecar(path).filter(|sidecar| sidecar.is_file());
+    let beside = || sidecar.as_deref().map(json_file).transpose();
+    if sidecar.is_some() && !path.is_file() {
+        return beside();
     }
     let mut file = BufReader::new(File::open(path)?);
     let mut start = Vec::new();
     file.by_ref().take(9).read_to_end(&mut start)?;
     let file = BufReader::new(File::open(path)?);
+    // What a file holds itself counts: a file beside it may be of an older one of the same name.
     match start.as_slice() {
+        [0, 0, 8, ..] => beside(),
         [0x89, b'P', b'N', b'G', ..] => {
             let reader = png::Decoder::new(file).read_info()?;
             let texts = &reader.info().uncompressed_latin1_text;
@@ -146,7 +150,7 @@ fn text_of(path: &Path) -> Result<Option<String>> {
         [b'G', b'I', b'F', ..] => Ok(gif::comment(file)?),
         [_, _, _, _, _, _, _, _, b'{'] => safetensors_metadata(file),
         [b'{', ..] => json_file(path).map(Some),
-        _ => Ok(None),
+        _ => beside(),
     }
 }
 

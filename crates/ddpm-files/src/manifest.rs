@@ -1,6 +1,10 @@
 //! A file with the SHA-256 of each file of its folder.
 
-use std::{collections::BTreeMap, fmt, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +18,8 @@ pub struct Manifest(BTreeMap<String, String>);
 /// A file that is missing, or has another SHA-256 than its manifest says. Its text names the file and both values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The file name.
-    pub name: String,
+    /// The file.
+    pub path: PathBuf,
     /// The SHA-256 of the file; `None` if it does not exist.
     pub found: Option<String>,
     /// The SHA-256 in the manifest.
@@ -25,8 +29,10 @@ pub struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.found {
-            Some(found) => write!(f, "{} has SHA-256 {found}, expected {}", self.name, self.expected),
-            None => write!(f, "{} does not exist", self.name),
+            Some(found) => {
+                write!(f, "{} has SHA-256 {found}, expected {}", self.path.display(), self.expected)
+            }
+            None => write!(f, "{} does not exist", self.path.display()),
         }
     }
 }
@@ -51,21 +57,22 @@ impl Manifest {
         self.0.keys().map(String::as_str)
     }
 
-    /// Compares every listed file of `folder` with its SHA-256, and returns the first one that is missing or damaged. Reads
-    /// the files in pieces.
+    /// Compares every listed file with its SHA-256, and returns the first one that is missing or damaged. `path` gives the
+    /// file for a name of the manifest. Reads the files in pieces.
     ///
     /// # Errors
     ///
     /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
-    pub fn damage(&self, folder: &Path) -> Result<Option<Damage>> {
+    pub fn damage(&self, path: impl Fn(&str) -> PathBuf) -> Result<Option<Damage>> {
         for (name, expected) in &self.0 {
-            let found = match sha256_of_file(&folder.join(name)) {
+            let path = path(name);
+            let found = match sha256_of_file(&path) {
                 Ok(digest) => Some(digest),
                 Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
             if found.as_ref() != Some(expected) {
-                return Ok(Some(Damage { name: name.clone(), found, expected: expected.clone() }));
+                return Ok(Some(Damage { path, found, expected: expected.clone() }));
             }
         }
         Ok(None)
@@ -173,16 +180,20 @@ mod tests {
         fs::remove_file(folder.path().join(Manifest::NAME)).unwrap();
         let manifest = Manifest::parse(&json).unwrap();
         assert!(manifest.names().eq(["a", "b"]) && !manifest.is_empty());
-        assert_eq!(manifest.damage(folder.path()).unwrap(), None);
+        let damage = || manifest.damage(|name| folder.path().join(name));
+        assert_eq!(damage().unwrap(), None);
         let expected = sha256_hex(b"b");
         fs::write(folder.path().join("b"), "c").unwrap();
-        let damage = manifest.damage(folder.path()).unwrap().unwrap();
-        assert_eq!(damage.to_string(), format!("b has SHA-256 {}, expected {expected}", sha256_hex(b"c")));
-        fs::remove_file(folder.path().join("b")).unwrap();
-        let damage = manifest.damage(folder.path()).unwrap().unwrap();
-        assert_eq!((damage.to_string(), damage.expected), ("b does not exist".to_owned(), expected));
-        fs::create_dir(folder.path().join("b")).unwrap();
-        assert!(matches!(manifest.damage(folder.path()), Err(Error::Read { .. })), "its content is unknown");
+        let path = folder.path().join("b");
+        let text = damage().unwrap().unwrap().to_string();
+        let found = sha256_hex(b"c");
+        assert_eq!(text, format!("{} has SHA-256 {found}, expected {expected}", path.display()));
+        fs::remove_file(&path).unwrap();
+        let missing = damage().unwrap().unwrap();
+        assert_eq!(missing.to_string(), format!("{} does not exist", path.display()));
+        assert_eq!(missing, Damage { path: path.clone(), found: None, expected });
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(damage(), Err(Error::Read { .. })), "its content is unknown");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The parts of a job that `--shard` makes: their files, what their recipes have in common, and whether they are whole.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ddpm_files::Manifest;
@@ -44,9 +44,11 @@ impl ArrayFiles {
         (self.format == Format::Idx && self.has_labels).then(|| with_suffix(&self.out, IDX_LABELS))
     }
 
-    /// All files except that of the recipe.
-    pub(super) fn arrays(&self) -> impl Iterator<Item = PathBuf> {
-        [self.images()].into_iter().chain(self.labels())
+    /// All files except that of the recipe, by their names among the digests. These are no file names, so that a part is the
+    /// same under any name.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let images = if self.format == Format::Idx { "images" } else { "tensors" };
+        [(images, self.images())].into_iter().chain(self.labels().map(|labels| ("labels", labels)))
     }
 
     /// What is wrong with the files, by the digests of their recipe; `None` if they are whole.
@@ -54,24 +56,22 @@ impl ArrayFiles {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn damage(&self, recipe: &Recipe) -> Result<Option<String>> {
-        let names = self.arrays().map(|path| name(&path).map(str::to_owned)).collect::<Result<Vec<_>>>()?;
         let found: Vec<&str> = recipe.written.names().collect();
-        if found != names {
-            let found = if found.is_empty() { "no digest".to_owned() } else { found.join(", ") };
-            let expected = names.join(", ");
-            return Ok(Some(format!("{} lists {found}, expected {expected}", self.recipe().display())));
+        if !self.arrays().map(|(name, _)| name).eq(found.iter().copied()) {
+            let expected: Vec<_> = self.arrays().map(|(name, _)| name).collect();
+            let found = if found.is_empty() { "no file".to_owned() } else { found.join(", ") };
+            return Ok(Some(format!(
+                "{} has the SHA-256 of {found}, expected {}",
+                self.recipe().display(),
+                expected.join(", ")
+            )));
         }
-        let folder = self.out.parent().unwrap_or(Path::new(""));
-        Ok(recipe.written.damage(folder)?.map(|damage| folder.join(damage.to_string()).display().to_string()))
+        let path = |name: &str| match self.labels() {
+            Some(labels) if name == "labels" => labels,
+            _ => self.images(),
+        };
+        Ok(recipe.written.damage(path)?.map(|damage| damage.to_string()))
     }
-}
-
-/// The name of a file as the digests of a recipe have it.
-pub(super) fn name(path: &Path) -> Result<&str> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.with_context(|| {
-        format!("{}: the name is not UTF-8 text, which a part of a job needs", path.display())
-    })
 }
 
 impl Recipe {

@@ -71,11 +71,15 @@ fn report_missing(parts: &Parts, missing: &[usize], common: &Common) -> Result<(
 fn check_is_no_part(out: &Path, parts: &Parts) -> Result<()> {
     let of = |out: &Path, format| ArrayFiles { out: out.to_owned(), format, has_labels: true };
     let mut outputs = Vec::new();
+    let all = |files: &ArrayFiles| {
+        let arrays = files.arrays().map(|(_, path)| path);
+        arrays.chain([files.recipe()]).collect::<Vec<_>>()
+    };
     for files in [of(out, Format::Idx), of(out, Format::Safetensors)] {
-        outputs.extend(files.arrays().chain([files.recipe()]).filter_map(|path| fs::canonicalize(path).ok()));
+        outputs.extend(all(&files).into_iter().filter_map(|path| fs::canonicalize(path).ok()));
     }
     for part in parts.iter().filter(|_| !outputs.is_empty()) {
-        for path in part.arrays().chain([part.recipe()]) {
+        for path in all(&part) {
             let is_output = fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path));
             ensure!(!is_output, "{}: is a file of a part, expected another --out", path.display());
         }

@@ -1,6 +1,6 @@
 //! Arrays of all images: IDX and safetensors.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use anyhow::Result;
 use ddpm_data::idx::{header_of_images, header_of_labels};
@@ -12,7 +12,7 @@ use crate::{
     commands::{
         arrays::{Digested, tensors_header},
         job::Job,
-        part::{ArrayFiles, name},
+        part::ArrayFiles,
     },
     progress::Progress,
     recipe::{self, Recipe},
@@ -56,10 +56,10 @@ pub(super) fn write(
     let to = labels.as_mut().unwrap_or(&mut images);
     byte_labels.into_iter().flatten().try_for_each(|label| to.append(&[label]))?;
     let mut written = Vec::new();
-    for file in [images].into_iter().chain(labels) {
+    for (file, (name, _)) in iter::zip([images].into_iter().chain(labels), files.arrays()) {
         let (file, sha256) = file.finish();
-        if is_part && !is_stream {
-            recipe.written.insert(name(file.path())?, sha256);
+        if is_part {
+            recipe.written.insert(name, sha256);
         }
         written.push(file);
     }

@@ -24,7 +24,8 @@ pub(super) fn find(files: &ArrayFiles, recipe: &Recipe) -> Result<Found> {
     match fs::File::open(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let Some(array) = files.arrays().find(|path| path.exists()) else { return Ok(Found::Nothing) };
+            let array = files.arrays().map(|(_, path)| path).find(|path| path.exists());
+            let Some(array) = array else { return Ok(Found::Nothing) };
             // A safetensors file of a whole job has its recipe inside only.
             if let Ok(found) = Recipe::read(&array) {
                 check_same(&found, recipe, files)?;

@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
         output::result(common, &json, &text)
     };
     if options.array.skip_verified && is_whole(&arrays, &recipe)? {
-        let names = [arrays.recipe()].into_iter().chain(arrays.arrays());
+        let names = [arrays.recipe()].into_iter().chain(arrays.arrays().map(|(_, path)| path));
         return report(names.map(|path| path.display().to_string()).collect(), true);
     }
     let (files, shown) = if is_array {
