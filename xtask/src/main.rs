@@ -3,9 +3,9 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask dist`
-//! makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
-//! other crates for all work with tensors.
+//! checks the files against other programs. `cargo xtask shards` runs the job files of `deploy/`. `cargo xtask page` uses
+//! the page of `serve` in a browser. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one
+//! file or folder. The jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -24,6 +24,7 @@ mod provenance;
 mod python;
 mod reproduce;
 mod rows;
+mod shards;
 mod source;
 mod staging;
 mod start;
@@ -59,6 +60,7 @@ enum Job {
     Torture(torture::Arguments),
     Interop(interop::Arguments),
     Page(page::Arguments),
+    Shards(shards::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -84,6 +86,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Page(arguments) => page::run(arguments, &workspace),
+        Job::Shards(arguments) => shards::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }
