@@ -88,11 +88,11 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         rows += &log.row(title);
     }
     let text = format!(
-        "# Job files\n\n{}\n- Each job: {} images in {} parts, the parts in random order; three of them killed (SIGKILL) in their \
-         first run, and the images of one cut after it\n\nThe files in `deploy/` are run as they are, with the number of images \
-         and of parts above. `deploy/test/sbatch` stands for Slurm, the job itself for the kubelet; GNU parallel is GNU \
-         parallel. Parts are counted from 0. Each merged data set is, byte for byte, that of `ddpm-cli sample` without parts, \
-         recipe included; otherwise there is no table.\n\n{}{rows}",
+        "# Job files\n\n{}\n- Each job: {} images in {} parts; three of them killed (SIGKILL) in their first run, and the \
+         images of one cut after it\n\nThe files in `deploy/` are run as they are, with the number of images and of parts \
+         above. `deploy/test/sbatch` stands for Slurm, and `cargo xtask shards` for Kubernetes; both start the parts in random \
+         order. GNU parallel is itself, with two parts at a time. Parts are counted from 0. Each merged data set is, byte for \
+         byte, that of `ddpm-cli sample` without parts, recipe included; otherwise there is no table.\n\n{}{rows}",
         provenance.markdown(phases.total_seconds()),
         arguments.num_images,
         arguments.shards,

@@ -39,7 +39,7 @@ impl Manifest {
     fn read(job: &Job<'_>, name: &str) -> Result<Self> {
         let folder = job.root.join("deploy");
         let mut python = Command::new("python3");
-        python.current_dir(folder).arg("test/yaml.py").arg(format!("kubernetes/{name}"));
+        python.current_dir(folder).arg("test/documents.py").arg(format!("kubernetes/{name}"));
         let documents: Vec<Value> = serde_json::from_str(&process::run_for_stdout(&mut python)?)?;
         let found = documents.iter().find(|document| document["kind"] == "Job");
         let spec = &found.with_context(|| format!("{name} has no Job"))?["spec"];
@@ -76,10 +76,11 @@ impl Manifest {
             arguments[at] = value.to_string();
         }
         for index in shuffled(job.shards)? {
-            // The attempts end with the first that succeeds.
-            let mut attempts = (0..=self.backoff_limit).map(|_| self.start(job, &arguments, Some(&index)));
-            let done = attempts.try_fold(false, |done, attempt| -> Result<bool> { Ok(done || attempt?) })?;
-            ensure!(done, "index {index} failed {} times", self.backoff_limit + 1);
+            let mut attempts = 0;
+            while !self.start(job, &arguments, Some(&index))? {
+                attempts += 1;
+                ensure!(attempts <= self.backoff_limit, "index {index} failed {attempts} times");
+            }
         }
         Ok(())
     }
