@@ -1,7 +1,7 @@
 //! The recipe of a file that `sample` writes: what made it, in the file itself.
 //!
-//! A recipe is JSON in plain ASCII. A PNG has it as a text chunk, a GIF as a comment, a safetensors file in its metadata,
-//! each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them. A part of a
+//! A recipe is JSON in plain ASCII. A PNG has it as a text chunk, a GIF as a comment, a safetensors or parquet file in its
+//! metadata, each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them. A part of a
 //! job always has this file, with the SHA-256 of the others, so it is also the manifest of the part.
 
 mod gif;
@@ -150,6 +150,7 @@ fn text_of(path: &Path) -> Result<Option<String>> {
         [b'G', b'I', b'F', ..] => Ok(gif::comment(file)?),
         [_, _, _, _, _, _, _, _, b'{'] => safetensors_metadata(file),
         [b'{', ..] => json_file(path).map(Some),
+        [b'P', b'A', b'R', b'1', ..] => parquet_metadata(path),
         _ => beside(),
     }
 }
@@ -180,6 +181,16 @@ fn safetensors_metadata(mut file: impl Read) -> Result<Option<String>> {
     file.take(length).read_to_end(&mut header)?;
     let header: serde_json::Value = serde_json::from_slice(&header)?;
     Ok(header["__metadata__"][KEY].as_str().map(str::to_owned))
+}
+
+#[cfg(feature = "hub")]
+fn parquet_metadata(path: &Path) -> Result<Option<String>> {
+    Ok(ddpm_data::parquet::metadata_value(path, KEY)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn parquet_metadata(path: &Path) -> Result<Option<String>> {
+    Err(ddpm_data::Error::ParquetFeature { path: path.to_owned() }.into())
 }
 
 #[cfg(test)]

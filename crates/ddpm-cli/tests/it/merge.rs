@@ -292,6 +292,13 @@ fn a_parquet_file_is_read_as_a_data_set() {
             names[..2].iter().map(|name| fs::read(folder.join(name)).unwrap()).collect::<Vec<_>>()
         };
         assert!(without_recipe("whole") == without_recipe("exported"));
+        // The recipe is that of the same images in the format of the parts.
+        let recipe = json(folder, &["info", "set/train-00000-of-00001.parquet"]);
+        assert_eq!(recipe["images"], value!([0, 9]));
+        assert!(
+            recipe["command"].as_str().unwrap().ends_with(&format!("--seed 1 --format {format}")),
+            "{recipe}"
+        );
         fs::remove_dir_all(folder.join("parts")).unwrap();
         for name in &files("idx", "exported")[..2] {
             fs::remove_file(folder.join(name)).unwrap();

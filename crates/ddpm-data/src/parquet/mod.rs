@@ -68,6 +68,17 @@ pub fn parse(file: &Path, bytes: Vec<u8>) -> Result<Dataset> {
     rows.finish(file.display().to_string())
 }
 
+/// The value of a key in the metadata of a file; `None` if the file has no such key.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::NotParquet`], [`Error::Parquet`].
+pub fn metadata_value(file: &Path, key: &str) -> Result<Option<String>> {
+    let reader = Reader::open(file)?;
+    let pairs = reader.metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    let found = pairs.into_iter().find(|pair| pair.key == key);
+    Ok(found.and_then(|pair| pair.value.clone()))
+}
+
 /// Decodes a PNG or a JPEG, as the image of row 0 of `file`, which error messages name.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use ddpm_data::parquet::Writer;
+use ddpm_data::parquet::{Writer, metadata_value};
 use ddpm_data::{Error, Splits, idx};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaDataReader;
@@ -74,6 +74,8 @@ fn a_written_file_is_read_again() {
         assert!(value("huggingface").starts_with(r#"{"info":{"features":{"image":{"_type":"Image"}"#));
         assert_eq!(value("huggingface").contains(r#""255"]"#), labels.is_some());
     }
+    let folder = folder(&[(FILE, levels(&[1]))]);
+    assert_eq!(metadata_value(&folder.path().join(FILE), "made by").unwrap(), None);
     let mut writer = Writer::new(Path::new(FILE), Vec::new(), [3, 4], Some(1), []).unwrap();
     let error = writer.append(&pixels, &[0]).unwrap_err().to_string();
     assert_eq!(error, "number of labels is 1, expected 5");
