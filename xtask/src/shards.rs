@@ -70,6 +70,9 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     }
     phases.run("syntax", || check_syntax(root))?;
     let binary = phases.run("build", || workspace.build_cli(&[]))?;
+    phases.run("container file", || {
+        kubernetes::check_container(workspace, &root.join(FOLDER).join("container"))
+    })?;
     let job = |name: &str| Job {
         root,
         binary: &binary,

@@ -1,6 +1,8 @@
 //! The Jobs of `deploy/kubernetes`, run as Kubernetes does: the arguments of the container for each index, in any order, and
 //! again if they fail.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,6 +10,7 @@ use serde_json::Value;
 
 use super::{Job, shuffled};
 use crate::process;
+use crate::workspace::Workspace;
 
 /// The variable that Kubernetes sets for each pod of an indexed Job.
 const INDEX: &str = "JOB_COMPLETION_INDEX";
@@ -23,6 +26,32 @@ pub(super) fn run(job: &Job<'_>) -> Result<()> {
         }
     }
     bail!("merge.yaml failed twice")
+}
+
+/// Checks that the program compiles from the files that the container file copies.
+pub(super) fn check_container(workspace: &Workspace, folder: &Path) -> Result<()> {
+    let path = workspace.root().join("deploy/kubernetes/Containerfile");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    for line in
+        text.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"))
+    {
+        let (sources, to) =
+            line.rsplit_once(' ').with_context(|| format!("{}: COPY {line}", path.display()))?;
+        if to.ends_with('/') {
+            fs::create_dir_all(folder.join(to))?;
+        }
+        let mut copy = Command::new("cp");
+        copy.current_dir(workspace.root()).arg("--recursive").args(sources.split(' ')).arg(folder.join(to));
+        process::run(&mut copy)?;
+    }
+    // The dependencies are those that this workspace has compiled.
+    let mut cargo = workspace.cargo();
+    cargo.current_dir(folder).env("CARGO_TARGET_DIR", workspace.root().join("target"));
+    process::run(cargo.args(["check", "--release", "--locked", "--quiet", "-p", "ddpm-cli"]))
 }
 
 /// A Job, as far as it is run here.

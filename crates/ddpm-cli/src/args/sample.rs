@@ -68,7 +68,7 @@ pub(crate) struct Images {
     #[arg(short, long, value_name = "N")]
     pub(crate) num_images: Option<usize>,
     /// Generate only part I of K equal parts of the images. Each image is the same as without --shard. `merge` puts the parts
-    /// of idx and safetensors together
+    /// of idx and safetensors together, which have a file OUT-recipe.json with their SHA-256
     #[arg(long, value_name = "I/K")]
     pub(crate) shard: Option<Shard>,
     /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif, apng), or an array of all

@@ -101,7 +101,9 @@ impl Parts {
             );
         }
         match files.damage(recipe)? {
-            Some(damage) => output::warning(&format!("{damage}; part {shard} counts as missing")),
+            Some(damage) => {
+                output::warning(&format!("{damage}; part {shard}, {index} counted from 0, is missing"))
+            }
             None => drop(self.found.insert(index, files.out)),
         }
         Ok(())
