@@ -29,7 +29,7 @@ impl Ddpm<'_> {
         let mut command = Command::new(self.binary);
         command.current_dir(self.root).args(line.split_whitespace()).args(more);
         // These commands use no random numbers.
-        if !["data", "export", "import", "info"].iter().any(|name| line.starts_with(name)) {
+        if !["data", "export", "import", "info", "merge"].iter().any(|name| line.starts_with(name)) {
             command.args(["--seed", &self.seed.to_string()]);
         }
         if let Some(threads) = self.threads {

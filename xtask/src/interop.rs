@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let provenance = Provenance::of_this_process(workspace, SEED);
     let mut phases = Phases::start();
     let root = workspace.root();
-    let binary = phases.run("build", || workspace.build_cli(&[]))?;
+    let binary = phases.run("build", || workspace.build_cli(&["hub"]))?;
     let environment =
         Environment { root, requirements: "interop/python/requirements.txt", folder: "runs/interop-venv" };
     let python = phases.run("Python", || environment.interpreter(arguments.python.as_deref()))?;
@@ -198,6 +198,15 @@ impl Interop<'_> {
         }
         call(&format!("sample -o {} -q", out("sample.png")))?;
         let mut rows = self.rows("exports", &[&folder, &out("sample.png")])?;
+        for index in 0..3 {
+            let part = format!("--shard-index {index} --shards 3 -o {}", out(&format!("parts/{index}")));
+            call(&format!("sample -n 2000 --format idx {part} -q"))?;
+        }
+        let (parts, parquet, whole) = (out("parts"), out("merged.parquet"), out("merged"));
+        for merged in [format!("-o {parquet}"), format!("--format idx -o {whole}")] {
+            call(&format!("merge {parts} {merged} -q"))?;
+        }
+        rows.extend(self.rows("merged", &[&parquet, &whole])?);
         let import = call(&format!("import {} -o {} -q", out("python.npz"), out("imported")))?;
         for content in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
             let read = |path: String| {

@@ -3,9 +3,10 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask scaling`
-//! trains and samples with several processes. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
-//! other crates for all work with tensors.
+//! checks the files against other programs. `cargo xtask shards` runs the job files of `deploy/`, and
+//! `cargo xtask scaling` trains and samples with several processes. `cargo xtask page` uses the page of `serve` in a
+//! browser. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The
+//! jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -25,6 +26,7 @@ mod python;
 mod reproduce;
 mod rows;
 mod scaling;
+mod shards;
 mod source;
 mod staging;
 mod start;
@@ -61,6 +63,7 @@ enum Job {
     Interop(interop::Arguments),
     Page(page::Arguments),
     Scaling(scaling::Arguments),
+    Shards(shards::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -87,6 +90,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Page(arguments) => page::run(arguments, &workspace),
         Job::Scaling(arguments) => scaling::run(arguments, &workspace),
+        Job::Shards(arguments) => shards::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -22,7 +22,7 @@ const CLASSES: usize = 10;
 ///
 /// `cargo test --workspace` builds it before it runs any test. If this crate is tested alone, the program may be
 /// missing or older than its source; then this function builds it.
-static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
+pub(crate) static CLI: LazyLock<PathBuf> = LazyLock::new(|| {
     let test = env::current_exe().unwrap();
     // .../target/PROFILE/deps/xtask-HASH
     let folder = test.ancestors().nth(2).unwrap();

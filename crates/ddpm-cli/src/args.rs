@@ -10,6 +10,7 @@ mod sample;
 mod sampling;
 #[cfg(feature = "serve")]
 mod serve;
+mod shard;
 mod train;
 mod values;
 
@@ -27,7 +28,7 @@ use ddpm_data::Source;
 use ddpm_model::{DeviceChoice, WeightType};
 
 pub(crate) use eval::{Classify, Eval, TestImages, TrainFeatures};
-pub(crate) use exchange::{Export, ImageFormat, Import, SplitName};
+pub(crate) use exchange::{Export, ImageFormat, Import, Merge, MergedFormat, SplitName};
 pub(crate) use hub::{Pull, Push};
 pub(crate) use sample::{Given, Images, Sample, Strip, is_option_of_recipe};
 #[cfg(feature = "serve")]
@@ -35,8 +36,9 @@ pub(crate) use sampling::REPLACED_BY_PLAN;
 pub(crate) use sampling::{FitPlan, Sampling};
 #[cfg(feature = "serve")]
 pub(crate) use serve::Serve;
+pub(crate) use shard::Shard;
 pub(crate) use train::Train;
-pub(crate) use values::{Format, Interval, NetworkName, Noise, Shard, Variance, Work};
+pub(crate) use values::{Format, Interval, NetworkName, Noise, Variance, Work};
 use values::{count, threads};
 
 use crate::recipe::Recipe;
@@ -60,14 +62,18 @@ impl Args {
     /// The file of --like has no recipe.
     pub(crate) fn of_command_line() -> anyhow::Result<(Self, ArgMatches)> {
         let words: Vec<OsString> = env::args_os().collect();
-        let (args, matches) = Self::parsed(&words);
-        let Command::Sample(Sample { like: Some(path), .. }) = &args.command else {
-            return Ok((args, matches));
-        };
-        let recipe = Recipe::read(path)?;
-        let (mut args, matches) = Self::parsed(&like::with_recipe(words, &matches, &recipe));
-        if let Command::Sample(sample) = &mut args.command {
-            sample.like_recipe = Some(recipe);
+        let (mut args, mut matches) = Self::parsed(&words);
+        if let Command::Sample(Sample { like: Some(path), .. }) = &args.command {
+            let recipe = Recipe::read(path)?;
+            (args, matches) = Self::parsed(&like::with_recipe(words, &matches, &recipe));
+            if let Command::Sample(sample) = &mut args.command {
+                sample.like_recipe = Some(recipe.into());
+            }
+        }
+        if let Command::Sample(sample) = &mut args.command
+            && let Err(error) = sample.resolve_shard()
+        {
+            Self::options().error(ErrorKind::ValueValidation, error).exit();
         }
         Ok((args, matches))
     }
@@ -168,6 +174,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Make a data set, for --data, of images that other programs wrote
     Import(Import),
+    /// Put the parts of a job (`sample --shard`) together into one file, or name the parts that are missing
+    Merge(Merge),
     /// Describe a model and this build of the program, or how a file of `sample` was made
     Info(Info),
     /// Measure the speed of training and sampling on this machine, beside the machine of results/

@@ -59,6 +59,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Data(options) => commands::data::run(options, &args.common),
         Command::Export(options) => commands::export::run(options, &args.common),
         Command::Import(options) => commands::import::run(options, &args.common),
+        Command::Merge(options) => commands::merge::run(options, &args.common),
         Command::Info(options) => commands::info::run(options, &args.common),
         Command::Bench(options) => commands::bench::run(options, &args.common),
         Command::Report(options) => commands::report::run(options, &args.common),
@@ -96,6 +97,7 @@ fn warn_of_options_without_effect(matches: &ArgMatches, command: &Command) {
         | Command::Data(_)
         | Command::Export(_)
         | Command::Import(_)
+        | Command::Merge(_)
         | Command::Completions(_)
         | Command::Man(_)
         | Command::Pull(_) => &["seed", "device"],

@@ -1,7 +1,8 @@
 //! The recipe of a file that `sample` writes: what made it, in the file itself.
 //!
-//! A recipe is JSON in plain ASCII. A PNG has it as a text chunk, a GIF as a comment, a safetensors file in its metadata,
-//! each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them.
+//! A recipe is JSON in plain ASCII. A PNG has it as a text chunk, a GIF as a comment, a safetensors or parquet file in its
+//! metadata, each under the name `ddpm`; IDX files, which have no place for it, have a file `OUT-recipe.json` beside them. A part of a
+//! job always has this file, with the SHA-256 of the others, so it is also the manifest of the part.
 
 mod gif;
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpm_files::check_keys;
+use ddpm_files::{Manifest, check_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::{args::is_option_of_recipe, output};
@@ -48,6 +49,9 @@ pub(crate) struct Recipe {
     pub(crate) files: BTreeMap<String, String>,
     /// The arguments of `ddpm-cli sample` that make the file again, without the name of the file.
     pub(crate) arguments: Vec<String>,
+    /// The SHA-256 of each file of a part of a job (`--shard`): `images` and `labels`, or `tensors`. Empty otherwise.
+    #[serde(default, skip_serializing_if = "Manifest::is_empty")]
+    pub(crate) written: Manifest,
 }
 
 impl Recipe {
@@ -126,14 +130,18 @@ fn quoted(word: &str) -> String {
 
 /// The text of the recipe of a file; `None` if the file is of a known kind without one, or of no known kind.
 fn text_of(path: &Path) -> Result<Option<String>> {
-    if let Some(sidecar) = sidecar(path).filter(|sidecar| sidecar.is_file()) {
-        return json_file(&sidecar).map(Some);
+    let sidecar = sidecar(path).filter(|sidecar| sidecar.is_file());
+    let beside = || sidecar.as_deref().map(json_file).transpose();
+    if sidecar.is_some() && !path.is_file() {
+        return beside();
     }
     let mut file = BufReader::new(File::open(path)?);
     let mut start = Vec::new();
     file.by_ref().take(9).read_to_end(&mut start)?;
     let file = BufReader::new(File::open(path)?);
+    // What a file holds itself counts: a file beside it may be of an older one of the same name.
     match start.as_slice() {
+        [0, 0, 8, ..] => beside(),
         [0x89, b'P', b'N', b'G', ..] => {
             let reader = png::Decoder::new(file).read_info()?;
             let texts = &reader.info().uncompressed_latin1_text;
@@ -142,7 +150,8 @@ fn text_of(path: &Path) -> Result<Option<String>> {
         [b'G', b'I', b'F', ..] => Ok(gif::comment(file)?),
         [_, _, _, _, _, _, _, _, b'{'] => safetensors_metadata(file),
         [b'{', ..] => json_file(path).map(Some),
-        _ => Ok(None),
+        [b'P', b'A', b'R', b'1', ..] => parquet_metadata(path),
+        _ => beside(),
     }
 }
 
@@ -157,7 +166,7 @@ fn json_file(path: &Path) -> Result<String> {
 }
 
 /// The file beside IDX files with this name, or with this name as their common part.
-fn sidecar(path: &Path) -> Option<std::path::PathBuf> {
+pub(crate) fn sidecar(path: &Path) -> Option<std::path::PathBuf> {
     let name = path.file_name()?.to_str()?;
     let common = ["-images-idx3-ubyte", "-labels-idx1-ubyte"].iter().find_map(|end| name.strip_suffix(end));
     Some(path.with_file_name(format!("{}{SUFFIX}", common.unwrap_or(name))))
@@ -174,6 +183,16 @@ fn safetensors_metadata(mut file: impl Read) -> Result<Option<String>> {
     Ok(header["__metadata__"][KEY].as_str().map(str::to_owned))
 }
 
+#[cfg(feature = "hub")]
+fn parquet_metadata(path: &Path) -> Result<Option<String>> {
+    Ok(ddpm_data::parquet::metadata_value(path, KEY)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn parquet_metadata(path: &Path) -> Result<Option<String>> {
+    Err(ddpm_data::Error::ParquetFeature { path: path.to_owned() }.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +207,7 @@ mod tests {
             steps: 20,
             files: BTreeMap::from([("plan ü.json".to_owned(), "cd".to_owned())]),
             arguments: ["--model", "Ziffern ü/😀 it's", "--seed", "7"].map(str::to_owned).to_vec(),
+            written: Manifest::default(),
         };
         let text = recipe.encode().unwrap();
         assert!(text.is_ascii());

@@ -112,9 +112,9 @@ pub enum Error {
     /// The crate was built without the feature `mnist`.
     #[error("this build does not contain MNIST; build with the feature `mnist`")]
     MnistFeature,
-    /// The data set is in parquet files, and the crate was built without the feature `hub`.
-    #[error("{folder} holds parquet files, which this build cannot read; build with the feature `hub`")]
-    ParquetFeature { folder: PathBuf },
+    /// A parquet file, or a folder of such files, and the crate was built without the feature `hub`.
+    #[error("{path}: this build neither reads nor writes parquet files; build with the feature `hub`")]
+    ParquetFeature { path: PathBuf },
     /// The crate was built without the feature `hub`.
     #[error("{address}: this build cannot use the Hub; build with the feature `hub`")]
     HubFeature { address: String },
@@ -237,6 +237,9 @@ pub enum Error {
     /// The parquet file is corrupt, or uses an unsupported feature of the format.
     #[error("cannot read {file} as a parquet file")]
     Parquet { file: PathBuf, source: Cause },
+    /// The parquet file cannot be written.
+    #[error("cannot write {file} as a parquet file")]
+    ParquetWrite { file: PathBuf, source: Cause },
     /// The file does not begin as a parquet file does.
     #[error("{file} is {found}, expected a parquet file")]
     NotParquet { file: PathBuf, found: String },

@@ -42,7 +42,7 @@
 //! | --- | --- | --- |
 //! | `mnist` | [`Source::Mnist`], 11 MB of data | loading MNIST fails with [`Error::MnistFeature`] |
 //! | `formats` | `Dataset::from_path`: images in PNG, NumPy and safetensors files | there is no such function |
-//! | `hub` | data sets and model files from the Hub, pushing models to it, folders of parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
+//! | `hub` | data sets and model files from the Hub, pushing models to it, parquet files; a dependency on an HTTP client | loading an `hf://` source fails with [`Error::HubFeature`], parquet files with [`Error::ParquetFeature`] |
 
 mod content;
 mod dataset;

@@ -39,4 +39,4 @@ pub use file::link_atomic;
 pub use file::{AtomicFile, write_atomic};
 pub use folder::{AtomicDir, check_writable, create_dir_all, remove_temporary};
 pub use json::check_keys;
-pub use manifest::Manifest;
+pub use manifest::{Damage, Manifest};

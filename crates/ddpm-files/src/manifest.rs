@@ -1,12 +1,41 @@
 //! A file with the SHA-256 of each file of its folder.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
-use crate::{AtomicDir, Error, Result, check_keys, disk, sha256_hex};
+use serde::{Deserialize, Serialize};
 
-/// The content of `manifest.json`: the SHA-256 of each file of a folder, by file name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use crate::{AtomicDir, Error, Result, check_keys, disk, sha256_hex, sha256_of_file};
+
+/// The SHA-256 of each file of a folder, by file name: the content of `manifest.json`, or a part of another JSON file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Manifest(BTreeMap<String, String>);
+
+/// A file that is missing, or has another SHA-256 than its manifest says. Its text names the file and both values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// The SHA-256 of the file; `None` if it does not exist.
+    pub found: Option<String>,
+    /// The SHA-256 in the manifest.
+    pub expected: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.found {
+            Some(found) => {
+                write!(f, "{} has SHA-256 {found}, expected {}", self.path.display(), self.expected)
+            }
+            None => write!(f, "{} does not exist", self.path.display()),
+        }
+    }
+}
 
 impl Manifest {
     /// The file name of the manifest.
@@ -15,6 +44,38 @@ impl Manifest {
     /// Adds a file name and the SHA-256 of the file, in lower-case hexadecimal.
     pub fn insert(&mut self, name: &str, sha256: String) {
         self.0.insert(name.to_owned(), sha256);
+    }
+
+    /// Whether it lists no file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The file names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Compares every listed file with its SHA-256, and returns the first one that is missing or damaged. `path` gives the
+    /// file for a name of the manifest. Reads the files in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] if a file exists and cannot be read. Its content is then unknown, not damaged.
+    pub fn damage(&self, path: impl Fn(&str) -> PathBuf) -> Result<Option<Damage>> {
+        for (name, expected) in &self.0 {
+            let path = path(name);
+            let found = match sha256_of_file(&path) {
+                Ok(digest) => Some(digest),
+                Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if found.as_ref() != Some(expected) {
+                return Ok(Some(Damage { path, found, expected: expected.clone() }));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the content of a `manifest.json`.
@@ -110,6 +171,29 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join("c"), "not listed").unwrap();
         assert_eq!(Manifest::read_verified(folder.path(), ["a", "c"]).unwrap(), None);
+    }
+
+    #[test]
+    fn the_first_missing_or_damaged_file_is_found_without_a_file_of_the_manifest() {
+        let folder = folder();
+        let json = fs::read(folder.path().join(Manifest::NAME)).unwrap();
+        fs::remove_file(folder.path().join(Manifest::NAME)).unwrap();
+        let manifest = Manifest::parse(&json).unwrap();
+        assert!(manifest.names().eq(["a", "b"]) && !manifest.is_empty());
+        let damage = || manifest.damage(|name| folder.path().join(name));
+        assert_eq!(damage().unwrap(), None);
+        let expected = sha256_hex(b"b");
+        fs::write(folder.path().join("b"), "c").unwrap();
+        let path = folder.path().join("b");
+        let text = damage().unwrap().unwrap().to_string();
+        let found = sha256_hex(b"c");
+        assert_eq!(text, format!("{} has SHA-256 {found}, expected {expected}", path.display()));
+        fs::remove_file(&path).unwrap();
+        let missing = damage().unwrap().unwrap();
+        assert_eq!(missing.to_string(), format!("{} does not exist", path.display()));
+        assert_eq!(missing, Damage { path: path.clone(), found: None, expected });
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(damage(), Err(Error::Read { .. })), "its content is unknown");
     }
 
     #[test]

@@ -10,6 +10,7 @@ fn of(command: &str) -> &'static [&'static str] {
             "ddpm-cli sample --interpolate 3 --per-class 4 -o between.png",
             "ddpm-cli sample --like three.png --steps 10 -o fewer.png",
             "ddpm-cli sample -n 60000 --format idx -o synthetic/train",
+            "ddpm-cli sample -n 60000 --format idx --shard-index 0 --shards 2 --skip-verified -o parts/part-0",
         ],
         "train" => &[
             "ddpm-cli train --preset quick -o runs/mine",
@@ -36,6 +37,7 @@ fn of(command: &str) -> &'static [&'static str] {
             "ddpm-cli export --to npz -o mnist-npz",
         ],
         "import" => &["ddpm-cli import digits --test digits -o my-digits"],
+        "merge" => &["ddpm-cli merge parts -o synthetic/train"],
         "info" => &["ddpm-cli info", "ddpm-cli info three.png"],
         "bench" => &["ddpm-cli bench --only sample-50 --rounds 3"],
         "serve" => &["ddpm-cli serve", "ddpm-cli serve --run runs/mine --listen 127.0.0.1:8080"],

@@ -1,4 +1,4 @@
-//! The arguments of `export` and `import`.
+//! The arguments of `export`, `import` and `merge`.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -66,6 +66,31 @@ pub(crate) struct Import {
     /// The new folder for the IDX files, which --data DIR reads
     #[arg(short, long, value_name = "DIR", value_parser = paths::out())]
     pub(crate) out_dir: PathBuf,
+}
+
+/// A format in which `merge` writes images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MergedFormat {
+    /// OUT-images-idx3-ubyte, OUT-labels-idx1-ubyte and OUT-recipe.json, as `sample` writes them
+    Idx,
+    /// One file, as `sample` writes it
+    Safetensors,
+    /// One file as the Hugging Face Hub has data sets of images: PNG images in the column image, classes in the column label
+    /// (needs the feature hub)
+    Parquet,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Merge {
+    /// The parts, in any order: a file or the common name of the files of each part, or folders with all files of the parts
+    #[arg(value_name = "PART", required = true)]
+    pub(crate) parts: Vec<PathBuf>,
+    /// The output file; an existing one is replaced when the new one is complete
+    #[arg(short, long, value_name = "OUT", value_parser = paths::out())]
+    pub(crate) out: PathBuf,
+    /// The output format [default: the extension of OUT, or the format of the parts]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<MergedFormat>,
 }
 
 /// The rows and columns of an image.

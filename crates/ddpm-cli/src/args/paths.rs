@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
-use super::Format;
+use super::{Format, MergedFormat};
 use crate::output;
 
 /// Reads the path of an output file or folder.
@@ -52,6 +52,29 @@ impl Format {
     }
 }
 
+impl MergedFormat {
+    /// The format of an output file: `given`, which must fit the extension of `out`, or the one of the extension. `None`
+    /// without both.
+    pub(crate) fn of(out: &Path, given: Option<Self>) -> Result<Option<Self>> {
+        let extension = out.extension().map(|text| text.to_string_lossy().to_ascii_lowercase());
+        let Some(extension) = extension else { return Ok(given) };
+        let by_extension =
+            [Self::Safetensors, Self::Parquet].into_iter().find(|format| output::name(format) == extension);
+        let is_other = ["png", "gif", "apng"].iter().chain(&OTHERS).any(|other| *other == extension);
+        let path = out.display();
+        match (by_extension, given) {
+            (None, _) if is_other => bail!(
+                "{path}: the extension .{extension} names no format of `merge`, expected .safetensors, .parquet or \
+                 --format idx"
+            ),
+            (Some(found), Some(given)) if found != given => {
+                bail!("{path}: the extension .{extension} does not fit --format {}", output::name(&given))
+            }
+            _ => Ok(given.or(by_extension)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +106,30 @@ mod tests {
             ("a.npz", Some(Safetensors)),
         ] {
             let error = Format::of(Some(Path::new(out)), given).unwrap_err().to_string();
+            assert!(error.contains(out) && error.contains("--format"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_format_of_merged_images_and_the_extension_agree() {
+        use MergedFormat::{Idx, Parquet, Safetensors};
+        for (out, given, expected) in [
+            ("a", None, None),
+            ("a.b/train", Some(Idx), Some(Idx)),
+            ("model-v1.2", None, None),
+            ("a.safetensors", None, Some(Safetensors)),
+            ("a.Parquet", None, Some(Parquet)),
+            ("a.parquet", Some(Parquet), Some(Parquet)),
+        ] {
+            assert_eq!(MergedFormat::of(Path::new(out), given).unwrap(), expected, "{out} {given:?}");
+        }
+        for (out, given) in [
+            ("a.png", None),
+            ("a.npz", Some(Idx)),
+            ("a.safetensors", Some(Idx)),
+            ("a.parquet", Some(Safetensors)),
+        ] {
+            let error = MergedFormat::of(Path::new(out), given).unwrap_err().to_string();
             assert!(error.contains(out) && error.contains("--format"), "{error}");
         }
     }

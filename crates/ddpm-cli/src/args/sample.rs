@@ -6,7 +6,8 @@ use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 
 use super::{
     Format, Sampling, paths,
-    values::{Shard, count},
+    shard::{JobArray, Shard},
+    values::count,
 };
 use crate::recipe::Recipe;
 
@@ -24,7 +25,7 @@ pub(crate) struct Sample {
     pub(crate) like: Option<PathBuf>,
     /// The recipe of --like.
     #[arg(skip)]
-    pub(crate) like_recipe: Option<Recipe>,
+    pub(crate) like_recipe: Option<Box<Recipe>>,
     /// Also print the picture on the terminal, with a character for each two pixels
     #[arg(long)]
     pub(crate) show: bool,
@@ -32,9 +33,29 @@ pub(crate) struct Sample {
     pub(crate) images: Images,
     #[command(flatten)]
     pub(crate) given: Given,
+    #[command(flatten)]
+    pub(crate) array: JobArray,
     // Last, since its heading would also stand above the options that follow.
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+}
+
+impl Sample {
+    /// Replaces --shard-index and --shards by the same part in the form of --shard, the only one that the program uses.
+    ///
+    /// # Errors
+    /// The index is not one of the parts, or --skip-verified has no part.
+    pub(super) fn resolve_shard(&mut self) -> Result<(), String> {
+        if let Some(shard) = self.array.shard()? {
+            self.images.shard = Some(shard);
+        }
+        if self.array.skip_verified && self.images.shard.is_none() {
+            return Err(
+                "--skip-verified is for a part of a job, expected --shard or --shard-index".to_owned()
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The options that say which images a file has.
@@ -46,7 +67,8 @@ pub(crate) struct Images {
     /// The total number of images, at most 20 million, instead of --per-class; the classes alternate
     #[arg(short, long, value_name = "N")]
     pub(crate) num_images: Option<usize>,
-    /// Generate only part I of K equal parts of the images. Each image is the same as without --shard
+    /// Generate only part I of K equal parts of the images. Each image is the same as without --shard. `merge` puts the parts
+    /// of idx and safetensors together, which have a file OUT-recipe.json with their SHA-256
     #[arg(long, value_name = "I/K")]
     pub(crate) shard: Option<Shard>,
     /// The output format: a labelled grid (png), an animation of at most 100 of its steps (gif, apng), or an array of all
@@ -62,7 +84,7 @@ pub(crate) struct Images {
         long,
         value_name = "N",
         value_parser = count(1..=100),
-        conflicts_with_all = ["strip", "num_images", "shard", "noise_path"]
+        conflicts_with_all = ["strip", "num_images", "shard", "shard_index", "noise_path"]
     )]
     pub(crate) interpolate: Option<usize>,
 }

@@ -133,38 +133,6 @@ impl FromStr for ClassList {
     }
 }
 
-/// One of several equal parts; the index starts at 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Shard {
-    /// The range of this part in a list of `len` items. The ranges of all parts together cover the list.
-    pub(crate) fn range(self, len: usize) -> std::ops::Range<usize> {
-        let end = |i: usize| (len * i).div_euclid(self.count);
-        end(self.index - 1)..end(self.index)
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.split_once('/')
-            .and_then(|(index, count)| Some(Self { index: index.parse().ok()?, count: count.parse().ok()? }))
-            .filter(|shard| (1..=shard.count).contains(&shard.index) && shard.count <= 1_000_000)
-            .ok_or_else(|| format!("`{text}`: expected I/K with I from 1 to K, such as 3/16"))
-    }
-}
-
 /// A time in seconds, 0 or more.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -173,7 +141,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClassList, Interval, Shard, Work};
+    use super::{ClassList, Interval, Work};
 
     #[test]
     fn class_lists_are_read() {
@@ -199,20 +167,6 @@ mod tests {
         }
         for wrong in ["", "train", "train-", "train-0", "sample-x", "sample-100001", "draw-5"] {
             assert!(wrong.parse::<Work>().unwrap_err().contains(wrong), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn shards_are_a_partition() {
-        for len in [0, 1, 7, 50, 1000] {
-            for count in [1, 2, 3, 16] {
-                let parts =
-                    (1..=count).flat_map(|i| format!("{i}/{count}").parse::<Shard>().unwrap().range(len));
-                assert!(parts.eq(0..len), "{len} in {count}");
-            }
-        }
-        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
-            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
     }
 }

@@ -12,7 +12,7 @@ use ddpm_data::{
     Dataset,
     idx::{header_of_images, header_of_labels},
 };
-use ddpm_files::{AtomicDir, AtomicFile};
+use ddpm_files::{AtomicDir, AtomicFile, Sha256};
 use ddpm_model::safetensors_header;
 use image::GrayImage;
 use safetensors::{Dtype, tensor::TensorInfo};
@@ -37,6 +37,28 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// A file whose SHA-256 is computed while it is written.
+pub(super) struct Digested {
+    file: AtomicFile,
+    digest: Sha256,
+}
+
+impl Digested {
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
+        Ok(Self { file: AtomicFile::create(path)?, digest: Sha256::default() })
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.digest.update(bytes);
+        Ok(self.file.append(bytes)?)
+    }
+
+    /// The file, and the SHA-256 of its content.
+    pub(super) fn finish(self) -> (AtomicFile, String) {
+        (self.file, self.digest.into_hex())
+    }
 }
 
 /// Writes the images and, if there are any, the labels to IDX files, which `open` opens by the ends of their names.
@@ -120,8 +142,8 @@ fn npy_header(shape: &str) -> Result<Vec<u8>> {
     Ok([START, &u16::try_from(length)?.to_le_bytes(), text.as_bytes()].concat())
 }
 
-/// A file as the library for ZIP archives writes it.
-struct Appending<'a>(&'a mut AtomicFile);
+/// A file as other libraries write it.
+pub(super) struct Appending<'a>(pub(super) &'a mut AtomicFile);
 
 impl Write for Appending<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -39,8 +39,8 @@ impl Job {
     /// # Errors
     /// The job has no images, or more than 20 million.
     pub(crate) fn per_class(config: SampleConfig, classes: &[u32], per_class: usize) -> Result<Self> {
-        let classes = if classes.is_empty() { &[0; 10] } else { classes };
-        Self::new(config, classes, per_class, classes.len().saturating_mul(per_class))
+        let len = len_per_class(classes, per_class);
+        Self::new(config, if classes.is_empty() { &[0; 10] } else { classes }, per_class, len)
     }
 
     /// `number` images, with alternating classes.
@@ -53,9 +53,8 @@ impl Job {
     }
 
     fn new(config: SampleConfig, classes: &[u32], run: usize, count: usize) -> Result<Self> {
-        ensure!(count > 0, "the job has no images; see --per-class, -n and --classes");
-        ensure!(count <= LIMIT, "{count} images are too many, expected at most {LIMIT}");
-        Ok(Self { config, images: 0..count, classes: classes.to_vec(), run })
+        let images = 0..checked_len(count)?;
+        Ok(Self { config, images, classes: classes.to_vec(), run })
     }
 
     /// One of several equal parts of the job, which can run in separate processes.
@@ -201,6 +200,21 @@ impl Job {
         }
         Sheet::new(config, columns)
     }
+}
+
+/// The number of images of a job with `per_class` images of each class, or `10 * per_class` without classes.
+pub(crate) fn len_per_class(classes: &[u32], per_class: usize) -> usize {
+    if classes.is_empty() { 10 } else { classes.len() }.saturating_mul(per_class)
+}
+
+/// The number of images of a job, if a job may have as many.
+///
+/// # Errors
+/// There are no images, or more than 20 million.
+pub(crate) fn checked_len(count: usize) -> Result<usize> {
+    ensure!(count > 0, "the job has no images; see --per-class, -n and --classes");
+    ensure!(count <= LIMIT, "{count} images are too many, expected at most {LIMIT}");
+    Ok(count)
 }
 
 /// The grey levels of a given image; pixels to paint are grey.

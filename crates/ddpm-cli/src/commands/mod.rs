@@ -17,6 +17,8 @@ pub(crate) mod import;
 pub(crate) mod info;
 mod job;
 pub(crate) mod likelihood;
+pub(crate) mod merge;
+mod part;
 mod previews;
 mod processes;
 pub(crate) mod pull;

@@ -38,13 +38,16 @@ const SAMPLING: [&str; 18] = [
 #[test]
 fn every_command_explains_each_of_its_options() {
     let folder = tempdir().unwrap();
-    let own: [(&str, &[&str]); 16] = [
+    let own: [(&str, &[&str]); 17] = [
         (
             "sample",
             &[
                 "--per-class",
                 "-n, --num-images",
-                "--shard",
+                "--shard <I/K>",
+                "--shard-index <I|env:NAME>",
+                "--shards <K>",
+                "--skip-verified",
                 "--format",
                 "-o, --out",
                 "hf://OWNER/NAME",
@@ -74,6 +77,7 @@ fn every_command_explains_each_of_its_options() {
                 "hf://datasets/OWNER/NAME",
             ],
         ),
+        ("merge", &["<PART>", "-o, --out", "--format", "idx", "safetensors", "parquet"]),
         ("average", &["<RUN>", "--sigma-rel", "--step", "-o, --out-dir", "--dtype", "f16"]),
         (
             "eval",

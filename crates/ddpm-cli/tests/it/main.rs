@@ -19,6 +19,7 @@ mod help;
 mod hub;
 mod images;
 mod long_schedule;
+mod merge;
 mod other_data;
 mod output;
 mod pictures;
@@ -29,6 +30,7 @@ mod reproducible;
 mod resume;
 #[cfg(feature = "serve")]
 mod serve;
+mod shards;
 mod shell;
 mod tensorboard;
 mod train_features;

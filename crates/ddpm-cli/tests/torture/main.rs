@@ -10,6 +10,7 @@ mod bombs;
 mod disk;
 mod kills;
 mod long;
+mod merge;
 mod same_bits;
 
 use std::{

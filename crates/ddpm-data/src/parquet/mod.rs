@@ -1,4 +1,4 @@
-//! Reads parquet files with one image and at most one label per row.
+//! Reads and writes parquet files with one image and at most one label per row.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -7,11 +7,15 @@
 //! | `checked.rs` | checks of what a file claims, before memory is allocated for it |
 //! | `pages.rs` | checks of the values of a page |
 //! | `decoder.rs` | PNG and JPEG images |
+//! | `writer.rs` | files as the Hub has them |
 
 mod checked;
 mod columns;
 mod decoder;
 mod pages;
+mod writer;
+
+pub use writer::Writer;
 
 use std::fs::File;
 use std::io::Read;
@@ -62,6 +66,17 @@ pub fn parse(file: &Path, bytes: Vec<u8>) -> Result<Dataset> {
     let mut rows = Rows::new(file.to_owned());
     rows.add(file, &Reader::new(file, bytes.clone(), &bytes[..bytes.len().min(START)])?)?;
     rows.finish(file.display().to_string())
+}
+
+/// The value of a key in the metadata of a file; `None` if the file has no such key.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::NotParquet`], [`Error::Parquet`].
+pub fn metadata_value(file: &Path, key: &str) -> Result<Option<String>> {
+    let reader = Reader::open(file)?;
+    let pairs = reader.metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    let found = pairs.into_iter().find(|pair| pair.key == key);
+    Ok(found.and_then(|pair| pair.value.clone()))
 }
 
 /// Decodes a PNG or a JPEG, as the image of row 0 of `file`, which error messages name.

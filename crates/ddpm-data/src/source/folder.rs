@@ -84,7 +84,7 @@ fn from_idx(listing: &Listing, set: SetName<'_>) -> Result<Splits> {
 
 #[cfg(not(feature = "hub"))]
 fn from_parquet(listing: &Listing, _: &str, _: ParquetSet) -> Result<Splits> {
-    Err(Error::ParquetFeature { folder: listing.folder().to_owned() })
+    Err(Error::ParquetFeature { path: listing.folder().to_owned() })
 }
 
 #[cfg(feature = "hub")]

@@ -2,9 +2,12 @@
 //! is wrong.
 
 use std::fs;
+use std::path::Path;
 
+use ddpm_data::parquet::{Writer, metadata_value};
 use ddpm_data::{Error, Splits, idx};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaDataReader;
 use tempfile::TempDir;
 
 use crate::alloc::largest_allocation;
@@ -41,6 +44,47 @@ fn levels(levels: &[u8]) -> Vec<u8> {
     let rows =
         levels.iter().zip(0..).map(|(&level, label)| -> Row { (Some(grey(1, 2, &[level, 0])), Some(label)) });
     file(&rows.collect::<Vec<_>>())
+}
+
+#[test]
+fn a_written_file_is_read_again() {
+    let pixels: Vec<u8> = (0..5 * 12).collect();
+    for labels in [Some([3, 0, 255, 1, 0]), None] {
+        let mut bytes = Vec::new();
+        let metadata = [("made by".to_owned(), "a test".to_owned())];
+        let mut writer =
+            Writer::new(Path::new(FILE), &mut bytes, [3, 4], labels.map(|_| 256), metadata).unwrap();
+        // Two row groups.
+        for images in [0..2, 2..5] {
+            let labels = labels.as_ref().map_or(&[][..], |labels| &labels[images.clone()]);
+            writer.append(&pixels[images.start * 12..images.end * 12], labels).unwrap();
+        }
+        writer.finish().unwrap();
+        let set = ddpm_data::parquet::parse(Path::new(FILE), bytes.clone()).unwrap();
+        assert_eq!((set.images(), set.rows(), set.cols()), (&pixels[..], 3, 4));
+        assert_eq!(set.labels(), labels.as_ref().map(|labels| &labels[..]));
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(bytes)).unwrap();
+        let file = metadata.file_metadata();
+        let names = file.schema_descr().columns().iter().map(|column| column.path().string());
+        let names: Vec<String> = names.collect();
+        assert_eq!(names, ["image.bytes", "image.path", "label"][..if labels.is_some() { 3 } else { 2 }]);
+        let keys = file.key_value_metadata().unwrap();
+        let value = |key: &str| keys.iter().find(|found| found.key == key).unwrap().value.clone().unwrap();
+        assert_eq!(value("made by"), "a test");
+        assert!(value("huggingface").starts_with(r#"{"info":{"features":{"image":{"_type":"Image"}"#));
+        assert_eq!(value("huggingface").contains(r#""255"]"#), labels.is_some());
+    }
+    let folder = folder(&[(FILE, levels(&[1]))]);
+    assert_eq!(metadata_value(&folder.path().join(FILE), "made by").unwrap(), None);
+    let mut writer = Writer::new(Path::new(FILE), Vec::new(), [3, 4], Some(1), []).unwrap();
+    let error = writer.append(&pixels, &[0]).unwrap_err().to_string();
+    assert_eq!(error, "number of labels is 1, expected 5");
+    let mut none: [u8; 0] = [];
+    let full = Writer::new(Path::new(FILE), &mut none[..], [3, 4], None, []);
+    let error = full.and_then(|mut writer| writer.append(&pixels, &[]).and_then(|()| writer.finish()));
+    let error = error.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot write {FILE} as a parquet file"));
+    check_causes(&error);
 }
 
 #[test]

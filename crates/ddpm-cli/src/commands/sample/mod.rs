@@ -1,6 +1,7 @@
 //! `ddpm-cli sample`: generates images and writes them to files.
 
 mod arrays;
+mod found;
 mod pictures;
 
 use std::{
@@ -12,12 +13,13 @@ use std::{
 
 use anyhow::{Result, ensure};
 use console::Term;
-use ddpm_files::{AtomicFile, sha256_of_file};
+use ddpm_files::{AtomicFile, Manifest, sha256_of_file};
 use ddpm_model::{Denoiser, DenoiserConfig, SampleConfig};
 use serde_json::json;
 
+use self::found::Found;
 pub(super) use self::pictures::{Layout, shown};
-use super::{job::Job, sheet::Sheet};
+use super::{job::Job, part::ArrayFiles, sheet::Sheet};
 use crate::{
     args::{Common, Format, Sample},
     interrupt, output, picture,
@@ -45,28 +47,54 @@ pub(crate) fn run(options: &Sample, common: &Common) -> Result<()> {
     if let (Some(path), Some(like)) = (&options.like, &options.like_recipe) {
         like.check_same_inputs(path, &recipe);
     }
-    let recipe = recipe.encode()?;
     output::verbose(common, &format!("{count} images, {}", job.description()));
-    // Each file is opened before sampling starts.
-    let (files, shown) = match format {
-        Format::Idx => (arrays::idx(&job, &denoiser, common, &out, &recipe)?, None),
-        Format::Safetensors => (vec![arrays::safetensors(&job, &denoiser, common, &out, recipe)?], None),
-        _ => {
-            let (file, shown) = drawn(options, common, format, &job, &denoiser, &out, &recipe)?;
-            (vec![file], shown)
-        }
+    let is_array = matches!(format, Format::Idx | Format::Safetensors);
+    let arrays = ArrayFiles { out, format, has_labels: denoiser.config().num_classes > 0 };
+    let report = |names: Vec<String>, skipped: bool| {
+        let seconds = started.elapsed().as_secs_f64();
+        let json = json!({
+            "files": names, "images": count, "model": sampling.model, "seed": common.seed, "seconds": seconds,
+            "skipped": skipped,
+        });
+        let (names, seed) = (names.join(", "), common.seed);
+        let text = if skipped {
+            format!("{names}: {count} images are there and verified, skipped (seed {seed})")
+        } else {
+            format!("{names}: {count} images in {seconds:.2} s (seed {seed})")
+        };
+        output::result(common, &json, &text)
+    };
+    if options.array.skip_verified && is_whole(&arrays, &recipe)? {
+        let names = [arrays.recipe()].into_iter().chain(arrays.arrays().map(|(_, path)| path));
+        return report(names.map(|path| path.display().to_string()).collect(), true);
+    }
+    let (files, shown) = if is_array {
+        (arrays::write(&job, &denoiser, common, &arrays, recipe)?, None)
+    } else {
+        let (file, shown) = drawn(options, common, format, &job, &denoiser, &arrays.out, &recipe.encode()?)?;
+        (vec![file], shown)
     };
     let names: Vec<String> = files.iter().map(|file| file.path().display().to_string()).collect();
     AtomicFile::commit_all(files)?;
     if let Some(shown) = shown {
         output::text(&shown)?;
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let json = json!({
-        "files": names, "images": count, "model": sampling.model, "seed": common.seed, "seconds": seconds,
-    });
-    let text = format!("{}: {count} images in {seconds:.2} s (seed {})", names.join(", "), common.seed);
-    output::result(common, &json, &text)
+    report(names, false)
+}
+
+/// Whether the part with this recipe is there and whole. Says so if it is there and not whole.
+fn is_whole(files: &ArrayFiles, recipe: &Recipe) -> Result<bool> {
+    ensure!(
+        matches!(files.format, Format::Idx | Format::Safetensors),
+        "--skip-verified is for the formats idx and safetensors, and this one is {}",
+        output::name(&files.format)
+    );
+    match found::find(files, recipe)? {
+        Found::Whole => return Ok(true),
+        Found::Damaged(reason) => output::warning(&format!("{reason}; the part is made again")),
+        Found::Nothing => {}
+    }
+    Ok(false)
 }
 
 /// The PNG that `sample --model NAME` writes, with the model of this name.
@@ -192,5 +220,6 @@ pub(super) fn recipe(
         steps: job.config.plan.steps(),
         files: inputs.files,
         arguments: pairs.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect(),
+        written: Manifest::default(),
     }
 }
