@@ -22,15 +22,22 @@ struct Step {
     /// Arguments of cargo, separated by spaces.
     arguments: &'static str,
     environment: Option<(&'static str, &'static str)>,
+    /// A program without which the check is left out, and how to get it.
+    needs: Option<(&'static str, &'static str)>,
 }
 
 impl Step {
     const fn new(name: &'static str, headline: &'static str, arguments: &'static str) -> Self {
-        Self { name, headline, arguments, environment: None }
+        Self { name, headline, arguments, environment: None, needs: None }
     }
 
     const fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment = Some((name, value));
+        self
+    }
+
+    const fn needs(mut self, program: &'static str, install: &'static str) -> Self {
+        self.needs = Some((program, install));
         self
     }
 
@@ -43,7 +50,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -78,6 +85,12 @@ const STEPS: [Step; 10] = [
         "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --locked",
     )
     .with_environment("NO_PROXY", "127.0.0.1"),
+    Step::new(
+        "test-mpi",
+        "tests of training with MPI",
+        "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub,ddpm-cli/mpi --test mpi --locked",
+    )
+    .needs("mpirun", "`.ci/install-mpi` installs it"),
     Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),
     Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
@@ -88,11 +101,21 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let is_selected = |step: &&Step| arguments.only.as_deref().is_none_or(|only| only == step.name);
     let steps: Vec<_> = STEPS.iter().filter(is_selected).collect();
     run_steps(&steps, |step| {
+        if let Some((program, install)) = step.needs.filter(|(program, _)| !is_installed(program)) {
+            process::say(&format!("Left out: there is no `{program}`; {install}."));
+            return Ok(());
+        }
         let mut cargo = workspace.cargo();
         process::run(cargo.args(step.arguments.split(' ')).envs(step.environment))
     })?;
     process::say(if steps.len() == STEPS.len() { "All checks passed." } else { "The check passed." });
     Ok(())
+}
+
+/// Whether a program is in a folder of `PATH`.
+fn is_installed(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 fn run_steps(steps: &[&Step], mut run: impl FnMut(&Step) -> Result<()>) -> Result<()> {
@@ -134,6 +157,7 @@ mod tests {
                 "test-core",
                 "test-data",
                 "test",
+                "test-mpi",
                 "fuzz",
                 "doc"
             ]

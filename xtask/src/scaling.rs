@@ -63,7 +63,7 @@ const fn way(
 }
 
 /// The ways. All take the same images in the same steps.
-const WAYS: [Way; 9] = [
+static WAYS: [Way; 9] = [
     way("one process, 1 thread", None, 1, "", false),
     way("one process, 2 threads", None, 2, "", true),
     way("data-parallel", Some(1), 1, "", false),
@@ -82,6 +82,7 @@ struct Trained {
     /// The loss of test images after each epoch.
     test_losses: Vec<f64>,
     weights_sha256: String,
+    weights: Vec<f32>,
     /// The Fréchet distance to test images, divided by the distance of training images; `None` if it was not measured.
     frechet: Option<f64>,
 }
@@ -161,8 +162,24 @@ fn train(
         printed,
         test_losses: lines.iter().filter_map(|line| line["test_loss"].as_f64()).collect(),
         weights_sha256: sha256_of_file(&root.join(&run).join(WEIGHTS))?,
+        weights: weights(&root.join(&run).join(WEIGHTS))?,
         frechet: frechet.transpose()?.flatten(),
     })
+}
+
+/// All numbers of a safetensors file of f32 tensors, in the order of the file.
+fn weights(file: &Path) -> Result<Vec<f32>> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (length, rest) = bytes.split_first_chunk().context("the file of weights has no header")?;
+    let data = rest.get(usize::try_from(u64::from_le_bytes(*length))?..).context("the header is cut off")?;
+    Ok(data.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect())
+}
+
+/// The largest difference of two lists of weights, divided by the largest weight.
+fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let largest = b.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let difference = a.iter().zip(b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+    f64::from(difference) / f64::from(largest)
 }
 
 /// The launcher, for this number of processes on this machine.
@@ -196,14 +213,14 @@ fn speed_table(runs: &[Trained]) -> String {
     let mut text = "## Training\n\nAll rows train on the same images in the same number of steps, 128 images a step over all \
         processes. Those of local SGD show the training loss of process 0. The machine has the cores that are named above, \
         so more processes than cores are slower.\n\n| | processes | options | images/s | of the first row | training loss of \
-        the last epoch | test loss after each epoch | weights (SHA-256) |\n| --- | ---: | --- | ---: | ---: | ---: | --- | \
-        --- |\n"
+        the last epoch | test loss after each epoch | weights (SHA-256) | largest difference of a weight to the first row, \
+        divided by the largest weight |\n| --- | ---: | --- | ---: | ---: | ---: | --- | --- | ---: |\n"
         .to_owned();
     for run in runs {
         let ratio = speed(run).zip(first).map(|(this, first)| this / first);
         let losses: Vec<String> = run.test_losses.iter().map(|loss| format!("{loss:.7}")).collect();
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.1e} |\n",
             run.way.name,
             run.way.processes.unwrap_or(1),
             run.way.options,
@@ -211,7 +228,8 @@ fn speed_table(runs: &[Trained]) -> String {
             cell(ratio, 2),
             cell(loss(run), 9),
             losses.join(", "),
-            &run.weights_sha256[..12]
+            &run.weights_sha256[..12],
+            difference(&run.weights, &runs[0].weights)
         );
     }
     text
@@ -306,6 +324,7 @@ mod tests {
             printed: Printed { command: way.name.to_owned(), output },
             test_losses: vec![0.2, 0.1],
             weights_sha256: digest.repeat(32),
+            weights: vec![0.5, -2.0],
             frechet: way.has_seeds.then_some(3.0),
         }
     }
@@ -325,7 +344,7 @@ mod tests {
         let runs: Vec<_> = WAYS.iter().map(|way| trained(way, "ab")).collect();
         let text = speed_table(&runs);
         assert!(text.contains(
-            "| data-parallel | 4 |  | 2000 | 1.00 | 0.250000000 | 0.2000000, 0.1000000 | abababababab |"
+            "| data-parallel | 4 |  | 2000 | 1.00 | 0.250000000 | 0.2000000, 0.1000000 | abababababab | 0.0e0 |"
         ));
         let seeded: Vec<_> = WAYS.iter().filter(|way| way.has_seeds).map(|way| trained(way, "ab")).collect();
         let text = quality_table(&BTreeMap::from([(1, runs), (2, seeded)]));
@@ -334,5 +353,6 @@ mod tests {
             "{text}"
         );
         assert_eq!(mean_and_error(&[1.0, 3.0]), (2.0, 1.0));
+        assert_eq!(difference(&[1.0, 3.0], &[1.5, -4.0]), 1.75);
     }
 }
