@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The optional features, and whether this build has them.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 8] = [
+    ("mpi", cfg!(feature = "mpi")),
     ("serve", cfg!(feature = "serve")),
     ("hub", cfg!(feature = "hub")),
     ("cuda", cfg!(feature = "cuda")),
