@@ -66,7 +66,7 @@ impl Workspace {
     /// `None` outside git.
     pub(crate) fn commit(&self) -> Option<String> {
         let head = self.git(&["rev-parse", "--short=12", "HEAD"])?;
-        let outputs_excluded = [".", ":(exclude)results", ":(exclude)assets/models"];
+        let outputs_excluded = [".", ":(exclude)results", ":(exclude)crates/ddpm-cli/assets/models"];
         let changes = self.git(&[&["status", "--porcelain", "--"][..], &outputs_excluded].concat())?;
         let dirty = if changes.is_empty() { "" } else { "-dirty" };
         Some(format!("{head}{dirty}"))
