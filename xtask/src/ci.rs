@@ -43,7 +43,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -78,6 +78,7 @@ const STEPS: [Step; 10] = [
         "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --locked",
     )
     .with_environment("NO_PROXY", "127.0.0.1"),
+    Step::new("package", "the crates compile from their packages", "xtask release-check --only packages"),
     Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),
     Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
@@ -134,6 +135,7 @@ mod tests {
                 "test-core",
                 "test-data",
                 "test",
+                "package",
                 "fuzz",
                 "doc"
             ]

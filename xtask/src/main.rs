@@ -4,7 +4,7 @@
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
 //! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask dist`
-//! makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
+//! makes an archive. `cargo xtask release-check` checks the crates as others get them. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
 //! other crates for all work with tensors.
 
 mod bench;
@@ -22,6 +22,7 @@ mod printed;
 mod process;
 mod provenance;
 mod python;
+mod release;
 mod reproduce;
 mod rows;
 mod source;
@@ -59,6 +60,7 @@ enum Job {
     Torture(torture::Arguments),
     Interop(interop::Arguments),
     Page(page::Arguments),
+    ReleaseCheck(release::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -84,6 +86,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Page(arguments) => page::run(arguments, &workspace),
+        Job::ReleaseCheck(arguments) => release::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }
