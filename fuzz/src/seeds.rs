@@ -28,10 +28,10 @@ pub(crate) fn idx_gz() -> Vec<Vec<u8>> {
 /// Rows and columns of the images in the files of arrays.
 pub(crate) const SIZE: [usize; 2] = [4, 5];
 
-/// Files of `fixtures/formats`, which NumPy and the safetensors library of Python wrote.
+/// Files of `crates/ddpm-data/tests/fixtures/formats`, which NumPy and the safetensors library of Python wrote.
 macro_rules! fixtures {
     ($($name:literal),*) => {
-        vec![$(include_bytes!(concat!("../../fixtures/formats/", $name)).to_vec()),*]
+        vec![$(include_bytes!(concat!("../../crates/ddpm-data/tests/fixtures/formats/", $name)).to_vec()),*]
     };
 }
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
-MODEL = Path(__file__).resolve().parents[2] / "assets" / "models" / "mnist"
+MODEL = Path(__file__).resolve().parents[2] / "crates/ddpm-cli/assets/models/mnist"
 WEIGHTS = MODEL / "denoiser" / "diffusion_pytorch_model.safetensors"
 SIDE, STEPS, CLASSES, PER_CLASS, BLOCKS, GUIDANCE = 28, 20, 10, 5, 2, 1.5
 PATCH, GUIDED = 4, range(4, 11)

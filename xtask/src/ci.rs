@@ -50,7 +50,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -91,6 +91,7 @@ const STEPS: [Step; 11] = [
         "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub,ddpm-cli/mpi --test mpi --locked",
     )
     .needs("mpirun", "`.ci/install-mpi` installs it"),
+    Step::new("package", "the crates compile from their packages", "xtask release-check --only packages"),
     Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),
     Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
         .with_environment("RUSTDOCFLAGS", "-D warnings"),
@@ -158,6 +159,7 @@ mod tests {
                 "test-data",
                 "test",
                 "test-mpi",
+                "package",
                 "fuzz",
                 "doc"
             ]

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 /// The folder of the runs and the files, below the root.
 const FOLDER: &str = "runs/interop";
 /// The model folder that is compiled into the program.
-const BUILT_IN: &str = "assets/models/mnist";
+const BUILT_IN: &str = "crates/ddpm-cli/assets/models/mnist";
 /// The seed of the trainings, and the first one of the samples.
 const SEED: u64 = 1;
 /// The number of seeds with which each sampler draws.

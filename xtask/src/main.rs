@@ -5,8 +5,9 @@
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
 //! checks the files against other programs. `cargo xtask shards` runs the job files of `deploy/`, and
 //! `cargo xtask scaling` trains and samples with several processes. `cargo xtask page` uses the page of `serve` in a
-//! browser. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The
-//! jobs start release builds of other crates for all work with tensors.
+//! browser. `cargo xtask dist` makes an archive. `cargo xtask release-check` checks the crates as others get them.
+//! `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates for all
+//! work with tensors.
 
 mod bench;
 mod ci;
@@ -23,6 +24,7 @@ mod printed;
 mod process;
 mod provenance;
 mod python;
+mod release;
 mod reproduce;
 mod rows;
 mod scaling;
@@ -64,6 +66,7 @@ enum Job {
     Page(page::Arguments),
     Scaling(scaling::Arguments),
     Shards(shards::Arguments),
+    ReleaseCheck(release::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -91,6 +94,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Page(arguments) => page::run(arguments, &workspace),
         Job::Scaling(arguments) => scaling::run(arguments, &workspace),
         Job::Shards(arguments) => shards::run(arguments, &workspace),
+        Job::ReleaseCheck(arguments) => release::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Continue from the newest checkpoint of an interrupted run instead of starting again.
     #[arg(long)]
     resume: bool,
-    /// Finally replace the built-in model, in assets/models/mnist/, by the trained one.
+    /// Finally replace the built-in model, in crates/ddpm-cli/assets/, by the trained one.
     #[arg(long, conflicts_with = "quick")]
     install: bool,
 }
@@ -116,7 +116,8 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let started = Started::with_build(workspace, arguments.seed, arguments.source.features())?;
     process::print(&reproduce(arguments, started, COUNTS)?)?;
     if arguments.install {
-        let (model, target) = (arguments.run_folder(workspace).join("model"), "assets/models/mnist");
+        let (model, target) =
+            (arguments.run_folder(workspace).join("model"), "crates/ddpm-cli/assets/models/mnist");
         install::install(&model, &workspace.root().join(target), install::LIMIT_BYTES)?;
         process::print(&format!("{target}/ now holds this model"))?;
     }

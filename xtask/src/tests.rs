@@ -44,10 +44,10 @@ fn is_fresh(binary: &Path, root: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
     let is_source = |path: &PathBuf| {
         let below = path.strip_prefix(root).unwrap();
-        below.iter().any(|part| part == "src") && !below.ends_with("tests.rs")
+        let compiled = ["src", "assets", "data"];
+        below.iter().any(|part| compiled.iter().any(|name| part == *name)) && !below.ends_with("tests.rs")
     };
-    let sources = files(&root.join("crates")).unwrap().into_iter().filter(is_source);
-    let mut all = sources.chain(files(&root.join("assets")).unwrap());
+    let mut all = files(&root.join("crates")).unwrap().into_iter().filter(is_source);
     modified(binary).is_ok_and(|built| all.all(|path| modified(&path).unwrap() <= built))
 }
 

@@ -1,6 +1,7 @@
 //! The paths of the workspace, calls of cargo, and the commit that is checked out.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +32,12 @@ impl Workspace {
         &self.root
     }
 
+    /// The text of a file below the root.
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
+        let path = self.root.join(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// A command of the cargo that runs this program, with the root as working folder.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -42,15 +49,19 @@ impl Workspace {
     /// Builds `ddpm-cli` in release mode with these features and returns the path of the program.
     pub(crate) fn build_cli(&self, features: &[&str]) -> Result<PathBuf> {
         process::run(&mut self.build_command(features))?;
-        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
         let name = format!("ddpm-cli{}", env::consts::EXE_SUFFIX);
-        let binary = self.root.join(target).join("release").join(name);
+        let binary = self.target().join("release").join(name);
         ensure!(
             binary.is_file(),
             "cargo built ddpm-cli, but it is not at {}; set CARGO_TARGET_DIR to the folder cargo builds into",
             binary.display()
         );
         Ok(binary)
+    }
+
+    /// The folder that cargo builds into.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
     }
 
     fn build_command(&self, features: &[&str]) -> Command {
@@ -66,13 +77,14 @@ impl Workspace {
     /// `None` outside git.
     pub(crate) fn commit(&self) -> Option<String> {
         let head = self.git(&["rev-parse", "--short=12", "HEAD"])?;
-        let outputs_excluded = [".", ":(exclude)results", ":(exclude)assets/models"];
+        let outputs_excluded = [".", ":(exclude)results", ":(exclude)crates/ddpm-cli/assets/models"];
         let changes = self.git(&[&["status", "--porcelain", "--"][..], &outputs_excluded].concat())?;
         let dirty = if changes.is_empty() { "" } else { "-dirty" };
         Some(format!("{head}{dirty}"))
     }
 
-    fn git(&self, arguments: &[&str]) -> Option<String> {
+    /// What git prints; `None` if it fails.
+    pub(crate) fn git(&self, arguments: &[&str]) -> Option<String> {
         let output = Command::new("git").current_dir(&self.root).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())

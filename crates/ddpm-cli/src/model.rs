@@ -20,7 +20,7 @@ pub(crate) const BUILT_IN: &str = "built-in";
 macro_rules! built_in {
     ($($name:literal),*) => {
         [$(($name, include_bytes!(concat!(
-            env!("CARGO_MANIFEST_DIR"), "/../../assets/models/mnist/", $name
+            env!("CARGO_MANIFEST_DIR"), "/assets/models/mnist/", $name
         )) as &[u8])),*]
     };
 }

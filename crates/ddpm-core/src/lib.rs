@@ -124,8 +124,3 @@ pub use timesteps::{TimestepSpacing, Timesteps, karras_sigmas};
 #[cfg(all(doctest, feature = "candle"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Runs the examples of the page for users of diffusers as doc tests.
-#[cfg(all(doctest, feature = "candle"))]
-#[doc = include_str!("../../../docs/from-diffusers.md")]
-struct FromDiffusers;

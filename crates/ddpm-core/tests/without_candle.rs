@@ -17,7 +17,7 @@ use ddpm_core::{
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-const BYTES: &[u8] = include_bytes!("../../../fixtures/samplers.safetensors");
+const BYTES: &[u8] = include_bytes!("fixtures/samplers.safetensors");
 
 fn tensor(name: &str) -> Vec<f64> {
     let file = SafeTensors::deserialize(BYTES).unwrap();

@@ -11,13 +11,13 @@ pub(crate) struct KnownDigests {
     labels: &'static str,
 }
 
-/// The digests of `train-*` in `assets/mnist/SHA256SUMS`.
+/// The digests of `train-*` in `ddpm_mnist::SHA256SUMS`.
 pub(crate) const MNIST_TRAIN: KnownDigests = KnownDigests {
     images: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     labels: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
 };
 
-/// The digests of `t10k-*` in `assets/mnist/SHA256SUMS`.
+/// The digests of `t10k-*` in `ddpm_mnist::SHA256SUMS`.
 pub(crate) const MNIST_TEST: KnownDigests = KnownDigests {
     images: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     labels: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
@@ -47,9 +47,10 @@ pub(crate) fn check(file: &Path, found: &str, expected: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "mnist")]
     #[test]
     fn table_is_the_checksum_file_of_the_assets() {
-        let sums = include_str!("../../../assets/mnist/SHA256SUMS");
+        let sums = ddpm_mnist::SHA256SUMS;
         for (digest, file) in [
             (MNIST_TRAIN.images, "train-images-idx3-ubyte"),
             (MNIST_TRAIN.labels, "train-labels-idx1-ubyte"),

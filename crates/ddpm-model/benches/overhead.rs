@@ -21,7 +21,7 @@ const ROUNDS: usize = 21;
 const IMAGES: u64 = 50;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ddpm-cli/assets/models/mnist");
     let denoiser = read_model(&folder, &Device::Cpu)?;
     let schedule = denoiser.schedule();
     let timesteps = Timesteps::all(schedule);

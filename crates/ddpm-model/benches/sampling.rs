@@ -8,7 +8,7 @@ use ddpm_core::Guidance;
 use ddpm_model::{Denoiser, SampleConfig, read_model};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ddpm-cli/assets/models/mnist");
     let denoiser = read_model(&folder, &Device::Cpu)?;
     // With variables as weights, the denoiser takes the tensor path.
     let variable = |(name, weight): (&String, &Tensor)| -> candle_core::Result<_> {

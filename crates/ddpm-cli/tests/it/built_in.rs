@@ -1,7 +1,10 @@
 //! The built-in model.
 
-use std::fs;
+use std::{fs, path::Path};
 
+use candle_core::{Device, Tensor};
+use ddpm_core::{Guidance, Sampler, Steps};
+use ddpm_model::{Denoiser, PlanFit, PlanFitConfig, SampleConfig, read_model};
 use tempfile::tempdir;
 
 use crate::{json, names, run, stdout};
@@ -62,4 +65,33 @@ fn a_smaller_strength_keeps_more_of_a_drawing() {
         images[16..].chunks(784).map(off).sum::<f64>()
     });
     assert!(distances.is_sorted_by(|near, far| 1.3 * near < *far), "{distances:?}");
+}
+
+/// The root of the mean squared difference of the images of two configurations.
+fn distance(denoiser: &Denoiser, a: &SampleConfig, b: &SampleConfig) -> f32 {
+    let images: Vec<u64> = (0..40).collect();
+    let labels: Vec<u32> = (0..5).cycle().take(40).collect();
+    let sample = |config| denoiser.sample(config, &images, &labels, |_| Ok(())).unwrap();
+    let squares: Tensor = (sample(a) - sample(b)).unwrap().sqr().unwrap().mean_all().unwrap();
+    squares.to_scalar::<f32>().unwrap().sqrt()
+}
+
+/// With images that are not those of the fit.
+#[test]
+fn a_fitted_plan_is_closer_to_the_long_run_than_solvers_with_its_timesteps() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/mnist");
+    let denoiser = read_model(&folder, &Device::Cpu).unwrap();
+    let guidance = Guidance::new(1.5).within(3.0..=12.0).annealed(11.0..=16.0).into();
+    let fit = PlanFit::new(&denoiser, &PlanFitConfig { seed: 1, num_images: 40, guidance }, &[]).unwrap();
+    let (method, _) = fit.fit(&[19, 13, 8, 2]).unwrap();
+    let fitted = fit.plan(method).unwrap().config(1, &denoiser).unwrap();
+    let with = |sampler: Sampler, steps| {
+        let plan = sampler.plan(denoiser.schedule(), steps).unwrap();
+        SampleConfig { plan, ..fitted.clone() }
+    };
+    let teacher = with(Sampler::heun(), Steps::All);
+    let few = || Steps::Explicit(vec![19, 13, 8, 2]);
+    let [ddim, second] = [Sampler::ddim(0.0), Sampler::dpmpp_2m()].map(|sampler| with(sampler, few()));
+    let [fitted, ddim, second] = [fitted, ddim, second].map(|config| distance(&denoiser, &config, &teacher));
+    assert!(fitted < 0.8 * ddim && fitted < 0.95 * second, "{fitted}, DDIM {ddim}, 2M {second}");
 }

@@ -100,7 +100,7 @@ fn write_inputs(folder: &Path) {
         run(folder, &line.split(' ').collect::<Vec<_>>());
     }
     fs::rename(folder.join("trained/model"), folder.join("mine")).unwrap();
-    let net = root().join("assets/models/mnist-features");
+    let net = root().join("crates/ddpm-eval/assets/mnist-features");
     fs::create_dir(folder.join("net")).unwrap();
     for file in fs::read_dir(net).unwrap().map(|entry| entry.unwrap().path()) {
         fs::copy(&file, folder.join("net").join(file.file_name().unwrap())).unwrap();

@@ -37,7 +37,7 @@ fn read(path: impl AsRef<Path>) -> Vec<u8> {
 
 /// A file that Python wrote.
 fn fixture(name: &str) -> String {
-    format!("{}/../../fixtures/formats/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/../ddpm-data/tests/fixtures/formats/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Exports the data set, imports it again, and checks that the files are the same.

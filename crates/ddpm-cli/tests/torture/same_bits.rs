@@ -10,7 +10,7 @@ use crate::{ddpm, folder, size, success, train, trained, uninterrupted};
 
 /// The built-in model.
 fn denoiser() -> Denoiser {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/mnist");
     read_model(&folder, &Device::Cpu).unwrap()
 }
 

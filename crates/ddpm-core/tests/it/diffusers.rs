@@ -7,7 +7,7 @@ use ddpm_core::{
 
 use crate::{largest, largest_difference, network, schedule, tensor_of, values};
 
-const BYTES: &[u8] = include_bytes!("../../../../fixtures/schedulers.safetensors");
+const BYTES: &[u8] = include_bytes!("../fixtures/schedulers.safetensors");
 
 fn tensor(name: &str) -> Tensor {
     tensor_of(BYTES, name)

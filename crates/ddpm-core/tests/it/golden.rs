@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{largest, largest_difference, network_of, tensor_of, values};
 
-const BYTES: &[u8] = include_bytes!("../../../../fixtures/samplers.safetensors");
+const BYTES: &[u8] = include_bytes!("../fixtures/samplers.safetensors");
 
 fn tensor(name: &str) -> Tensor {
     tensor_of(BYTES, name)

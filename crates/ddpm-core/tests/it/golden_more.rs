@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{largest_difference, network, tensor_of, values};
 
-const BYTES: &[u8] = include_bytes!("../../../../fixtures/more_samplers.safetensors");
+const BYTES: &[u8] = include_bytes!("../fixtures/more_samplers.safetensors");
 
 fn tensor(name: &str) -> Tensor {
     tensor_of(BYTES, name)

@@ -12,7 +12,7 @@ use ddpm_core::{
 use crate::{largest_difference, network_of, schedule, tensor_of, values};
 use normal_data::NormalData;
 
-const BYTES: &[u8] = include_bytes!("../../../../fixtures/likelihood.safetensors");
+const BYTES: &[u8] = include_bytes!("../fixtures/likelihood.safetensors");
 
 pub(crate) fn tensor(name: &str) -> Tensor {
     tensor_of(BYTES, name)

@@ -4,8 +4,8 @@
 use ddpm_core::{Compat, DiffusersConfig, FlowMatchEuler, Scheduler};
 use serde_json::{Map, Value, json};
 
-const FILES: &str = include_str!("../../../../fixtures/scheduler_files.json");
-const CONVERSIONS: &str = include_str!("../../../../fixtures/from_config.json");
+const FILES: &str = include_str!("../fixtures/scheduler_files.json");
+const CONVERSIONS: &str = include_str!("../fixtures/from_config.json");
 
 /// Files that are refused, with the option or value that the error names.
 const REFUSED: [(&str, &str); 1] = [("KELISBU/HMPDM (SVD-like)", "sigma_min")];

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use read::read_numbers;
 pub use read::{MAX_BYTES, parse_images, parse_labels, read_images, read_labels};
+#[cfg(feature = "mnist")]
+pub(crate) use read::{images_from, labels_from};
 
 use crate::error::{Error, Result};
 

@@ -60,6 +60,24 @@ pub fn parse_labels(file: &Path, bytes: &[u8]) -> Result<Labels> {
     Labels::new(file, body.into_numbers().into_iter().enumerate())
 }
 
+/// Reads images from uncompressed IDX data of unknown length. Error messages name `file`.
+#[cfg(feature = "mnist")]
+pub(crate) fn images_from(file: &Path, input: &mut dyn Read) -> Result<Images> {
+    stream(file, input, IdxKind::Images).map(|body| body.into_images(file))
+}
+
+/// Reads labels from uncompressed IDX data of unknown length. Error messages name `file`.
+#[cfg(feature = "mnist")]
+pub(crate) fn labels_from(file: &Path, input: &mut dyn Read) -> Result<Labels> {
+    let body = stream(file, input, IdxKind::Labels)?;
+    Labels::new(file, body.into_numbers().into_iter().enumerate())
+}
+
+#[cfg(feature = "mnist")]
+fn stream(file: &Path, input: &mut dyn Read, kind: IdxKind) -> Result<Body> {
+    read_idx(file, input, None, kind, |source| Error::Read { file: file.to_owned(), source })
+}
+
 /// The type of the numbers in an IDX file, from the third byte of its magic number.
 #[derive(Clone, Copy)]
 struct Element {

@@ -1,28 +1,23 @@
-//! The built-in MNIST: the four files of `assets/mnist`, part of the compiled crate.
+//! The built-in MNIST: the four files of the crate `ddpm-mnist`.
 
+use std::io::{self, Read};
 use std::path::Path;
 
+use ruzstd::decoding::StreamingDecoder;
+
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::idx;
 use crate::known_digests::{KnownDigests, MNIST_TEST, MNIST_TRAIN};
 use crate::splits::Splits;
 
-macro_rules! asset {
-    ($name:literal) => {
-        (
-            concat!("assets/mnist/", $name),
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/mnist/", $name)).as_slice(),
-        )
-    };
-}
-
+/// A file of the crate, with its name for errors.
 type Asset = (&'static str, &'static [u8]);
 
-static TRAIN_IMAGES: Asset = asset!("train-images-idx3-ubyte.gz");
-static TRAIN_LABELS: Asset = asset!("train-labels-idx1-ubyte.gz");
-static TEST_IMAGES: Asset = asset!("t10k-images-idx3-ubyte.gz");
-static TEST_LABELS: Asset = asset!("t10k-labels-idx1-ubyte.gz");
+static TRAIN_IMAGES: Asset = ("ddpm-mnist/data/train-images-idx3-ubyte.zst", ddpm_mnist::TRAIN_IMAGES);
+static TRAIN_LABELS: Asset = ("ddpm-mnist/data/train-labels-idx1-ubyte.zst", ddpm_mnist::TRAIN_LABELS);
+static TEST_IMAGES: Asset = ("ddpm-mnist/data/t10k-images-idx3-ubyte.zst", ddpm_mnist::TEST_IMAGES);
+static TEST_LABELS: Asset = ("ddpm-mnist/data/t10k-labels-idx1-ubyte.zst", ddpm_mnist::TEST_LABELS);
 
 /// The number of classes: the digits 0 to 9.
 const CLASSES: usize = 10;
@@ -60,30 +55,49 @@ impl Dataset {
 }
 
 fn load(name: &str, images: Asset, labels: Asset, digests: &KnownDigests) -> Result<Dataset> {
-    let images = idx::parse_images(Path::new(images.0), images.1)?;
-    let labels = idx::parse_labels(Path::new(labels.0), labels.1)?;
+    let images = idx::images_from(Path::new(images.0), &mut unpacked(images)?)?;
+    let labels = idx::labels_from(Path::new(labels.0), &mut unpacked(labels)?)?;
     let set = Dataset::new(name, images, Some(labels))?.with_classes(CLASSES)?;
     // The data set keeps the digests, so later calls do not compute them again.
     digests.verify(&set)?;
     Ok(set)
 }
 
+/// The uncompressed content of a file.
+fn unpacked((file, bytes): Asset) -> Result<impl Read> {
+    let error = |error| Error::Read { file: file.into(), source: io::Error::other(error) };
+    StreamingDecoder::new(bytes).map_err(error)
+}
+
 #[cfg(test)]
 mod tests {
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn files_other_than_mnist_are_refused_and_the_error_names_them() {
         let error = load("swapped", TEST_IMAGES, TEST_LABELS, &MNIST_TRAIN).unwrap_err();
         assert!(matches!(error, Error::Checksum { .. }));
-        assert!(error.to_string().starts_with("assets/mnist/t10k-images-idx3-ubyte.gz: SHA-256"), "{error}");
+        assert!(
+            error.to_string().starts_with("ddpm-mnist/data/t10k-images-idx3-ubyte.zst: SHA-256"),
+            "{error}"
+        );
     }
 
     #[test]
     fn labels_other_than_the_mnist_labels_are_refused_and_the_error_names_them() {
-        let labels = idx::encode_labels(&[3; 10_000]).unwrap().leak();
+        let labels = idx::encode_labels(&[3; 10_000]).unwrap();
+        let labels = compress_to_vec(labels.as_slice(), CompressionLevel::Fastest).leak();
         let error = load("relabelled", TEST_IMAGES, ("labels", labels), &MNIST_TEST).unwrap_err();
         assert!(matches!(&error, Error::Checksum { file, .. } if file == Path::new("labels")), "{error}");
+    }
+
+    #[test]
+    fn damaged_files_are_refused_and_the_error_names_them() {
+        for bytes in [&b"no Zstandard"[..], &TEST_LABELS.1[..2000]] {
+            let error = load("damaged", TEST_IMAGES, ("labels", bytes), &MNIST_TEST).unwrap_err();
+            assert!(matches!(&error, Error::Read { file, .. } if file == Path::new("labels")), "{error:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@ const CARD: &str = "README.md";
 
 macro_rules! builtin {
     ($name:literal) => {
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models/mnist-features/", $name))
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/mnist-features/", $name))
     };
 }
 

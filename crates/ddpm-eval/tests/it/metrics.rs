@@ -7,7 +7,7 @@ use ddpm_eval::{
     kernel_mmd2, nearest_images, precision_recall,
 };
 
-const BYTES: &[u8] = include_bytes!("../../../../fixtures/metrics.safetensors");
+const BYTES: &[u8] = include_bytes!("../fixtures/metrics.safetensors");
 
 const PAIRS: [(&str, &str); 4] =
     [("real", "generated"), ("generated", "real"), ("real", "flat"), ("flat", "flat_generated")];

@@ -49,7 +49,7 @@ fn a_pulled_model_has_the_same_bytes_and_works_offline() {
 #[test]
 fn the_files_of_a_guide_are_pushed_and_pulled() {
     let (server, folder) = (MockHub::start(), with_run());
-    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/mnist");
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/mnist");
     run_online(&server, folder.path(), &["push", built_in.to_str().unwrap(), "hf://me/digits"]);
     let card = String::from_utf8(files(&server, "main")["README.md"].bytes.clone()).unwrap();
     assert!(card.contains("datasets:\n- ylecun/mnist\n") && card.contains("- mnist\n"), "{card}");

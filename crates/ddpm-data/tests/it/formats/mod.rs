@@ -12,7 +12,7 @@ use ddpm_data::{Dataset, Error, formats};
 
 use crate::check_causes;
 
-/// The size of the images in `fixtures/formats`.
+/// The size of the images in `tests/fixtures/formats`.
 const SIZE: [usize; 2] = [4, 5];
 
 /// The images of `fixtures/generate/formats.py`.
@@ -23,7 +23,7 @@ fn grey() -> Vec<u8> {
 
 /// A file that Python wrote.
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/formats").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats").join(name)
 }
 
 /// The error of reading `bytes` from memory. It must name the file, and reading the same bytes from a file must give

@@ -8,7 +8,7 @@ use super::*;
 use crate::features::{Convolution, folder::freeze};
 
 const FIXTURE: &[u8] =
-    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/features.safetensors"));
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/features.safetensors"));
 
 /// A net with arbitrary weights, without training.
 pub(in crate::features) fn untrained(rows: usize, cols: usize, task: Task) -> FeatureNet {
@@ -83,7 +83,7 @@ fn the_builtin_net_classifies_994_of_1000_test_images_correctly() {
     let accuracy = net.accuracy(&Dataset::mnist_test().unwrap()).unwrap();
     assert!(accuracy.overall >= 0.994, "{}", accuracy.overall);
     assert!(accuracy.by_class.iter().all(|part| part.is_some_and(|part| part > 0.985)), "{accuracy:?}");
-    let card = include_str!("../../../../../assets/models/mnist-features/README.md");
+    let card = include_str!("../../../assets/mnist-features/README.md");
     assert!(card.contains(net.digest()), "the card does not name the net {}", net.digest());
     assert!(card.contains(&format!("| accuracy on the test images | {:.4} |", accuracy.overall)), "{card}");
 }
