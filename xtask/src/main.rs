@@ -3,8 +3,8 @@
 //! `cargo xtask reproduce` trains and measures a model and writes `results/`. `cargo xtask experiment` measures a table
 //! that a file in `experiments/` describes. `cargo xtask bench` measures speed, alone or beside PyTorch.
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
-//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask dist`
-//! makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
+//! checks the files against other programs. `cargo xtask page` uses the page of `serve` in a browser. `cargo xtask
+//! gpu-check` checks the code for CUDA, with and without a GPU. `cargo xtask dist` makes an archive. `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of
 //! other crates for all work with tensors.
 
 mod bench;
@@ -13,6 +13,7 @@ mod ddpm;
 mod dist;
 mod experiment;
 mod fuzz;
+mod gpu_check;
 mod install;
 mod interop;
 mod machine;
@@ -59,6 +60,7 @@ enum Job {
     Torture(torture::Arguments),
     Interop(interop::Arguments),
     Page(page::Arguments),
+    GpuCheck(gpu_check::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -84,6 +86,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Torture(arguments) => torture::run(arguments, &workspace),
         Job::Interop(arguments) => interop::run(arguments, &workspace),
         Job::Page(arguments) => page::run(arguments, &workspace),
+        Job::GpuCheck(arguments) => gpu_check::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }
