@@ -241,6 +241,8 @@ def per_second(work: Callable[[], None], items: int) -> float:
     while time.perf_counter() - began < PIECE:
         work()
         done += items
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
     return done / (time.perf_counter() - began)
 
 

@@ -50,7 +50,7 @@ impl Step {
 
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -72,6 +72,8 @@ const STEPS: [Step; 12] = [
         "the same with the Hub",
         "clippy --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --all-targets --locked -- -D warnings",
     ),
+    // With a stand-in for NVIDIA's compiler.
+    Step::new("clippy-cuda", "lints of the code for CUDA", "xtask gpu-check --lint"),
     Step::new(
         "test-core",
         "tests of ddpm-core without candle",
@@ -155,6 +157,7 @@ mod tests {
                 "clippy",
                 "clippy-cli",
                 "clippy-hub",
+                "clippy-cuda",
                 "test-core",
                 "test-data",
                 "test",

@@ -5,9 +5,9 @@
 //! `cargo xtask fuzz` runs parsers under libFuzzer. `cargo xtask torture` measures the reliability. `cargo xtask interop`
 //! checks the files against other programs. `cargo xtask shards` runs the job files of `deploy/`, and
 //! `cargo xtask scaling` trains and samples with several processes. `cargo xtask page` uses the page of `serve` in a
-//! browser. `cargo xtask dist` makes an archive. `cargo xtask release-check` checks the crates as others get them.
-//! `cargo xtask ci` runs every check. Each job is one file or folder. The jobs start release builds of other crates for all
-//! work with tensors.
+//! browser. `cargo xtask gpu-check` checks the code for CUDA, with and without a GPU. `cargo xtask dist` makes an archive.
+//! `cargo xtask release-check` checks the crates as others get them. `cargo xtask ci` runs every check. Each job is one
+//! file or folder. The jobs start release builds of other crates for all work with tensors.
 
 mod bench;
 mod ci;
@@ -15,6 +15,7 @@ mod ddpm;
 mod dist;
 mod experiment;
 mod fuzz;
+mod gpu_check;
 mod install;
 mod interop;
 mod machine;
@@ -67,6 +68,7 @@ enum Job {
     Scaling(scaling::Arguments),
     Shards(shards::Arguments),
     ReleaseCheck(release::Arguments),
+    GpuCheck(gpu_check::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -95,6 +97,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Scaling(arguments) => scaling::run(arguments, &workspace),
         Job::Shards(arguments) => shards::run(arguments, &workspace),
         Job::ReleaseCheck(arguments) => release::run(arguments, &workspace),
+        Job::GpuCheck(arguments) => gpu_check::run(arguments, &workspace),
         Job::Ci(arguments) => ci::run(arguments, &workspace),
     }
 }

@@ -14,6 +14,11 @@ pub(crate) struct Failed {
     code: Option<i32>,
 }
 
+/// The error of a job that needs something which this machine lacks. Its exit code is 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Lacking(pub(crate) String);
+
 /// Runs a program whose output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", show(command)))?;
@@ -31,12 +36,15 @@ pub(crate) fn run_for_stdout(command: &mut Command) -> Result<String> {
         .with_context(|| format!("the output of `{}` is not UTF-8 text", show(command)))
 }
 
-/// The exit code for an error: the code of the program that failed, or 1 if the error has another cause.
+/// The exit code for an error: the code of the program that failed, 2 for [`Lacking`], or 1 if the error has another cause.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(failed_code(error).unwrap_or(1))
 }
 
 fn failed_code(error: &anyhow::Error) -> Option<u8> {
+    if error.downcast_ref::<Lacking>().is_some() {
+        return Some(2);
+    }
     let failed = error.chain().find_map(|cause| cause.downcast_ref::<Failed>())?;
     u8::try_from(failed.code?).ok()
 }
@@ -94,5 +102,6 @@ mod tests {
         assert_eq!(failed_code(&error), Some(7));
         assert_eq!(format!("{error:#}"), "outer: inner: `ddpm-cli train` exited with code 7");
         assert_eq!(failed_code(&anyhow::anyhow!("something else")), None);
+        assert_eq!(failed_code(&anyhow::Error::from(Lacking("no GPU".into())).context("outer")), Some(2));
     }
 }

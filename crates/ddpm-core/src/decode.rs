@@ -6,7 +6,7 @@ use crate::{
     Error, NoiseSchedule, Result, Timestep,
     error::BoxError,
     plan::{Clip, Operation, Plan, Register, Term},
-    weighted_sum::{at_least_f32, per_image, weighted_sum_within},
+    weighted_sum::{at_least_f32, keep_nan, per_image, weighted_sum_within},
 };
 
 /// A network's output at xₜ, in the type of xₜ.
@@ -110,5 +110,30 @@ fn threshold(x_start: &Tensor, ratio: f64, max: f64) -> Result<Tensor> {
     let s = ((at(below)? * (1.0 - place.fract()))? + (at(above)? * place.fract())?)?;
     let s = s.clamp(1.0, max)?.to_dtype(x_start.dtype())?.to_device(x_start.device())?;
     let s = per_image(&s, x_start)?.broadcast_as(x_start.shape())?.contiguous()?;
-    Ok(x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?)
+    let clipped = x_start.minimum(&s)?.maximum(&s.neg()?)?.div(&s)?;
+    Ok(keep_nan(x_start, &clipped)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More numbers than fit in the shared memory of a GPU, where candle's sort would fail.
+    #[test]
+    fn an_image_of_any_size_is_thresholded_and_keeps_its_nan() {
+        let size = 3 * 64 * 64;
+        let values: Vec<f32> = (0..size).map(|i| (i * 7919 % size) as f32 / 1000.0).collect();
+        let mut with_nan = values.clone();
+        with_nan[5] = f32::NAN;
+        let x_start =
+            Tensor::from_vec([values.clone(), with_nan].concat(), (2, 3, 64, 64), &Device::Cpu).unwrap();
+        let found =
+            threshold(&x_start, 0.75, 100.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // A permutation of 0 to size − 1 in thousandths: the quantile is known.
+        let s = 0.75 * (size - 1) as f32 / 1000.0;
+        for (found, value) in std::iter::zip(&found[..size], &values) {
+            assert!((found - value.min(s) / s).abs() < 1e-6, "{found} of {value}");
+        }
+        assert!(found[size + 5].is_nan());
+    }
 }

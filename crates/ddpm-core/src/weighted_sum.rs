@@ -38,7 +38,13 @@ pub(crate) fn weighted_sum_within(terms: &[(f64, &Tensor)], range: f64) -> Resul
     for &(factor, tensor) in &terms[1..] {
         sum = (sum + (tensor * factor)?)?;
     }
-    if range.is_finite() { Ok(sum.clamp(-range, range)?) } else { Ok(sum) }
+    if range.is_finite() { Ok(keep_nan(&sum, &sum.clamp(-range, range)?)?) } else { Ok(sum) }
+}
+
+/// `clipped`, but NaN where `x` is NaN. On CUDA and Metal the minimum or maximum of NaN and a number is the number, so a
+/// clipped NaN would be an ordinary pixel.
+pub(crate) fn keep_nan(x: &Tensor, clipped: &Tensor) -> candle_core::Result<Tensor> {
+    x.eq(x)?.where_cond(clipped, x)
 }
 
 /// Converts a tensor to f32, for computations that half precision is too coarse for. A tensor in f64 stays f64.
@@ -143,6 +149,23 @@ mod tests {
         let nan = Tensor::new(&[f32::NAN, 2.0, -2.0, 0.5], &Device::Cpu).unwrap();
         let clipped = values(weighted_sum_within(&[(1.0, &nan)], 1.0).unwrap());
         assert!(clipped[0].is_nan() && clipped[1..] == [1.0, -1.0, 0.5]);
+    }
+
+    /// As after a clip on CUDA, where the NaN is lost. What was infinite stays clipped.
+    #[test]
+    fn a_nan_that_a_device_clips_is_put_back() {
+        let tensor = |values: [f32; 4]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let x = tensor([f32::NAN, 2.0, f32::INFINITY, 0.5]);
+        let kept = keep_nan(&x, &tensor([-1.0, 1.0, 1.0, 0.5])).unwrap().to_vec1::<f32>().unwrap();
+        assert!(kept[0].is_nan() && kept[1..] == [1.0, 1.0, 0.5], "{kept:?}");
+    }
+
+    #[test]
+    fn gradients_pass_a_clip_only_where_it_changes_nothing() {
+        let x = Var::new(&[-2.0_f32, -0.5, 0.5, 2.0], &Device::Cpu).unwrap();
+        let clipped = weighted_sum_within(&[(3.0, &x)], 2.0).unwrap();
+        let gradient = clipped.sum_all().unwrap().backward().unwrap().get(&x).unwrap().clone();
+        assert_eq!(gradient.to_vec1::<f32>().unwrap(), [0.0, 3.0, 3.0, 0.0]);
     }
 
     #[test]

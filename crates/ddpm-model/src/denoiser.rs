@@ -10,23 +10,46 @@ use crate::{DenoiserConfig, Error, Init, Parameter, Result, network::TensorNetwo
 
 /// A denoising network and the schedule for which it was trained.
 pub struct Denoiser {
-    config: DenoiserConfig,
+    pub(crate) config: DenoiserConfig,
     /// Its prediction type is the network's parameterization.
-    schedule: NoiseSchedule,
+    pub(crate) schedule: NoiseSchedule,
     prediction_type: PredictionType,
-    weights: HashMap<String, Tensor>,
-    device: Device,
-    network: TensorNetwork,
-    /// The network for the CPU kernels; `None` if the weights are variables, not f32, or not on a CPU.
-    cpu: Option<Cpu>,
+    pub(crate) weights: HashMap<String, Tensor>,
+    pub(crate) device: Device,
+    /// The network of tensors, in the number type in which it computes.
+    pub(crate) network: TensorNetwork,
+    /// The network for the CPU kernels; `None` if the weights are variables, or it computes in another type than f32 or not
+    /// on a CPU.
+    pub(crate) cpu: Option<CpuNetwork>,
     /// The weaker model of autoguidance.
     pub(crate) guide: Option<Box<Denoiser>>,
 }
 
 /// The network and its packed weights for the CPU kernels.
-struct Cpu {
+pub(crate) struct CpuNetwork {
     network: Network,
     weights: Weights,
+}
+
+impl CpuNetwork {
+    /// `None` unless the weights are constants in f32 on a CPU, and `dtype` is f32.
+    pub(crate) fn new(
+        config: &DenoiserConfig,
+        schedule: &NoiseSchedule,
+        weights: &HashMap<String, Tensor>,
+        dtype: DType,
+    ) -> Result<Option<Self>> {
+        // The kernels work on a copy, which would not follow a change of a variable.
+        let fits = |w: &Tensor| !w.track_op() && w.device().is_cpu() && w.dtype() == DType::F32;
+        if dtype != DType::F32 || !weights.values().all(fits) {
+            return Ok(None);
+        }
+        let values = |parameter: Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
+        let values = config.parameters().into_iter().map(values);
+        let network = config.cpu_network(schedule);
+        let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
+        Ok(Some(Self { network, weights }))
+    }
 }
 
 /// Random initial weights for a seed. They are the same on every device: each parameter's random numbers are
@@ -83,17 +106,7 @@ impl Denoiser {
         let (dtype, device) =
             weights.values().next().map_or((DType::F32, Device::Cpu), |w| (w.dtype(), w.device().clone()));
         let network = TensorNetwork::new(config, &schedule, &weights, dtype, &device)?;
-        // The kernels work on a copy, which would not follow a change of a variable.
-        let constant = !weights.values().any(Tensor::track_op);
-        let cpu = if constant && device.is_cpu() && dtype == DType::F32 {
-            let values = |parameter: Parameter| weights[&parameter.name].flatten_all()?.to_vec1();
-            let values = config.parameters().into_iter().map(values);
-            let network = config.cpu_network(&schedule);
-            let weights = network.pack(&values.collect::<candle_core::Result<Vec<_>>>()?);
-            Some(Cpu { network, weights })
-        } else {
-            None
-        };
+        let cpu = CpuNetwork::new(config, &schedule, &weights, dtype)?;
         Ok(Self {
             config: config.clone(),
             schedule,
@@ -138,7 +151,8 @@ impl Denoiser {
     }
 
     /// Evaluates the network on `x_t` [B, pixels], with a timestep and a class (or the null class) for each image.
-    /// Returns its output in the network's own `parameterization`, [B, pixels].
+    /// Returns its output in the network's own `parameterization`, [B, pixels], in the type of `x_t`. The network computes in
+    /// the type of its weights, or of [`Denoiser::computing_in`].
     ///
     /// With constant f32 weights on a CPU, the result for an image does not depend on the other images, bit for bit.
     /// If a weight or `x_t` is a variable or depends on one, the result is computed with tensors and is

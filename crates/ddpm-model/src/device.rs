@@ -1,6 +1,10 @@
 //! The choice of a device by name.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    panic::{UnwindSafe, catch_unwind},
+    str::FromStr,
+};
 
 use candle_core::{Device, DeviceLocation};
 
@@ -34,7 +38,7 @@ impl DeviceChoice {
             Self::Cuda(_) if !cfg!(feature = "cuda") => return missing("cuda"),
             Self::Cuda(ordinal) => Device::new_cuda(ordinal),
             Self::Metal if !cfg!(feature = "metal") => return missing("metal"),
-            Self::Metal => Device::new_metal(0),
+            Self::Metal => catch_panic(|| Device::new_metal(0)),
         };
         opened.map_err(|source| Error::OpenDevice { device: self.to_string(), source })
     }
@@ -79,6 +83,17 @@ pub(crate) fn run_on_device<T: Send>(device: &DeviceLocation, work: impl FnOnce(
     }
 }
 
+/// A panic of `open` as an error: candle panics on a Mac without a Metal device, such as a virtual machine.
+fn catch_panic(
+    open: impl FnOnce() -> candle_core::Result<Device> + UnwindSafe,
+) -> candle_core::Result<Device> {
+    catch_unwind(open).unwrap_or_else(|_| {
+        Err(candle_core::Error::msg(
+            "the tensor library panicked, as it does on a machine without such a device",
+        ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;
@@ -93,6 +108,16 @@ mod tests {
         assert_eq!(thread_for(DeviceLocation::Cuda { gpu_id: 0 }), caller);
         assert_eq!(thread_for(DeviceLocation::Metal { gpu_id: 0 }), caller);
         assert_ne!(thread_for(DeviceLocation::Cpu), caller);
+    }
+
+    #[test]
+    fn a_panic_while_a_device_is_opened_is_an_error() {
+        assert!(catch_panic(|| Ok(Device::Cpu)).unwrap().is_cpu());
+        let empty: Vec<Device> = Vec::new();
+        let error = catch_panic(move || Ok(empty.clone().swap_remove(0))).unwrap_err();
+        let error = Error::OpenDevice { device: "metal".into(), source: error };
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("a machine without such a device"), "{cause}");
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! ```
 
 mod architecture;
+mod compute;
 mod config;
 mod denoiser;
 mod device;
@@ -36,6 +37,7 @@ mod requests;
 mod sample;
 mod sample_options;
 
+pub use compute::ComputeType;
 pub use config::{DenoiserConfig, Network};
 pub use ddpm_kernels::{FlopCount, Init, Parameter, peak_flops, simd_lanes};
 pub use denoiser::{Denoiser, initial_weights};

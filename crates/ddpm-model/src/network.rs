@@ -62,11 +62,18 @@ impl TensorNetwork {
         })
     }
 
-    /// Evaluates the network on `x_t` [B, pixels] with timesteps `t` [B] and classes `labels` [B], both u32.
+    /// The type in which the network computes.
+    pub(crate) fn dtype(&self) -> DType {
+        self.times.dtype()
+    }
+
+    /// Evaluates the network on `x_t` [B, pixels] with timesteps `t` [B] and classes `labels` [B], both u32. The
+    /// output has the type of `x_t`.
     pub(crate) fn forward(&self, x_t: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        let batch = x_t.dim(0)?;
+        let (batch, dtype) = (x_t.dim(0)?, x_t.dtype());
+        let x_t = x_t.to_dtype(self.dtype())?;
         let image = match &self.patches {
-            None => x_t.clone(),
+            None => x_t,
             // Padding positions have the index after the last pixel, which holds a zero.
             Some([pixels, _]) => x_t.pad_with_zeros(1, 0, 1)?.index_select(pixels, 1)?,
         };
@@ -97,8 +104,8 @@ impl TensorNetwork {
         }
         let output = &slots[slots.len() - 1];
         match &self.patches {
-            None => Ok(output.clone()),
-            Some([_, places]) => output.index_select(places, 1),
+            None => output.to_dtype(dtype),
+            Some([_, places]) => output.index_select(places, 1)?.to_dtype(dtype),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use ddpm_model::{GuidanceOptions, NoisePath, SamplerName};
+use ddpm_model::{ComputeType, GuidanceOptions, NoisePath, SamplerName};
 
 use super::{
     paths,
@@ -69,6 +69,10 @@ pub(crate) struct Sampling {
     /// [default: 1]
     #[arg(long, value_name = "LAMBDA")]
     pub(crate) epsilon_scale: Option<f64>,
+    /// The number type of the network. f16, bf16: half precision, for GPUs, with the sampler still in f32. On a CPU they are
+    /// slower than f32, and show what half precision does to the images
+    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
+    pub(crate) compute: ComputeType,
     #[command(flatten)]
     pub(crate) guiding: Guiding,
 }

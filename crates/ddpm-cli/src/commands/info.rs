@@ -13,15 +13,13 @@ use crate::{
 };
 
 /// The optional features, and whether this build has them.
-const FEATURES: [(&str, bool); 8] = [
+const FEATURES: [(&str, bool); 6] = [
     ("mpi", cfg!(feature = "mpi")),
     ("serve", cfg!(feature = "serve")),
     ("hub", cfg!(feature = "hub")),
     ("cuda", cfg!(feature = "cuda")),
     ("cudnn", cfg!(feature = "cudnn")),
     ("metal", cfg!(feature = "metal")),
-    ("mkl", cfg!(feature = "mkl")),
-    ("accelerate", cfg!(feature = "accelerate")),
 ];
 
 pub(crate) fn run(options: &Info, common: &Common) -> Result<()> {

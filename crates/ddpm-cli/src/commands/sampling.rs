@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use ddpm_core::{Guidance, ReverseVariance, Steps};
-use ddpm_model::{Denoiser, FittedPlan, NoisePath, SampleConfig, SampleOptions};
+use ddpm_model::{ComputeType, Denoiser, FittedPlan, NoisePath, SampleConfig, SampleOptions};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,9 +16,10 @@ use crate::{
 pub(super) type SamplingOption = (&'static str, Value, Option<String>);
 
 impl Sampling {
-    /// The model of --model, with the guide of --guide.
+    /// The model of --model, with the guide of --guide, in the number type of --compute.
     pub(crate) fn load(&self, device: &Device) -> Result<Denoiser> {
-        model::load_guided(&self.model, self.guiding.guide.as_deref(), device)
+        let denoiser = model::load_guided(&self.model, self.guiding.guide.as_deref(), device)?;
+        Ok(denoiser.computing_in(self.compute)?)
     }
 
     /// The sampling configuration for a model. `strength` is that of --strength.
@@ -97,6 +98,7 @@ impl Sampling {
         // A scale that the user gave counts even if it is that of a model without a guide.
         let by_guide_scale = own && (guide_scale != 1.0 || self.guiding.guide_scale.is_some());
         let own_path = (self.noise_path != NoisePath::default()).then(|| output::name(&self.noise_path));
+        let half = (self.compute != ComputeType::default()).then(|| output::name(&self.compute));
         let (guide, epsilon_scale) = (&self.guiding.guide, self.epsilon_scale);
         vec![
             ("classes", json!(classes), classes.map(output::list)),
@@ -108,6 +110,7 @@ impl Sampling {
             ("timesteps", json!(timesteps), timesteps.as_ref().map(output::list)),
             ("noise-path", json!(output::name(&self.noise_path)), own_path),
             ("epsilon-scale", json!(epsilon_scale), epsilon_scale.map(|scale| scale.to_string())),
+            ("compute", json!(output::name(&self.compute)), half),
             ("guidance-scale", json!(scale), own.then(|| scale.to_string())),
             ("guidance-interval", guided, guided_text),
             ("guide", json!(guide), guide.clone()),

@@ -111,8 +111,9 @@ fn write_inputs(folder: &Path) {
 fn smaller(command: &str, used: &mut [bool]) -> Option<String> {
     let command = command.replace("cargo run --release -p ddpm-cli -- ", "ddpm-cli ");
     let command = command.trim();
-    // `serve` does not end by itself.
-    let is_left_out = ["hf://", "…", "ddpm-cli serve"].iter().any(|part| command.contains(part));
+    // `serve` does not end by itself, and there may be no GPU.
+    let is_left_out =
+        ["hf://", "…", "ddpm-cli serve", "--device cuda"].iter().any(|part| command.contains(part));
     if !command.starts_with("ddpm-cli ") || is_left_out {
         return None;
     }

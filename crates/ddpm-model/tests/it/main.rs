@@ -7,6 +7,7 @@
     reason = "a test may panic, and its numbers are small"
 )]
 
+mod compute;
 mod cpu;
 mod folder;
 mod given_image;
