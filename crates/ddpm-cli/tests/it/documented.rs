@@ -112,7 +112,8 @@ fn smaller(command: &str, used: &mut [bool]) -> Option<String> {
     let command = command.replace("cargo run --release -p ddpm-cli -- ", "ddpm-cli ");
     let command = command.trim();
     // `serve` does not end by itself, and there may be no GPU.
-    let is_left_out = ["hf://", "…", "ddpm-cli serve", "--device cuda"].iter().any(|part| command.contains(part));
+    let is_left_out =
+        ["hf://", "…", "ddpm-cli serve", "--device cuda"].iter().any(|part| command.contains(part));
     if !command.starts_with("ddpm-cli ") || is_left_out {
         return None;
     }
