@@ -28,7 +28,8 @@ pub(super) fn functions(workspace: &Workspace, (folder, prefix): (&str, &str)) -
 /// The folder of the sources of `cudarc`.
 fn cudarc(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    let output = process::run_for_stdout(cargo.args(["metadata", "--format-version", "1", "--locked"]))?;
+    let line = "metadata --format-version 1 --locked --features ddpm-cli/cuda";
+    let output = process::run_for_stdout(cargo.args(line.split(' ')))?;
     let metadata: Value =
         serde_json::from_str(&output).context("`cargo metadata` printed unexpected JSON")?;
     let packages = metadata["packages"].as_array().context("`cargo metadata` printed no packages")?;

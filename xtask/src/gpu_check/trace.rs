@@ -112,14 +112,16 @@ pub(super) fn steps<'a, 'b>(calls: &'b [Call<'a>], bytes: u64) -> Vec<&'b [Call<
     std::iter::zip(&starts, ends).map(|(&start, end)| &calls[start..end]).collect()
 }
 
-/// Checks that the host reads nothing, and waits for nothing, while the steps go on: from the first call to the last launch.
-pub(super) fn no_read(calls: &[Call<'_>]) -> Result<String> {
+/// Checks that the host reads nothing, and waits for nothing, from the first step to the last product.
+pub(super) fn no_read(steps: &[&[Call<'_>]]) -> Result<String> {
+    let calls: Vec<_> = steps.iter().copied().flatten().collect();
+    let is_read = |call: &&&Call<'_>| [Kind::Read, Kind::Wait].contains(&call.kind);
     let last =
-        calls.iter().rposition(|call| call.kind == Kind::Product).context("no product reached the driver")?;
-    let found: Vec<_> =
-        calls[..last].iter().filter(|call| [Kind::Read, Kind::Wait].contains(&call.kind)).collect();
+        calls.iter().rposition(|call| call.kind == Kind::Product).context("the steps have no product")?;
+    let found: Vec<_> = calls[..last].iter().filter(is_read).copied().collect();
     ensure!(found.is_empty(), "{} reads or waits before the last product: {}", found.len(), list(&found));
-    Ok(format!("{} reads, all after the last product", count(calls, Kind::Read)))
+    let after = calls[last..].iter().filter(is_read).count();
+    Ok(format!("no read in {} steps, {after} after the last product", steps.len()))
 }
 
 /// Checks that at most every `every`-th step of a training run reads something.
@@ -194,10 +196,12 @@ mod tests {
 
     #[test]
     fn a_read_between_steps_is_found() {
-        no_read(&calls(LOG).unwrap()).unwrap();
+        no_read(&steps(&calls(LOG).unwrap(), 16)).unwrap();
+        assert!(no_read(&steps(&calls(LOG).unwrap(), 17)).is_err(), "no step");
         for early in ["7 read 0x2 4 early\n", "7 wait 0x2 0 early\n"] {
             let log = LOG.replacen("7 kernel", &format!("{early}7 kernel"), 1);
-            assert!(no_read(&calls(&log).unwrap()).unwrap_err().to_string().contains("line 4: early"));
+            let error = no_read(&steps(&calls(&log).unwrap(), 16)).unwrap_err().to_string();
+            assert!(error.contains("1 reads or waits") && error.contains("line 4: early"), "{error}");
         }
     }
 

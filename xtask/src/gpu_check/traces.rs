@@ -38,7 +38,7 @@ const TRACES: [Trace; 3] = [
         name: "sampling",
         line: "sample --device cuda --quiet -n 50 --out runs/gpu-check/trace/sample.png",
         images: 50,
-        checks: |calls, _| vec![one_stream(calls), no_read(calls)],
+        checks: |calls, steps| vec![one_stream(calls), no_read(steps)],
     },
     Trace {
         name: "sampling in half precision without guidance",
@@ -46,7 +46,7 @@ const TRACES: [Trace; 3] = [
             --out runs/gpu-check/trace/half.png",
         images: 50,
         checks: |calls, steps| {
-            vec![one_stream(calls), no_read(calls), launches(all_but_last(steps), SAMPLING_LAUNCHES)]
+            vec![one_stream(calls), no_read(steps), launches(all_but_last(steps), SAMPLING_LAUNCHES)]
         },
     },
     Trace {
