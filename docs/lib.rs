@@ -4,3 +4,7 @@
 #[cfg(doctest)]
 #[doc = include_str!("from-diffusers.md")]
 struct FromDiffusers;
+
+#[cfg(doctest)]
+#[doc = include_str!("other-libraries.md")]
+struct OtherLibraries;

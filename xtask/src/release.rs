@@ -48,7 +48,7 @@ enum Part {
 }
 
 /// Features that need other hardware or libraries than a compiler; no check and no documentation enables them.
-const HARDWARE: [&str; 6] = ["accelerate", "cuda", "cudnn", "metal", "mkl", "mpi"];
+const HARDWARE: [&str; 4] = ["cuda", "cudnn", "metal", "mpi"];
 
 /// The folder of the unpacked packages and of logs, below the root.
 const FOLDER: &str = "runs/release";

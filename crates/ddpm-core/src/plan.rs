@@ -16,7 +16,8 @@
 //! }
 //! ```
 //!
-//! [`Plan::depths`] says how many x̂₀ and ε̂ to keep. The example `07_plan_without_candle` is this loop for `Vec<f32>`.
+//! [`Plan::depths`] says how many x̂₀ and ε̂ to keep. The example `07_plan_without_candle` is this loop for `Vec<f32>`,
+//! and `08_ndarray` for the arrays of ndarray.
 
 mod check;
 mod epsilon_scale;

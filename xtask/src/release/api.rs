@@ -1,8 +1,7 @@
 //! The interfaces, compared with those of the last release by cargo-semver-checks.
 
-use std::process::Command;
-
-use anyhow::Result;
+use anyhow::{Context, Result};
+use toml::Table;
 
 use super::published::Published;
 use super::{row, tools};
@@ -21,23 +20,54 @@ pub(super) fn compare(workspace: &Workspace, published: &[Published]) -> Result<
     let mut compared = 0;
     for published in published {
         let manifest = format!("{tag}:crates/{}/Cargo.toml", published.name);
-        if workspace.git(&["cat-file", "-e", &manifest]).is_none() {
+        let Some(manifest) = workspace.git(&["show", &manifest]) else {
             process::say(&format!("{} is not in {tag}", published.name));
             continue;
-        }
+        };
         let mut command = tools::SEMVER.command(workspace)?;
-        process::run(arguments(&mut command, published, &tag))?;
+        process::run(command.args(arguments(published, &tag, &manifest)?))?;
         compared += 1;
     }
     let result = format!("{compared} crates: the versions fit the changes since {tag}");
     Ok(row("interfaces", &format!("`{name}` against the tag {tag}"), result))
 }
 
-/// The features are listed, because the default of the program is all of them, those of other hardware too.
-fn arguments<'a>(command: &'a mut Command, published: &Published, tag: &str) -> &'a mut Command {
-    command.args(["--package", &published.name, "--baseline-rev", tag, "--default-features"]);
+/// The arguments for one crate, whose manifest at the tag is given. The features are listed, because the default of the
+/// program is all of them, those of other hardware too.
+fn arguments(published: &Published, tag: &str, manifest: &str) -> Result<Vec<String>> {
+    let manifest: Table =
+        manifest.parse().with_context(|| format!("{}: Cargo.toml at {tag}", published.name))?;
+    let old = |feature: &String| manifest.get("features").is_some_and(|all| all.get(feature).is_some());
+    let mut arguments = ["--package", &published.name, "--baseline-rev", tag, "--default-features"]
+        .map(str::to_owned)
+        .to_vec();
     for feature in &published.features {
-        command.args(["--current-features", feature]);
+        arguments.extend(["--current-features".to_owned(), feature.clone()]);
+        if old(feature) {
+            arguments.extend(["--baseline-features".to_owned(), feature.clone()]);
+        }
     }
-    command
+    Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_have_the_documented_features_that_they_know() {
+        let published = Published {
+            name: "x".into(),
+            version: "1.1.0".into(),
+            license: "MIT".into(),
+            folder: "x".into(),
+            features: vec!["old".into(), "new".into()],
+        };
+        let line = arguments(&published, "v1.0.0", "[features]\nold = []\ncuda = []\n").unwrap().join(" ");
+        assert_eq!(
+            line,
+            "--package x --baseline-rev v1.0.0 --default-features --current-features old --baseline-features old \
+             --current-features new"
+        );
+    }
 }

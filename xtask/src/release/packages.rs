@@ -120,9 +120,10 @@ fn unpack(path: &Path, to: &Path, published: &Published, root: &Path) -> Result<
         "{}: {packed_bytes} bytes, expected at most {LIMIT_BYTES}, the limit of the registry",
         path.display()
     );
-    tar::Archive::new(GzDecoder::new(bytes.as_slice()))
-        .unpack(to)
-        .with_context(|| format!("cannot unpack {}", path.display()))?;
+    let mut archive = tar::Archive::new(GzDecoder::new(bytes.as_slice()));
+    // All files of a package have one time, long ago. With it, cargo would not see that a file has changed.
+    archive.set_preserve_mtime(false);
+    archive.unpack(to).with_context(|| format!("cannot unpack {}", path.display()))?;
     let folder = to.join(&stem);
     let paths = crate::install::files(&folder)?;
     for path in &paths {

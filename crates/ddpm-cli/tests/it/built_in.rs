@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use ddpm_core::{Guidance, Sampler, Steps};
-use ddpm_model::{Denoiser, PlanFit, PlanFitConfig, SampleConfig, read_model};
+use ddpm_model::{Denoiser, PlanFit, PlanFitConfig, SampleConfig, SampleOptions, SamplerName, read_model};
 use tempfile::tempdir;
 
 use crate::{json, names, run, stdout};
@@ -94,4 +94,43 @@ fn a_fitted_plan_is_closer_to_the_long_run_than_solvers_with_its_timesteps() {
     let [ddim, second] = [Sampler::ddim(0.0), Sampler::dpmpp_2m()].map(|sampler| with(sampler, few()));
     let [fitted, ddim, second] = [fitted, ddim, second].map(|config| distance(&denoiser, &config, &teacher));
     assert!(fitted < 0.8 * ddim && fitted < 0.95 * second, "{fitted}, DDIM {ddim}, 2M {second}");
+}
+
+/// Every sampler, with the built-in model: its images differ by the order of the sums in a product only. `cargo xtask
+/// gpu-check --run` allows a GPU as much.
+#[test]
+fn kernels_and_tensors_sample_the_same_images() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/mnist");
+    let kernels = read_model(&folder, &Device::Cpu).unwrap();
+    // Variables are evaluated by tensors.
+    let by_tensors = |denoiser: &Denoiser| {
+        let var = |(name, weight): (&String, &Tensor)| {
+            (name.clone(), Var::from_tensor(weight).unwrap().into_inner())
+        };
+        let weights = denoiser.weights().iter().map(var).collect();
+        Denoiser::new(denoiser.config(), &denoiser.schedule_config(), weights).unwrap()
+    };
+    let tensors = by_tensors(&kernels).guided_by(by_tensors(kernels.guide().unwrap())).unwrap();
+    for sampler in [
+        SamplerName::Ddpm,
+        SamplerName::Ddim,
+        SamplerName::DpmPp2m,
+        SamplerName::DpmPp2mSde,
+        SamplerName::Euler,
+        SamplerName::EulerAncestral,
+        SamplerName::Heun,
+        SamplerName::Unipc,
+        SamplerName::Repaint,
+    ] {
+        let sample = |denoiser: &Denoiser| {
+            let options = SampleOptions { sampler: Some(sampler), ..SampleOptions::default() };
+            let config = options.config(1, denoiser).unwrap();
+            let sampled = denoiser.sample(&config, &[0, 1, 2, 3, 4], &[0, 1, 2, 3, 4], |_| Ok(())).unwrap();
+            sampled.detach()
+        };
+        let difference = (sample(&kernels) - sample(&tensors)).unwrap().abs().unwrap().mean_all().unwrap();
+        let levels = difference.to_scalar::<f32>().unwrap() * 127.5;
+        println!("{sampler:?}: {levels:.2e} grey levels");
+        assert!(levels > 0.0 && levels < 0.1, "{sampler:?}: {levels} grey levels");
+    }
 }
