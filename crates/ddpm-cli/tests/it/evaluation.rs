@@ -39,6 +39,7 @@ fn eval_has_the_documented_keys_and_each_metric_has_a_floor() {
         "class_accuracy_by_class",
         "class_annealing",
         "classes",
+        "compute",
         "data",
         "distinct_samples",
         "diversity",

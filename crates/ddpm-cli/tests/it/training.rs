@@ -75,6 +75,7 @@ fn train_prints_its_result_as_one_json_object() {
         "steps",
         "test_loss",
         "train_loss",
+        "world_size",
     ];
     assert_eq!(keys(&result), expected);
     assert_eq!(
