@@ -224,28 +224,33 @@ impl Devices<'_> {
 
     /// The feature net: its features of the same images, and its training.
     pub(super) fn features(&self) -> Result<Vec<Compared>> {
-        let out = format!("{}/features", self.folder);
+        let (out, net) = (format!("{}/features", self.folder), format!("{}/net", self.folder));
+        let line = format!("train-features --data {} --epochs 1 --out-dir {net}", self.data);
+        let mut compared =
+            self.numbers(&line, &[("accuracy of a feature net after an epoch", "/accuracy", TRAINED)])?;
         self.call(&format!("sample -n {} --format idx --out {out}", self.measured), "cpu")?;
         let images = format!("{out}-images-idx3-ubyte");
-        let line = format!("eval --images {images} --data {} --metrics frechet,accuracy", self.data);
-        let mut compared = self.numbers(
+        let line = format!(
+            "eval --images {images} --data {} --features {net} --metrics frechet,accuracy",
+            self.data
+        );
+        compared.extend(self.numbers(
             &line,
             &[
                 ("Fréchet distance of the same images", "/frechet/distance", FEATURES),
                 ("class accuracy of the same images", "/class_accuracy", ACCURACY),
             ],
-        )?;
-        let line = format!("train-features --data {} --epochs 1 --out-dir {}/net", self.data, self.folder);
-        compared.extend(
-            self.numbers(&line, &[("accuracy of a feature net after an epoch", "/accuracy", TRAINED)])?,
-        );
+        )?);
         Ok(compared)
     }
 
     /// The quality of images in half precision on the device, beside those in f32 on a CPU.
     pub(super) fn half_precision(&self) -> Result<Vec<Compared>> {
-        let line =
-            format!("eval --data {} --num-images {} --metrics frechet,accuracy", self.data, self.measured);
+        // With the feature net of `features`.
+        let line = format!(
+            "eval --data {} --num-images {} --features {}/net --metrics frechet,accuracy",
+            self.data, self.measured, self.folder
+        );
         let cpu = self.call(&line, "cpu")?;
         let mut compared = Vec::new();
         for compute in ["f16", "bf16"] {
