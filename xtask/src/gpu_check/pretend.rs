@@ -60,7 +60,7 @@ impl Pretend {
         Ok(Self { binary: folder.join("debug/ddpm-cli"), libraries })
     }
 
-    /// A command of the program that writes the calls of the driver to `log`, with what it prints in a file beside it.
+    /// A command of the program that writes the calls of the driver to `log`.
     pub(super) fn command(&self, root: &Path, line: &str, log: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         command.current_dir(root).args(line.split(' ')).env("CUDA_TRACE", log);

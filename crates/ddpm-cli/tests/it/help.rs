@@ -14,7 +14,7 @@ const COMMON: [&str; 8] = [
     "-h, --help",
     "[default: cpu]",
 ];
-const SAMPLING: [&str; 18] = [
+const SAMPLING: [&str; 19] = [
     "--model",
     "--classes",
     "--sampler",
@@ -25,6 +25,7 @@ const SAMPLING: [&str; 18] = [
     "--variance",
     "--eta",
     "--epsilon-scale",
+    "--compute",
     "--noise-path",
     "--plan <FILE>",
     "--guidance-scale <W>",

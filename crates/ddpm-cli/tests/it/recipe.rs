@@ -20,7 +20,7 @@ const OPTIONS: [&[&str]; 6] = [
     ],
     &["--noise", "none", "-n", "10", "--shard", "2/3"],
     &["--guide", "model", "--guide-scale", "2", "--guide-interval", "1-9", "--epsilon-scale", "1.1"],
-    &["--class-annealing", "3-9", "--per-class", "1"],
+    &["--class-annealing", "3-9", "--per-class", "1", "--compute", "bf16"],
 ];
 
 fn files(format: &str) -> &'static [&'static str] {

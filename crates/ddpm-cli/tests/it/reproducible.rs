@@ -128,6 +128,7 @@ fn every_option_of_sampling_has_an_effect() {
         &["--sampler", "heun"],
         &["--sampler", "unipc"],
         &["--classes", "1"],
+        &["--compute", "bf16"],
     ] {
         assert!(pixels(folder.path(), &[&job[..], options].concat()) != base, "{options:?}");
     }
@@ -138,6 +139,7 @@ fn every_option_of_sampling_has_an_effect() {
         (&["--guidance-interval", "4-10"], &[]),
         (&["--guidance-scale", "1.5"], &[]),
         (&["--epsilon-scale", "1"], &[]),
+        (&["--compute", "f32"], &[]),
         (&["--variance", "fixed_small"], &["--sampler", "ddpm"]),
         (&["--eta", "0"], &["--sampler", "ddim"]),
     ] {
