@@ -11,10 +11,10 @@ use crate::rows::{self, Row};
 use crate::workspace::Workspace;
 
 /// The most launches of a sampling step with one pass of the network: the network, the sampler and the check of its output.
-const SAMPLING_LAUNCHES: usize = 100;
+const SAMPLING_LAUNCHES: usize = 82;
 /// The most launches of a training step: forward, backward, optimizer and the average of the weights. Lower it when a step
 /// needs fewer: `cargo xtask gpu-check --trace` prints the number that it found.
-const TRAINING_LAUNCHES: usize = 400;
+const TRAINING_LAUNCHES: usize = 690;
 
 /// The bytes of the noise of an image.
 const NOISE: u64 = 28 * 28 * 4;
