@@ -1,6 +1,6 @@
 """Compares `ddpm-cli` with PyTorch on a GPU and prints rows `gpu | WORK | SPEED | RATIO`; `cargo xtask gpu-check --run` starts it.
 
-The work, the network (that of the built-in model), the variants of PyTorch and the rounds are those of `bench.py`.
+As in `bench.py`: the work, the network of the built-in model, the variants of PyTorch and the rounds.
 """
 
 import argparse

@@ -13,7 +13,7 @@ use ddpm_files::write_atomic;
 
 use crate::ddpm::Ddpm;
 use crate::phases::{Phases, in_words};
-use crate::printed::{cell, percent};
+use crate::printed::{cell, mean_and_error, percent};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::python::Environment;
@@ -249,12 +249,8 @@ const T_LIMIT: f64 = 5.04;
 
 /// The difference of two means in standard errors of it (Welch's t).
 fn welch(one: &[f64], other: &[f64]) -> f64 {
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let squared_error = |values: &[f64]| {
-        let (mean, count) = (mean(values), values.len() as f64);
-        values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count
-    };
-    (mean(one) - mean(other)) / (squared_error(one) + squared_error(other)).sqrt()
+    let ((mean, error), (other_mean, other_error)) = (mean_and_error(one), mean_and_error(other));
+    (mean - other_mean) / error.hypot(other_error)
 }
 
 #[cfg(test)]

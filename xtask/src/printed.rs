@@ -80,6 +80,14 @@ pub(crate) fn percent(share: Option<f64>, digits: usize) -> String {
     share.map_or("–".to_owned(), |share| format!("{:.digits$} %", share * 100.0))
 }
 
+/// The mean and its standard error.
+pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (mean, (variance / n).sqrt())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +110,10 @@ mod tests {
         assert!(printed.argument("/frechet").is_err() && printed.argument("/frechet/floor").is_err());
         let error = Printed::parse("ddpm-cli data".into(), "60000 images\n").unwrap_err().to_string();
         assert_eq!(error, "`ddpm-cli data` printed unexpected JSON: 60000 images");
+    }
+
+    #[test]
+    fn the_error_of_a_mean_is_that_of_its_sample() {
+        assert_eq!(mean_and_error(&[1.0, 3.0]), (2.0, 1.0));
     }
 }

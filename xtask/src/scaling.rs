@@ -1,10 +1,11 @@
 //! `cargo xtask scaling`: trains with one and several processes, samples in parts, and compares.
 
+mod sample;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::time::Instant;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::builder::RangedU64ValueParser;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::ddpm::Ddpm;
 use crate::phases::{Phases, in_words};
-use crate::printed::{Printed, cell};
+use crate::printed::{Printed, cell, mean_and_error};
 use crate::process;
 use crate::provenance::Provenance;
 use crate::workspace::Workspace;
@@ -111,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         runs.insert(seed, trained);
     }
     check_digests(&runs[&SEED])?;
-    let shards = phases.run("sampling", || sample(arguments.num_images, root, &binary))?;
+    let shards = phases.run("sampling", || sample::table(arguments.num_images, root, &binary))?;
 
     let seconds = phases.total_seconds();
     let text = format!(
@@ -264,55 +265,6 @@ fn quality_table(runs: &BTreeMap<u64, Vec<Trained>>) -> String {
     text
 }
 
-/// The mean and its standard error.
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    (mean, (variance / n).sqrt())
-}
-
-/// Samples with one process and in parts, merges the parts, and compares the files. Returns a table.
-fn sample(count: usize, root: &Path, binary: &Path) -> Result<String> {
-    let mut text = format!(
-        "## Sampling in parts\n\n{count} images with the built-in model; the parts are sampled at the same time, and `merge` \
-         puts them together. The time has the start of each process and the reading of the model in it.\n\n| parts | threads \
-         of each | images/s | file (SHA-256) |\n| ---: | ---: | ---: | --- |\n"
-    );
-    let mut digests = Vec::new();
-    for (parts, threads) in [(1, 1), (1, 2), (2, 1), (4, 1)] {
-        let folder = format!("{FOLDER}/sample-{parts}-{threads}");
-        fs::create_dir_all(root.join(&folder))?;
-        let options = format!("--format safetensors --quiet --threads {threads}");
-        let start = |index: usize| -> Result<Child> {
-            let shard = if parts == 1 { String::new() } else { format!("--shard {}/{parts}", index + 1) };
-            let line = format!("sample -n {count} {options} {shard} -o {folder}/{index}.safetensors");
-            let mut command = Command::new(binary);
-            command.current_dir(root).args(line.split_whitespace());
-            process::say(&format!("$ {}", process::show(&command)));
-            command.spawn().context("cannot start ddpm-cli")
-        };
-        let started = Instant::now();
-        let children = (0..parts).map(start).collect::<Result<Vec<_>>>()?;
-        for mut child in children {
-            ensure!(child.wait()?.success(), "`ddpm-cli sample` failed");
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        let mut file = format!("{folder}/0.safetensors");
-        if parts > 1 {
-            let files = (0..parts).map(|index| format!("{folder}/{index}.safetensors"));
-            file = format!("{folder}/merged.safetensors");
-            let line = format!("merge {} -o {file} --quiet", files.collect::<Vec<_>>().join(" "));
-            process::run(Command::new(binary).current_dir(root).args(line.split_whitespace()))?;
-        }
-        let digest = sha256_of_file(&root.join(file))?;
-        text += &format!("| {parts} | {threads} | {:.0} | {} |\n", count as f64 / seconds, &digest[..12]);
-        digests.push(digest);
-    }
-    ensure!(digests.iter().all(|digest| *digest == digests[0]), "the merged files differ:\n{text}");
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,7 +304,6 @@ mod tests {
             text.contains("| local SGD | 4 | --sync-every 20 | 0.1000, 0.1000 | 0.1000 ± 0.0000 |"),
             "{text}"
         );
-        assert_eq!(mean_and_error(&[1.0, 3.0]), (2.0, 1.0));
         assert_eq!(difference(&[1.0, 3.0], &[1.5, -4.0]), 1.75);
     }
 }

@@ -124,6 +124,8 @@ impl<'a> Trainer<'a> {
         });
         let adds_gradients = self.group.is_some() && self.local_sgd.is_none();
         let batch = Batch {
+            data: self.data,
+            rng,
             total: if adds_gradients { self.config.batch_size } else { indices.len() },
             labels: labels.collect(),
             weights,
@@ -134,12 +136,11 @@ impl<'a> Trainer<'a> {
         };
         let learning_rate = self.config.learning_rate_at(self.step, total);
         let size = StepSize::new(self.config.adamw, self.step, learning_rate, self.config.ema_decay);
-        let Self { engine, data, schedule, .. } = self;
+        let Self { engine, schedule, .. } = self;
         let stepped = if adds_gradients {
-            let exchange = (self.group, &mut self.exchange);
-            engine.step_in_group(&batch, data, schedule, rng, size, norm, exchange)?
+            engine.step_in_group(&batch, schedule, size, norm, self.group, &mut self.exchange)?
         } else {
-            engine.step(&batch, data, schedule, rng, size, norm)?
+            engine.step(&batch, schedule, size, norm)?
         };
         self.step += 1;
         if let Some(rates) = self.timetable().rates(self.step) {

@@ -44,8 +44,8 @@ impl ArrayFiles {
         (self.format == Format::Idx && self.has_labels).then(|| with_suffix(&self.out, IDX_LABELS))
     }
 
-    /// All files except that of the recipe, by their names among the digests. These are no file names, so that a part is the
-    /// same under any name.
+    /// The files of images and labels, each with its key among the digests. A key is not a file name, so that a part can be
+    /// renamed.
     pub(super) fn arrays(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let images = if self.format == Format::Idx { "images" } else { "tensors" };
         [(images, self.images())].into_iter().chain(self.labels().map(|labels| ("labels", labels)))
@@ -84,7 +84,7 @@ impl Recipe {
     /// The part of a job that the files hold; `None` if they hold a whole job.
     ///
     /// # Errors
-    /// The value of --shard is none.
+    /// The value of --shard is not valid.
     pub(crate) fn shard(&self) -> Result<Option<Shard>> {
         let shard = self.argument(SHARD).map(|text| text.parse().map_err(anyhow::Error::msg));
         shard.transpose()
@@ -109,7 +109,7 @@ impl Recipe {
     /// The recipe of the same command without --shard.
     ///
     /// # Errors
-    /// The images are not those of the part, or there is no part.
+    /// The recipe has no --shard, or its images are not those of its part.
     pub(crate) fn of_whole_job(&self) -> Result<Self> {
         let shard = self.shard()?.context("it is not a part of a job")?;
         let len = self.job_len()?;

@@ -84,7 +84,7 @@ fn the_merged_file_is_one_of_sample() {
     let folder = with_model();
     let folder = folder.path();
     parts(folder, &JOB, "idx", 3);
-    // Merged into the folder of the parts: it is none of them, also when they are merged again.
+    // Merged into the folder of the parts, where another merge does not take the result for a part.
     for _ in 0..2 {
         run(folder, &["merge", "parts", "-o", "parts/train"]);
     }
@@ -292,7 +292,7 @@ fn a_parquet_file_is_read_as_a_data_set() {
             names[..2].iter().map(|name| fs::read(folder.join(name)).unwrap()).collect::<Vec<_>>()
         };
         assert!(without_recipe("whole") == without_recipe("exported"));
-        // The recipe is that of the same images in the format of the parts.
+        // The recipe names the same images in the format of the parts.
         let recipe = json(folder, &["info", "set/train-00000-of-00001.parquet"]);
         assert_eq!(recipe["images"], value!([0, 9]));
         assert!(

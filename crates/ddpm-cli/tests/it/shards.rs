@@ -16,7 +16,7 @@ fn part(folder: &Path, out: &str, index: usize, count: usize, more: &[&str]) -> 
     json(folder, &[&JOB[..], &array, more].concat())
 }
 
-/// The files of a part in a format, that of the recipe last.
+/// The files of a part in a format; the recipe comes last.
 pub(crate) fn files(format: &str, out: &str) -> Vec<String> {
     match format {
         "idx" => ["-images-idx3-ubyte", "-labels-idx1-ubyte", "-recipe.json"]

@@ -69,7 +69,7 @@ fn the_state_of_a_sampler_stays_f32() {
     }
 }
 
-/// The weights, and with them the digest of the model, are those of the files.
+/// Another number type changes neither the weights nor the digest of the model.
 #[test]
 fn f32_changes_no_bit_and_half_precision_no_weight() {
     let config = small_patch_mlp();

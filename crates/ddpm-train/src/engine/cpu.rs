@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, iter::zip};
 
 use candle_core::{Device, Tensor};
-use ddpm_core::{CounterRng, NoiseSchedule, PredictionType};
-use ddpm_data::{Dataset, to_model_scale};
+use ddpm_core::{NoiseSchedule, PredictionType};
+use ddpm_data::to_model_scale;
 use ddpm_kernels::{StatePart, Training, Weights};
 use ddpm_model::{Parameter, initial_weights};
 
@@ -45,13 +45,11 @@ impl CpuEngine {
     pub(super) fn step(
         &mut self,
         batch: &Batch<'_>,
-        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: CounterRng,
         size: StepSize,
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let noised = self.noising.apply(batch, data, schedule, rng)?;
+        let noised = self.noising.apply(batch, schedule)?;
         let (inputs, x_t, target, step) =
             (noised.inputs(batch), noised.x_t(), noised.target(), size.rounded());
         if let GradNorm::Ignore = norm {
@@ -66,12 +64,10 @@ impl CpuEngine {
     pub(super) fn gradient(
         &mut self,
         batch: &Batch<'_>,
-        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: CounterRng,
         exchange: &mut Vec<f32>,
     ) -> Result<f32> {
-        let noised = self.noising.apply(batch, data, schedule, rng)?;
+        let noised = self.noising.apply(batch, schedule)?;
         let (loss, gradient) = self.training.gradient(&noised.inputs(batch), noised.x_t(), noised.target());
         exchange.resize(gradient.value_count(), 0.0);
         gradient.copy_to(exchange);
@@ -166,19 +162,13 @@ struct Noising {
 
 impl Noising {
     #[allow(clippy::cast_possible_truncation, reason = "coefficients are computed in f64 and rounded once")]
-    fn apply<'a>(
-        &'a mut self,
-        batch: &'a Batch<'_>,
-        data: &'a Dataset,
-        schedule: &NoiseSchedule,
-        rng: CounterRng,
-    ) -> Result<Noised<'a>> {
-        let pixels = data.image_size();
-        batch.fill_noise(data, rng, self.candidates, &mut self.eps)?;
+    fn apply<'a>(&'a mut self, batch: &'a Batch<'_>, schedule: &NoiseSchedule) -> Result<Noised<'a>> {
+        let pixels = batch.data.image_size();
+        batch.fill_noise(self.candidates, &mut self.eps)?;
         let image = |(index, (&t, eps)): (usize, (&usize, &'a [f32]))| {
             let alpha_cumprod = schedule.alphas_cumprod()[t];
             let (signal, noise) = (alpha_cumprod.sqrt() as f32, (1.0 - alpha_cumprod).sqrt() as f32);
-            let image = batch.image(data, index);
+            let image = batch.image(index);
             let target = self.parameterization.target(alpha_cumprod);
             NoisedImage { image, eps, x_t: [signal, noise], target: [target.0 as f32, target.1 as f32] }
         };

@@ -22,6 +22,10 @@ pub(crate) use tensor::{TensorEngine, gather, upload, weighted_error};
 /// The images of a training step that this process takes, and each one's noise, timestep, class and loss weight. All lists
 /// have the same length.
 pub(crate) struct Batch<'a> {
+    /// The data set.
+    pub(crate) data: &'a Dataset,
+    /// The random numbers of the run.
+    pub(crate) rng: CounterRng,
     /// The number of images over which the loss is a mean: those of all processes that add their gradients.
     pub(crate) total: usize,
     /// The index of each image in the data set.
@@ -40,17 +44,17 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// The levels of an image by its index in the batch.
-    fn image<'a>(&'a self, data: &'a Dataset, index: usize) -> &'a [u8] {
-        let pixels = data.image_size();
+    fn image(&self, index: usize) -> &[u8] {
+        let pixels = self.data.image_size();
         match &self.shifted {
             Some(shifted) => &shifted[index * pixels..][..pixels],
-            None => &data.images()[self.indices[index] as usize * pixels..][..pixels],
+            None => &self.data.images()[self.indices[index] as usize * pixels..][..pixels],
         }
     }
 
     /// Fills `eps` [B, pixels] with the noise of the images, of which each takes the nearest of `candidates` draws.
-    fn fill_noise(&self, data: &Dataset, rng: CounterRng, candidates: usize, eps: &mut [f32]) -> Result<()> {
-        fill_noise(rng, &self.positions, candidates, |index| self.image(data, index), eps)
+    fn fill_noise(&self, candidates: usize, eps: &mut [f32]) -> Result<()> {
+        fill_noise(self.rng, &self.positions, candidates, |index| self.image(index), eps)
     }
 }
 
@@ -102,35 +106,31 @@ impl Engine {
     pub(crate) fn step(
         &mut self,
         batch: &Batch<'_>,
-        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: CounterRng,
         size: StepSize,
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
         match self {
             // Runs inside the pool: a thread outside of it would sleep and be woken for each layer.
-            Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, data, schedule, rng, size, norm)),
-            Self::Tensor(engine) => engine.step(batch, data, rng, size, norm),
+            Self::Cpu(engine) => rayon::scope(|_| engine.step(batch, schedule, size, norm)),
+            Self::Tensor(engine) => engine.step(batch, size, norm),
         }
     }
 
     /// [`Engine::step`] with the sum of the gradients of all processes of a group. `exchange` is a buffer, which later steps use
     /// again.
-    #[allow(clippy::too_many_arguments, reason = "those of a step, the group and its buffer")]
     pub(crate) fn step_in_group(
         &mut self,
         batch: &Batch<'_>,
-        data: &Dataset,
         schedule: &NoiseSchedule,
-        rng: CounterRng,
         size: StepSize,
         norm: GradNorm,
-        (group, exchange): (Group<'_>, &mut Vec<f32>),
+        group: Group<'_>,
+        exchange: &mut Vec<f32>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let loss = match self {
-            Self::Cpu(engine) => rayon::scope(|_| engine.gradient(batch, data, schedule, rng, exchange))?,
-            Self::Tensor(engine) => engine.gradient(batch, data, rng, exchange)?,
+            Self::Cpu(engine) => rayon::scope(|_| engine.gradient(batch, schedule, exchange))?,
+            Self::Tensor(engine) => engine.gradient(batch, exchange)?,
         };
         exchange.push(loss);
         all_reduce(group, exchange)?;
@@ -268,6 +268,8 @@ mod tests {
                 let t: Vec<usize> = (0..16).map(|i| (i * 3 + step as usize) % 20).collect();
                 let indices: Vec<u32> = (0..16).map(|i| (i * 5 + step as u32) % 40).collect();
                 let batch = Batch {
+                    data: &data,
+                    rng,
                     total: 16,
                     indices: &indices,
                     shifted: (step % 2 == 1).then(|| (0..16 * 30).map(|i| (i * 11 % 256) as u8).collect()),
@@ -282,7 +284,7 @@ mod tests {
                 // Each kind of step, with a gradient that is longer than the maximum.
                 let norm = [GradNorm::Ignore, GradNorm::Measure, GradNorm::Clip(1e-3)][step as usize % 3];
                 let run = |engine: &mut Engine| {
-                    let (loss, norm) = engine.step(&batch, &data, &schedule, rng, size, norm).unwrap();
+                    let (loss, norm) = engine.step(&batch, &schedule, size, norm).unwrap();
                     let norm = norm.map(|norm| norm.to_scalar::<f32>().unwrap());
                     (loss.to_scalar::<f32>().unwrap(), norm)
                 };

@@ -1,7 +1,7 @@
 //! Training steps by tensors and autograd, on any device.
 
 use candle_core::{DType, Device, Tensor, Var};
-use ddpm_core::{CounterRng, NoiseSchedule};
+use ddpm_core::NoiseSchedule;
 use ddpm_data::Dataset;
 use ddpm_model::{Denoiser, Parameter, initial_weights};
 
@@ -47,25 +47,17 @@ impl TensorEngine {
     pub(super) fn step(
         &mut self,
         batch: &Batch<'_>,
-        data: &Dataset,
-        rng: CounterRng,
         size: StepSize,
         norm: GradNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let loss = self.loss(batch, data, rng)?;
+        let loss = self.loss(batch)?;
         let gradient = self.optimizer.gradient(&loss.backward()?)?;
         Ok((loss.detach(), self.optimizer.step(gradient, size, norm)?))
     }
 
     /// Computes the loss and the gradient, which it copies to `exchange`.
-    pub(super) fn gradient(
-        &self,
-        batch: &Batch<'_>,
-        data: &Dataset,
-        rng: CounterRng,
-        exchange: &mut Vec<f32>,
-    ) -> Result<f32> {
-        let loss = self.loss(batch, data, rng)?;
+    pub(super) fn gradient(&self, batch: &Batch<'_>, exchange: &mut Vec<f32>) -> Result<f32> {
+        let loss = self.loss(batch)?;
         *exchange = self.optimizer.gradient(&loss.backward()?)?.to_vec1()?;
         Ok(loss.to_scalar()?)
     }
@@ -85,7 +77,7 @@ impl TensorEngine {
     }
 
     /// The loss of a batch, with the graph of its computation.
-    fn loss(&self, batch: &Batch<'_>, data: &Dataset, rng: CounterRng) -> Result<Tensor> {
+    fn loss(&self, batch: &Batch<'_>) -> Result<Tensor> {
         let x_start = match &batch.shifted {
             Some(shifted) => {
                 let shape = (batch.indices.len(), self.images.dim(1)?);
@@ -94,7 +86,7 @@ impl TensorEngine {
             None => gather(&self.images, batch.indices)?,
         };
         let mut eps = vec![0.0; x_start.elem_count()];
-        batch.fill_noise(data, rng, self.noise_candidates, &mut eps)?;
+        batch.fill_noise(self.noise_candidates, &mut eps)?;
         let eps = Tensor::from_vec(eps, x_start.shape(), &Device::Cpu)?.to_device(x_start.device())?;
         let x_t = self.denoiser.schedule().q_sample(&x_start, &batch.t, &eps)?;
         let output = self.denoiser.forward(&x_t, &batch.t, &batch.labels)?;

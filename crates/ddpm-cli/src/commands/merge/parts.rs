@@ -122,7 +122,7 @@ impl Parts {
         self.recipe.images[1] + 1
     }
 
-    /// The indices, from 0, of the parts that are not there. A part without images is none.
+    /// The indices, from 0, of missing parts. A part without images does not count.
     pub(super) fn missing(&self) -> Vec<usize> {
         let shards = Shard::all(self.count).filter(|shard| !shard.range(self.len()).is_empty());
         shards.map(Shard::array_index).filter(|index| !self.found.contains_key(index)).collect()
