@@ -1,5 +1,7 @@
 //! `cargo xtask ci`: runs every check, cheapest first.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 
@@ -19,16 +21,14 @@ pub(crate) struct Arguments {
 struct Step {
     name: &'static str,
     headline: &'static str,
-    /// Arguments of cargo, separated by spaces.
+    /// Arguments of cargo, separated by spaces. `{mpi}` stands for the feature `mpi`, on a machine that has MPI.
     arguments: &'static str,
     environment: Option<(&'static str, &'static str)>,
-    /// A program without which the check is left out, and how to get it.
-    needs: Option<(&'static str, &'static str)>,
 }
 
 impl Step {
     const fn new(name: &'static str, headline: &'static str, arguments: &'static str) -> Self {
-        Self { name, headline, arguments, environment: None, needs: None }
+        Self { name, headline, arguments, environment: None }
     }
 
     const fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
@@ -36,21 +36,23 @@ impl Step {
         self
     }
 
-    const fn needs(mut self, program: &'static str, install: &'static str) -> Self {
-        self.needs = Some((program, install));
-        self
+    /// The check as a shell command line.
+    fn command_line(&self, has_mpi: bool) -> String {
+        let variable = self.environment.map(|(name, value)| format!("{name}='{value}' "));
+        format!("{}cargo {}", variable.unwrap_or_default(), self.arguments(has_mpi))
     }
 
-    /// The check as a shell command line.
-    fn command_line(&self) -> String {
-        let variable = self.environment.map(|(name, value)| format!("{name}='{value}' "));
-        format!("{}cargo {}", variable.unwrap_or_default(), self.arguments)
+    fn arguments(&self, has_mpi: bool) -> String {
+        self.arguments.replace("{mpi}", if has_mpi { ",ddpm-cli/mpi" } else { "" })
     }
 }
 
+/// Installs MPI, or says whether it is installed.
+const INSTALL_MPI: &str = ".ci/install-mpi";
+
 /// The checks, in order. The tests of the workspace use one set of features, because another set would compile shared
 /// dependencies again.
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 12] = [
     Step::new("fmt", "formatting", "fmt --all --check"),
     Step::new(
         "clippy-data",
@@ -69,8 +71,8 @@ const STEPS: [Step; 13] = [
     ),
     Step::new(
         "clippy-hub",
-        "the same with the Hub",
-        "clippy --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --all-targets --locked -- -D warnings",
+        "the same with the Hub and, where it is installed, MPI",
+        "clippy --workspace --features ddpm-cli/hub,ddpm-fuzz/hub{mpi} --all-targets --locked -- -D warnings",
     ),
     // With a stand-in for NVIDIA's compiler.
     Step::new("clippy-cuda", "lints of the code for CUDA", "xtask gpu-check --lint"),
@@ -84,15 +86,9 @@ const STEPS: [Step; 13] = [
     Step::new(
         "test",
         "tests and the examples in the documentation",
-        "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub --locked",
+        "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub{mpi} --locked",
     )
     .with_environment("NO_PROXY", "127.0.0.1"),
-    Step::new(
-        "test-mpi",
-        "tests of training with MPI",
-        "test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub,ddpm-cli/mpi --test mpi --locked",
-    )
-    .needs("mpirun", "`.ci/install-mpi` installs it"),
     Step::new("package", "the crates compile from their packages", "xtask release-check --only packages"),
     Step::new("fuzz", "a minute of libFuzzer", "xtask fuzz --smoke"),
     Step::new("doc", "documentation", "doc --workspace --features ddpm-cli/hub --no-deps --locked")
@@ -103,32 +99,32 @@ const STEPS: [Step; 13] = [
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let is_selected = |step: &&Step| arguments.only.as_deref().is_none_or(|only| only == step.name);
     let steps: Vec<_> = STEPS.iter().filter(is_selected).collect();
-    run_steps(&steps, |step| {
-        if let Some((program, install)) = step.needs.filter(|(program, _)| !is_installed(program)) {
-            process::say(&format!("Left out: there is no `{program}`; {install}."));
-            return Ok(());
-        }
+    let has_mpi = has_mpi(workspace);
+    run_steps(&steps, has_mpi, |step| {
         let mut cargo = workspace.cargo();
-        process::run(cargo.args(step.arguments.split(' ')).envs(step.environment))
+        process::run(cargo.args(step.arguments(has_mpi).split(' ')).envs(step.environment))
     })?;
     process::say(if steps.len() == STEPS.len() { "All checks passed." } else { "The check passed." });
+    if !has_mpi {
+        process::say(&format!("Training with MPI was left out: `{INSTALL_MPI}` installs what it needs."));
+    }
     Ok(())
 }
 
-/// Whether a program is in a folder of `PATH`.
-fn is_installed(program: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+/// Whether a build with the feature `mpi` is possible.
+fn has_mpi(workspace: &Workspace) -> bool {
+    let check = Command::new(workspace.root().join(INSTALL_MPI)).arg("--check").status();
+    check.is_ok_and(|status| status.success())
 }
 
-fn run_steps(steps: &[&Step], mut run: impl FnMut(&Step) -> Result<()>) -> Result<()> {
+fn run_steps(steps: &[&Step], has_mpi: bool, mut run: impl FnMut(&Step) -> Result<()>) -> Result<()> {
     for (index, step) in steps.iter().enumerate() {
         process::say(&format!("== {}/{} {}: {}", index + 1, steps.len(), step.name, step.headline));
         run(step).with_context(|| {
             format!(
                 "the check \"{name}\" failed; run it alone with `cargo xtask ci --only {name}`, or with `{line}`",
                 name = step.name,
-                line = step.command_line()
+                line = step.command_line(has_mpi)
             )
         })?;
     }
@@ -143,7 +139,7 @@ mod tests {
     fn the_first_failure_ends_the_run_and_the_message_names_the_command() {
         let mut seen = Vec::new();
         let steps: Vec<_> = STEPS.iter().collect();
-        let error = run_steps(&steps, |step| {
+        let error = run_steps(&steps, true, |step| {
             seen.push(step.name);
             anyhow::ensure!(step.name != "doc", "no");
             Ok(())
@@ -161,7 +157,6 @@ mod tests {
                 "test-core",
                 "test-data",
                 "test",
-                "test-mpi",
                 "package",
                 "fuzz",
                 "doc"
@@ -170,6 +165,12 @@ mod tests {
         let message = format!("{error:#}");
         assert!(message.contains("`cargo xtask ci --only doc`"), "{message}");
         assert!(message.contains("`RUSTDOCFLAGS='-D warnings' cargo doc --workspace"), "{message}");
+        let with_mpi = |has_mpi| STEPS.map(|step| step.command_line(has_mpi)).concat();
+        assert!(
+            with_mpi(true)
+                .contains("test --workspace --features ddpm-cli/hub,ddpm-fuzz/hub,ddpm-cli/mpi --locked")
+        );
+        assert!(!with_mpi(false).contains("mpi"));
     }
 
     /// Whether a crate, with these options of cargo, depends on the Hub's client or on another client of HTTP, or on a TLS

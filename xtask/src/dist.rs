@@ -37,12 +37,13 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LI
 pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     let features: Vec<&str> = arguments.features.iter().map(String::as_str).collect();
     let binary = workspace.build_cli(&features)?;
-    let archive = archive(&binary, workspace.root(), &workspace.root().join(&arguments.out_dir))?;
+    let archive =
+        archive(&binary, workspace.root(), &workspace.root().join(&arguments.out_dir), Compression::best())?;
     process::print(&archive.display().to_string())
 }
 
 /// Writes the archive and its digest. Returns the path of the archive.
-fn archive(binary: &Path, root: &Path, out_dir: &Path) -> Result<PathBuf> {
+fn archive(binary: &Path, root: &Path, out_dir: &Path, compression: Compression) -> Result<PathBuf> {
     let name =
         format!("ddpm-cli-{}-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
     let folder = out_dir.join(&name);
@@ -65,7 +66,7 @@ fn archive(binary: &Path, root: &Path, out_dir: &Path) -> Result<PathBuf> {
     process::run(Command::new(binary).args(["man", "-q"]).arg(folder.join("man/man1")))?;
 
     let path = out_dir.join(format!("{name}.tar.gz"));
-    let mut tar = tar::Builder::new(GzBuilder::new().write(Vec::new(), Compression::best()));
+    let mut tar = tar::Builder::new(GzBuilder::new().write(Vec::new(), compression));
     let mut paths = files(&folder)?;
     paths.sort();
     for path in paths {
@@ -98,9 +99,9 @@ mod tests {
         let workspace = Workspace::at(folder.path());
         let binary = started(&workspace).binary;
         let out = folder.path().join("dist");
-        let path = archive(&binary, folder.path(), &out).unwrap();
+        let path = archive(&binary, folder.path(), &out, Compression::fast()).unwrap();
         let first = fs::read(&path).unwrap();
-        archive(&binary, folder.path(), &out).unwrap();
+        archive(&binary, folder.path(), &out, Compression::fast()).unwrap();
         assert!(fs::read(&path).unwrap() == first);
 
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(first.as_slice()));

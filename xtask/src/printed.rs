@@ -88,6 +88,13 @@ pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
     (mean, (variance / n).sqrt())
 }
 
+/// The median: the middle value, or the mean of the two middle values. `None` if there are no values.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (upper, lower) = (values.len() >> 1, values.len().checked_sub(1)? >> 1);
+    Some((values.get(lower)? + values.get(upper)?) / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +122,13 @@ mod tests {
     #[test]
     fn the_error_of_a_mean_is_that_of_its_sample() {
         assert_eq!(mean_and_error(&[1.0, 3.0]), (2.0, 1.0));
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![3.0, 1.0, 9.0]), Some(3.0));
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), Some(3.0));
     }
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask scaling`: trains with one and several processes, samples in parts, and compares.
 
 mod sample;
+mod tables;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::ddpm::Ddpm;
 use crate::phases::{Phases, in_words};
-use crate::printed::{Printed, cell, mean_and_error};
+use crate::printed::Printed;
 use crate::process;
 use crate::provenance::Provenance;
 use crate::workspace::Workspace;
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// The number of epochs of each training.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1000))]
     epochs: u64,
-    /// The number of seeds of the trainings whose quality is compared.
+    /// The number of seeds. Each way of training is tried with all of them.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u64>::new().range(2..=100))]
     seeds: u64,
     /// The number of images that are sampled.
@@ -49,42 +49,34 @@ struct Way {
     processes: Option<usize>,
     threads: usize,
     options: &'static str,
-    /// Whether it is trained with all seeds.
-    has_seeds: bool,
 }
 
-const fn way(
-    name: &'static str,
-    processes: Option<usize>,
-    threads: usize,
-    options: &'static str,
-    has_seeds: bool,
-) -> Way {
-    Way { name, processes, threads, options, has_seeds }
+const fn way(name: &'static str, processes: Option<usize>, threads: usize, options: &'static str) -> Way {
+    Way { name, processes, threads, options }
 }
 
 /// The ways. All take the same images in the same steps.
 static WAYS: [Way; 9] = [
-    way("one process, 1 thread", None, 1, "", false),
-    way("one process, 2 threads", None, 2, "", true),
-    way("data-parallel", Some(1), 1, "", false),
-    way("data-parallel", Some(2), 1, "", false),
-    way("data-parallel", Some(4), 1, "", false),
-    way("local SGD", Some(2), 1, "--sync-every 20", false),
-    way("local SGD", Some(4), 1, "--sync-every 20", true),
-    way("local SGD", Some(2), 1, "--sync-every 100", false),
-    way("local SGD", Some(4), 1, "--sync-every 100", true),
+    way("one process", None, 1, ""),
+    way("one process", None, 2, ""),
+    way("data-parallel", Some(1), 1, ""),
+    way("data-parallel", Some(2), 1, ""),
+    way("data-parallel", Some(4), 1, ""),
+    way("local SGD", Some(2), 1, "--sync-every 20"),
+    way("local SGD", Some(4), 1, "--sync-every 20"),
+    way("local SGD", Some(2), 1, "--sync-every 100"),
+    way("local SGD", Some(4), 1, "--sync-every 100"),
 ];
 
 /// A finished training.
 struct Trained {
     way: &'static Way,
     printed: Printed,
-    /// The loss of test images after each epoch.
-    test_losses: Vec<f64>,
+    /// The lines of the log of the run.
+    records: Vec<Value>,
     weights_sha256: String,
     weights: Vec<f32>,
-    /// The Fréchet distance to test images, divided by the distance of training images; `None` if it was not measured.
+    /// The Fréchet distance to test images, divided by the distance of training images.
     frechet: Option<f64>,
 }
 
@@ -102,24 +94,22 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut runs: BTreeMap<u64, Vec<Trained>> = BTreeMap::new();
+    // A round of all ways for each seed, so that a slow minute of the machine does not hit all runs of one way.
+    let mut rounds: Vec<Vec<Trained>> = Vec::new();
     for seed in SEED..SEED + arguments.seeds {
-        let ways = WAYS.iter().enumerate().filter(|(_, way)| seed == SEED || way.has_seeds);
-        let trained = phases.run(&format!("training, seed {seed}"), || {
-            ways.map(|(index, way)| train(index, way, arguments, seed, root, &binary))
-                .collect::<Result<Vec<_>>>()
-        })?;
-        runs.insert(seed, trained);
+        rounds.push(phases.run(&format!("training, seed {seed}"), || {
+            let ways = WAYS.iter().enumerate();
+            ways.map(|(index, way)| train(index, way, arguments, seed, root, &binary)).collect()
+        })?);
     }
-    check_digests(&runs[&SEED])?;
+    rounds.iter().try_for_each(|runs| check_digests(runs))?;
     let shards = phases.run("sampling", || sample::table(arguments.num_images, root, &binary))?;
 
     let seconds = phases.total_seconds();
     let text = format!(
-        "# Several processes\n\n{}\n\n{}\n{}\n{}",
+        "# Several processes\n\n{}\n\n{}\n{}",
         provenance.markdown(seconds),
-        speed_table(&runs[&SEED]),
-        quality_table(&runs),
+        tables::training(&rounds),
         shards
     );
     write_atomic(&root.join("results/scaling.md"), text.as_bytes())?;
@@ -151,20 +141,17 @@ fn train(
             Printed::parse(shown, &process::run_for_stdout(&mut command)?)?
         }
     };
-    let frechet = way.has_seeds.then(|| {
-        let options = "--metrics frechet --num-images 2000 --quiet";
-        ddpm.call(&format!("eval --model {run}/model {options}"), &[])?.number("/frechet/ratio")
-    });
+    let options = "--metrics frechet --num-images 2000 --quiet";
+    let frechet = ddpm.call(&format!("eval --model {run}/model {options}"), &[])?.number("/frechet/ratio")?;
     let log = root.join(&run).join("metrics.jsonl");
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    let lines = text.lines().map(serde_json::from_str::<Value>).collect::<serde_json::Result<Vec<_>>>()?;
     Ok(Trained {
         way,
         printed,
-        test_losses: lines.iter().filter_map(|line| line["test_loss"].as_f64()).collect(),
+        records: text.lines().map(serde_json::from_str).collect::<serde_json::Result<_>>()?,
         weights_sha256: sha256_of_file(&root.join(&run).join(WEIGHTS))?,
         weights: weights(&root.join(&run).join(WEIGHTS))?,
-        frechet: frechet.transpose()?.flatten(),
+        frechet,
     })
 }
 
@@ -174,13 +161,6 @@ fn weights(file: &Path) -> Result<Vec<f32>> {
     let (length, rest) = bytes.split_first_chunk().context("the file of weights has no header")?;
     let data = rest.get(usize::try_from(u64::from_le_bytes(*length))?..).context("the header is cut off")?;
     Ok(data.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect())
-}
-
-/// The largest difference of two lists of weights, divided by the largest weight.
-fn difference(a: &[f32], b: &[f32]) -> f64 {
-    let largest = b.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let difference = a.iter().zip(b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
-    f64::from(difference) / f64::from(largest)
 }
 
 /// The launcher, for this number of processes on this machine.
@@ -206,104 +186,34 @@ fn check_digests(runs: &[Trained]) -> Result<()> {
     Ok(())
 }
 
-/// A table of speed, losses and digests.
-fn speed_table(runs: &[Trained]) -> String {
-    let speed = |run: &Trained| run.printed.number("/images_per_second").ok().flatten();
-    let first = speed(&runs[0]);
-    let loss = |run: &Trained| run.printed.number("/train_loss").ok().flatten();
-    let mut text = "## Training\n\nAll rows train on the same images in the same number of steps, 128 images a step over all \
-        processes. Those of local SGD show the training loss of process 0. The machine has the cores that are named above, \
-        so more processes than cores are slower.\n\n| | processes | options | images/s | of the first row | training loss of \
-        the last epoch | test loss after each epoch | weights (SHA-256) | largest difference of a weight to the first row, \
-        divided by the largest weight |\n| --- | ---: | --- | ---: | ---: | ---: | --- | --- | ---: |\n"
-        .to_owned();
-    for run in runs {
-        let ratio = speed(run).zip(first).map(|(this, first)| this / first);
-        let losses: Vec<String> = run.test_losses.iter().map(|loss| format!("{loss:.7}")).collect();
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.1e} |\n",
-            run.way.name,
-            run.way.processes.unwrap_or(1),
-            run.way.options,
-            cell(speed(run), 0),
-            cell(ratio, 2),
-            cell(loss(run), 9),
-            losses.join(", "),
-            &run.weights_sha256[..12],
-            difference(&run.weights, &runs[0].weights)
-        );
-    }
-    text
-}
-
-/// A table of the quality of each way over the seeds.
-fn quality_table(runs: &BTreeMap<u64, Vec<Trained>>) -> String {
-    let mut text = format!(
-        "## Quality at equal images, {} seeds\n\nThe Fréchet distance of 2,000 images is divided by that of training \
-         images.\n\n| | processes | options | test loss, each seed | mean ± standard error | Fréchet distance, each seed | mean \
-         ± standard error |\n| --- | ---: | --- | --- | ---: | --- | ---: |\n",
-        runs.len()
-    );
-    for way in WAYS.iter().filter(|way| way.has_seeds) {
-        let of_way = || runs.values().flatten().filter(|run| std::ptr::eq(run.way, way));
-        let losses: Vec<f64> = of_way().filter_map(|run| run.test_losses.last().copied()).collect();
-        let distances: Vec<f64> = of_way().filter_map(|run| run.frechet).collect();
-        let list = |values: &[f64], digits: usize| {
-            values.iter().map(|value| format!("{value:.digits$}")).collect::<Vec<_>>().join(", ")
-        };
-        let (loss, loss_error) = mean_and_error(&losses);
-        let (distance, distance_error) = mean_and_error(&distances);
-        text += &format!(
-            "| {} | {} | {} | {} | {loss:.4} ± {loss_error:.4} | {} | {distance:.2} ± {distance_error:.2} |\n",
-            way.name,
-            way.processes.unwrap_or(1),
-            way.options,
-            list(&losses, 4),
-            list(&distances, 2),
-        );
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn trained(way: &'static Way, digest: &str) -> Trained {
-        let output = serde_json::json!({ "images_per_second": 2000.0, "train_loss": 0.25 });
+    /// A run with two epochs of 100 steps.
+    pub(super) fn trained(way: &'static Way, digest: &str, images_per_second: f64) -> Trained {
+        let output = json!({ "images_per_second": images_per_second, "train_loss": 0.25 });
+        let train = |step: u64| json!({ "kind": "train", "step": step, "loss": 1.0 / step as f64 });
+        let epoch = |loss| json!({ "kind": "epoch", "step": 100, "train_loss": 0.5, "test_loss": loss });
         Trained {
             way,
             printed: Printed { command: way.name.to_owned(), output },
-            test_losses: vec![0.2, 0.1],
+            records: vec![train(50), train(100), epoch(0.2), train(150), train(200), epoch(0.1)],
             weights_sha256: digest.repeat(32),
             weights: vec![0.5, -2.0],
-            frechet: way.has_seeds.then_some(3.0),
+            frechet: Some(3.0),
         }
     }
 
     #[test]
     fn processes_that_are_alone_must_have_equal_weights() {
-        let mut runs: Vec<_> = WAYS.iter().map(|way| trained(way, "ab")).collect();
+        let mut runs: Vec<_> = WAYS.iter().map(|way| trained(way, "ab", 2000.0)).collect();
         check_digests(&runs).unwrap();
         runs[3].weights_sha256 = "cd".repeat(32);
         check_digests(&runs).unwrap();
         runs[2].weights_sha256 = "cd".repeat(32);
         assert!(check_digests(&runs).unwrap_err().to_string().contains("other weights"));
-    }
-
-    #[test]
-    fn tables_have_a_row_for_each_way() {
-        let runs: Vec<_> = WAYS.iter().map(|way| trained(way, "ab")).collect();
-        let text = speed_table(&runs);
-        assert!(text.contains(
-            "| data-parallel | 4 |  | 2000 | 1.00 | 0.250000000 | 0.2000000, 0.1000000 | abababababab | 0.0e0 |"
-        ));
-        let seeded: Vec<_> = WAYS.iter().filter(|way| way.has_seeds).map(|way| trained(way, "ab")).collect();
-        let text = quality_table(&BTreeMap::from([(1, runs), (2, seeded)]));
-        assert!(
-            text.contains("| local SGD | 4 | --sync-every 20 | 0.1000, 0.1000 | 0.1000 ± 0.0000 |"),
-            "{text}"
-        );
-        assert_eq!(difference(&[1.0, 3.0], &[1.5, -4.0]), 1.75);
     }
 }

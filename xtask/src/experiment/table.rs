@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::file::{Column, Divisor, Experiment, Row, TRAIN, split};
 use super::{Outcome, Outputs};
-use crate::printed::{cell, percent};
+use crate::printed::{cell, median, percent};
 use crate::provenance::Provenance;
 
 /// The document: provenance, an explanation and the table.
@@ -111,24 +111,4 @@ impl Column {
 fn number(pointer: &str, outputs: &Outputs) -> Result<Option<f64>> {
     let (name, pointer) = split(pointer);
     outputs.get(name).map_or(Ok(None), |printed| printed.number(pointer))
-}
-
-/// The median: the middle value, or the mean of the two middle values. `None` if there are no values.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let (upper, lower) = (values.len() >> 1, values.len().checked_sub(1)? >> 1);
-    Some((values.get(lower)? + values.get(upper)?) / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_median_is_in_the_middle() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0]), Some(3.0));
-        assert_eq!(median(vec![3.0, 1.0, 9.0]), Some(3.0));
-        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), Some(3.0));
-    }
 }

@@ -31,12 +31,13 @@ impl Processes {
         let is_stopped = error
             .chain()
             .any(|cause| matches!(cause.downcast_ref(), Some(ddpm_train::Error::Stopped { .. })));
-        if interrupted.is_none() && !is_stopped {
+        let is_failure = interrupted.is_none() && !is_stopped;
+        // Before the end of MPI: once a process has ended with an error, the launcher kills those that have not ended.
+        if is_failure || mpi.rank() == 0 {
             output::error(error);
-            mpi.abort(1);
         }
-        if mpi.rank() == 0 {
-            return result;
+        if is_failure {
+            mpi.abort(1);
         }
         let code = interrupted.map_or(1, |interrupted| interrupted.exit_code().into());
         drop(self);
