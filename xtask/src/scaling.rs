@@ -4,6 +4,7 @@ mod sample;
 mod tables;
 
 use std::fs;
+use std::iter::zip;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,8 +24,8 @@ use crate::workspace::Workspace;
 /// MPI and libclang from Debian.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// The number of epochs of each training.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1000))]
+    /// The number of epochs of the trainings whose quality is compared; those whose speed is compared have one.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1000))]
     epochs: u64,
     /// The number of seeds. Each way of training is tried with all of them.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u64>::new().range(2..=100))]
@@ -55,7 +56,7 @@ const fn way(name: &'static str, processes: Option<usize>, threads: usize, optio
     Way { name, processes, threads, options }
 }
 
-/// The ways. All take the same images in the same steps.
+/// The ways whose speed and weights are compared. All take the same images in the same steps.
 static WAYS: [Way; 9] = [
     way("one process", None, 1, ""),
     way("one process", None, 2, ""),
@@ -68,16 +69,24 @@ static WAYS: [Way; 9] = [
     way("local SGD", Some(4), 1, "--sync-every 100"),
 ];
 
+/// The ways whose quality is compared. The last one has the learning rate of the preset times √2, for the two processes.
+static QUALITY: [Way; 4] = [
+    way("one process", None, 2, ""),
+    way("local SGD", Some(2), 1, "--sync-every 20"),
+    way("local SGD", Some(2), 1, "--sync-every 100"),
+    way("local SGD", Some(2), 1, "--sync-every 100 --set learning_rate=0.0014"),
+];
+
 /// A finished training.
 struct Trained {
     way: &'static Way,
+    /// Its folder, below the root.
+    run: String,
     printed: Printed,
     /// The lines of the log of the run.
     records: Vec<Value>,
     weights_sha256: String,
     weights: Vec<f32>,
-    /// The Fréchet distance to test images, divided by the distance of training images.
-    frechet: Option<f64>,
 }
 
 /// Runs everything, and writes the table if all digests are as they should be.
@@ -95,21 +104,35 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // A round of all ways for each seed, so that a slow minute of the machine does not hit all runs of one way.
-    let mut rounds: Vec<Vec<Trained>> = Vec::new();
-    for seed in SEED..SEED + arguments.seeds {
-        rounds.push(phases.run(&format!("training, seed {seed}"), || {
-            let ways = WAYS.iter().enumerate();
-            ways.map(|(index, way)| train(index, way, arguments, seed, root, &binary)).collect()
-        })?);
-    }
+    let mut rounds_of = |name: &str, ways: &'static [Way], epochs: u64| -> Result<Vec<Vec<Trained>>> {
+        let round = |seed| {
+            phases.run(&format!("{name}, seed {seed}"), || {
+                let ways = ways.iter().enumerate();
+                ways.map(|(index, way)| {
+                    let run = format!("{FOLDER}/{name}-{index}-{seed}");
+                    train(way, epochs, seed, &run, root, &binary)
+                })
+                .collect()
+            })
+        };
+        (SEED..SEED + arguments.seeds).map(round).collect()
+    };
+    let rounds = rounds_of("speed", &WAYS, 1)?;
     rounds.iter().try_for_each(|runs| check_digests(runs))?;
+    let quality = rounds_of("quality", &QUALITY, arguments.epochs)?;
+    let distances = phases.run("Fréchet distances", || {
+        let round = |(seed, runs): (u64, &Vec<Trained>)| {
+            runs.iter().map(|trained| frechet(&trained.run, seed, root, &binary)).collect()
+        };
+        zip(SEED.., &quality).map(round).collect::<Result<Vec<Vec<_>>>>()
+    })?;
     let shards = phases.run("sampling", || sample::table(arguments.num_images, root, &binary))?;
 
     let seconds = phases.total_seconds();
     let text = format!(
         "# Several processes\n\n{}\n\n{}\n{}",
         provenance.markdown(seconds),
-        tables::training(&rounds),
+        tables::training(&rounds, &tables::quality(&quality, &distances, arguments.epochs)),
         shards
     );
     write_atomic(&root.join("results/scaling.md"), text.as_bytes())?;
@@ -117,17 +140,16 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
 }
 
 fn train(
-    index: usize,
     way: &'static Way,
-    arguments: &Arguments,
+    epochs: u64,
     seed: u64,
+    run: &str,
     root: &Path,
     binary: &Path,
 ) -> Result<Trained> {
-    let run = format!("{FOLDER}/{index}-{seed}");
     let line = format!(
-        "train --preset quick --epochs {} --threads {} {} --out-dir {run} --quiet",
-        arguments.epochs, way.threads, way.options
+        "train --preset quick --epochs {epochs} --threads {} {} --out-dir {run} --quiet",
+        way.threads, way.options
     );
     let ddpm = Ddpm { binary, root, seed, threads: None };
     let printed = match way.processes {
@@ -141,18 +163,23 @@ fn train(
             Printed::parse(shown, &process::run_for_stdout(&mut command)?)?
         }
     };
-    let options = "--metrics frechet --num-images 2000 --quiet";
-    let frechet = ddpm.call(&format!("eval --model {run}/model {options}"), &[])?.number("/frechet/ratio")?;
-    let log = root.join(&run).join("metrics.jsonl");
+    let log = root.join(run).join("metrics.jsonl");
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Trained {
         way,
         printed,
         records: text.lines().map(serde_json::from_str).collect::<serde_json::Result<_>>()?,
-        weights_sha256: sha256_of_file(&root.join(&run).join(WEIGHTS))?,
-        weights: weights(&root.join(&run).join(WEIGHTS))?,
-        frechet,
+        weights_sha256: sha256_of_file(&root.join(run).join(WEIGHTS))?,
+        weights: weights(&root.join(run).join(WEIGHTS))?,
+        run: run.to_owned(),
     })
+}
+
+/// The Fréchet distance to test images, divided by the distance of training images; `None` if it is not finite.
+fn frechet(run: &str, seed: u64, root: &Path, binary: &Path) -> Result<Option<f64>> {
+    let ddpm = Ddpm { binary, root, seed, threads: None };
+    let options = "--metrics frechet --num-images 2000 --quiet";
+    ddpm.call(&format!("eval --model {run}/model {options}"), &[])?.number("/frechet/ratio")
 }
 
 /// All numbers of a safetensors file of f32 tensors, in the order of the file.
@@ -199,11 +226,11 @@ mod tests {
         let epoch = |loss| json!({ "kind": "epoch", "step": 100, "train_loss": 0.5, "test_loss": loss });
         Trained {
             way,
+            run: "run".to_owned(),
             printed: Printed { command: way.name.to_owned(), output },
             records: vec![train(50), train(100), epoch(0.2), train(150), train(200), epoch(0.1)],
             weights_sha256: digest.repeat(32),
             weights: vec![0.5, -2.0],
-            frechet: Some(3.0),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{cell::RefCell, fmt, iter::zip};
 
 use mpi::{
-    Threading,
+    Count, Threading,
+    datatype::{Partition, PartitionMut},
     environment::Universe,
     traits::{Communicator, CommunicatorCollectives, Root},
 };
@@ -20,8 +21,8 @@ use crate::{Error, GroupError, ProcessGroup, Result};
 /// processes.
 pub struct Mpi {
     universe: Universe,
-    /// The values to send and those received.
-    buffers: RefCell<[Vec<f32>; 2]>,
+    /// The part of the values of this process, as it got it from each process.
+    received: RefCell<Vec<f32>>,
 }
 
 /// The largest number of bytes of a message.
@@ -41,7 +42,7 @@ impl Mpi {
         if threading < Threading::Funneled {
             return Err(failed("this MPI does not allow a process to have threads"));
         }
-        Ok(Self { universe, buffers: RefCell::default() })
+        Ok(Self { universe, received: RefCell::default() })
     }
 
     /// Ends all processes of the job with this exit code. A process calls it if it fails, because the others would wait for it.
@@ -70,24 +71,24 @@ impl ProcessGroup for Mpi {
         if count == 1 {
             return Ok(());
         }
-        let part = values.len().div_ceil(count);
-        i32::try_from(part * count)?;
-        let mut buffers = self.buffers.borrow_mut();
-        let [send, receive] = &mut *buffers;
-        send.clear();
-        send.extend_from_slice(values);
-        for buffer in [&mut *send, &mut *receive] {
-            buffer.resize(part * count, 0.0);
-        }
-        world.all_to_all_into(&send[..], &mut receive[..]);
-        let sum = &mut send[..part];
-        let (first, others) = receive.split_at(part);
-        sum.copy_from_slice(first);
-        for other in others.chunks(part.max(1)) {
+        let start = |rank: usize| Count::try_from((values.len() * rank).div_euclid(count));
+        let starts = (0..=count).map(start).collect::<std::result::Result<Vec<_>, _>>()?;
+        let lengths: Vec<Count> = zip(&starts, &starts[1..]).map(|(start, end)| end - start).collect();
+        let starts = &starts[..count];
+        let own = usize::try_from(lengths[self.rank()])?;
+        let mut received = self.received.borrow_mut();
+        received.resize(own * count, 0.0);
+        let places =
+            (0..count).map(|rank| Count::try_from(own * rank)).collect::<std::result::Result<Vec<_>, _>>()?;
+        world.all_to_all_varcount_into(
+            &Partition::new(&*values, &lengths[..], starts),
+            &mut PartitionMut::new(&mut received[..], vec![lengths[self.rank()]; count], places),
+        );
+        let (sum, others) = received.split_at_mut(own);
+        for other in others.chunks(own.max(1)) {
             zip(&mut *sum, other).for_each(|(sum, value)| *sum += value);
         }
-        world.all_gather_into(&*sum, &mut receive[..]);
-        values.copy_from_slice(&receive[..values.len()]);
+        world.all_gather_varcount_into(&*sum, &mut PartitionMut::new(values, &lengths[..], starts));
         Ok(())
     }
 

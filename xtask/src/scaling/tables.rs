@@ -4,22 +4,21 @@ use std::iter::zip;
 
 use serde_json::Value;
 
-use super::{Trained, WAYS, Way};
+use super::{QUALITY, Trained, WAYS, Way};
 use crate::machine::Machine;
 use crate::printed::{cell, mean_and_error, median};
 
 /// The steps of the table of loss curves, of those in the logs.
-const CURVE: [u64; 9] = [50, 100, 150, 200, 300, 400, 600, 800, 1000];
+const CURVE: [u64; 7] = [50, 100, 150, 200, 250, 300, 400];
 
 /// All tables. `rounds` holds the runs of all ways for each seed.
-pub(super) fn training(rounds: &[Vec<Trained>]) -> String {
+pub(super) fn training(rounds: &[Vec<Trained>], quality: &str) -> String {
     format!(
         "## Training\n\nAll rows train on the same images in the same number of steps, 128 images a step over all \
-         processes.\n\n{}\n{}\n{}\n{}",
+         processes.\n\n{}\n{}\n{}\n{quality}",
         speed(rounds, Machine::this().cores),
         weights(&rounds[0]),
         curves(&rounds[0]),
-        quality(rounds)
     )
 }
 
@@ -60,18 +59,17 @@ fn speed(rounds: &[Vec<Trained>], cores: usize) -> String {
 /// Digests of the weights, and how far they are from those of the first row.
 fn weights(runs: &[Trained]) -> String {
     let mut text = format!(
-        "### Weights, seed 1\n\nThe last column is the largest difference of a weight to the first row, divided by the largest \
+        "### Weights after one epoch, seed 1\n\nThe last column is the largest difference of a weight to the first row, divided by the largest \
          weight. The number of threads changes nothing, and neither does `--mpi` with one process. Processes that add \
-         gradients round differently.\n\n{HEADER} training loss of the last epoch | test loss after each epoch | weights \
+         gradients round differently.\n\n{HEADER} training loss | test loss | weights \
          (SHA-256) | difference |\n| --- | ---: | ---: | --- | ---: | --- | --- | ---: |\n"
     );
     for run in runs {
-        let losses: Vec<String> = test_losses(run).map(|loss| format!("{loss:.7}")).collect();
         text += &format!(
             "{} {} | {} | {} | {:.1e} |\n",
             cells(run.way),
             cell(run.printed.number("/train_loss").ok().flatten(), 9),
-            losses.join(", "),
+            cell(test_loss(run), 7),
             &run.weights_sha256[..12],
             difference(&run.weights, &runs[0].weights)
         );
@@ -79,8 +77,9 @@ fn weights(runs: &[Trained]) -> String {
     text
 }
 
-fn test_losses(run: &Trained) -> impl Iterator<Item = f64> {
-    run.records.iter().filter_map(|record| record["test_loss"].as_f64())
+/// The loss of test images after the last epoch.
+fn test_loss(run: &Trained) -> Option<f64> {
+    run.records.iter().rev().find_map(|record| record["test_loss"].as_f64())
 }
 
 /// The largest difference of two lists of weights, divided by the largest weight.
@@ -114,25 +113,32 @@ fn curves(runs: &[Trained]) -> String {
 }
 
 /// Losses and distances over the seeds.
-fn quality(rounds: &[Vec<Trained>]) -> String {
+pub(super) fn quality(rounds: &[Vec<Trained>], distances: &[Vec<Option<f64>>], epochs: u64) -> String {
     let mut text = format!(
-        "### Quality at equal images, {} seeds\n\nThe Fréchet distance of 2,000 images is divided by that of training \
-         images.\n\n{HEADER} test loss, each seed | mean ± standard error | Fréchet distance, each seed | mean ± standard \
-         error |\n| --- | ---: | ---: | --- | --- | ---: | --- | ---: |\n",
+        "### Quality at equal images, {} seeds, {epochs} epochs\n\nThe noise of seeds is the standard deviation of the first \
+         row. The third column of losses compares runs of the same seed. The Fréchet distance of 2,000 images is divided by \
+         that of training images; ± is the standard error.\n\n{HEADER} test loss, each seed | mean | standard deviation | \
+         difference to the first row | Fréchet distance, each seed | mean |\n\
+         | --- | ---: | ---: | --- | --- | ---: | ---: | ---: | --- | ---: |\n",
         rounds.len()
     );
-    for (index, way) in WAYS.iter().enumerate() {
-        let losses: Vec<f64> = rounds.iter().filter_map(|runs| test_losses(&runs[index]).last()).collect();
-        let distances: Vec<f64> = rounds.iter().filter_map(|runs| runs[index].frechet).collect();
-        let list = |values: &[f64], digits: usize| {
-            values.iter().map(|value| format!("{value:.digits$}")).collect::<Vec<_>>().join(", ")
-        };
-        let (loss, loss_error) = mean_and_error(&losses);
+    let losses =
+        |way: usize| -> Vec<f64> { rounds.iter().filter_map(|runs| test_loss(&runs[way])).collect() };
+    let list = |values: &[f64], digits: usize| {
+        values.iter().map(|value| format!("{value:.digits$}")).collect::<Vec<_>>().join(", ")
+    };
+    for (index, way) in QUALITY.iter().enumerate() {
+        let of_way = losses(index);
+        let differences: Vec<f64> = zip(&of_way, losses(0)).map(|(this, first)| this - first).collect();
+        let distances: Vec<f64> = distances.iter().filter_map(|of_seed| of_seed[index]).collect();
+        let (loss, error) = mean_and_error(&of_way);
+        let (difference, difference_error) = mean_and_error(&differences);
         let (distance, distance_error) = mean_and_error(&distances);
         text += &format!(
-            "{} {} | {loss:.4} ± {loss_error:.4} | {} | {distance:.2} ± {distance_error:.2} |\n",
+            "{} {} | {loss:.4} | {:.4} | {difference:+.4} ± {difference_error:.4} | {} | {distance:.2} ± {distance_error:.2} |\n",
             cells(way),
-            list(&losses, 4),
+            list(&of_way, 4),
+            error * (of_way.len() as f64).sqrt(),
             list(&distances, 2),
         );
     }
@@ -143,20 +149,31 @@ fn quality(rounds: &[Vec<Trained>]) -> String {
 mod tests {
     use super::{super::tests::trained, *};
 
+    fn with_test_loss(mut run: Trained, loss: f64) -> Trained {
+        run.records.push(serde_json::json!({ "kind": "epoch", "test_loss": loss }));
+        run
+    }
+
     #[test]
     fn tables_have_a_row_for_each_way() {
         let round = |speed: f64| -> Vec<_> {
             let speeds = zip(&WAYS, 1..);
             speeds.map(|(way, factor)| trained(way, "ab", speed * f64::from(factor))).collect()
         };
-        let text = training(&[round(1000.0), round(500.0), round(800.0)]);
+        let rounds = [round(1000.0), round(500.0), round(800.0)];
+        let seeds = [[0.1; 4], [0.2; 4], [0.3; 4]];
+        let of_seed = |losses: [f64; 4]| -> Vec<_> {
+            zip(&QUALITY, losses).map(|(way, loss)| with_test_loss(trained(way, "ab", 1.0), loss)).collect()
+        };
+        let quality = quality(&seeds.map(of_seed), &vec![vec![Some(3.0); 4]; 3], 6);
+        let text = training(&rounds, &quality);
         for row in [
             "| one process | 1 | 1 |  | 800 | 1.00 | 0.50 |\n",
             "| data-parallel | 2 | 1 |  | 3200 | 4.00 | 2.00 |\n",
-            "| data-parallel | 4 | 1 |  | 0.250000000 | 0.2000000, 0.1000000 | abababababab | 0.0e0 |\n",
+            "| data-parallel | 4 | 1 |  | 0.250000000 | 0.1000000 | abababababab | 0.0e0 |\n",
             "| | processes | threads of each | options | step 50 | step 100 | step 150 | step 200 |\n",
             "| local SGD | 2 | 1 | --sync-every 20 | 0.02000 | 0.01000 | 0.00667 | 0.00500 |\n",
-            "| local SGD | 4 | 1 | --sync-every 20 | 0.1000, 0.1000, 0.1000 | 0.1000 ± 0.0000 | 3.00, 3.00, 3.00 |",
+            "| local SGD | 2 | 1 | --sync-every 20 | 0.1000, 0.2000, 0.3000 | 0.2000 | 0.1000 | +0.0000 ± 0.0000 | 3.00, ",
         ] {
             assert!(text.contains(row), "{row}{text}");
         }
