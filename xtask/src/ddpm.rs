@@ -35,13 +35,21 @@ impl Ddpm<'_> {
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);
         }
-        let shown = process::show(command.arg("--json"));
-        process::say(&format!("$ {shown}"));
-        Printed::parse(shown, &process::run_for_stdout(&mut command)?)
+        printed(command.arg("--json"))
     }
 
     /// A path as an argument. A path below the root becomes relative, so that results contain no paths of the machine.
     pub(crate) fn path(&self, path: &Path) -> String {
         path.strip_prefix(self.root).unwrap_or(path).display().to_string()
     }
+}
+
+/// Runs a command that prints JSON, and shows it before.
+///
+/// # Errors
+/// The command fails or does not print JSON.
+pub(crate) fn printed(command: &mut Command) -> Result<Printed> {
+    let shown = process::show(command);
+    process::say(&format!("$ {shown}"));
+    Printed::parse(shown, &process::run_for_stdout(command)?)
 }

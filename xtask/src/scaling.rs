@@ -13,7 +13,7 @@ use clap::builder::RangedU64ValueParser;
 use ddpm_files::{sha256_of_file, write_atomic};
 use serde_json::Value;
 
-use crate::ddpm::Ddpm;
+use crate::ddpm::{self, Ddpm};
 use crate::phases::{Phases, in_words};
 use crate::printed::Printed;
 use crate::process;
@@ -86,7 +86,6 @@ struct Trained {
     /// The lines of the log of the run.
     records: Vec<Value>,
     weights_sha256: String,
-    weights: Vec<f32>,
 }
 
 /// Runs everything, and writes the table if all digests are as they should be.
@@ -126,14 +125,19 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<()> {
         };
         zip(SEED.., &quality).map(round).collect::<Result<Vec<Vec<_>>>>()
     })?;
+    // The weights of all runs would take much memory, and only those of the first round are compared.
+    let read = |trained: &Trained| weights(&root.join(&trained.run).join(WEIGHTS));
+    let first = read(&rounds[0][0])?;
+    let differences = rounds[0].iter().map(|trained| Ok(difference(&read(trained)?, &first)));
+    let differences = differences.collect::<Result<Vec<_>>>()?;
     let shards = phases.run("sampling", || sample::table(arguments.num_images, root, &binary))?;
 
     let seconds = phases.total_seconds();
     let text = format!(
-        "# Several processes\n\n{}\n\n{}\n{}",
+        "# Several processes\n\n{}\n\n{}\n{}\n{shards}",
         provenance.markdown(seconds),
-        tables::training(&rounds, &tables::quality(&quality, &distances, arguments.epochs)),
-        shards
+        tables::training(&rounds, &differences),
+        tables::quality(&quality, &distances, arguments.epochs)
     );
     write_atomic(&root.join("results/scaling.md"), text.as_bytes())?;
     process::print(&format!("{text}\nDone in {}: results/scaling.md", in_words(seconds)))
@@ -158,9 +162,7 @@ fn train(
             let mut command = mpirun(processes);
             command.current_dir(root).arg(binary).args(line.split_whitespace());
             command.args(["--mpi", "--json", "--seed", &seed.to_string()]);
-            let shown = process::show(&command);
-            process::say(&format!("$ {shown}"));
-            Printed::parse(shown, &process::run_for_stdout(&mut command)?)?
+            ddpm::printed(&mut command)?
         }
     };
     let log = root.join(run).join("metrics.jsonl");
@@ -170,7 +172,6 @@ fn train(
         printed,
         records: text.lines().map(serde_json::from_str).collect::<serde_json::Result<_>>()?,
         weights_sha256: sha256_of_file(&root.join(run).join(WEIGHTS))?,
-        weights: weights(&root.join(run).join(WEIGHTS))?,
         run: run.to_owned(),
     })
 }
@@ -188,6 +189,13 @@ fn weights(file: &Path) -> Result<Vec<f32>> {
     let (length, rest) = bytes.split_first_chunk().context("the file of weights has no header")?;
     let data = rest.get(usize::try_from(u64::from_le_bytes(*length))?..).context("the header is cut off")?;
     Ok(data.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect())
+}
+
+/// The largest difference of two lists of weights, divided by the largest weight.
+fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let largest = b.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let difference = zip(a, b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+    f64::from(difference) / f64::from(largest)
 }
 
 /// The launcher, for this number of processes on this machine.
@@ -230,7 +238,6 @@ mod tests {
             printed: Printed { command: way.name.to_owned(), output },
             records: vec![train(50), train(100), epoch(0.2), train(150), train(200), epoch(0.1)],
             weights_sha256: digest.repeat(32),
-            weights: vec![0.5, -2.0],
         }
     }
 

@@ -49,9 +49,13 @@ pub(crate) fn is_first(group: Group<'_>) -> bool {
 
 /// The part of `count` images that this process takes. The parts of all processes are equal or differ by one image.
 pub(crate) fn share(group: Group<'_>, count: usize) -> Range<usize> {
-    let Some(group) = group else { return 0..count };
-    let start = |rank: usize| (count * rank).div_euclid(group.world_size());
-    start(group.rank())..start(group.rank() + 1)
+    group.map_or(0..count, |group| part_of_rank(count, group.rank(), group.world_size()))
+}
+
+/// The part of `count` things for a process. The parts of all processes are equal or differ by one thing.
+pub(crate) fn part_of_rank(count: usize, rank: usize, world_size: usize) -> Range<usize> {
+    let start = |rank: usize| (count * rank).div_euclid(world_size);
+    start(rank)..start(rank + 1)
 }
 
 /// The sum of the values over all processes.

@@ -9,7 +9,7 @@ use mpi::{
     traits::{Communicator, CommunicatorCollectives, Root},
 };
 
-use crate::{Error, GroupError, ProcessGroup, Result};
+use crate::{Error, GroupError, ProcessGroup, Result, group::part_of_rank};
 
 /// The processes that a launcher such as `mpirun` or `srun` has started.
 ///
@@ -71,24 +71,23 @@ impl ProcessGroup for Mpi {
         if count == 1 {
             return Ok(());
         }
-        let start = |rank: usize| Count::try_from((values.len() * rank).div_euclid(count));
-        let starts = (0..=count).map(start).collect::<std::result::Result<Vec<_>, _>>()?;
-        let lengths: Vec<Count> = zip(&starts, &starts[1..]).map(|(start, end)| end - start).collect();
-        let starts = &starts[..count];
-        let own = usize::try_from(lengths[self.rank()])?;
+        let counts = |of_rank: &dyn Fn(usize) -> usize| {
+            (0..count).map(|rank| Count::try_from(of_rank(rank))).collect::<std::result::Result<Vec<_>, _>>()
+        };
+        let part = |rank| part_of_rank(values.len(), rank, count);
+        let (starts, lengths) = (counts(&|rank| part(rank).start)?, counts(&|rank| part(rank).len())?);
+        let own = part(self.rank()).len();
         let mut received = self.received.borrow_mut();
         received.resize(own * count, 0.0);
-        let places =
-            (0..count).map(|rank| Count::try_from(own * rank)).collect::<std::result::Result<Vec<_>, _>>()?;
         world.all_to_all_varcount_into(
-            &Partition::new(&*values, &lengths[..], starts),
-            &mut PartitionMut::new(&mut received[..], vec![lengths[self.rank()]; count], places),
+            &Partition::new(&*values, &lengths[..], &starts[..]),
+            &mut PartitionMut::new(&mut received[..], counts(&|_| own)?, counts(&|rank| own * rank)?),
         );
         let (sum, others) = received.split_at_mut(own);
         for other in others.chunks(own.max(1)) {
             zip(&mut *sum, other).for_each(|(sum, value)| *sum += value);
         }
-        world.all_gather_varcount_into(&*sum, &mut PartitionMut::new(values, &lengths[..], starts));
+        world.all_gather_varcount_into(&*sum, &mut PartitionMut::new(values, &lengths[..], &starts[..]));
         Ok(())
     }
 

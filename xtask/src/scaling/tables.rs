@@ -11,13 +11,14 @@ use crate::printed::{cell, mean_and_error, median};
 /// The steps of the table of loss curves, of those in the logs.
 const CURVE: [u64; 7] = [50, 100, 150, 200, 250, 300, 400];
 
-/// All tables. `rounds` holds the runs of all ways for each seed.
-pub(super) fn training(rounds: &[Vec<Trained>], quality: &str) -> String {
+/// The tables of speed, weights and losses. `rounds` holds the runs of all ways for each seed, `differences` the differences of
+/// the weights of the first seed.
+pub(super) fn training(rounds: &[Vec<Trained>], differences: &[f64]) -> String {
     format!(
         "## Training\n\nAll rows train on the same images in the same number of steps, 128 images a step over all \
-         processes.\n\n{}\n{}\n{}\n{quality}",
+         processes.\n\n{}\n{}\n{}",
         speed(rounds, Machine::this().cores),
-        weights(&rounds[0]),
+        weights(&rounds[0], differences),
         curves(&rounds[0]),
     )
 }
@@ -37,8 +38,7 @@ fn speed(rounds: &[Vec<Trained>], cores: usize) -> String {
     };
     let ratio = |way: usize, base: usize| of_way(way).zip(of_way(base)).map(|(this, base)| this / base);
     let mut text = format!(
-        "### Speed\n\nImages per second, the median of {} runs. The runs of one seed came one after the other, then those of \
-         the next.\n\n{HEADER} images/s | of one process with 1 thread | of one process with 2 threads |\n\
+        "### Speed\n\nImages per second, the median of {} runs. Each seed ran all rows once, in this order, before the next seed.\n\n{HEADER} images/s | of one process with 1 thread | of one process with 2 threads |\n\
          | --- | ---: | ---: | --- | ---: | ---: | ---: |\n",
         rounds.len()
     );
@@ -56,22 +56,21 @@ fn speed(rounds: &[Vec<Trained>], cores: usize) -> String {
     )
 }
 
-/// Digests of the weights, and how far they are from those of the first row.
-fn weights(runs: &[Trained]) -> String {
+/// For each run the SHA-256 of its weights, and their largest difference to those of the first run.
+fn weights(runs: &[Trained], differences: &[f64]) -> String {
     let mut text = format!(
         "### Weights after one epoch, seed 1\n\nThe last column is the largest difference of a weight to the first row, divided by the largest \
          weight. The number of threads changes nothing, and neither does `--mpi` with one process. Processes that add \
          gradients round differently.\n\n{HEADER} training loss | test loss | weights \
          (SHA-256) | difference |\n| --- | ---: | ---: | --- | ---: | --- | --- | ---: |\n"
     );
-    for run in runs {
+    for (run, difference) in zip(runs, differences) {
         text += &format!(
-            "{} {} | {} | {} | {:.1e} |\n",
+            "{} {} | {} | {} | {difference:.1e} |\n",
             cells(run.way),
             cell(run.printed.number("/train_loss").ok().flatten(), 9),
             cell(test_loss(run), 7),
-            &run.weights_sha256[..12],
-            difference(&run.weights, &runs[0].weights)
+            &run.weights_sha256[..12]
         );
     }
     text
@@ -80,13 +79,6 @@ fn weights(runs: &[Trained]) -> String {
 /// The loss of test images after the last epoch.
 fn test_loss(run: &Trained) -> Option<f64> {
     run.records.iter().rev().find_map(|record| record["test_loss"].as_f64())
-}
-
-/// The largest difference of two lists of weights, divided by the largest weight.
-fn difference(a: &[f32], b: &[f32]) -> f64 {
-    let largest = b.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let difference = zip(a, b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
-    f64::from(difference) / f64::from(largest)
 }
 
 /// The training losses at some steps.
@@ -147,7 +139,10 @@ pub(super) fn quality(rounds: &[Vec<Trained>], distances: &[Vec<Option<f64>>], e
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::trained, *};
+    use super::{
+        super::{difference, tests::trained},
+        *,
+    };
 
     fn with_test_loss(mut run: Trained, loss: f64) -> Trained {
         run.records.push(serde_json::json!({ "kind": "epoch", "test_loss": loss }));
@@ -166,7 +161,7 @@ mod tests {
             zip(&QUALITY, losses).map(|(way, loss)| with_test_loss(trained(way, "ab", 1.0), loss)).collect()
         };
         let quality = quality(&seeds.map(of_seed), &vec![vec![Some(3.0); 4]; 3], 6);
-        let text = training(&rounds, &quality);
+        let text = training(&rounds, &[0.0; WAYS.len()]) + &quality;
         for row in [
             "| one process | 1 | 1 |  | 800 | 1.00 | 0.50 |\n",
             "| data-parallel | 2 | 1 |  | 3200 | 4.00 | 2.00 |\n",
